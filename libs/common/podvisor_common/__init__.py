@@ -1,0 +1,1 @@
+"""What podvisor's services share. Its base (rpc, obs, aio) is light enough for a launcher; the rest needs the extra `cluster`."""

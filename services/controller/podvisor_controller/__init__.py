@@ -1,0 +1,1 @@
+"""virt-controller: turns VirtualMachines into launcher pods, and serves the webhooks."""

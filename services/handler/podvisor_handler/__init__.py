@@ -1,0 +1,1 @@
+"""virt-handler: the node agent. Wires launcher pods and drives their domains."""

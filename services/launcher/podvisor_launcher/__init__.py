@@ -1,0 +1,1 @@
+"""virt-launcher: runs one guest under libvirt inside its pod. Knows no Kubernetes."""
