@@ -26,7 +26,7 @@ check: setup ## everything that needs no cluster
 test: setup ## prove every layer: check, then the tests on a real cluster (brought up when needed)
 	@dev/test
 
-demo: setup ## boot the introduction's machine on a real cluster and show its console
+demo: ## boot the introduction's machine on a real cluster and show its console
 	@dev/demo
 
 clean: down ## stop everything and remove what was built in this checkout

@@ -1,0 +1,202 @@
+"""A virtual machine under test, with the means a person has: its console, ssh, the processes on its node."""
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tests.support.cluster import ROOT, Cluster, Json, on_node
+from tests.support.process import Completed, end, run
+
+DEMO_KEY = ROOT / "dev/demo_key"
+DISK_IMAGE = "kubevirt/cirros-container-disk-demo:devel"
+
+
+def user_data(hostname: str, *lines: str) -> str:
+    """A cloud-config with the demo key."""
+    key = DEMO_KEY.with_suffix(".pub").read_text().strip()
+    return "\n".join(
+        ["#cloud-config", f"hostname: {hostname}", "ssh_authorized_keys:", f"  - {key}", *lines, ""]
+    )
+
+
+def vmi_spec(name: str, **changes: Any) -> Json:
+    """The spec of a small VirtualMachineInstance; `changes` replace top-level fields."""
+    disk = {"disk": {"bus": "virtio"}}
+    spec: Json = {
+        "terminationGracePeriodSeconds": 5,
+        "domain": {
+            "resources": {"requests": {"memory": "64M"}},
+            "devices": {"disks": [{"name": "root", **disk}, {"name": "seed", **disk}]},
+        },
+        "volumes": [
+            {"name": "root", "containerDisk": {"image": DISK_IMAGE}},
+            {"name": "seed", "cloudInitNoCloud": {"userData": user_data(name)}},
+        ],
+    }
+    return spec | changes
+
+
+def vmi(name: str, **changes: Any) -> Json:
+    """A small v1 VirtualMachineInstance."""
+    return {
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachineInstance",
+        "metadata": {"name": name},
+        "spec": vmi_spec(name, **changes),
+    }
+
+
+def vm(name: str, *, run_strategy: str = "Always", **changes: Any) -> Json:
+    """A small v1 VirtualMachine."""
+    return {
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachine",
+        "metadata": {"name": name},
+        "spec": {"runStrategy": run_strategy, "template": {"spec": vmi_spec(name, **changes)}},
+    }
+
+
+def phase_is(*phases: str) -> Any:
+    """A condition for Cluster.until on a VirtualMachineInstance."""
+    return lambda state: state is not None and state.get("status", {}).get("phase") in phases
+
+
+def gone(state: Json | None) -> bool:
+    """A condition for Cluster.until: the object does not exist."""
+    return state is None
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One VirtualMachineInstance by name."""
+
+    cluster: Cluster
+    name: str
+
+    async def running(self, *, within_s: float = 40, not_uid: str | None = None) -> Json:
+        """Wait until the instance runs; `not_uid` asks for another instance than that one."""
+
+        def holds(state: Json | None) -> bool:
+            return (
+                bool(phase_is("Running")(state))
+                and state is not None
+                and state["metadata"]["uid"] != not_uid
+            )
+
+        state = await self.cluster.until(
+            "vmi", self.name, holds, within_s=within_s, what="phase Running"
+        )
+        assert state is not None
+        return state
+
+    async def pod(self) -> Json:
+        """The newest launcher pod of the machine."""
+        pods = await self.cluster.all("pods", "-l", f"vmi.kubevirt.io/id={self.name}")
+        assert pods, f"{self.name} has no launcher pod"
+        pods.sort(key=lambda pod: pod["metadata"]["creationTimestamp"])
+        return pods[-1]
+
+    @asynccontextmanager
+    async def console(self) -> AsyncIterator[AsyncIterator[str]]:
+        """The serial console's log as the container `guest-console-log` shows it, growing chunk by chunk."""
+        pod = (await self.pod())["metadata"]["name"]
+        process = await asyncio.create_subprocess_exec(
+            str(ROOT / "dev/kubectl"), "-n", self.cluster.namespace, "logs", "-f", pod, "-c", "guest-console-log",
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+
+        async def chunks() -> AsyncIterator[str]:
+            assert process.stdout is not None
+            while chunk := await process.stdout.read(1 << 16):
+                yield chunk.decode(errors="replace")
+
+        try:
+            yield chunks()
+        finally:
+            await end(process)
+
+    async def console_shows(self, pattern: str, *, within_s: float = 60) -> str:
+        """Follow the console until `pattern` (a regular expression) has appeared; return all text so far."""
+        text = ""
+        try:
+            async with asyncio.timeout(within_s), self.console() as chunks:
+                async for chunk in chunks:
+                    text += chunk
+                    if re.search(pattern, text):
+                        return text
+        except TimeoutError:
+            pass
+        scene = await self.cluster.scene("vmi", self.name)
+        raise AssertionError(f"console of {self.name} never showed {pattern!r}:\n{text}\n{scene}")
+
+    async def expose_ssh(self) -> int:
+        """Make a NodePort Service for the machine's ssh port and return the port."""
+        await self.cluster.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": {"name": f"{self.name}-ssh"},
+                "spec": {
+                    "type": "NodePort",
+                    "selector": {"vmi.kubevirt.io/id": self.name},
+                    "ports": [{"name": "ssh", "port": 22}],
+                },
+            }
+        )
+        service = await self.cluster.get("service", f"{self.name}-ssh")
+        assert service is not None
+        port: int = service["spec"]["ports"][0]["nodePort"]
+        return port
+
+    async def ssh(self, command: str, *, check: bool = True, timeout_s: float = 30) -> Completed:
+        """Run a command in the guest through the machine's NodePort Service, with the demo key."""
+        service = await self.cluster.get("service", f"{self.name}-ssh")
+        port = service["spec"]["ports"][0]["nodePort"] if service else await self.expose_ssh()
+        key = _private_key()
+        return await run(
+            "ssh", "-i", key, "-p", str(port), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+            "-o", "LogLevel=ERROR", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ConnectionAttempts=3",
+            f"root@{await node_address()}", command, check=check, timeout_s=timeout_s,
+        )  # fmt: skip
+
+    async def uptime_s(self) -> float:
+        """Seconds since the guest booted, by its own clock."""
+        return float((await self.ssh("cat /proc/uptime")).stdout.split()[0])
+
+    async def processes(self) -> dict[int, str]:
+        """The node's processes of the launcher pod: pid to command line."""
+        uid = (await self.pod())["metadata"]["uid"]
+        listing = await on_node(
+            "sh", "-c",
+            f"for p in $(grep -lsE 'pod({uid}|{uid.replace('-', '_')})' /proc/[0-9]*/cgroup | cut -d/ -f3);"
+            " do printf '%s ' $p; tr '\\0' ' ' < /proc/$p/cmdline; echo; done",
+        )  # fmt: skip
+        lines = (line.split(" ", 1) for line in listing.stdout.splitlines() if " " in line)
+        return {int(pid): command.strip() for pid, command in lines}
+
+    async def kill(self, pattern: str, signal: str = "KILL") -> int:
+        """Send a signal to the one process of the pod whose command line contains `pattern`; return its pid."""
+        found = [pid for pid, command in (await self.processes()).items() if pattern in command]
+        assert len(found) == 1, (
+            f"{len(found)} processes match {pattern!r}: {await self.processes()}"
+        )
+        await on_node("kill", f"-{signal}", str(found[0]))
+        return found[0]
+
+
+async def node_address(node: str = "node1") -> str:
+    """The address at which the host reaches a node's NodePorts."""
+    done = await Cluster("default").kubectl(
+        "get", "node", node, "-o", "jsonpath={.status.addresses[?(@.type=='InternalIP')].address}"
+    )
+    return done.stdout.strip()
+
+
+def _private_key() -> str:
+    # git does not keep the mode that ssh insists on
+    os.chmod(DEMO_KEY, 0o600)
+    return str(DEMO_KEY)
