@@ -1,0 +1,260 @@
+"""The parts of core Kubernetes objects that podvisor reads. Partial on purpose: never write one back whole."""
+
+from podvisor_common.api.base import ApiObject, ApiStruct
+from podvisor_common.api.meta import Condition, ObjectMeta
+from podvisor_common.api.quantity import Quantity
+
+
+class ResourceRequirements(ApiStruct, frozen=True):
+    """Requests and limits of a container."""
+
+    requests: dict[str, Quantity] | None = None
+    limits: dict[str, Quantity] | None = None
+
+
+class Container(ApiStruct, frozen=True):
+    """A container of a pod."""
+
+    name: str
+    image: str = ""
+    resources: ResourceRequirements | None = None
+
+
+class PodVolume(ApiStruct, frozen=True):
+    """A volume of a pod; only its name is read."""
+
+    name: str
+
+
+class PodSpec(ApiStruct, frozen=True):
+    """What a pod shall be."""
+
+    node_name: str = ""
+    containers: list[Container] | None = None
+    init_containers: list[Container] | None = None
+    volumes: list[PodVolume] | None = None
+    termination_grace_period_seconds: int | None = None
+    priority_class_name: str = ""
+    scheduler_name: str = ""
+
+
+class ContainerStateWaiting(ApiStruct, frozen=True):
+    """A container that does not run yet."""
+
+    reason: str = ""
+    message: str = ""
+
+
+class ContainerStateRunning(ApiStruct, frozen=True):
+    """A container that runs."""
+
+    started_at: str | None = None
+
+
+class ContainerStateTerminated(ApiStruct, frozen=True):
+    """A container that has ended."""
+
+    exit_code: int = 0
+    signal: int = 0
+    reason: str = ""
+    message: str = ""
+    started_at: str | None = None
+    finished_at: str | None = None
+
+
+class ContainerState(ApiStruct, frozen=True):
+    """Exactly one of the three is set."""
+
+    waiting: ContainerStateWaiting | None = None
+    running: ContainerStateRunning | None = None
+    terminated: ContainerStateTerminated | None = None
+
+
+class ContainerStatus(ApiStruct, frozen=True):
+    """What the kubelet knows of a container."""
+
+    name: str
+    ready: bool = False
+    started: bool | None = None
+    restart_count: int = 0
+    image: str = ""
+    image_id: str = ""
+    container_id: str = ""
+    state: ContainerState | None = None
+    last_state: ContainerState | None = None
+
+
+class PodIP(ApiStruct, frozen=True):
+    """One address of a pod."""
+
+    ip: str = ""
+
+
+class PodStatus(ApiStruct, frozen=True):
+    """What the kubelet says of a pod."""
+
+    phase: str = ""
+    reason: str = ""
+    message: str = ""
+    conditions: list[Condition] | None = None
+    container_statuses: list[ContainerStatus] | None = None
+    init_container_statuses: list[ContainerStatus] | None = None
+    host_ip: str = ""
+    pod_ip: str = ""
+    pod_ips: list[PodIP] | None = None
+    qos_class: str = ""
+    start_time: str | None = None
+
+
+class Pod(ApiObject, frozen=True):
+    """A pod."""
+
+    metadata: ObjectMeta
+    api_version: str = "v1"
+    kind: str = "Pod"
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+    @property
+    def is_terminal(self) -> bool:
+        """No container of it will ever run again."""
+        return self.status.phase in ("Succeeded", "Failed")
+
+    def container_status(self, name: str) -> ContainerStatus | None:
+        """The kubelet's word on one container, None before there is any."""
+        return next((c for c in self.status.container_statuses or () if c.name == name), None)
+
+
+class Taint(ApiStruct, frozen=True):
+    """A reason for pods to avoid a node."""
+
+    key: str
+    value: str = ""
+    effect: str = ""
+    time_added: str | None = None
+
+
+class NodeSpec(ApiStruct, frozen=True):
+    """What a node shall be."""
+
+    taints: list[Taint] | None = None
+    unschedulable: bool = False
+    provider_id: str = ""
+
+
+class NodeAddress(ApiStruct, frozen=True):
+    """One address of a node."""
+
+    type: str = ""
+    address: str = ""
+
+
+class NodeSystemInfo(ApiStruct, frozen=True):
+    """What a node runs."""
+
+    architecture: str = ""
+    kubelet_version: str = ""
+    container_runtime_version: str = ""
+
+
+class NodeStatus(ApiStruct, frozen=True):
+    """What is known of a node."""
+
+    conditions: list[Condition] | None = None
+    addresses: list[NodeAddress] | None = None
+    capacity: dict[str, Quantity] | None = None
+    allocatable: dict[str, Quantity] | None = None
+    node_info: NodeSystemInfo | None = None
+
+
+class Node(ApiObject, frozen=True):
+    """A node."""
+
+    metadata: ObjectMeta
+    api_version: str = "v1"
+    kind: str = "Node"
+    spec: NodeSpec = NodeSpec()
+    status: NodeStatus = NodeStatus()
+
+
+class PersistentVolumeClaimSpec(ApiStruct, frozen=True):
+    """What a claim asks for."""
+
+    access_modes: list[str] | None = None
+    volume_mode: str = "Filesystem"
+    volume_name: str = ""
+    storage_class_name: str | None = None
+    resources: ResourceRequirements | None = None
+
+
+class PersistentVolumeClaimStatus(ApiStruct, frozen=True):
+    """What a claim got."""
+
+    phase: str = ""
+    capacity: dict[str, Quantity] | None = None
+
+
+class PersistentVolumeClaim(ApiObject, frozen=True):
+    """A claim on storage."""
+
+    metadata: ObjectMeta
+    api_version: str = "v1"
+    kind: str = "PersistentVolumeClaim"
+    spec: PersistentVolumeClaimSpec = PersistentVolumeClaimSpec()
+    status: PersistentVolumeClaimStatus = PersistentVolumeClaimStatus()
+
+
+class NamespaceStatus(ApiStruct, frozen=True):
+    """What is known of a namespace."""
+
+    phase: str = ""
+
+
+class Namespace(ApiObject, frozen=True):
+    """A namespace."""
+
+    metadata: ObjectMeta
+    api_version: str = "v1"
+    kind: str = "Namespace"
+    status: NamespaceStatus = NamespaceStatus()
+
+
+class LeaseSpec(ApiStruct, frozen=True):
+    """Who holds a lease, since when and for how long."""
+
+    holder_identity: str | None = None
+    lease_duration_seconds: int | None = None
+    acquire_time: str | None = None
+    renew_time: str | None = None
+    lease_transitions: int | None = None
+
+
+class Lease(ApiObject, frozen=True):
+    """A lease of coordination.k8s.io/v1; the one kind here that its holder writes whole."""
+
+    metadata: ObjectMeta
+    api_version: str = "coordination.k8s.io/v1"
+    kind: str = "Lease"
+    spec: LeaseSpec = LeaseSpec()
+
+
+class Secret(ApiObject, frozen=True):
+    """A secret. `data` is base64 text, as on the wire; it never reaches a log."""
+
+    metadata: ObjectMeta
+    api_version: str = "v1"
+    kind: str = "Secret"
+    type: str = ""
+    data: dict[str, str] | None = None
+
+    def __repr__(self) -> str:
+        return f"Secret({self.metadata.namespace}/{self.metadata.name})"
+
+
+class ConfigMap(ApiObject, frozen=True):
+    """A config map."""
+
+    metadata: ObjectMeta
+    api_version: str = "v1"
+    kind: str = "ConfigMap"
+    data: dict[str, str] | None = None

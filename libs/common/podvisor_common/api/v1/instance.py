@@ -1,0 +1,149 @@
+"""VirtualMachineInstance: one run of a machine."""
+
+from typing import Annotated
+
+from podvisor_common.api.base import ApiObject, ApiStruct, doc
+from podvisor_common.api.meta import Condition, ListMeta, ObjectMeta
+from podvisor_common.api.quantity import Quantity
+from podvisor_common.api.v1 import names
+from podvisor_common.api.v1.machine import Machine, VirtualMachineInstanceSpec
+
+_ATOMIC = {"x_kubernetes_list_type": "atomic"}
+
+
+class PhaseTransitionTimestamp(ApiStruct, frozen=True):
+    """When an instance entered a phase."""
+
+    phase: Annotated[str, doc("The phase.")]
+    phase_transition_timestamp: Annotated[
+        str | None, doc("When it was entered.", format="date-time")
+    ] = None
+
+
+class NetworkInterfaceStatus(ApiStruct, frozen=True):
+    """What is known of a network device."""
+
+    name: Annotated[str, doc("Name of the interface in the specification.")] = ""
+    ip_address: Annotated[str, doc("First address that reaches the guest.")] = ""
+    ip_addresses: Annotated[list[str] | None, doc("All such addresses.", **_ATOMIC)] = None
+    mac: Annotated[str, doc("Hardware address.")] = ""
+    pod_interface_name: Annotated[str, doc("Name of the interface in the pod.")] = ""
+    interface_name: Annotated[str, doc("Name of the interface in the guest.")] = ""
+    info_source: Annotated[
+        str, doc("Where this was learned, a comma list of `domain` and `guest-agent`.")
+    ] = ""
+    queue_count: Annotated[int | None, doc("Queues of the device.", format="int32")] = None
+    link_state: Annotated[str, doc("`up` or `down`.")] = ""
+
+
+class CPUTopology(ApiStruct, frozen=True):
+    """Processors of a guest."""
+
+    cores: Annotated[int | None, doc("Cores of each socket.")] = None
+    sockets: Annotated[int | None, doc("Sockets.")] = None
+    threads: Annotated[int | None, doc("Threads of each core.")] = None
+
+
+class MemoryStatus(ApiStruct, frozen=True):
+    """Memory of a guest."""
+
+    guest_at_boot: Annotated[Quantity | None, doc("What the guest booted with.")] = None
+    guest_current: Annotated[Quantity | None, doc("What the guest has.")] = None
+    guest_requested: Annotated[Quantity | None, doc("What the guest shall have.")] = None
+    memory_overhead: Annotated[
+        Quantity | None, doc("What the pod requests beyond the guest's memory.")
+    ] = None
+
+
+class VolumeStatus(ApiStruct, frozen=True):
+    """What is known of a volume."""
+
+    name: Annotated[str, doc("Name of the volume.")]
+    target: Annotated[str, doc("Name of the device in libvirt, for example `vda`.")] = ""
+    phase: Annotated[str, doc("How far the volume is.")] = ""
+    reason: Annotated[str, doc("Why, as one CamelCase word.")] = ""
+    message: Annotated[str, doc("Why, as a sentence for a person.")] = ""
+
+
+class StartTimeline(ApiStruct, frozen=True):
+    """Steps of the start, in milliseconds since the instance was created. Beyond KubeVirt's API."""
+
+    pod_created: Annotated[int | None, doc("The pod was created.", format="int64")] = None
+    pod_scheduled: Annotated[int | None, doc("The pod was bound to a node.", format="int64")] = None
+    launcher_ready: Annotated[int | None, doc("The launcher answered.", format="int64")] = None
+    network_ready: Annotated[int | None, doc("The network was wired.", format="int64")] = None
+    disks_ready: Annotated[int | None, doc("The disks were made.", format="int64")] = None
+    domain_started: Annotated[int | None, doc("The guest was started.", format="int64")] = None
+    running: Annotated[int | None, doc("The running guest was reported.", format="int64")] = None
+
+
+class VirtualMachineInstanceStatus(ApiStruct, frozen=True):
+    """What is known of an instance."""
+
+    phase: Annotated[str, doc("Where the instance is in its life.")] = ""
+    node_name: Annotated[str, doc("Node that runs the instance.")] = ""
+    reason: Annotated[str, doc("Why it is in this phase, as one CamelCase word.")] = ""
+    conditions: Annotated[
+        list[Condition] | None,
+        doc(
+            "Aspects of the state, one of each type.",
+            x_kubernetes_list_type="map",
+            x_kubernetes_list_map_keys=["type"],
+        ),
+    ] = None
+    phase_transition_timestamps: Annotated[
+        list[PhaseTransitionTimestamp] | None,
+        doc(
+            "When each phase was entered.",
+            x_kubernetes_list_type="map",
+            x_kubernetes_list_map_keys=["phase"],
+        ),
+    ] = None
+    interfaces: Annotated[
+        list[NetworkInterfaceStatus] | None, doc("Network devices.", **_ATOMIC)
+    ] = None
+    active_pods: Annotated[
+        dict[str, str] | None, doc("UIDs of the pods that carry the instance, and their nodes.")
+    ] = None
+    qos_class: Annotated[str, doc("Quality of service class of the pod.")] = ""
+    launcher_container_image_version: Annotated[str, doc("Image the launcher runs from.")] = ""
+    runtime_user: Annotated[
+        int | None, doc("User that the guest's processes run as.", format="int64")
+    ] = None
+    machine: Annotated[Machine | None, doc("Board the guest has.")] = None
+    current_cpu_topology: Annotated[CPUTopology | None, doc("Processors the guest has.")] = None
+    memory: Annotated[MemoryStatus | None, doc("Memory the guest has.")] = None
+    volume_status: Annotated[list[VolumeStatus] | None, doc("Volumes.", **_ATOMIC)] = None
+    start_timeline: Annotated[
+        StartTimeline | None, doc("How long each step of the start took; for slow starts.")
+    ] = None
+
+
+class VirtualMachineInstance(ApiObject, frozen=True):
+    """One run of a machine: it is started once, and when it has ended it stays ended."""
+
+    metadata: ObjectMeta
+    spec: Annotated[VirtualMachineInstanceSpec, doc("What the machine is made of.")]
+    status: Annotated[VirtualMachineInstanceStatus, doc("What is known of it.")] = (
+        VirtualMachineInstanceStatus()
+    )
+    api_version: str = names.API_VERSION
+    kind: str = names.VIRTUAL_MACHINE_INSTANCE
+
+    @property
+    def is_final(self) -> bool:
+        """The guest has ended and this object will never run one again."""
+        return self.status.phase in names.FINAL_PHASES
+
+    @property
+    def grace_period_s(self) -> int:
+        """How long the guest may take to shut down, in seconds."""
+        wanted = self.spec.termination_grace_period_seconds
+        return names.DEFAULT_GRACE_PERIOD_S if wanted is None else wanted
+
+
+class VirtualMachineInstanceList(ApiStruct, frozen=True):
+    """A list answer."""
+
+    metadata: ListMeta
+    items: list[VirtualMachineInstance]

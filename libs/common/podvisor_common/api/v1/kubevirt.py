@@ -1,0 +1,118 @@
+"""KubeVirt: the settings of the whole cluster, one object in the install namespace."""
+
+from typing import Annotated, Any
+
+from podvisor_common.api.base import ApiObject, ApiStruct, doc
+from podvisor_common.api.meta import Condition, ObjectMeta
+from podvisor_common.api.quantity import Quantity
+from podvisor_common.api.v1 import names
+
+
+class LogVerbosity(ApiStruct, frozen=True):
+    """Verbosity of each service, 0 to 9: 4 and more is DEBUG."""
+
+    virt_controller: Annotated[int | None, doc("Of the controller.", minimum=0)] = None
+    virt_handler: Annotated[int | None, doc("Of the handlers.", minimum=0)] = None
+    virt_launcher: Annotated[int | None, doc("Of new launchers.", minimum=0)] = None
+
+
+class DeveloperConfiguration(ApiStruct, frozen=True):
+    """Settings for development and for unusual hosts."""
+
+    use_emulation: Annotated[bool, doc("Run guests without KVM, by translation, and slowly.")] = (
+        False
+    )
+    cpu_allocation_ratio: Annotated[
+        int | None, doc("How many virtual processors share one real one. 10 by default.", minimum=1)
+    ] = None
+    memory_overcommit: Annotated[
+        int | None,
+        doc("Guest memory per requested memory, in percent. 100 by default.", minimum=10),
+    ] = None
+    log_verbosity: Annotated[LogVerbosity | None, doc("How much services log.")] = None
+    feature_gates: Annotated[list[str] | None, doc("Accepted; there are no gates yet.")] = None
+
+
+class NetworkConfiguration(ApiStruct, frozen=True):
+    """Network defaults."""
+
+    default_network_interface: Annotated[
+        str, doc("Binding of an interface nobody asked for. `masquerade` by default.")
+    ] = ""
+
+
+class VirtualMachineOptions(ApiStruct, frozen=True):
+    """Defaults for guests."""
+
+    disable_serial_console_log: Annotated[
+        dict[str, Any] | None, doc("When present, serial consoles are not copied to pod logs.")
+    ] = None
+
+
+class KubeVirtConfiguration(ApiStruct, frozen=True):
+    """Settings of the cluster."""
+
+    developer_configuration: Annotated[
+        DeveloperConfiguration | None, doc("Settings for development.")
+    ] = None
+    network: Annotated[NetworkConfiguration | None, doc("Network defaults.")] = None
+    virtual_machine_options: Annotated[
+        VirtualMachineOptions | None, doc("Defaults for guests.")
+    ] = None
+    machine_type: Annotated[str, doc("Board of guests that name none. `q35` by default.")] = ""
+    cpu_model: Annotated[str, doc("CPU model of guests that name none.")] = ""
+    cpu_request: Annotated[Quantity | None, doc("CPU request of guests that give none.")] = None
+    additional_guest_memory_overhead_ratio: Annotated[
+        str, doc("Factor on the memory a pod requests beyond the guest's, for example `1.2`.")
+    ] = ""
+
+
+class KubeVirtSpec(ApiStruct, frozen=True):
+    """What the installation shall be."""
+
+    configuration: Annotated[KubeVirtConfiguration | None, doc("Settings of the cluster.")] = None
+    image_pull_policy: Annotated[str, doc("Pull policy of podvisor's own images.")] = ""
+    certificate_rotate_strategy: Annotated[
+        dict[str, Any] | None, doc("Accepted; certificates rotate by themselves.")
+    ] = None
+    customize_components: Annotated[
+        dict[str, Any] | None, doc("Accepted; the chart's values customise components.")
+    ] = None
+    workload_update_strategy: Annotated[
+        dict[str, Any] | None, doc("Accepted; running guests are never disturbed.")
+    ] = None
+
+
+class KubeVirtStatus(ApiStruct, frozen=True):
+    """What is known of the installation."""
+
+    phase: Annotated[str, doc("`Deploying` or `Deployed`.")] = ""
+    conditions: Annotated[
+        list[Condition] | None,
+        doc(
+            "Aspects of the state, one of each type.",
+            x_kubernetes_list_type="map",
+            x_kubernetes_list_map_keys=["type"],
+        ),
+    ] = None
+    observed_generation: Annotated[
+        int | None, doc("Generation that is in effect.", format="int64")
+    ] = None
+    operator_version: Annotated[str, doc("Version of podvisor.")] = ""
+    observed_kube_virt_version: Annotated[str, doc("Version of podvisor that serves.")] = ""
+    default_architecture: Annotated[str, doc("Architecture of guests that name none.")] = ""
+
+
+class KubeVirt(ApiObject, frozen=True):
+    """The settings of podvisor in this cluster."""
+
+    metadata: ObjectMeta
+    spec: Annotated[KubeVirtSpec, doc("What the installation shall be.")] = KubeVirtSpec()
+    status: Annotated[KubeVirtStatus, doc("What is known of it.")] = KubeVirtStatus()
+    api_version: str = names.API_VERSION
+    kind: str = names.KUBEVIRT
+
+    @property
+    def configuration(self) -> KubeVirtConfiguration:
+        """The settings, empty when none are given."""
+        return self.spec.configuration or KubeVirtConfiguration()

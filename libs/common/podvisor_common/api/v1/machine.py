@@ -1,0 +1,262 @@
+"""The specification of a machine: domain, disks, interfaces, volumes, networks. Shared by instances and templates.
+
+Only the fields podvisor implements are here; the rest of the API's names are in podvisor_common.api.unsupported.
+"""
+
+from typing import Annotated, Any
+
+from podvisor_common.api.base import ApiStruct, doc
+from podvisor_common.api.quantity import Quantity
+
+_NAME = {"minLength": 1, "maxLength": 63}
+
+
+class ResourceRequirements(ApiStruct, frozen=True):
+    """Compute resources of the pod that carries the guest."""
+
+    requests: Annotated[
+        dict[str, Quantity] | None,
+        doc("Least amounts of `memory` and `cpu`; the guest's memory when nothing else says it."),
+    ] = None
+    limits: Annotated[dict[str, Quantity] | None, doc("Most amounts of `memory` and `cpu`.")] = None
+
+
+class CPU(ApiStruct, frozen=True):
+    """The guest's processors: sockets × cores × threads of them."""
+
+    cores: Annotated[int | None, doc("Cores of each socket. 1 by default.", minimum=1)] = None
+    sockets: Annotated[int | None, doc("Sockets. 1 by default.", minimum=1)] = None
+    threads: Annotated[int | None, doc("Threads of each core. 1 by default.", minimum=1)] = None
+    model: Annotated[
+        str,
+        doc("CPU model: a libvirt model name, `host-model` or `host-passthrough`."),
+    ] = ""
+
+
+class Memory(ApiStruct, frozen=True):
+    """The guest's memory."""
+
+    guest: Annotated[
+        Quantity | None, doc("Memory the guest sees. By default what the resources request.")
+    ] = None
+
+
+class Machine(ApiStruct, frozen=True):
+    """The emulated board."""
+
+    type: Annotated[str, doc("QEMU machine type, for example `q35`.")] = ""
+
+
+class Firmware(ApiStruct, frozen=True):
+    """What the guest finds in its SMBIOS tables."""
+
+    uuid: Annotated[
+        str,
+        doc("UUID of the machine. Made up once and kept when not given."),
+    ] = ""
+    serial: Annotated[str, doc("Serial number of the machine.")] = ""
+
+
+class DiskTarget(ApiStruct, frozen=True):
+    """A hard disk."""
+
+    bus: Annotated[
+        str, doc("Bus of the device: `virtio`, `sata`, `scsi` or `usb`. `sata` by default.")
+    ] = ""
+    readonly: Annotated[bool, doc("The guest cannot write to it.")] = False
+
+
+class CDRomTarget(ApiStruct, frozen=True):
+    """A CD-ROM drive with its tray closed."""
+
+    bus: Annotated[str, doc("Bus of the device: `sata`, `scsi` or `usb`. `sata` by default.")] = ""
+    readonly: Annotated[bool | None, doc("The guest cannot write to it. True by default.")] = None
+
+
+class Disk(ApiStruct, frozen=True):
+    """A block device of the guest."""
+
+    name: Annotated[str, doc("Name of the volume behind the disk.", **_NAME)]
+    boot_order: Annotated[
+        int | None,
+        doc("Position in the boot order, unique among disks and interfaces.", minimum=1),
+    ] = None
+    serial: Annotated[str, doc("Serial number the guest sees.", maxLength=256)] = ""
+    disk: Annotated[DiskTarget | None, doc("Attach the volume as a hard disk.")] = None
+    cdrom: Annotated[CDRomTarget | None, doc("Attach the volume as a CD-ROM.")] = None
+
+
+class Masquerade(ApiStruct, frozen=True):
+    """The guest has a private address; the pod's address is translated to it."""
+
+
+class Port(ApiStruct, frozen=True):
+    """A port of the guest that is reachable through the pod's address."""
+
+    port: Annotated[int, doc("Port number.", minimum=1, maximum=65535)]
+    protocol: Annotated[str, doc("`TCP` or `UDP`. `TCP` by default.")] = ""
+    name: Annotated[str, doc("Name of the port, unique in the interface.")] = ""
+
+
+class Interface(ApiStruct, frozen=True):
+    """A network device of the guest."""
+
+    name: Annotated[str, doc("Name of the network it is attached to.", **_NAME)]
+    masquerade: Annotated[
+        Masquerade | None, doc("Attach by address translation behind the pod's address.")
+    ] = None
+    model: Annotated[
+        str,
+        doc(
+            "Device model: `virtio`, `e1000`, `e1000e`, `igb`, `ne2k_pci`, `pcnet` or `rtl8139`."
+            " `virtio` by default."
+        ),
+    ] = ""
+    mac_address: Annotated[str, doc("Hardware address, for example `02:00:00:00:00:01`.")] = ""
+    boot_order: Annotated[
+        int | None,
+        doc("Position in the boot order, unique among disks and interfaces.", minimum=1),
+    ] = None
+    ports: Annotated[
+        list[Port] | None, doc("Ports that reach the guest. All of them when empty.", maxItems=256)
+    ] = None
+
+
+class Devices(ApiStruct, frozen=True):
+    """The guest's devices."""
+
+    disks: Annotated[list[Disk] | None, doc("Block devices.", maxItems=256)] = None
+    interfaces: Annotated[list[Interface] | None, doc("Network devices.", maxItems=256)] = None
+    autoattach_pod_interface: Annotated[
+        bool | None, doc("Attach the pod network when no interface is given. True by default.")
+    ] = None
+    autoattach_serial_console: Annotated[
+        bool | None, doc("Give the guest a serial console. True by default.")
+    ] = None
+    autoattach_graphics_device: Annotated[
+        bool | None, doc("Give the guest a video card and a VNC console. True by default.")
+    ] = None
+    log_serial_console: Annotated[
+        bool | None,
+        doc("Copy the serial console into the pod's log. By default as the cluster says: yes."),
+    ] = None
+
+
+class Domain(ApiStruct, frozen=True):
+    """The virtual hardware."""
+
+    resources: Annotated[ResourceRequirements | None, doc("Compute resources of the pod.")] = None
+    cpu: Annotated[CPU | None, doc("Processors.")] = None
+    memory: Annotated[Memory | None, doc("Memory.")] = None
+    machine: Annotated[Machine | None, doc("Board.")] = None
+    firmware: Annotated[Firmware | None, doc("Firmware tables.")] = None
+    devices: Annotated[Devices, doc("Devices.")] = Devices()
+
+
+class ContainerDisk(ApiStruct, frozen=True):
+    """A disk image inside a container image. What the guest writes is gone when it stops."""
+
+    image: Annotated[str, doc("Container image with the disk in `/disk/`.")]
+    path: Annotated[
+        str, doc("Absolute path of the disk in the image. The only file in `/disk/` by default.")
+    ] = ""
+    image_pull_policy: Annotated[
+        str, doc("`Always`, `IfNotPresent` or `Never`. Depends on the tag by default.")
+    ] = ""
+    image_pull_secret: Annotated[str, doc("Name of the Secret for the registry.")] = ""
+
+
+class LocalObjectReference(ApiStruct, frozen=True):
+    """An object in the same namespace."""
+
+    name: Annotated[str, doc("Name of the object.")] = ""
+
+
+class CloudInitNoCloud(ApiStruct, frozen=True):
+    """A NoCloud data source for cloud-init."""
+
+    user_data: Annotated[str, doc("User-data as clear text, at most 2048 bytes.")] = ""
+    user_data_base64: Annotated[str, doc("User-data in base64, at most 2048 bytes.")] = ""
+    secret_ref: Annotated[
+        LocalObjectReference | None,
+        doc("Secret with the user-data under the key `userdata` or `userData`."),
+    ] = None
+    network_data: Annotated[str, doc("Network-config as clear text, at most 2048 bytes.")] = ""
+    network_data_base64: Annotated[str, doc("Network-config in base64, at most 2048 bytes.")] = ""
+    network_data_secret_ref: Annotated[
+        LocalObjectReference | None,
+        doc("Secret with the network-config under the key `networkdata` or `networkData`."),
+    ] = None
+
+    def __repr__(self) -> str:
+        return "CloudInitNoCloud(...)"
+
+
+class Volume(ApiStruct, frozen=True):
+    """Where the content of a disk comes from: exactly one source."""
+
+    name: Annotated[str, doc("Name of the volume; a disk refers to it.", **_NAME)]
+    container_disk: Annotated[ContainerDisk | None, doc("Disk in a container image.")] = None
+    cloud_init_no_cloud: Annotated[
+        CloudInitNoCloud | None, doc("NoCloud data source for cloud-init.")
+    ] = None
+
+
+class PodNetwork(ApiStruct, frozen=True):
+    """The pod's own network."""
+
+    vm_network_cidr: Annotated[
+        str, doc("IPv4 network of the guest behind masquerade. `10.0.2.0/24` by default.")
+    ] = ""
+
+
+class Network(ApiStruct, frozen=True):
+    """Where an interface leads: exactly one kind."""
+
+    name: Annotated[str, doc("Name of the network; an interface refers to it.", **_NAME)]
+    pod: Annotated[PodNetwork | None, doc("The pod's own network.")] = None
+
+
+class Toleration(ApiStruct, frozen=True):
+    """A taint of nodes that the pod tolerates."""
+
+    key: Annotated[str, doc("Key of the taint; every key when empty.")] = ""
+    operator: Annotated[str, doc("`Exists` or `Equal`. `Equal` by default.")] = ""
+    value: Annotated[str, doc("Value of the taint.")] = ""
+    effect: Annotated[str, doc("Effect of the taint; every effect when empty.")] = ""
+    toleration_seconds: Annotated[
+        int | None, doc("How long a NoExecute taint is tolerated, in seconds.", format="int64")
+    ] = None
+
+
+class VirtualMachineInstanceSpec(ApiStruct, frozen=True):
+    """What a machine is made of and where it may run."""
+
+    domain: Annotated[Domain, doc("The virtual hardware.")]
+    volumes: Annotated[list[Volume] | None, doc("Sources of disks.", maxItems=256)] = None
+    networks: Annotated[list[Network] | None, doc("Networks of interfaces.", maxItems=256)] = None
+    termination_grace_period_seconds: Annotated[
+        int | None,
+        doc(
+            "How long the guest may take to shut down before it is destroyed, in seconds."
+            " 30 by default.",
+            minimum=0,
+            format="int64",
+        ),
+    ] = None
+    hostname: Annotated[str, doc("Host name of the guest. The instance's name by default.")] = ""
+    subdomain: Annotated[str, doc("Subdomain of the pod's host name.")] = ""
+    architecture: Annotated[str, doc("Architecture of the guest, for example `amd64`.")] = ""
+    node_selector: Annotated[
+        dict[str, str] | None, doc("Labels a node must have to run the machine.")
+    ] = None
+    tolerations: Annotated[list[Toleration] | None, doc("Taints the pod tolerates.")] = None
+    affinity: Annotated[
+        dict[str, Any] | None, doc("Affinity of the pod, as in a pod's specification.")
+    ] = None
+    topology_spread_constraints: Annotated[
+        list[dict[str, Any]] | None,
+        doc("How pods spread over the topology, as in a pod's specification."),
+    ] = None
+    scheduler_name: Annotated[str, doc("Scheduler that places the pod.")] = ""
+    priority_class_name: Annotated[str, doc("PriorityClass of the pod.")] = ""

@@ -1,0 +1,176 @@
+"""Every string of the API that clients, tests or other components compare.
+
+Invariant: one definition per string; nothing else in podvisor spells them out.
+"""
+
+from enum import StrEnum
+
+GROUP = "kubevirt.io"
+API_VERSION = "kubevirt.io/v1"
+API_VERSION_V1ALPHA3 = "kubevirt.io/v1alpha3"
+API_VERSION_V1ALPHA1 = "kubevirt.io/v1alpha1"
+
+VIRTUAL_MACHINE = "VirtualMachine"
+VIRTUAL_MACHINE_INSTANCE = "VirtualMachineInstance"
+KUBEVIRT = "KubeVirt"
+
+
+class Phase(StrEnum):
+    """Phases of a VirtualMachineInstance."""
+
+    PENDING = "Pending"
+    SCHEDULING = "Scheduling"
+    SCHEDULED = "Scheduled"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    UNKNOWN = "Unknown"
+
+
+FINAL_PHASES = frozenset({Phase.SUCCEEDED, Phase.FAILED})
+
+
+class PrintableStatus(StrEnum):
+    """What `kubectl get vm` prints as STATUS."""
+
+    TERMINATING = "Terminating"
+    STOPPING = "Stopping"
+    MIGRATING = "Migrating"
+    PAUSED = "Paused"
+    RUNNING = "Running"
+    ERROR_PVC_NOT_FOUND = "ErrorPvcNotFound"
+    DATA_VOLUME_ERROR = "DataVolumeError"
+    ERROR_UNSCHEDULABLE = "ErrorUnschedulable"
+    PROVISIONING = "Provisioning"
+    WAITING_FOR_VOLUME_BINDING = "WaitingForVolumeBinding"
+    ERR_IMAGE_PULL = "ErrImagePull"
+    IMAGE_PULL_BACK_OFF = "ImagePullBackOff"
+    STARTING = "Starting"
+    CRASH_LOOP_BACK_OFF = "CrashLoopBackOff"
+    STOPPED = "Stopped"
+    UNKNOWN = "Unknown"
+
+
+class RunStrategy(StrEnum):
+    """When the instance of a VirtualMachine runs."""
+
+    ALWAYS = "Always"
+    HALTED = "Halted"
+    MANUAL = "Manual"
+    RERUN_ON_FAILURE = "RerunOnFailure"
+    ONCE = "Once"
+    WAIT_AS_RECEIVER = "WaitAsReceiver"
+
+
+SUPPORTED_RUN_STRATEGIES = frozenset(
+    {
+        RunStrategy.ALWAYS,
+        RunStrategy.HALTED,
+        RunStrategy.RERUN_ON_FAILURE,
+        RunStrategy.ONCE,
+    }
+)
+
+
+class ConditionType(StrEnum):
+    """Condition types of VirtualMachines and their instances."""
+
+    READY = "Ready"
+    FAILURE = "Failure"
+    PAUSED = "Paused"
+    RESTART_REQUIRED = "RestartRequired"
+    PROVISIONING = "Provisioning"
+    SYNCHRONIZED = "Synchronized"
+    AGENT_CONNECTED = "AgentConnected"
+    LIVE_MIGRATABLE = "LiveMigratable"
+    POD_SCHEDULED = "PodScheduled"
+
+
+class Reason(StrEnum):
+    """Reasons of conditions."""
+
+    VMI_NOT_EXISTS = "VMINotExists"
+    VMI_CONDITION_MISSING = "VMIConditionMissing"
+    FAILED_CREATE = "FailedCreate"
+    FAILED_DELETE = "FailedDelete"
+    FAILED_PVC_NOT_FOUND = "FailedPvcNotFound"
+    ERR_IMAGE_PULL = "ErrImagePull"
+    IMAGE_PULL_BACK_OFF = "ImagePullBackOff"
+    FAILED_GUARANTEE_RESOURCES = "FailedGuaranteeResources"
+    SYNCHRONIZING_FAILED = "Synchronizing with the Domain failed."
+    POD_NOT_EXISTS = "PodNotExists"
+    POD_TERMINATING = "PodTerminating"
+    POD_CONDITION_MISSING = "PodConditionMissing"
+    GUEST_NOT_RUNNING = "GuestNotRunning"
+    PAUSED_BY_USER = "PausedByUser"
+    PAUSED_IO_ERROR = "PausedIOError"
+    UNSCHEDULABLE = "Unschedulable"
+    NODE_UNRESPONSIVE = "NodeUnresponsive"
+
+
+class EventReason(StrEnum):
+    """Reasons of events."""
+
+    CREATED = "Created"
+    STARTED = "Started"
+    STOPPED = "Stopped"
+    DELETED = "Deleted"
+    SHUTTING_DOWN = "ShuttingDown"
+    SYNC_FAILED = "SyncFailed"
+    SUCCESSFUL_CREATE = "SuccessfulCreate"
+    FAILED_CREATE = "FailedCreate"
+    SUCCESSFUL_DELETE = "SuccessfulDelete"
+    FAILED_DELETE = "FailedDelete"
+    FAILED_PVC_NOT_FOUND = "FailedPvcNotFound"
+    FAILED_GUARANTEE_RESOURCES = "FailedGuaranteeResources"
+    SUCCESSFUL_HAND_OVER = "SuccessfulHandOver"
+    NODE_UNRESPONSIVE = "NodeUnresponsive"
+
+
+class VolumePhase(StrEnum):
+    """Phases in `status.volumeStatus`."""
+
+    PENDING = "Pending"
+    BOUND = "Bound"
+    READY = "Ready"
+
+
+VM_FINALIZER = "kubevirt.io/virtualMachineControllerFinalize"
+VMI_FINALIZER = "kubevirt.io/foregroundDeleteVirtualMachine"
+
+# Labels. The first is `virt-launcher` on launcher pods and the service's name on podvisor's own pods.
+APP_LABEL = "kubevirt.io"
+LAUNCHER_APP = "virt-launcher"
+CREATED_BY_LABEL = "kubevirt.io/created-by"
+VMI_NAME_LABEL = "vmi.kubevirt.io/id"
+VM_NAME_LABEL = "vm.kubevirt.io/name"
+NODE_NAME_LABEL = "kubevirt.io/nodeName"
+SCHEDULABLE_LABEL = "kubevirt.io/schedulable"
+
+# Only podvisor's own service accounts may set or change these on an instance.
+RESERVED_LABELS = frozenset(
+    {
+        CREATED_BY_LABEL,
+        "kubevirt.io/migrationJobUID",
+        NODE_NAME_LABEL,
+        "kubevirt.io/migrationTargetNodeName",
+        SCHEDULABLE_LABEL,
+        "kubevirt.io/install-strategy",
+    }
+)
+
+# Annotations.
+DOMAIN_ANNOTATION = "kubevirt.io/domain"
+VM_GENERATION_ANNOTATION = "kubevirt.io/vm-generation"
+HEARTBEAT_ANNOTATION = "kubevirt.io/heartbeat"
+# What v1alpha1 can say and v1 cannot (disk and volume names) and the other way round.
+CONVERSION_ANNOTATION = "podvisor.kubevirt.io/conversion"
+
+# Extended resources of the device plugins.
+KVM_RESOURCE = "devices.kubevirt.io/kvm"
+VHOST_NET_RESOURCE = "devices.kubevirt.io/vhost-net"
+
+# The user that launchers, libvirt and QEMU run as.
+LAUNCHER_UID = 107
+# When a manifest names no grace period.
+DEFAULT_GRACE_PERIOD_S = 30

@@ -1,0 +1,106 @@
+"""VirtualMachine: a machine that lasts, and says when an instance of it runs."""
+
+from typing import Annotated
+
+from podvisor_common.api.base import ApiObject, ApiStruct, doc
+from podvisor_common.api.meta import Condition, ListMeta, ObjectMeta
+from podvisor_common.api.v1 import names
+from podvisor_common.api.v1.instance import NetworkInterfaceStatus
+from podvisor_common.api.v1.machine import VirtualMachineInstanceSpec
+
+
+class VirtualMachineInstanceTemplateSpec(ApiStruct, frozen=True):
+    """What instances are made from."""
+
+    spec: Annotated[VirtualMachineInstanceSpec, doc("What an instance is made of.")]
+    metadata: Annotated[
+        ObjectMeta | None,
+        doc("Labels and annotations of instances.", nullable=True),
+    ] = None
+
+
+class VirtualMachineSpec(ApiStruct, frozen=True):
+    """What a machine shall be and when it shall run."""
+
+    template: Annotated[VirtualMachineInstanceTemplateSpec, doc("What instances are made from.")]
+    run_strategy: Annotated[
+        str,
+        doc(
+            "When an instance runs. `Always`: whenever there is none, another is made. `Halted`:"
+            " never. `Once`: one is made and never replaced. `RerunOnFailure`: one that failed is"
+            " replaced, one that ended well is not. Excludes `running`."
+        ),
+    ] = ""
+    running: Annotated[
+        bool | None,
+        doc("Deprecated, use `runStrategy`: true is `Always`, false is `Halted`."),
+    ] = None
+
+
+class StartFailure(ApiStruct, frozen=True):
+    """Starts that failed one after another."""
+
+    consecutive_fail_count: Annotated[int, doc("How many.")] = 0
+    last_failed_vmi_uid: Annotated[str, doc("UID of the last instance that failed.")] = ""
+    retry_after_timestamp: Annotated[
+        str | None, doc("When the next is tried.", format="date-time")
+    ] = None
+
+
+class VirtualMachineStatus(ApiStruct, frozen=True):
+    """What is known of a machine."""
+
+    created: Annotated[bool, doc("There is an instance.")] = False
+    ready: Annotated[bool, doc("The instance is ready.")] = False
+    printable_status: Annotated[str, doc("The state in one word.", default="Stopped")] = ""
+    phase: Annotated[str, doc("Phase of the latest instance. Beyond KubeVirt's API.")] = ""
+    run_strategy: Annotated[str, doc("The run strategy in effect.")] = ""
+    node_name: Annotated[str, doc("Node of the instance. Beyond KubeVirt's API.")] = ""
+    interfaces: Annotated[
+        list[NetworkInterfaceStatus] | None,
+        doc(
+            "Network devices of the instance. Beyond KubeVirt's API.",
+            x_kubernetes_list_type="atomic",
+        ),
+    ] = None
+    conditions: Annotated[
+        list[Condition] | None,
+        doc(
+            "Aspects of the state, one of each type.",
+            x_kubernetes_list_type="map",
+            x_kubernetes_list_map_keys=["type"],
+        ),
+    ] = None
+    start_failure: Annotated[
+        StartFailure | None, doc("Starts that failed one after another.", nullable=True)
+    ] = None
+    observed_generation: Annotated[
+        int | None, doc("Generation the instance was made from.", format="int64")
+    ] = None
+    desired_generation: Annotated[
+        int | None, doc("Generation of the specification.", format="int64")
+    ] = None
+
+
+class VirtualMachine(ApiObject, frozen=True):
+    """A machine that lasts: it makes instances of itself as its run strategy says."""
+
+    metadata: ObjectMeta
+    spec: Annotated[VirtualMachineSpec, doc("What the machine shall be.")]
+    status: Annotated[VirtualMachineStatus, doc("What is known of it.")] = VirtualMachineStatus()
+    api_version: str = names.API_VERSION
+    kind: str = names.VIRTUAL_MACHINE
+
+    @property
+    def effective_run_strategy(self) -> str:
+        """The run strategy, whichever of the two fields says it."""
+        if self.spec.run_strategy:
+            return self.spec.run_strategy
+        return names.RunStrategy.ALWAYS if self.spec.running else names.RunStrategy.HALTED
+
+
+class VirtualMachineList(ApiStruct, frozen=True):
+    """A list answer."""
+
+    metadata: ListMeta
+    items: list[VirtualMachine]
