@@ -151,22 +151,36 @@ async def on_node(
     return await run(str(ROOT / "dev/node"), node, *command, check=check, timeout_s=timeout_s)
 
 
-@asynccontextmanager
-async def namespace(name: str) -> AsyncIterator[Cluster]:
-    """A namespace that exists for the body and is removed with everything in it afterwards."""
+async def create_namespace(name: str) -> Cluster:
+    """A new namespace, usable at once."""
     cluster = Cluster(name)
     await cluster.kubectl("create", "namespace", name)
+    await cluster.until(
+        "serviceaccount",
+        "default",
+        lambda account: account is not None,
+        within_s=20,
+        what="the namespace has its service account",
+    )
+    return cluster
+
+
+@asynccontextmanager
+async def namespace(name: str) -> AsyncIterator[Cluster]:
+    """A namespace that exists for the body, and whose removal has begun afterwards."""
+    cluster = await create_namespace(name)
     try:
-        await cluster.until(
-            "serviceaccount",
-            "default",
-            bool,
-            within_s=20,
-            what="the namespace has its service account",
-        )
         yield cluster
     finally:
-        await cluster.kubectl("delete", "namespace", name, "--timeout=60s", timeout_s=90)
+        await cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
-__all__ = ["ROOT", "Cluster", "CommandFailedError", "Json", "namespace", "on_node"]
+__all__ = [
+    "ROOT",
+    "Cluster",
+    "CommandFailedError",
+    "Json",
+    "create_namespace",
+    "namespace",
+    "on_node",
+]

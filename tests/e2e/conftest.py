@@ -1,0 +1,83 @@
+"""Every test gets a namespace of its own on the one cluster; at the end of the run all of them must have gone."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.support.cluster import Cluster, create_namespace
+from tests.support.machine import DEMO_KEY
+
+_made: list[str] = []
+
+
+@pytest.fixture
+async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
+    """A namespace named after the test. Its removal is started when the test ends and proven when the run ends."""
+    stem = (
+        re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())
+        .strip("-")[:40]
+        .strip("-")
+    )
+    namespace = await create_namespace(f"t{len(_made)}-{stem}")
+    _made.append(namespace.namespace)
+    yield namespace
+    await namespace.kubectl("delete", "namespace", namespace.namespace, "--wait=false")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def namespaces_go_away() -> Iterator[None]:
+    """No namespace of a test may hang: whatever a test left in it, podvisor lets it be deleted."""
+    yield
+
+    async def wait() -> None:
+        for name in _made:
+            await Cluster("default").until(
+                "namespace",
+                name,
+                lambda state: state is None,
+                within_s=90,
+                what="the namespace is deleted",
+            )
+
+    asyncio.run(wait())
+
+
+@pytest.fixture
+async def tools_pod(cluster: Cluster) -> str:
+    """A pod with ssh and friends in the test's namespace, the demo key under /key."""
+    key = DEMO_KEY.read_text()
+    await cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "demo-key"},
+            "stringData": {"demo_key": key},
+        }
+    )
+    await cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "tools"},
+            "spec": {
+                "terminationGracePeriodSeconds": 0,
+                "containers": [
+                    {
+                        "name": "tools",
+                        "image": "podvisor-dev/toolbox:latest",
+                        "command": ["sleep", "infinity"],
+                        "volumeMounts": [{"name": "key", "mountPath": "/key"}],
+                    }
+                ],
+                "volumes": [
+                    {"name": "key", "secret": {"secretName": "demo-key", "defaultMode": 0o400}}
+                ],
+            },
+        }
+    )
+    await cluster.kubectl(
+        "wait", "pod/tools", "--for=condition=Ready", "--timeout=60s", timeout_s=70
+    )
+    return "tools"

@@ -1,0 +1,158 @@
+"""What the product relies on in the cluster it is developed on, proven by pods that use it."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.support.cluster import ROOT, Cluster, Json, namespace, on_node
+
+GUEST_IMAGE = "kubevirt/cirros-registry-disk-demo:devel"
+TOOLBOX = "podvisor-dev/toolbox:latest"
+CONFINED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[Cluster]:
+    async with namespace("development-cluster") as cluster:
+        yield cluster
+
+
+def launcher_like_pod(script: str, volumes: list[Json]) -> Json:
+    """A pod confined as a launcher is, with image volumes under /images."""
+    mounts = [
+        {"name": volume["name"], "mountPath": f"/images/{volume['name']}"} for volume in volumes
+    ]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "probe"},
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 1,
+            "securityContext": {
+                "runAsUser": 107,
+                "runAsGroup": 107,
+                "fsGroup": 107,
+                "runAsNonRoot": True,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [
+                {
+                    "name": "probe",
+                    "image": TOOLBOX,
+                    "command": ["bash", "-ec", script],
+                    "securityContext": CONFINED,
+                    "volumeMounts": mounts,
+                }
+            ],
+            "volumes": volumes,
+        },
+    }
+
+
+def image_volume(name: str, reference: str) -> Json:
+    return {"name": name, "image": {"reference": reference, "pullPolicy": "IfNotPresent"}}
+
+
+def has_ended(pod: Json | None) -> bool:
+    return pod is not None and pod["status"].get("phase") in ("Succeeded", "Failed")
+
+
+async def output_of(place: Cluster, pod: Json) -> tuple[str, str]:
+    """Run a pod to its end: its phase and what it printed."""
+    await place.apply(pod)
+    ended = await place.until("pod", "probe", has_ended, within_s=60, what="the pod has ended")
+    assert ended is not None
+    return ended["status"]["phase"], (await place.kubectl("logs", "probe")).stdout
+
+
+async def test_unprivileged_pod_reads_a_disk_from_an_image_volume(place: Cluster) -> None:
+    """uid 107 without a capability sees the guest's disk in a read-only mount of the image, pulled by its docker.io name."""
+    script = """
+        id -u
+        grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status
+        head -c 4 /images/disk/disk/*.qcow2 | od -An -c
+        touch /images/disk/disk/new 2>&1 || true
+    """
+    phase, printed = await output_of(
+        place, launcher_like_pod(script, [image_volume("disk", GUEST_IMAGE)])
+    )
+    assert phase == "Succeeded", printed
+    words = printed.split()
+    assert words[0] == "107"
+    assert words[1:9] == [
+        "CapEff:", "0000000000000000", "CapBnd:", "0000000000000000", "NoNewPrivs:", "1", "Seccomp:", "2",
+    ]  # fmt: skip
+    assert words[9:13] == ["Q", "F", "I", "373"]
+    assert "Read-only file system" in printed
+
+
+async def test_missing_image_is_reported_at_once(place: Cluster) -> None:
+    """The registry stands in for docker.io, so an image that does not exist is a 404 and not a wait for the internet."""
+    await place.apply(
+        launcher_like_pod("true", [image_volume("disk", "kubevirt/does-not-exist:devel")])
+    )
+
+    def waits_for_image(pod: Json | None) -> bool:
+        statuses: list[dict[str, Any]] = (pod or {}).get("status", {}).get("containerStatuses", [])
+        return any(
+            status["state"].get("waiting", {}).get("reason") in ("ErrImagePull", "ImagePullBackOff")
+            for status in statuses
+        )
+
+    await place.until("pod", "probe", waits_for_image, within_s=10, what="the pull has failed")
+
+
+async def test_no_pod_reaches_etcd(place: Cluster) -> None:
+    """etcd serves whoever connects, so nobody but the apiserver may be able to: not a pod, not its node."""
+    connect = "exec 3<>/dev/tcp/172.29.1.9/2379"
+    phase, printed = await output_of(
+        place, launcher_like_pod(f"! timeout 3 bash -c '{connect}' 2>/dev/null", [])
+    )
+    assert phase == "Succeeded", printed
+    from_node = await on_node("timeout", "3", "bash", "-c", connect, check=False)
+    assert from_node.exit_code != 0
+
+
+async def test_node_port_answers_the_machine(place: Cluster) -> None:
+    """A NodePort Service is reachable from outside the cluster at the node's address."""
+    await place.kubectl(
+        "run", "web", f"--image={TOOLBOX}", "--port=8000", "--",
+        "bash", "-c", "printf 'HTTP/1.0 200 OK\\r\\n\\r\\nhello' | nc -lkN 8000",
+    )  # fmt: skip
+    await place.kubectl("wait", "pod/web", "--for=condition=Ready", "--timeout=60s")
+    await place.kubectl("expose", "pod/web", "--type=NodePort", "--port=80", "--target-port=8000")
+    service = await place.get("service", "web")
+    assert service is not None
+    port = service["spec"]["ports"][0]["nodePort"]
+    assert await answer_of("172.29.0.11", port) == "hello"
+
+
+async def answer_of(host: str, port: int) -> str:
+    """The body that an HTTP server sends, read as a person with curl would; waits until the Service's rules are there."""
+    from tests.support.process import run
+
+    done = await run(
+        "curl", "-sS", "--retry", "20", "--retry-connrefused", "--retry-delay", "1", "-m", "30",
+        f"http://{host}:{port}/",
+    )  # fmt: skip
+    return done.stdout
+
+
+def test_requests_are_audited() -> None:
+    """The audit log names who wrote what; the budgets for our own API writes are counted from it."""
+    with (ROOT / ".dev/audit.log").open() as log:
+        entries = [json.loads(line) for line, _ in zip(log, range(2000), strict=False)]
+    assert {entry["level"] for entry in entries} == {"Metadata"}
+    assert any(
+        entry["verb"] == "create" and entry["objectRef"]["resource"] == "nodes" for entry in entries
+    )
