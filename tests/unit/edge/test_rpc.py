@@ -26,7 +26,9 @@ class LibvirtAway(Retryable):
 
 
 class Launcher(launcher_pb2_grpc.LauncherServiceServicer):
-    """Answers GetInfo with an error if it was given one, WatchDomain with two reports and then the error."""
+    """Answers GetInfo with an error if it was given one, WatchDomain with two reports and then the
+    error.
+    """
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
@@ -233,13 +235,12 @@ async def test_stop_reports_not_serving_and_cancels_streams(tmp_path: Path) -> N
     ):
         health = health_pb2_grpc.HealthStub(channel)
         stub = launcher_pb2_grpc.LauncherServiceStub(channel)
-        states = health.Watch(health_pb2.HealthCheckRequest(service=NAME), timeout=5)
-        await anext(aiter(states))
+        states = aiter(health.Watch(health_pb2.HealthCheckRequest(service=NAME), timeout=5))
+        await anext(states)
         watching = stub.WatchDomain(launcher_pb2.WatchDomainRequest(), timeout=5)
         await anext(aiter(watching))
         await asyncio.wait_for(launcher.watching.wait(), 5)
-        await server.stop(0.1)
-        last = await anext(aiter(states))
+        last, _ = await asyncio.gather(anext(states), server.stop(0.3))
         assert last.status == health_pb2.HealthCheckResponse.NOT_SERVING
         assert launcher.watch_ended.is_set()
 

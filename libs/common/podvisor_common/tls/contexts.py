@@ -1,0 +1,32 @@
+"""SSL contexts whose certificate can be swapped while they serve.
+
+Invariant: a private key never touches a disk. The ssl module loads keys from files alone, so they
+pass through an anonymous memory file.
+"""
+
+import os
+import ssl
+
+from podvisor_common.tls.authority import KeyPair
+
+
+def server_context(pair: KeyPair, *, client_ca: bytes | None = None) -> ssl.SSLContext:
+    """A TLS 1.2+ server context with `pair`; with `client_ca` clients must show a certificate of
+    it.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if client_ca is not None:
+        context.load_verify_locations(cadata=client_ca.decode())
+        context.verify_mode = ssl.CERT_REQUIRED
+    load_pair(context, pair)
+    return context
+
+
+def load_pair(context: ssl.SSLContext, pair: KeyPair) -> None:
+    """Use `pair` for every connection of `context` from now on; open ones keep theirs."""
+    fd = os.memfd_create("certificate", os.MFD_CLOEXEC)
+    with os.fdopen(fd, "wb") as file:
+        file.write(pair.certificate + pair.key)
+        file.flush()
+        context.load_cert_chain(f"/proc/self/fd/{fd}")
