@@ -19,6 +19,16 @@ HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
 OUT = CHECKOUT / ".dev" / "guest"
 STAMP = OUT / "stamp"
+# What the outputs depend on, besides the packages and rootfs/; the self-test's files are not among them.
+SOURCES = (
+    "builder.py",
+    "disk.py",
+    "elf.py",
+    "images.json",
+    "initramfs.py",
+    "oci.py",
+    "packages.py",
+)
 
 LIBRARIES = ("libc6", "libcrypt1", "libgmp10", "libtomcrypt1", "libtommath1", "zlib1g")
 PROGRAMS = ("busybox-static", "dropbear-bin")
@@ -63,17 +73,15 @@ AMD64_BENCH = Guest(
 GUESTS = (I386, AMD64_BENCH)
 
 
-def _named(path: str) -> re.Pattern[str]:
-    return re.compile(path)
-
-
 def _kernel_files() -> re.Pattern[str]:
     names = [*EARLY_MODULES, *LATE_MODULES, *DEPENDENCIES]
     either = "|".join(name.replace("_", "[-_]") for name in names)
     return re.compile(rf"boot/vmlinuz-.*|lib/modules/.*/({either})\.ko")
 
 
-_PROGRAM_FILES = _named(r"(usr/)?s?bin/(busybox|dropbear)|(usr/)?lib(32|64)?/(.*/)?[^/]*\.so[^/]*")
+_PROGRAM_FILES = re.compile(
+    r"(usr/)?s?bin/(busybox|dropbear)|(usr/)?lib(32|64)?/(.*/)?[^/]*\.so[^/]*"
+)
 
 
 def _find(trees: list[Path], pattern: str) -> Path:
@@ -91,7 +99,7 @@ def make_guest(guest: Guest, debs: list[Path]) -> None:
 
     archive = initramfs.Archive()
     archive.character_device("dev/console", 5, 1)
-    for name in ("proc", "sys", "usr/bin", "usr/sbin"):
+    for name in ("proc", "sys", "usr/bin", "usr/sbin", "etc/dropbear"):
         archive.directory(name)
     for name in ("root", "root/.ssh"):
         archive.directory(name, 0o700)
@@ -141,8 +149,9 @@ def make_images() -> list[Path]:
 def _digest_of_inputs(debs: dict[str, list[Path]]) -> str:
     """Stands for everything the outputs depend on."""
     digest = hashlib.sha256()
-    sources = [*HERE.glob("*.py"), HERE / "images.json", *(HERE / "rootfs").rglob("*")]
-    for path in sorted(p for p in sources if p.is_file()):
+    sources = [HERE / name for name in SOURCES]
+    sources += sorted(path for path in (HERE / "rootfs").rglob("*") if path.is_file())
+    for path in sources:
         digest.update(f"{path.relative_to(HERE)} {path.stat().st_mode & 0o100}\n".encode())
         digest.update(path.read_bytes())
     for guest, paths in sorted(debs.items()):

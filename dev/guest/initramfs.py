@@ -6,7 +6,7 @@ Invariant: the same inputs give the same bytes.
 import gzip
 import io
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from . import elf
@@ -63,7 +63,7 @@ class Archive:
         self._out.write(data + bytes(-len(data) % 4))
 
 
-def add_modules(archive: Archive, kernel_tree: Path, stages: dict[str, Sequence[str]]) -> None:
+def add_modules(archive: Archive, kernel_tree: Path, stages: Mapping[str, Sequence[str]]) -> None:
     """Add kernel modules and, per stage, `etc/modules.STAGE` in dependency order.
 
     A name that the kernel package has no module for is built into that kernel and skipped; a

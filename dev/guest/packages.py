@@ -122,23 +122,25 @@ def extract(deb: Path, wanted: re.Pattern[str]) -> Path:
 
 
 def _unpack(deb: Path, wanted: re.Pattern[str], tree: Path) -> None:
-    with subprocess.Popen(
-        ["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE
-    ) as process:
-        with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
-            for member in archive:
-                name = member.name.removeprefix("./")
-                if not wanted.fullmatch(name) or not (member.isfile() or member.issym()):
-                    continue
-                path = tree / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if member.issym():
-                    path.symlink_to(member.linkname)
-                    continue
-                source = archive.extractfile(member)
-                assert source is not None
-                with path.open("wb") as out:
-                    shutil.copyfileobj(source, out)
+    with (
+        subprocess.Popen(
+            ["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE
+        ) as process,
+        tarfile.open(fileobj=process.stdout, mode="r|") as archive,
+    ):
+        for member in archive:
+            name = member.name.removeprefix("./")
+            if not wanted.fullmatch(name) or not (member.isfile() or member.issym()):
+                continue
+            path = tree / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if member.issym():
+                path.symlink_to(member.linkname)
+                continue
+            source = archive.extractfile(member)
+            assert source is not None
+            with path.open("wb") as out:
+                shutil.copyfileobj(source, out)
     if process.returncode != 0:
         raise BuildError(f"dpkg-deb could not read {deb}; delete it and try again")
 

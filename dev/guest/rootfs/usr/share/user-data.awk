@@ -4,6 +4,7 @@ function indent_of(text) { match(text, /^ */); return RLENGTH }
 
 function scalar(text) {
     gsub(/^[ \t]+|[ \t\r]+$/, "", text)
+    if (text ~ /^("([^"\\]|\\.)*"|'[^']*')[ \t]+#/) sub(/[ \t]+#[^"']*$/, "", text)
     if (text ~ /^".*"$/) {
         text = substr(text, 2, length(text) - 2)
         gsub(/\\"/, "\"", text)
