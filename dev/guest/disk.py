@@ -3,15 +3,16 @@
 An unpartitioned FAT file system with syslinux in its boot sector starts as a hard disk under BIOS.
 """
 
+import struct
 import tempfile
 from pathlib import Path
 
 from .host import run
 
 _MIB = 1 << 20
-# A fixed time in the FAT directory and a fixed serial number: same inputs, same image.
-_EPOCH = {"SOURCE_DATE_EPOCH": "1700000000", "MTOOLS_SKIP_CHECK": "1", "TZ": "UTC"}
-_VOLUME_ID = "50564953"
+_LONG_NAME = 0x0F  # attribute of a directory entry that holds a part of a name, and no times
+_FIRST_DAY = 0x21  # 1 January 1980
+_VOLUME_ID = "50564953"  # fixed, for the same reason as the times below
 
 
 def make_raw(target: Path, kernel: bytes, initramfs: bytes, command_line: str) -> None:
@@ -30,9 +31,23 @@ def make_raw(target: Path, kernel: bytes, initramfs: bytes, command_line: str) -
             out.truncate(size_mib * _MIB)
         run("mkfs.vfat", "--invariant", "-i", _VOLUME_ID, "-n", "PODVISOR", str(image))
         for name in ("vmlinuz", "initrd", "syslinux.cfg"):
-            run("mcopy", "-m", "-i", str(image), str(work / name), "::/", env=_EPOCH)
-        run("syslinux", str(image), env=_EPOCH)
+            run("mcopy", "-i", str(image), str(work / name), "::/")
+        run("syslinux", str(image))
+        image.write_bytes(_without_times(image.read_bytes()))
         image.replace(target)
+
+
+def _without_times(image: bytes) -> bytes:
+    """The FAT image with every file's times set to the epoch of FAT: same inputs, same image."""
+    out = bytearray(image)
+    sector_size, reserved, fats, entries = struct.unpack_from("<HxHBH", image, 11)
+    (sectors_per_fat,) = struct.unpack_from("<H", image, 22)
+    start = (reserved + fats * sectors_per_fat) * sector_size
+    for at in range(start, start + entries * 32, 32):
+        if out[at] and out[at + 11] != _LONG_NAME:
+            struct.pack_into("<BHHH", out, at + 13, 0, 0, _FIRST_DAY, _FIRST_DAY)
+            struct.pack_into("<HH", out, at + 22, 0, _FIRST_DAY)
+    return bytes(out)
 
 
 def make_qcow2(target: Path, raw: Path) -> None:
