@@ -64,3 +64,8 @@ tool() { "$root/dev/tools/build.sh" "$1"; }
 
 # compose ARGS...: docker compose on the stack of this checkout, with the optional nodes in view.
 compose() { docker compose --project-directory "$root" --file "$root/docker-compose.yml" "$@"; }
+
+# stack_owner: the checkout that the running stack belongs to, if there is one.
+stack_owner() {
+  docker ps --all --filter label=com.docker.compose.project=podvisor --format '{{.Label "com.docker.compose.project.working_dir"}}' | sort -u
+}

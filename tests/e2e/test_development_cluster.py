@@ -1,12 +1,12 @@
 """What the product relies on in the cluster it is developed on, proven by pods that use it."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from tests.support.cluster import ROOT, Cluster, Json, namespace, on_node
+from tests.support.cluster import ROOT, Cluster, Json, on_node
+from tests.support.process import run
 
 GUEST_IMAGE = "kubevirt/cirros-registry-disk-demo:devel"
 TOOLBOX = "podvisor-dev/toolbox:latest"
@@ -17,12 +17,6 @@ CONFINED = {
 }
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture
-async def place() -> AsyncIterator[Cluster]:
-    async with namespace("development-cluster") as cluster:
-        yield cluster
 
 
 def launcher_like_pod(script: str, volumes: list[Json]) -> Json:
@@ -67,15 +61,15 @@ def has_ended(pod: Json | None) -> bool:
     return pod is not None and pod["status"].get("phase") in ("Succeeded", "Failed")
 
 
-async def output_of(place: Cluster, pod: Json) -> tuple[str, str]:
+async def output_of(cluster: Cluster, pod: Json) -> tuple[str, str]:
     """Run a pod to its end: its phase and what it printed."""
-    await place.apply(pod)
-    ended = await place.until("pod", "probe", has_ended, within_s=60, what="the pod has ended")
+    await cluster.apply(pod)
+    ended = await cluster.until("pod", "probe", has_ended, within_s=60, what="the pod has ended")
     assert ended is not None
-    return ended["status"]["phase"], (await place.kubectl("logs", "probe")).stdout
+    return ended["status"]["phase"], (await cluster.kubectl("logs", "probe")).stdout
 
 
-async def test_unprivileged_pod_reads_a_disk_from_an_image_volume(place: Cluster) -> None:
+async def test_unprivileged_pod_reads_a_disk_from_an_image_volume(cluster: Cluster) -> None:
     """uid 107 without a capability sees the guest's disk in a read-only mount of the image, pulled by its docker.io name."""
     script = """
         id -u
@@ -84,7 +78,7 @@ async def test_unprivileged_pod_reads_a_disk_from_an_image_volume(place: Cluster
         touch /images/disk/disk/new 2>&1 || true
     """
     phase, printed = await output_of(
-        place, launcher_like_pod(script, [image_volume("disk", GUEST_IMAGE)])
+        cluster, launcher_like_pod(script, [image_volume("disk", GUEST_IMAGE)])
     )
     assert phase == "Succeeded", printed
     words = printed.split()
@@ -96,9 +90,9 @@ async def test_unprivileged_pod_reads_a_disk_from_an_image_volume(place: Cluster
     assert "Read-only file system" in printed
 
 
-async def test_missing_image_is_reported_at_once(place: Cluster) -> None:
+async def test_missing_image_is_reported_at_once(cluster: Cluster) -> None:
     """The registry stands in for docker.io, so an image that does not exist is a 404 and not a wait for the internet."""
-    await place.apply(
+    await cluster.apply(
         launcher_like_pod("true", [image_volume("disk", "kubevirt/does-not-exist:devel")])
     )
 
@@ -109,29 +103,49 @@ async def test_missing_image_is_reported_at_once(place: Cluster) -> None:
             for status in statuses
         )
 
-    await place.until("pod", "probe", waits_for_image, within_s=10, what="the pull has failed")
+    await cluster.until("pod", "probe", waits_for_image, within_s=10, what="the pull has failed")
 
 
-async def test_no_pod_reaches_etcd(place: Cluster) -> None:
+async def test_no_pod_reaches_etcd(cluster: Cluster) -> None:
     """etcd serves whoever connects, so nobody but the apiserver may be able to: not a pod, not its node."""
     connect = "exec 3<>/dev/tcp/172.29.1.9/2379"
+    await on_node("timeout", "3", "bash", "-c", connect, node="apiserver")
     phase, printed = await output_of(
-        place, launcher_like_pod(f"! timeout 3 bash -c '{connect}' 2>/dev/null", [])
+        cluster, launcher_like_pod(f"! timeout 3 bash -c '{connect}' 2>/dev/null", [])
     )
     assert phase == "Succeeded", printed
     from_node = await on_node("timeout", "3", "bash", "-c", connect, check=False)
     assert from_node.exit_code != 0
 
 
-async def test_node_port_answers_the_machine(place: Cluster) -> None:
+async def test_node_port_answers_the_machine(cluster: Cluster) -> None:
     """A NodePort Service is reachable from outside the cluster at the node's address."""
-    await place.kubectl(
-        "run", "web", f"--image={TOOLBOX}", "--port=8000", "--",
-        "bash", "-c", "printf 'HTTP/1.0 200 OK\\r\\n\\r\\nhello' | nc -lkN 8000",
-    )  # fmt: skip
-    await place.kubectl("wait", "pod/web", "--for=condition=Ready", "--timeout=60s")
-    await place.kubectl("expose", "pod/web", "--type=NodePort", "--port=80", "--target-port=8000")
-    service = await place.get("service", "web")
+    answer = "HTTP/1.0 200 OK\\r\\n\\r\\nhello"
+    await cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "web", "labels": {"app": "web"}},
+            "spec": {
+                "terminationGracePeriodSeconds": 1,
+                "containers": [
+                    {
+                        "name": "web",
+                        "image": TOOLBOX,
+                        "command": [
+                            "bash",
+                            "-c",
+                            f"while :; do printf '{answer}' | nc -lN 8000; done",
+                        ],
+                        "readinessProbe": {"tcpSocket": {"port": 8000}, "periodSeconds": 1},
+                    }
+                ],
+            },
+        }
+    )
+    await cluster.kubectl("wait", "pod/web", "--for=condition=Ready", "--timeout=60s")
+    await cluster.kubectl("expose", "pod/web", "--type=NodePort", "--port=80", "--target-port=8000")
+    service = await cluster.get("service", "web")
     assert service is not None
     port = service["spec"]["ports"][0]["nodePort"]
     assert await answer_of("172.29.0.11", port) == "hello"
@@ -139,8 +153,6 @@ async def test_node_port_answers_the_machine(place: Cluster) -> None:
 
 async def answer_of(host: str, port: int) -> str:
     """The body that an HTTP server sends, read as a person with curl would; waits until the Service's rules are there."""
-    from tests.support.process import run
-
     done = await run(
         "curl", "-sS", "--retry", "20", "--retry-connrefused", "--retry-delay", "1", "-m", "30",
         f"http://{host}:{port}/",
