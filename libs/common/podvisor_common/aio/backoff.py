@@ -1,0 +1,37 @@
+"""Exponential backoff with jitter.
+
+Invariant: the pause before jitter never exceeds `max_s`. It only computes; sleeping is the caller's.
+"""
+
+import random
+from collections.abc import Callable
+
+
+class Backoff:
+    """Pauses that grow by `factor` from `initial_s` to `max_s`, each lengthened by up to `jitter` of itself."""
+
+    def __init__(
+        self,
+        initial_s: float = 0.2,
+        factor: float = 2.0,
+        max_s: float = 30.0,
+        jitter: float = 0.5,
+        *,
+        rand: Callable[[], float] = random.random,
+    ) -> None:
+        self._initial_s = initial_s
+        self._factor = factor
+        self._max_s = max_s
+        self._jitter = jitter
+        self._rand = rand
+        self._base_s = min(initial_s, max_s)
+
+    def next_s(self) -> float:
+        """The pause to make now, in seconds; the next one is longer."""
+        base_s = self._base_s
+        self._base_s = min(base_s * self._factor, self._max_s)
+        return base_s * (1.0 + self._jitter * self._rand())
+
+    def reset(self) -> None:
+        """Start again from `initial_s`: what was tried has succeeded."""
+        self._base_s = min(self._initial_s, self._max_s)

@@ -1,0 +1,220 @@
+"""Kubernetes events (events.k8s.io/v1) for people who describe an object. Best effort.
+
+Invariants: record() never waits and never fails; memory is bounded (oldest waiting events are dropped, and counted); the same
+event on the same object within ten minutes is one event object, whose series is brought up to date at counts 2, 4, 8, …
+Notes must not hold secrets; they are cut at 1 KiB.
+"""
+
+import asyncio
+import hashlib
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import structlog
+
+from podvisor_common.aio.backoff import Backoff
+from podvisor_common.api.meta import format_micro_time, now
+from podvisor_common.kube import metrics
+from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.errors import ApiAlreadyExists, ApiError, ApiUnavailable
+from podvisor_common.kube.resources import EVENTS, KubeObject, ObjectKey, Resource
+
+NORMAL = "Normal"
+WARNING = "Warning"
+
+WINDOW_S = 600.0
+QUEUE_LIMIT = 1000
+REMEMBERED_LIMIT = 4096
+NOTE_LIMIT_BYTES = 1024
+RATE_PER_S = 10.0
+BURST = 50
+ATTEMPTS = 3
+
+_log = structlog.get_logger(__name__)
+
+
+class ObjectReference(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """The object an event is about."""
+
+    api_version: str
+    kind: str
+    name: str
+    namespace: str = ""
+    uid: str = ""
+
+
+def reference_to(resource: Resource, obj: KubeObject) -> ObjectReference:
+    """The reference to a decoded object of `resource`."""
+    meta = obj.metadata
+    return ObjectReference(
+        api_version=resource.api_version,
+        kind=resource.kind,
+        name=meta.name or "",
+        namespace=meta.namespace or "",
+        uid=meta.uid or "",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Fact:
+    """What makes two events the same."""
+
+    regarding: ObjectReference
+    type: str
+    reason: str
+    action: str
+    note: str
+
+    @property
+    def namespace(self) -> str:
+        return self.regarding.namespace or "default"
+
+    def event_name(self, window: int) -> str:
+        digest = hashlib.sha256(msgspec.json.encode([*self._parts(), window])).hexdigest()[:16]
+        return f"{self.regarding.name[:200].rstrip('.-')}.{digest}"
+
+    def _parts(self) -> tuple[Any, ...]:
+        return (self.regarding, self.type, self.reason, self.action, self.note)
+
+
+@dataclass(slots=True)
+class _Series:
+    name: str
+    began_s: float
+    count: int
+    last_seen: datetime
+    is_created: bool = False
+
+
+class EventRecorder:
+    """Records events as `component` (a qualified name such as virt-handler) in process `instance` (the pod's name)."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        component: str,
+        instance: str,
+        *,
+        wall_clock: Callable[[], datetime] = now,
+    ) -> None:
+        self._client = client
+        self._component = component
+        self._instance = instance[:128]
+        self._wall_clock = wall_clock
+        self._series: OrderedDict[_Fact, _Series] = OrderedDict()
+        self._waiting: deque[_Fact] = deque()
+        self._wake = asyncio.Event()
+
+    def record(
+        self,
+        regarding: ObjectReference,
+        type_: str,
+        reason: str,
+        message: str,
+        *,
+        action: str = "Reconcile",
+    ) -> None:
+        """Note that something happened to an object. `type_` is NORMAL or WARNING, `reason` one CamelCase word."""
+        fact = _Fact(regarding, type_, reason[:128], action[:128], _cut(message))
+        now_s = asyncio.get_running_loop().time()
+        moment = self._wall_clock()
+        series = self._series.get(fact)
+        if series is not None and now_s - series.began_s < WINDOW_S:
+            series.count += 1
+            series.last_seen = moment
+            if series.count & (series.count - 1):
+                metrics.EVENTS.labels("deduplicated").inc()
+                return
+        else:
+            name = fact.event_name(int(moment.timestamp() // WINDOW_S))
+            self._series[fact] = _Series(name, now_s, 1, moment)
+            self._series.move_to_end(fact)
+            if len(self._series) > REMEMBERED_LIMIT:
+                self._series.popitem(last=False)
+        if len(self._waiting) >= QUEUE_LIMIT:
+            self._waiting.popleft()
+            metrics.EVENTS.labels("dropped").inc()
+        self._waiting.append(fact)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Send what is recorded until cancelled, in bursts of BURST and RATE_PER_S on average."""
+        loop = asyncio.get_running_loop()
+        tokens, counted_s = float(BURST), loop.time()
+        while True:
+            while not self._waiting:
+                self._wake.clear()
+                await self._wake.wait()
+            now_s = loop.time()
+            tokens = min(float(BURST), tokens + (now_s - counted_s) * RATE_PER_S)
+            counted_s = now_s
+            if tokens < 1.0:
+                await asyncio.sleep((1.0 - tokens) / RATE_PER_S)
+                continue
+            tokens -= 1.0
+            if self._waiting:
+                await self._send(self._waiting.popleft())
+
+    async def _send(self, fact: _Fact) -> None:
+        series = self._series.get(fact)
+        if series is None:
+            return
+        backoff = Backoff(1.0)
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                await self._write(fact, series)
+            except ApiUnavailable as error:
+                if attempt == ATTEMPTS:
+                    self._give_up(error)
+                    return
+                await asyncio.sleep(max(backoff.next_s(), min(error.retry_after_s or 0.0, 30.0)))
+            except ApiError as error:
+                self._give_up(error)
+                return
+            else:
+                metrics.EVENTS.labels("sent").inc()
+                return
+
+    async def _write(self, fact: _Fact, series: _Series) -> None:
+        if series.is_created:
+            key = ObjectKey(fact.namespace, series.name)
+            last = format_micro_time(series.last_seen)
+            patch = {"series": {"count": series.count, "lastObservedTime": last}}
+            await self._client.merge_patch(EVENTS, key, patch)
+            return
+        try:
+            await self._client.create(EVENTS, fact.namespace, self._manifest(fact, series))
+        except ApiAlreadyExists:
+            _log.debug("event known from an earlier process", event_name=series.name)
+        series.is_created = True
+
+    def _manifest(self, fact: _Fact, series: _Series) -> dict[str, Any]:
+        return {
+            "apiVersion": EVENTS.api_version,
+            "kind": EVENTS.kind,
+            "metadata": {"name": series.name, "namespace": fact.namespace},
+            "eventTime": format_micro_time(series.last_seen),
+            "type": fact.type,
+            "reason": fact.reason,
+            "action": fact.action,
+            "note": fact.note,
+            "regarding": fact.regarding,
+            "reportingController": self._component,
+            "reportingInstance": self._instance,
+        }
+
+    def _give_up(self, error: ApiError) -> None:
+        metrics.EVENTS.labels("failed").inc()
+        _log.info("event not recorded", error=str(error))
+
+
+def _cut(message: str) -> str:
+    """The message within the limit of a note, cut between characters."""
+    raw = message.encode()
+    if len(raw) <= NOTE_LIMIT_BYTES:
+        return message
+    return raw[: NOTE_LIMIT_BYTES - 3].decode(errors="ignore") + "…"

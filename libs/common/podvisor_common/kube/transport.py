@@ -1,0 +1,107 @@
+"""kubernetes_asyncio without its models: where the cluster is, how to authenticate, a pooled TLS session.
+
+Importing any submodule of kubernetes_asyncio normally runs its packages' __init__ files, which import every API and
+about 1500 generated models (72 MiB). Here the packages are entered into sys.modules as bare ones, with their real
+search paths but without running those files; only the submodules named below are loaded. This relies on the shape of
+the generated package, which an import test guards. It must stay the only module that imports kubernetes_asyncio.
+"""
+
+import importlib
+import importlib.util
+import logging
+import os
+import ssl
+import sys
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, Protocol, cast
+
+import aiohttp
+
+_PACKAGES = ("kubernetes_asyncio", "kubernetes_asyncio.client", "kubernetes_asyncio.config")
+
+
+class Configuration(Protocol):
+    """The part of kubernetes_asyncio's Configuration that is used here."""
+
+    host: str
+
+    async def auth_settings(self) -> Mapping[str, Mapping[str, str]]: ...
+
+
+class _Unavailable:
+    """Stands for the names that only the unused, model-based half of the library needs."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        raise NotImplementedError("kubernetes_asyncio's generated client is kept out of podvisor")
+
+
+def _enter_bare_packages() -> None:
+    if "kubernetes_asyncio" in sys.modules:
+        return
+    spec = importlib.util.find_spec("kubernetes_asyncio")
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError("kubernetes_asyncio is not installed")
+    root = list(spec.submodule_search_locations)
+    for name in _PACKAGES:
+        module = ModuleType(name, "bare package, see podvisor_common.kube.transport")
+        tail = name.split(".")[1:]
+        module.__path__ = [os.path.join(path, *tail) for path in root]
+        sys.modules[name] = module
+        if tail:
+            setattr(sys.modules["kubernetes_asyncio"], tail[0], module)
+    client = cast(Any, sys.modules["kubernetes_asyncio.client"])
+    client.Configuration = _load("client.configuration").Configuration
+    client.ApiClient = _Unavailable
+
+
+def _load(submodule: str) -> Any:
+    return importlib.import_module(f"kubernetes_asyncio.{submodule}")
+
+
+_enter_bare_packages()
+_configuration = _load("client.configuration")
+_rest = _load("client.rest")
+_kube_config = _load("config.kube_config")
+_incluster_config = _load("config.incluster_config")
+# Its DEBUG lines hold response bodies, and with them Secrets.
+logging.getLogger("kubernetes_asyncio").setLevel(logging.WARNING)
+
+ConfigurationMissing: type[Exception] = _load("config.config_exception").ConfigException
+
+
+def configuration_for(url: str) -> Configuration:
+    """The configuration of an API server that needs no credentials, such as a test's."""
+    configuration = _configuration.Configuration()
+    configuration.host = url.rstrip("/")
+    return cast(Configuration, configuration)
+
+
+async def configuration_from_environment() -> Configuration:
+    """The configuration from the files in KUBECONFIG, or else from the pod's service account.
+
+    A service account's token is read again every minute. ConfigurationMissing when there is neither.
+    """
+    configuration = _configuration.Configuration()
+    kubeconfig = os.environ.get("KUBECONFIG", "")
+    if kubeconfig:
+        await _kube_config.load_kube_config(
+            config_file=kubeconfig, client_configuration=configuration, persist_config=False
+        )
+    else:
+        _incluster_config.load_incluster_config(client_configuration=configuration)
+    return cast(Configuration, configuration)
+
+
+def open_session(configuration: Configuration) -> aiohttp.ClientSession:
+    """A session with the configuration's TLS, proxy and pool settings, to be closed by the caller."""
+    return cast(aiohttp.ClientSession, _rest.RESTClientObject(configuration).pool_manager)
+
+
+async def authorization(configuration: Configuration) -> str | None:
+    """The value of the Authorization header, fresh; None when the connection authenticates or nothing does."""
+    setting = (await configuration.auth_settings()).get("BearerToken")
+    return setting["value"] if setting else None
+
+
+TRANSPORT_ERRORS = (aiohttp.ClientError, ssl.SSLError, OSError, TimeoutError)
