@@ -1,0 +1,165 @@
+"""The CustomResourceDefinitions podvisor serves, as data.
+
+Invariant: VirtualMachine is the only kind that needs a conversion webhook; instances and settings have one schema in
+all their versions, so that the API server converts them alone, whatever runs or does not.
+"""
+
+from typing import Any
+
+from podvisor_common.api import v1, v1alpha1
+from podvisor_common.api.base import ApiStruct
+from podvisor_common.api.schema import object_schema
+from podvisor_common.api.v1 import names
+
+Manifest = dict[str, Any]
+
+CONVERSION_PATH = "/convert"
+_DEPRECATION = "kubevirt.io/v1alpha3 is deprecated, use kubevirt.io/v1"
+_RUN_STRATEGY_RULES = [
+    {
+        "rule": "!(has(self.running) && has(self.runStrategy))",
+        "message": "Running and RunStrategy are mutually exclusive",
+        "fieldPath": ".running",
+    },
+    {
+        "rule": "has(self.running) || has(self.runStrategy)",
+        "message": "RunStrategy must be specified",
+        "fieldPath": ".runStrategy",
+        "reason": "FieldValueRequired",
+    },
+]
+
+
+def all_crds() -> dict[str, Manifest]:
+    """Every definition, by its plural name."""
+    return {
+        "virtualmachines": _virtual_machines(),
+        "virtualmachineinstances": _virtual_machine_instances(),
+        "kubevirts": _kubevirts(),
+    }
+
+
+def _column(name: str, json_path: str, type_: str = "string", **more: Any) -> Manifest:
+    return {"name": name, "type": type_, "jsonPath": json_path, **more}
+
+
+def _condition_column(name: str, type_: str, **more: Any) -> Manifest:
+    return _column(name, f".status.conditions[?(@.type=='{type_}')].status", **more)
+
+
+_AGE = _column("Age", ".metadata.creationTimestamp", "date")
+
+
+def _version(
+    name: str, kind: type[ApiStruct], columns: list[Manifest], *, storage: bool = False
+) -> Manifest:
+    return {
+        "name": name,
+        "served": True,
+        "storage": storage,
+        "schema": {"openAPIV3Schema": object_schema(kind)},
+        "subresources": {"status": {}},
+        "additionalPrinterColumns": columns,
+    }
+
+
+def _deprecated(version: Manifest, warning: str) -> Manifest:
+    return {**version, "deprecated": True, "deprecationWarning": warning}
+
+
+def _both_versions(kind: type[ApiStruct], columns: list[Manifest]) -> list[Manifest]:
+    """v1, which is stored, and v1alpha3 with the same schema."""
+    old = _deprecated(_version("v1alpha3", kind, columns), _DEPRECATION)
+    return [_version("v1", kind, columns, storage=True), old]
+
+
+def _definition(
+    kind: str,
+    plural: str,
+    short_names: list[str],
+    versions: list[Manifest],
+    label: str = names.APP_LABEL,
+) -> Manifest:
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{names.GROUP}", "labels": {label: ""}},
+        "spec": {
+            "group": names.GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": kind,
+                "listKind": f"{kind}List",
+                "plural": plural,
+                "singular": kind.lower(),
+                "shortNames": short_names,
+                "categories": ["all"],
+            },
+            "conversion": {"strategy": "None"},
+            "versions": versions,
+        },
+    }
+
+
+def _virtual_machines() -> Manifest:
+    columns = [
+        _AGE,
+        _column("Status", ".status.printableStatus", description="The state in one word"),
+        _condition_column("Ready", "Ready"),
+        _column("Node", ".status.nodeName", description="Node that runs the machine"),
+        _column("IP", ".status.interfaces[0].ipAddress", description="Address of the machine"),
+    ]
+    first_columns = [
+        _AGE,
+        _column("Phase", ".status.phase", description="Where the machine is in its life"),
+        _column("Node", ".status.nodeName", description="Node that runs the machine"),
+        _column("IP", ".status.interfaces[0].ipAddress", description="Address of the machine"),
+    ]
+    versions = _both_versions(v1.VirtualMachine, columns)
+    for version in versions:
+        spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+        spec["x-kubernetes-validations"] = _RUN_STRATEGY_RULES
+    versions.append(_version("v1alpha1", v1alpha1.VirtualMachine, first_columns))
+    crd = _definition(names.VIRTUAL_MACHINE, "virtualmachines", ["vm", "vms"], versions)
+    # The controller sets the caBundle; until then only v1 can be served.
+    crd["spec"]["conversion"] = {
+        "strategy": "Webhook",
+        "webhook": {
+            "conversionReviewVersions": ["v1"],
+            "clientConfig": {
+                "service": {
+                    "namespace": "kubevirt",
+                    "name": "virt-controller",
+                    "path": CONVERSION_PATH,
+                    "port": 443,
+                }
+            },
+        },
+    }
+    return crd
+
+
+def _virtual_machine_instances() -> Manifest:
+    columns = [
+        _AGE,
+        _column("Phase", ".status.phase", description="Where the instance is in its life"),
+        _column("IP", ".status.interfaces[0].ipAddress", description="Address of the instance"),
+        _column("NodeName", ".status.nodeName", description="Node that runs the instance"),
+        _condition_column("Ready", "Ready"),
+        _condition_column("Live-Migratable", "LiveMigratable", priority=1),
+        _condition_column("Paused", "Paused", priority=1),
+    ]
+    versions = _both_versions(v1.VirtualMachineInstance, columns)
+    for version in versions:
+        version["selectableFields"] = [{"jsonPath": ".status.nodeName"}]
+    return _definition(
+        names.VIRTUAL_MACHINE_INSTANCE, "virtualmachineinstances", ["vmi", "vmis"], versions
+    )
+
+
+def _kubevirts() -> Manifest:
+    columns = [_AGE, _column("Phase", ".status.phase")]
+    versions = _both_versions(v1.KubeVirt, columns)
+    return _definition(
+        names.KUBEVIRT, "kubevirts", ["kv", "kvs"], versions, label="operator.kubevirt.io"
+    )
