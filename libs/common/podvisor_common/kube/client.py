@@ -6,7 +6,7 @@ content type; no body is ever logged. It does not cache, retry or decode objects
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -115,7 +115,7 @@ class KubeClient:
         resource_version: str,
         timeout_s: float,
         inactivity_s: float = WATCH_INACTIVITY_S,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The lines of one watch, which the server ends after `timeout_s`; bookmarks are asked for.
 
         Ends when the server does. ApiExpired when the version is too old; ApiUnavailable when the stream breaks, or
@@ -129,22 +129,22 @@ class KubeClient:
             resourceVersion=resource_version,
             timeoutSeconds=str(int(timeout_s)),
         )
-        response = await self._send(
-            "GET", res.path(namespace), query=query, timeout_s=DEFAULT_TIMEOUT_S
-        )
         splitter = LineSplitter()
         try:
-            while True:
-                async with asyncio.timeout(inactivity_s):
-                    chunk = await response.content.readany()
-                if not chunk:
-                    break
-                for line in splitter.feed(chunk):
-                    yield line
+            async with asyncio.timeout(DEFAULT_TIMEOUT_S):
+                response = await self._send("GET", res.path(namespace), query=query)
+            try:
+                while True:
+                    async with asyncio.timeout(inactivity_s):
+                        chunk = await response.content.readany()
+                    if not chunk:
+                        return
+                    for line in splitter.feed(chunk):
+                        yield line
+            finally:
+                response.close()
         except transport.TRANSPORT_ERRORS as error:
             raise _no_answer("watch", error) from error
-        finally:
-            response.close()
 
     async def create(
         self,
@@ -248,13 +248,11 @@ class KubeClient:
         body: Any = None,
         timeout_s: float,
     ) -> bytes:
-        deadline = asyncio.timeout(timeout_s)
         try:
-            async with deadline:
-                response = await self._send(
-                    method, path, content_type, query=query, body=body, timeout_s=timeout_s
-                )
-                async with response:
+            async with asyncio.timeout(timeout_s):
+                async with await self._send(
+                    method, path, content_type, query=query, body=body
+                ) as response:
                     return await response.read()
         except transport.TRANSPORT_ERRORS as error:
             raise _no_answer(method, error) from error
@@ -267,10 +265,14 @@ class KubeClient:
         *,
         query: Mapping[str, str] | None = None,
         body: Any = None,
-        timeout_s: float,
     ) -> aiohttp.ClientResponse:
-        """The response once its headers are there, of a status below 400; closing it is the caller's."""
-        headers = {"User-Agent": self._user_agent, "Accept": _JSON}
+        """The response, of a status below 300, once its headers are there; closing it and the deadline are the caller's."""
+        # Compression is worth less than the time it takes, here and in the API server.
+        headers = {
+            "User-Agent": self._user_agent,
+            "Accept": _JSON,
+            "Accept-Encoding": "identity",
+        }
         data = None
         if body is not None:
             data = msgspec.json.encode(body)
@@ -279,25 +281,25 @@ class KubeClient:
         started_s = time.monotonic()
         code = "<error>"
         try:
-            async with asyncio.timeout(timeout_s):
-                token = await transport.authorization(self._configuration)
-                if token is not None:
-                    headers["Authorization"] = token
-                response = await self._session.request(
-                    method, url, headers=headers, data=data, timeout=_NO_TOTAL_TIMEOUT
-                )
-                code = str(response.status)
-                self._log_warnings(response)
-                if response.status < 400:
-                    return response
-                async with response:
-                    raise error_from_response(
-                        response.status, response.headers, await response.read()
-                    )
-        except transport.TRANSPORT_ERRORS as error:
-            raise _no_answer(method, error) from error
+            token = await transport.authorization(self._configuration)
+            if token is not None:
+                headers["Authorization"] = token
+            response = await self._session.request(
+                method,
+                url,
+                headers=headers,
+                data=data,
+                timeout=_NO_TOTAL_TIMEOUT,
+                allow_redirects=False,
+            )
+            code = str(response.status)
         finally:
             metrics.observe_request(method, code, time.monotonic() - started_s)
+        self._log_warnings(response)
+        if response.status < 300:
+            return response
+        async with response:
+            raise error_from_response(response.status, response.headers, await response.read())
 
     def _log_warnings(self, response: aiohttp.ClientResponse) -> None:
         """Log each of the API server's warnings once, such as the use of a deprecated field."""

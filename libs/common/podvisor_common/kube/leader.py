@@ -71,6 +71,8 @@ class LeaderElection:
         self._cancel_within_s = cancel_within_s
         self._wall_clock = wall_clock
         self._rand = rand
+        # Short enough that a hanging call leaves time for another attempt before the deadline.
+        self._call_timeout_s = retry_s / 2
         self._gauge = metrics.LEADER.labels(name)
         self._gauge.set(0)
         self._observed: LeaseSpec | None = None
@@ -92,25 +94,27 @@ class LeaderElection:
         await self._acquire()
         _log.info("leading", lease=str(self._key), identity=self._identity)
         self._gauge.set(1)
-        leading = asyncio.ensure_future(_as_coroutine(lead))
-        leading.set_name(f"leading-{self._key.name}")
+        leading = asyncio.create_task(_as_coroutine(lead), name=f"leading-{self._key.name}")
         renewing = asyncio.create_task(self._renew_until_lost(), name=f"renewing-{self._key.name}")
         try:
             await asyncio.wait((leading, renewing), return_when=asyncio.FIRST_COMPLETED)
+            is_lost = not leading.done()
         finally:
             self._gauge.set(0)
-            stuck = not await self._end((leading, renewing))
-            if not stuck:
+            has_ended = await self._end(leading, renewing)
+            if has_ended:
                 await self._release()
+            else:
+                _log.error("leading task does not end", lease=str(self._key))
             self._valid_until_s = None
-        if stuck:
+        if not has_ended:
             raise LeadingTaskStuck(f"the work under lease {self._key} goes on without it")
-        if not leading.cancelled():
-            leading.result()
-            return
-        raise LeadershipLost(f"lease {self._key} was lost")
+        if is_lost:
+            cause = _failure_of(renewing) or _failure_of(leading)
+            raise LeadershipLost(f"lease {self._key} was lost") from cause
+        await leading
 
-    async def _end(self, tasks: "tuple[asyncio.Task[None], ...]") -> bool:
+    async def _end(self, *tasks: asyncio.Task[None]) -> bool:
         """Cancel the tasks; whether they ended in time."""
         for task in tasks:
             task.cancel()
@@ -128,7 +132,6 @@ class LeaderElection:
 
     async def _try_acquire(self) -> bool:
         """Take the lease if it is free, ours, or was seen unchanged for its duration."""
-        sent_s = _now_s()
         try:
             await self._observe()
         except ApiNotFound:
@@ -163,7 +166,7 @@ class LeaderElection:
         }
         try:
             body = await self._client.create(
-                LEASES, self._key.namespace, manifest, timeout_s=self._call_timeout_s()
+                LEASES, self._key.namespace, manifest, timeout_s=self._call_timeout_s
             )
         except ApiAlreadyExists:
             return False
@@ -185,7 +188,8 @@ class LeaderElection:
                 continue
             sent_s = _now_s()
             try:
-                await self._write(self._held())
+                left_s = self._valid_until_s - sent_s
+                await self._write(self._held(), timeout_s=min(self._call_timeout_s, left_s))
             except ApiConflict:
                 if await self._is_taken():
                     return
@@ -217,21 +221,21 @@ class LeaderElection:
         if not self.is_leader:
             return
         moment = format_micro_time(self._wall_clock())
-        changes = {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": moment}
+        changes = {"holderIdentity": None, "leaseDurationSeconds": 1, "renewTime": moment}
         try:
             await self._write(changes, timeout_s=RELEASE_TIMEOUT_S)
         except ApiError as error:
             _log.info("lease not released", lease=str(self._key), error=str(error))
 
     async def _observe(self) -> None:
-        body = await self._client.get(LEASES, self._key, timeout_s=self._call_timeout_s())
+        body = await self._client.get(LEASES, self._key, timeout_s=self._call_timeout_s)
         self._remember(_decode_lease(body))
 
     async def _write(self, spec: dict[str, Any], *, timeout_s: float | None = None) -> None:
         """Change the lease, unless anybody else has since it was last seen (ApiConflict)."""
         patch = {"metadata": {"resourceVersion": self._version}, "spec": spec}
         body = await self._client.merge_patch(
-            LEASES, self._key, patch, timeout_s=timeout_s or self._call_timeout_s()
+            LEASES, self._key, patch, timeout_s=timeout_s or self._call_timeout_s
         )
         self._remember(_decode_lease(body))
 
@@ -248,10 +252,6 @@ class LeaderElection:
             "renewTime": format_micro_time(self._wall_clock()),
         }
 
-    def _call_timeout_s(self) -> float:
-        """Short enough that a hanging call leaves time for another attempt before the deadline."""
-        return self._retry_s / 2
-
     def _jittered(self, pause_s: float) -> float:
         return pause_s * (1.0 + JITTER * self._rand())
 
@@ -262,3 +262,7 @@ def _now_s() -> float:
 
 async def _as_coroutine(lead: Callable[[], Awaitable[None]]) -> None:
     await lead()
+
+
+def _failure_of(task: asyncio.Task[None]) -> BaseException | None:
+    return None if task.cancelled() else task.exception()

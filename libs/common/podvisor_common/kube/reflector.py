@@ -176,12 +176,11 @@ class Reflector(Generic[T]):
             raise ApiUnavailable(200, "MalformedList", str(error)) from error
 
     async def _watch(self) -> None:
-        """One watch from the last version to its end. Quick, eventless ends are paced like failures."""
+        """One watch from the last version to its end. One that ends at once is paced like a failure."""
         timing = self._timing
         spread_s = timing.watch_timeout_max_s - timing.watch_timeout_min_s
         started_s = asyncio.get_running_loop().time()
-        seen = False
-        lines = self._client.watch(
+        watch = self._client.watch(
             self._resource,
             namespace=self._selection.namespace,
             label_selector=self._selection.label_selector,
@@ -190,11 +189,10 @@ class Reflector(Generic[T]):
             timeout_s=timing.watch_timeout_min_s + spread_s * self._rand(),
             inactivity_s=timing.watch_inactivity_s,
         )
-        async with aclosing(lines) as stream:  # type: ignore[type-var]
-            async for line in stream:
+        async with aclosing(watch) as lines:
+            async for line in lines:
                 self._take(line)
-                seen = True
-        if not seen and asyncio.get_running_loop().time() - started_s < timing.short_watch_s:
+        if asyncio.get_running_loop().time() - started_s < timing.short_watch_s:
             raise ApiUnavailable(0, "ShortWatch", "the watch ended at once")
 
     def _take(self, line: bytes) -> None:

@@ -10,13 +10,15 @@ import importlib
 import importlib.util
 import logging
 import os
-import ssl
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from types import ModuleType
 from typing import Any, Protocol, cast
 
 import aiohttp
+
+TOKEN_RENEWAL_S = 60.0
 
 _PACKAGES = ("kubernetes_asyncio", "kubernetes_asyncio.client", "kubernetes_asyncio.config")
 
@@ -80,17 +82,32 @@ def configuration_for(url: str) -> Configuration:
 async def configuration_from_environment() -> Configuration:
     """The configuration from the files in KUBECONFIG, or else from the pod's service account.
 
-    A service account's token is read again every minute. ConfigurationMissing when there is neither.
+    Tokens are renewed from where they came (the service account's file, tokenFile, a plugin, OIDC) about every minute.
+    ConfigurationMissing when there is neither.
     """
     configuration = _configuration.Configuration()
     kubeconfig = os.environ.get("KUBECONFIG", "")
     if kubeconfig:
-        await _kube_config.load_kube_config(
+        loader = await _kube_config.load_kube_config(
             config_file=kubeconfig, client_configuration=configuration, persist_config=False
         )
+        configuration.refresh_api_key_hook = _token_renewal(loader)
     else:
         _incluster_config.load_incluster_config(client_configuration=configuration)
     return cast(Configuration, configuration)
+
+
+def _token_renewal(loader: Any) -> Callable[[Any], Awaitable[None]]:
+    renewed_s = time.monotonic()
+
+    async def renew(configuration: Any) -> None:
+        nonlocal renewed_s
+        if time.monotonic() - renewed_s < TOKEN_RENEWAL_S:
+            return
+        renewed_s = time.monotonic()
+        await loader.load_and_set(configuration)
+
+    return renew
 
 
 def open_session(configuration: Configuration) -> aiohttp.ClientSession:
@@ -104,4 +121,5 @@ async def authorization(configuration: Configuration) -> str | None:
     return setting["value"] if setting else None
 
 
-TRANSPORT_ERRORS = (aiohttp.ClientError, ssl.SSLError, OSError, TimeoutError)
+# What may come out of a session or the renewal of a token; ssl.SSLError and ConnectionError are OSErrors.
+TRANSPORT_ERRORS = (aiohttp.ClientError, OSError, TimeoutError, ConfigurationMissing)
