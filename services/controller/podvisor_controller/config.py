@@ -1,0 +1,72 @@
+"""The cluster's settings as the controller uses them, read from the KubeVirt resource.
+
+Invariant: of() is pure and total: a missing resource or field means the documented default, and a value that makes no
+sense is answered with the default as well, for a bad setting must not stop guests from being managed.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+
+from podvisor_common.api import v1
+
+DEFAULT_CPU_ALLOCATION_RATIO = 10
+DEFAULT_MEMORY_OVERCOMMIT_PERCENT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """What decisions about machines depend on beside the machines themselves."""
+
+    launcher_image: str
+    image_pull_policy: str = "IfNotPresent"
+    use_emulation: bool = False
+    cpu_allocation_ratio: int = DEFAULT_CPU_ALLOCATION_RATIO
+    memory_overcommit_percent: int = DEFAULT_MEMORY_OVERCOMMIT_PERCENT
+    memory_overhead_ratio: Decimal = Decimal(1)
+    cpu_request: str | None = None
+    log_serial_console: bool = True
+    architecture: str = "amd64"
+    # Whether the cluster mounts OCI images as volumes; None while that is not known yet.
+    image_volumes: bool | None = None
+
+
+def of(
+    kubevirt: v1.KubeVirt | None,
+    *,
+    launcher_image: str,
+    architecture: str,
+    image_volumes: bool | None,
+) -> ClusterConfig:
+    """The settings in effect. `kubevirt` is None before the resource exists."""
+    configuration = kubevirt.configuration if kubevirt else v1.KubeVirtConfiguration()
+    developer = configuration.developer_configuration or v1.DeveloperConfiguration()
+    options = configuration.virtual_machine_options or v1.VirtualMachineOptions()
+    cpu_request = configuration.cpu_request
+    return ClusterConfig(
+        launcher_image=launcher_image,
+        image_pull_policy=(kubevirt.spec.image_pull_policy if kubevirt else "") or "IfNotPresent",
+        use_emulation=developer.use_emulation,
+        cpu_allocation_ratio=_at_least_one(
+            developer.cpu_allocation_ratio, DEFAULT_CPU_ALLOCATION_RATIO
+        ),
+        memory_overcommit_percent=_at_least_one(
+            developer.memory_overcommit, DEFAULT_MEMORY_OVERCOMMIT_PERCENT
+        ),
+        memory_overhead_ratio=_ratio(configuration.additional_guest_memory_overhead_ratio),
+        cpu_request=None if cpu_request is None else str(cpu_request),
+        log_serial_console=options.disable_serial_console_log is None,
+        architecture=architecture,
+        image_volumes=image_volumes,
+    )
+
+
+def _at_least_one(value: int | None, default: int) -> int:
+    return value if value is not None and value >= 1 else default
+
+
+def _ratio(text: str) -> Decimal:
+    try:
+        ratio = Decimal(text or "1")
+    except InvalidOperation:
+        return Decimal(1)
+    return ratio if ratio.is_finite() and ratio >= 1 else Decimal(1)

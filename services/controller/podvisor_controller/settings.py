@@ -1,0 +1,52 @@
+"""What the process is told by its environment. Read once, at start; must not be consulted anywhere else."""
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+class SettingsError(ValueError):
+    """A variable of the environment is missing or makes no sense; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The environment of one replica."""
+
+    pod_name: str
+    pod_namespace: str
+    launcher_image: str
+    architecture: str
+    log_level: str = "INFO"
+    observability_port: int = 8080
+    webhook_port: int = 8443
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
+        """The settings in `environment`. Raises SettingsError."""
+        return cls(
+            pod_name=_required(environment, "POD_NAME"),
+            pod_namespace=_required(environment, "POD_NAMESPACE"),
+            launcher_image=_required(environment, "LAUNCHER_IMAGE"),
+            architecture=_ARCHITECTURES.get(platform.machine(), platform.machine()),
+            log_level=environment.get("LOG_LEVEL", "INFO"),
+            observability_port=_port(environment, "OBSERVABILITY_PORT", 8080),
+            webhook_port=_port(environment, "WEBHOOK_PORT", 8443),
+        )
+
+
+def _required(environment: Mapping[str, str], name: str) -> str:
+    value = environment.get(name, "")
+    if not value:
+        raise SettingsError(f"{name} is not set in the environment")
+    return value
+
+
+def _port(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name, str(default))
+    if not text.isdecimal() or not 0 <= int(text) <= 65535:
+        raise SettingsError(f"{name} is not a port: {text!r}")
+    return int(text)

@@ -1,0 +1,224 @@
+"""All that a decision about one VirtualMachineInstance depends on, and the questions asked of it. Pure.
+
+Invariant: an Observed is read from the caches in one go and never changes; every property is a fact, never a wish.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from podvisor_common.api import core, meta, v1
+from podvisor_common.api.v1 import names
+
+from podvisor_controller.config import ClusterConfig
+from podvisor_controller.node.health import NodeHealth
+from podvisor_controller.vmi.pod import COMPUTE
+
+# Phases in which the controller, not the handler, says where the instance is.
+CONTROLLER_PHASES = frozenset(
+    {"", names.Phase.PENDING, names.Phase.SCHEDULING, names.Phase.SCHEDULED}
+)
+# A scheduler often finds a node a moment after it found none; that is not worth telling.
+UNSCHEDULABLE_PATIENCE = timedelta(seconds=1.5)
+
+POD_REFUSED = "PodRefused"
+# The reasons of Synchronized=False that are the controller's to set and to take back.
+CONTROLLER_REASONS = frozenset(
+    {
+        names.Reason.FAILED_CREATE,
+        names.Reason.ERR_IMAGE_PULL,
+        names.Reason.IMAGE_PULL_BACK_OFF,
+        POD_REFUSED,
+    }
+)
+NO_IMAGE_VOLUMES = (
+    "This cluster cannot mount OCI images as volumes, which container disks need: enable the feature"
+    " gate ImageVolume on the API server and the kubelets (with containerd 2.1 or later, or CRI-O),"
+    " then restart virt-controller."
+)
+
+_PULL_REASONS = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
+    }
+)
+_CONTAINER_REASONS = frozenset(
+    {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why the instance does not come up: a CamelCase reason and a sentence a person can act on."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One instance and its surroundings. The last four are what this process remembers of it."""
+
+    vmi: v1.VirtualMachineInstance
+    pods: tuple[core.Pod, ...]
+    config: ClusterConfig
+    node: NodeHealth
+    at: datetime
+    attempt: int = 0
+    retry_at: datetime | None = None
+    failure: Trouble | None = None
+    pod_created_at: datetime | None = None
+
+    @property
+    def pod(self) -> core.Pod | None:
+        """The launcher pod that counts: one that is not being deleted before others, the youngest among equals."""
+        return max(
+            self.pods,
+            key=lambda pod: (
+                not pod.metadata.is_being_deleted,
+                pod.metadata.creation_timestamp or "",
+            ),
+            default=None,
+        )
+
+    @property
+    def was_bound(self) -> bool:
+        """The status names a node: a guest may have been started there."""
+        return bool(self.vmi.status.node_name)
+
+    @property
+    def has_run(self) -> bool:
+        """A guest of this instance was reported as running."""
+        return self.vmi.status.phase not in CONTROLLER_PHASES
+
+    @property
+    def refusal(self) -> Trouble | None:
+        """The kubelet's reason for refusing the pod before any container started, None when it did not."""
+        pod = self.pod
+        if pod is None or pod.status.phase != "Failed" or not pod.status.reason or self.has_run:
+            return None
+        states = [status.state for status in pod.status.container_statuses or () if status.state]
+        if any(state.running or state.terminated for state in states):
+            return None
+        node = pod.spec.node_name
+        message = f"Node {node} refused the pod ({pod.status.reason}): {pod.status.message}"
+        return Trouble(POD_REFUSED, message)
+
+    @property
+    def unsupported(self) -> Trouble | None:
+        """What the instance needs and this cluster does not have."""
+        uses_images = any(volume.container_disk for volume in self.vmi.spec.volumes or ())
+        if uses_images and self.config.image_volumes is False:
+            return Trouble(names.Reason.FAILED_CREATE, NO_IMAGE_VOLUMES)
+        return None
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """What keeps the guest from starting, as far as the controller can see; None when nothing does."""
+        if (pod := self.pod) is None:
+            return self.unsupported or self.failure
+        if (refusal := self.refusal) is not None:
+            return refusal
+        return _container_trouble(self.vmi, pod)
+
+    @property
+    def unschedulable(self) -> meta.Condition | None:
+        """The scheduler's complaint, once it has lasted."""
+        condition = self._scheduler_complaint
+        if condition is None or self._patience_left(condition) > timedelta(0):
+            return None
+        return condition
+
+    @property
+    def look_again_in_s(self) -> float | None:
+        """When time alone changes the decision, in seconds from now; None when only an event can."""
+        waits = []
+        if (condition := self._scheduler_complaint) is not None:
+            waits.append(self._patience_left(condition))
+        if self.retry_at is not None and not self.pods:
+            waits.append(self.retry_at - self.at)
+        if (left := self.handler_patience_left) is not None:
+            waits.append(left)
+        ahead = [wait.total_seconds() for wait in waits if wait > timedelta(0)]
+        return min(ahead, default=None)
+
+    @property
+    def handler_patience_left(self) -> timedelta | None:
+        """How long the handler may still take to report the end of a guest whose pod has ended; None if it need not."""
+        pod = self.pod
+        if pod is None or not pod.is_terminal or self.vmi.is_final or self.refusal is not None:
+            return None
+        if pod.metadata.is_being_deleted:
+            return timedelta(0)
+        ended = [
+            meta.parse_time(status.state.terminated.finished_at)
+            for status in pod.status.container_statuses or ()
+            if status.state and status.state.terminated and status.state.terminated.finished_at
+        ]
+        if not ended:
+            return timedelta(0)
+        left = max(ended) + _HANDLER_PATIENCE - self.at
+        return min(max(left, timedelta(0)), _HANDLER_PATIENCE)
+
+    @property
+    def _scheduler_complaint(self) -> meta.Condition | None:
+        pod = self.pod
+        if pod is None or pod.spec.node_name:
+            return None
+        condition = meta.find_condition(pod.status.conditions, names.ConditionType.POD_SCHEDULED)
+        return condition if condition is not None and condition.status == "False" else None
+
+    def _patience_left(self, condition: meta.Condition) -> timedelta:
+        since = condition.last_transition_time
+        began = meta.parse_time(since) if since else self.at
+        return min(began + UNSCHEDULABLE_PATIENCE - self.at, UNSCHEDULABLE_PATIENCE)
+
+
+# The handler has the launcher's own word on how the guest ended, which beats an exit code.
+_HANDLER_PATIENCE = timedelta(seconds=3)
+
+
+def compute_ended(pod: core.Pod) -> core.ContainerStateTerminated | None:
+    """How the container that carries the guest ended, None when the kubelet does not say."""
+    status = pod.container_status(COMPUTE)
+    return status.state.terminated if status and status.state else None
+
+
+def _container_trouble(vmi: v1.VirtualMachineInstance, pod: core.Pod) -> Trouble | None:
+    for status in pod.status.container_statuses or ():
+        waiting = status.state.waiting if status.state else None
+        if waiting is None:
+            continue
+        if waiting.reason in _PULL_REASONS:
+            return Trouble(_pull_reason(vmi, waiting.reason), _pull_message(vmi, pod, waiting))
+        if waiting.reason in _CONTAINER_REASONS:
+            message = f"The launcher's container {status.name} cannot start: {waiting.message}"
+            return Trouble(names.Reason.FAILED_CREATE, message)
+    return None
+
+
+def _pull_reason(vmi: v1.VirtualMachineInstance, reason: str) -> str:
+    """ErrImagePull or ImagePullBackOff. The kubelet alternates between the two; once it backs off, that is said."""
+    known = meta.find_condition(vmi.status.conditions, names.ConditionType.SYNCHRONIZED)
+    backing_off = known is not None and known.reason == names.Reason.IMAGE_PULL_BACK_OFF
+    if reason == names.Reason.IMAGE_PULL_BACK_OFF or backing_off:
+        return names.Reason.IMAGE_PULL_BACK_OFF
+    return names.Reason.ERR_IMAGE_PULL
+
+
+def _pull_message(
+    vmi: v1.VirtualMachineInstance, pod: core.Pod, waiting: core.ContainerStateWaiting
+) -> str:
+    """Which image cannot be pulled, in the manifest's terms, followed by the runtime's words."""
+    for volume in vmi.spec.volumes or ():
+        disk = volume.container_disk
+        if disk is not None and disk.image in waiting.message:
+            return (
+                f'Volume "{volume.name}": image "{disk.image}" cannot be pulled: {waiting.message}'
+            )
+    return f"An image of the launcher pod {pod.metadata.name} cannot be pulled: {waiting.message}"

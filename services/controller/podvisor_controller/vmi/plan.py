@@ -1,0 +1,126 @@
+"""What one VirtualMachineInstance needs next.
+
+Invariant: plan() reads only its arguments and returns a value; calling it twice changes nothing. It never waits, retries
+or talks to anything: reconciler.py does what it says, and calls again when something has changed.
+"""
+
+from dataclasses import dataclass
+
+from podvisor_common.api import core
+from podvisor_common.api.v1 import names
+from podvisor_common.api.v1.names import Phase
+
+from podvisor_controller.node.health import NodeHealth
+from podvisor_controller.vmi.observed import Observed, Trouble, compute_ended
+from podvisor_controller.vmi.pod import Manifest, pod_grace_period_s, render_pod
+
+
+@dataclass(frozen=True, slots=True)
+class CreatePod:
+    """Create the launcher pod."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePod:
+    """Begin the deletion of a launcher pod."""
+
+    name: str
+    uid: str
+    grace_period_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardPod:
+    """Delete a pod that the kubelet refused; another attempt follows."""
+
+    name: str
+    uid: str
+    trouble: Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The instance has ended and its handler does not say so."""
+
+    phase: Phase
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseFinalizer:
+    """Nothing of the instance is left: let the object go."""
+
+
+Action = CreatePod | DeletePod | DiscardPod | Finish | ReleaseFinalizer
+
+
+def plan(now: Observed) -> list[Action]:
+    """The actions that bring `now` one step nearer to what the spec asks, in order; empty when there is nothing to do."""
+    if now.vmi.metadata.is_being_deleted:
+        return _wind_down(now)
+    if now.vmi.is_final:
+        return []
+    if now.was_bound and now.node is NodeHealth.FENCED:
+        node = now.vmi.status.node_name
+        return [Finish(Phase.FAILED, "NodeFenced", f"Node {node} was fenced or deleted.")]
+    if not now.pods:
+        return _start(now)
+    if now.refusal is not None:
+        return _discard(now)
+    if now.handler_patience_left is not None and not now.handler_patience_left:
+        return _finish(now)
+    return []
+
+
+def _wind_down(now: Observed) -> list[Action]:
+    """Being deleted: the pods first, the object when they are gone."""
+    if now.pods:
+        grace_period_s = pod_grace_period_s(now.vmi)
+        return [
+            DeletePod(pod.metadata.name, pod.metadata.uid, grace_period_s)
+            for pod in now.pods
+            if not pod.metadata.is_being_deleted
+        ]
+    held = names.VMI_FINALIZER in (now.vmi.metadata.finalizers or ())
+    return [ReleaseFinalizer()] if held else []
+
+
+def _start(now: Observed) -> list[Action]:
+    """No pod. One that vanished from a node that may still run its guest proves nothing and gets no successor."""
+    waits = now.retry_at is not None and now.at < now.retry_at
+    if now.was_bound or now.unsupported is not None or waits:
+        return []
+    return [CreatePod(render_pod(now.vmi, now.config, now.attempt))]
+
+
+def _discard(now: Observed) -> list[Action]:
+    """Refused by the kubelet: replaced, but only after the status has stopped naming the node that refused it."""
+    pod, refusal = now.pod, now.refusal
+    if pod is None or refusal is None or now.was_bound or pod.metadata.is_being_deleted:
+        return []
+    return [DiscardPod(pod.metadata.name, pod.metadata.uid, refusal)]
+
+
+def _finish(now: Observed) -> list[Action]:
+    """The pod has ended: so has the guest, as well as the pod's `compute` container did."""
+    return [outcome_of(now.pod, has_run=now.has_run)] if now.pod is not None else []
+
+
+def outcome_of(pod: core.Pod, *, has_run: bool) -> Finish:
+    """How an instance ended whose pod is terminal."""
+    name = pod.metadata.name
+    if pod.status.reason:
+        return Finish(Phase.FAILED, pod.status.reason, f"Pod {name}: {pod.status.message}")
+    ended = compute_ended(pod)
+    if ended is None:
+        return Finish(Phase.FAILED, "PodEnded", f"Pod {name} ended and left no exit code.")
+    if ended.exit_code != 0:
+        message = f"Pod {name} ended with exit code {ended.exit_code} ({ended.reason})."
+        return Finish(Phase.FAILED, "GuestCrashed", message)
+    if not has_run:
+        message = f"Pod {name} ended before its guest was reported as running."
+        return Finish(Phase.FAILED, "PodEndedEarly", message)
+    return Finish(Phase.SUCCEEDED, "GuestShutdown", f"Pod {name} ended cleanly.")

@@ -1,0 +1,252 @@
+"""The launcher pod of an instance, rendered from the instance and the cluster's settings.
+
+Invariant: render_pod() is a pure function of its arguments: the same instance, settings and attempt give the same
+manifest, name included. It carries no user-data, only the names of Secrets. Handler and launcher rely on the names here.
+"""
+
+import hashlib
+import re
+from typing import Any
+
+from podvisor_common.api import v1
+from podvisor_common.api.v1 import names
+
+from podvisor_controller.config import ClusterConfig
+from podvisor_controller.vmi.resources import compute_resources
+
+COMPUTE = "compute"
+CONSOLE_LOG = "guest-console-log"
+# The kubelet waits this much longer than the guest may take, so that it never kills while we destroy.
+EXTRA_GRACE_S = 30
+
+RUN_DIR = "/run/podvisor"
+
+_LABEL_MAX = 63
+_SUFFIX_LENGTH = 5
+_ANNOTATIONS_NOT_INHERITED = (
+    "kubectl.kubernetes.io/",
+    "kubevirt.io/latest-observed-api-version",
+    "kubevirt.io/storage-observed-api-version",
+)
+# Bounds of the pod's scratch space. `private` holds what guests write to their overlays, which only their disks bound.
+_SCRATCH = (
+    ("sockets", "1Mi"),
+    ("private", "64Gi"),
+    ("runtime", "256Mi"),
+    ("console", "16Mi"),
+)
+
+Manifest = dict[str, Any]
+
+
+def launcher_pod_name(vmi_name: str, vmi_uid: str, attempt: int = 0) -> str:
+    """The name of the pod that carries an instance. Deterministic, so that creating it is the lock."""
+    digest = hashlib.sha256(f"{vmi_uid}/{attempt}".encode()).hexdigest()
+    return f"virt-launcher-{vmi_name}-{digest[:_SUFFIX_LENGTH]}"
+
+
+def pod_grace_period_s(vmi: v1.VirtualMachineInstance) -> int:
+    """How long the kubelet lets the pod end, in seconds."""
+    return vmi.grace_period_s + EXTRA_GRACE_S
+
+
+def render_pod(vmi: v1.VirtualMachineInstance, config: ClusterConfig, attempt: int = 0) -> Manifest:
+    """The manifest of the launcher pod. `attempt` counts the pods that the kubelet refused before."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": _metadata(vmi, attempt),
+        "spec": _spec(vmi, config),
+    }
+
+
+def _metadata(vmi: v1.VirtualMachineInstance, attempt: int) -> Manifest:
+    meta = vmi.metadata
+    return {
+        "name": launcher_pod_name(meta.name, meta.uid, attempt),
+        "namespace": meta.namespace,
+        "labels": {
+            **(meta.labels or {}),
+            names.APP_LABEL: names.LAUNCHER_APP,
+            names.CREATED_BY_LABEL: meta.uid,
+            names.VMI_NAME_LABEL: _shortened(meta.name, _LABEL_MAX),
+        },
+        "annotations": {
+            **{
+                key: value
+                for key, value in (meta.annotations or {}).items()
+                if not key.startswith(_ANNOTATIONS_NOT_INHERITED)
+            },
+            names.DOMAIN_ANNOTATION: meta.name,
+            "kubectl.kubernetes.io/default-container": COMPUTE,
+        },
+        "ownerReferences": [
+            {
+                "apiVersion": names.API_VERSION,
+                "kind": names.VIRTUAL_MACHINE_INSTANCE,
+                "name": meta.name,
+                "uid": meta.uid,
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ],
+    }
+
+
+def _spec(vmi: v1.VirtualMachineInstance, config: ClusterConfig) -> Manifest:
+    mounts, volumes = _volumes(vmi)
+    spec: Manifest = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": pod_grace_period_s(vmi),
+        "hostname": _dns_label(vmi.spec.hostname or vmi.metadata.name),
+        "nodeSelector": {
+            **(vmi.spec.node_selector or {}),
+            names.SCHEDULABLE_LABEL: "true",
+            "kubernetes.io/arch": vmi.spec.architecture or config.architecture,
+        },
+        "securityContext": {
+            "runAsUser": names.LAUNCHER_UID,
+            "runAsGroup": names.LAUNCHER_UID,
+            "fsGroup": names.LAUNCHER_UID,
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_compute(vmi, config, mounts)],
+        "volumes": volumes,
+    }
+    if _copies_console(vmi, config):
+        spec["containers"].append(_console_log(config))
+    spec.update(_placement(vmi))
+    return spec
+
+
+def _placement(vmi: v1.VirtualMachineInstance) -> Manifest:
+    """What a pod's specification takes over from the instance's unchanged."""
+    wanted = vmi.spec
+    secrets = sorted(
+        {v.container_disk.image_pull_secret for v in wanted.volumes or () if v.container_disk}
+        - {""}
+    )
+    fields: Manifest = {
+        "affinity": wanted.affinity,
+        "tolerations": [_toleration(t) for t in wanted.tolerations or ()],
+        "topologySpreadConstraints": wanted.topology_spread_constraints,
+        "schedulerName": wanted.scheduler_name,
+        "priorityClassName": wanted.priority_class_name,
+        "subdomain": wanted.subdomain,
+        "imagePullSecrets": [{"name": name} for name in secrets],
+    }
+    return {key: value for key, value in fields.items() if value}
+
+
+def _toleration(toleration: v1.Toleration) -> Manifest:
+    fields = {
+        "key": toleration.key,
+        "operator": toleration.operator,
+        "value": toleration.value,
+        "effect": toleration.effect,
+        "tolerationSeconds": toleration.toleration_seconds,
+    }
+    return {key: value for key, value in fields.items() if value not in ("", None)}
+
+
+def _compute(
+    vmi: v1.VirtualMachineInstance, config: ClusterConfig, mounts: list[Manifest]
+) -> Manifest:
+    return {
+        "name": COMPUTE,
+        "image": config.launcher_image,
+        "imagePullPolicy": config.image_pull_policy,
+        "command": ["/usr/libexec/podvisor/supervisor"],
+        "args": [f"--grace-period-s={vmi.grace_period_s}"],
+        "resources": compute_resources(vmi, config),
+        "securityContext": _unprivileged(),
+        "volumeMounts": mounts,
+    }
+
+
+def _console_log(config: ClusterConfig) -> Manifest:
+    return {
+        "name": CONSOLE_LOG,
+        "image": config.launcher_image,
+        "imagePullPolicy": config.image_pull_policy,
+        "command": ["/usr/libexec/podvisor/console-log"],
+        "resources": {
+            "requests": {"cpu": "1m", "memory": "1Mi"},
+            "limits": {"cpu": "15m", "memory": "16Mi"},
+        },
+        "securityContext": _unprivileged(),
+        "volumeMounts": [{"name": "console", "mountPath": f"{RUN_DIR}/console"}],
+    }
+
+
+def _copies_console(vmi: v1.VirtualMachineInstance, config: ClusterConfig) -> bool:
+    devices = vmi.spec.domain.devices
+    if devices.autoattach_serial_console is False:
+        return False
+    wanted = devices.log_serial_console
+    return config.log_serial_console if wanted is None else wanted
+
+
+def _unprivileged() -> Manifest:
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def _volumes(vmi: v1.VirtualMachineInstance) -> tuple[list[Manifest], list[Manifest]]:
+    """The mounts of `compute` and the volumes of the pod, in one order."""
+    mounts: list[Manifest] = [
+        {"name": name, "mountPath": f"{RUN_DIR}/{name}"} for name, _ in _SCRATCH
+    ]
+    volumes: list[Manifest] = [
+        {"name": name, "emptyDir": {"sizeLimit": limit}} for name, limit in _SCRATCH
+    ]
+
+    def add(name: str, path: str, source: Manifest) -> None:
+        short = _shortened(name, _LABEL_MAX)
+        volumes.append({"name": short, **source})
+        mounts.append({"name": short, "mountPath": f"{RUN_DIR}/{path}", "readOnly": True})
+
+    for volume in vmi.spec.volumes or ():
+        if disk := volume.container_disk:
+            add(f"disk-{volume.name}", f"images/{volume.name}", {"image": _image_source(disk)})
+        if cloud_init := volume.cloud_init_no_cloud:
+            if cloud_init.secret_ref:
+                path = f"secrets/{volume.name}/user-data"
+                add(f"secret-{volume.name}", path, _optional_secret(cloud_init.secret_ref))
+            if cloud_init.network_data_secret_ref:
+                path = f"secrets/{volume.name}/network-data"
+                source = _optional_secret(cloud_init.network_data_secret_ref)
+                add(f"network-secret-{volume.name}", path, source)
+    return mounts, volumes
+
+
+def _image_source(disk: v1.ContainerDisk) -> Manifest:
+    source = {"reference": disk.image}
+    if disk.image_pull_policy:
+        source["pullPolicy"] = disk.image_pull_policy
+    return source
+
+
+def _optional_secret(reference: v1.LocalObjectReference) -> Manifest:
+    """A Secret that may be missing: the launcher then says so, where a required one would leave the pod hanging."""
+    return {"secret": {"secretName": reference.name, "optional": True}}
+
+
+def _shortened(name: str, limit: int) -> str:
+    """`name`, or when it is too long its beginning and a hash of all of it. Ends in a letter or digit."""
+    if len(name) <= limit:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: limit - 9].rstrip('-._')}-{digest}"
+
+
+def _dns_label(name: str) -> str:
+    """A host name made from an object's name: up to the first dot, within 63 characters."""
+    label = re.sub("[^a-z0-9-]", "-", name.split(".", 1)[0].lower())
+    return label[:_LABEL_MAX].strip("-")

@@ -1,0 +1,286 @@
+"""Brings VirtualMachineInstances to what they ask for: reads the caches, asks plan and status, does what they say.
+
+Invariant: decides nothing. What it remembers of an instance (Notes) only saves work: when it is lost, the next pass finds
+the same state again. The queue owns retries.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+import structlog
+from podvisor_common.aio.backoff import Backoff
+from podvisor_common.api import core, meta, v1
+from podvisor_common.api.v1 import names
+from podvisor_common.api.v1.names import EventReason
+from podvisor_common.kube import events
+from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.controller import Requeue
+from podvisor_common.kube.errors import (
+    ApiAlreadyExists,
+    ApiConflict,
+    ApiForbidden,
+    ApiInvalid,
+    ApiNotFound,
+)
+from podvisor_common.kube.informer import Informer
+from podvisor_common.kube.resources import (
+    NODES,
+    PODS,
+    VIRTUAL_MACHINE_INSTANCES,
+    ObjectKey,
+    key_of,
+)
+
+from podvisor_controller.config import ClusterConfig
+from podvisor_controller.node.health import NodeHealth, health_of
+from podvisor_controller.vmi import plan, status
+from podvisor_controller.vmi.observed import Observed, Trouble
+
+FIELD_MANAGER = "virt-controller"
+OWNER_INDEX = "owner"
+NODE_INDEX = "node"
+
+_decode_vmi = msgspec.json.Decoder(v1.VirtualMachineInstance).decode
+_decode_pod = msgspec.json.Decoder(core.Pod).decode
+_decode_node = msgspec.json.Decoder(core.Node).decode
+_log = structlog.get_logger(__name__)
+
+
+def owner_uids(pod: core.Pod) -> list[str]:
+    """The index of pods by the instance they carry."""
+    owner = pod.metadata.controller_reference()
+    return [owner.uid] if owner is not None else []
+
+
+def node_names(vmi: v1.VirtualMachineInstance) -> list[str]:
+    """The index of instances by the node that runs them."""
+    return [vmi.status.node_name] if vmi.status.node_name else []
+
+
+def instance_of_pod(pod: core.Pod) -> ObjectKey | None:
+    """The key of the instance that a pod carries."""
+    owner = pod.metadata.controller_reference()
+    if owner is None or owner.kind != names.VIRTUAL_MACHINE_INSTANCE:
+        return None
+    return ObjectKey(pod.metadata.namespace, owner.name)
+
+
+def _retry_backoff() -> Backoff:
+    return Backoff(initial_s=2.0, max_s=300.0, jitter=0.1)
+
+
+@dataclass(slots=True)
+class _Notes:
+    """What is remembered of one instance."""
+
+    uid: str
+    attempt: int = 0
+    retry_at: datetime | None = None
+    failure: Trouble | None = None
+    pod_created_at: datetime | None = None
+    backoff: Backoff = field(default_factory=_retry_backoff)
+
+
+class VmiReconciler:
+    """Reconciles VirtualMachineInstances with their launcher pods."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        *,
+        vmis: Informer[v1.VirtualMachineInstance],
+        pods: Informer[core.Pod],
+        nodes: Informer[core.Node],
+        config: Callable[[], ClusterConfig],
+        recorder: events.EventRecorder,
+        clock: Callable[[], datetime] = meta.now,
+    ) -> None:
+        self._client = client
+        self._vmis = vmis
+        self._pods = pods
+        self._nodes = nodes
+        self._config = config
+        self._recorder = recorder
+        self._clock = clock
+        self._notes: dict[ObjectKey, _Notes] = {}
+
+    async def reconcile(self, key: ObjectKey) -> Requeue | None:
+        """Bring one instance a step nearer to its spec. Called again on every change of it, its pod or its node."""
+        vmi = self._vmis.get(key)
+        if vmi is None:
+            self._notes.pop(key, None)
+            return None
+        notes = self._notes_of(key, vmi)
+        now = await self._observe(vmi, notes)
+        for action in plan.plan(now):
+            await self._carry_out(action, now, notes)
+        now = await self._observe(self._vmis.get(key) or vmi, notes)
+        await self._write_status(now)
+        wait_s = now.look_again_in_s
+        return None if wait_s is None else Requeue(wait_s)
+
+    def _notes_of(self, key: ObjectKey, vmi: v1.VirtualMachineInstance) -> _Notes:
+        notes = self._notes.get(key)
+        if notes is None or notes.uid != vmi.metadata.uid:
+            notes = self._notes[key] = _Notes(vmi.metadata.uid)
+        return notes
+
+    async def _observe(self, vmi: v1.VirtualMachineInstance, notes: _Notes) -> Observed:
+        return Observed(
+            vmi=vmi,
+            pods=tuple(self._pods.by_index(OWNER_INDEX, vmi.metadata.uid)),
+            config=self._config(),
+            node=await self._node_health(vmi.status.node_name),
+            at=self._clock(),
+            attempt=notes.attempt,
+            retry_at=notes.retry_at,
+            failure=notes.failure,
+            pod_created_at=notes.pod_created_at,
+        )
+
+    async def _node_health(self, name: str) -> NodeHealth:
+        """The health of a node. That one is gone is believed of the API server only, not of the cache."""
+        if not name:
+            return NodeHealth.WELL
+        key = ObjectKey("", name)
+        if (node := self._nodes.get(key)) is not None:
+            return health_of(node)
+        try:
+            return health_of(_decode_node(await self._client.get(NODES, key)))
+        except ApiNotFound:
+            return health_of(None)
+
+    async def _carry_out(self, action: plan.Action, now: Observed, notes: _Notes) -> None:
+        match action:
+            case plan.CreatePod(manifest):
+                await self._create_pod(manifest, now, notes)
+            case plan.DeletePod(name, uid, grace_period_s):
+                await self._delete_pod(now.vmi, name, uid, grace_period_s)
+                message = f"Deleted virtual machine pod {name}"
+                self._tell(now.vmi, events.NORMAL, EventReason.SUCCESSFUL_DELETE, message)
+            case plan.DiscardPod(name, uid, trouble):
+                await self._delete_pod(now.vmi, name, uid, 0)
+                notes.attempt += 1
+                self._put_off(notes, trouble)
+            case plan.Finish():
+                await self._finish(now, action)
+            case plan.ReleaseFinalizer():
+                await self._release_finalizer(now.vmi)
+
+    async def _create_pod(self, manifest: dict[str, Any], now: Observed, notes: _Notes) -> None:
+        namespace, name = now.vmi.metadata.namespace, manifest["metadata"]["name"]
+        try:
+            pod = _decode_pod(await self._client.create(PODS, namespace, manifest))
+        except ApiAlreadyExists:
+            await self._take_over_pod(ObjectKey(namespace, name), now.vmi, notes)
+            return
+        except (ApiForbidden, ApiInvalid) as error:
+            message = f"The launcher pod cannot be created: {error.message}"
+            self._put_off(notes, Trouble(names.Reason.FAILED_CREATE, message))
+            return
+        notes.pod_created_at = self._clock()
+        notes.failure = notes.retry_at = None
+        self._pods.apply(pod)
+        message = f"Created virtual machine pod {name}"
+        self._tell(now.vmi, events.NORMAL, EventReason.SUCCESSFUL_CREATE, message)
+
+    async def _take_over_pod(
+        self, key: ObjectKey, vmi: v1.VirtualMachineInstance, notes: _Notes
+    ) -> None:
+        """The name is taken: by our own earlier attempt, unless the owner says otherwise."""
+        pod = _decode_pod(await self._client.get(PODS, key))
+        if vmi.metadata.uid in owner_uids(pod):
+            self._pods.apply(pod)
+            return
+        message = f"A pod named {key.name} exists and does not belong to this instance."
+        self._put_off(notes, Trouble(names.Reason.FAILED_CREATE, message))
+
+    def _put_off(self, notes: _Notes, trouble: Trouble) -> None:
+        notes.failure = trouble
+        notes.retry_at = self._clock() + timedelta(seconds=notes.backoff.next_s())
+
+    async def _delete_pod(
+        self, vmi: v1.VirtualMachineInstance, name: str, uid: str, grace_period_s: int
+    ) -> None:
+        key = ObjectKey(vmi.metadata.namespace, name)
+        try:
+            await self._client.delete(PODS, key, uid=uid, grace_period_s=grace_period_s)
+        except ApiNotFound:
+            _log.debug("pod was gone already", pod=name)
+
+    async def _release_finalizer(self, vmi: v1.VirtualMachineInstance) -> None:
+        position = (vmi.metadata.finalizers or []).index(names.VMI_FINALIZER)
+        path = f"/metadata/finalizers/{position}"
+        operations = [
+            {"op": "test", "path": path, "value": names.VMI_FINALIZER},
+            {"op": "remove", "path": path},
+        ]
+        try:
+            await self._client.json_patch(VIRTUAL_MACHINE_INSTANCES, key_of(vmi), operations)
+        except ApiNotFound:
+            _log.debug("instance was gone already")
+        except ApiInvalid as error:
+            # Somebody else changed the list in between: the cache will say how.
+            raise ApiConflict(409, "Conflict", error.message) from error
+
+    async def _finish(self, now: Observed, finish: plan.Finish) -> None:
+        """End the instance in its handler's place, unless the object has changed since it was decided."""
+        body = status.finished(now, finish)
+        await self._apply(now.vmi, body, force=True, version=now.vmi.metadata.resource_version)
+        type_ = events.WARNING if finish.phase == names.Phase.FAILED else events.NORMAL
+        self._tell(now.vmi, type_, EventReason.STOPPED, finish.message)
+
+    async def _write_status(self, now: Observed) -> None:
+        """Apply what the controller has to say, if a reader would see a difference."""
+        body = status.status_of(now)
+        if body is None or not status.has_changed(now.vmi, body):
+            return
+        trouble = status.new_trouble(now.vmi, body)
+        force = now.node is NodeHealth.UNRESPONSIVE and "phase" not in body
+        try:
+            await self._apply(now.vmi, body, force=force)
+        except ApiConflict as conflict:
+            await self._apply_unowned(now, [cause.field for cause in conflict.causes])
+        if trouble is not None:
+            self._tell(now.vmi, events.WARNING, trouble["reason"], trouble["message"])
+
+    async def _apply_unowned(self, now: Observed, owned_fields: list[str]) -> None:
+        """The handler was faster: read again, and say only what is not its to say."""
+        answer = await self._client.get(VIRTUAL_MACHINE_INSTANCES, key_of(now.vmi))
+        now = replace(now, vmi=_decode_vmi(answer))
+        body = status.status_of(now)
+        if body is None:
+            return
+        body = status.without(body, [".status.phase", *owned_fields])
+        if status.has_changed(now.vmi, body):
+            await self._apply(now.vmi, body, force=False)
+
+    async def _apply(
+        self, vmi: v1.VirtualMachineInstance, body: status.Body, *, force: bool, version: str = ""
+    ) -> None:
+        key = key_of(vmi)
+        metadata = {"name": key.name, "namespace": key.namespace, "uid": vmi.metadata.uid}
+        if version:
+            metadata["resourceVersion"] = version
+        manifest = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.VIRTUAL_MACHINE_INSTANCE,
+            "metadata": metadata,
+            "status": body,
+        }
+        answer = await self._client.apply(
+            VIRTUAL_MACHINE_INSTANCES,
+            key,
+            manifest,
+            field_manager=FIELD_MANAGER,
+            force=force,
+            subresource="status",
+        )
+        self._vmis.apply(_decode_vmi(answer))
+
+    def _tell(self, vmi: v1.VirtualMachineInstance, type_: str, reason: str, message: str) -> None:
+        about = events.reference_to(VIRTUAL_MACHINE_INSTANCES, vmi)
+        self._recorder.record(about, type_, reason, message)

@@ -1,0 +1,274 @@
+"""What the controller says in the status of a VirtualMachineInstance.
+
+Invariant: a body holds every field the controller owns at that moment and no other, for a server-side apply gives up what
+it leaves out. `phase` and `Ready` are in it only while no guest has run: from Running on they are the handler's.
+Nothing here reads a clock; two equal situations give equal bodies.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from podvisor_common.api import core, meta, v1
+from podvisor_common.api.v1 import names
+from podvisor_common.api.v1.names import ConditionType, Phase, Reason
+
+from podvisor_controller.node.health import NodeHealth
+from podvisor_controller.vmi.observed import CONTROLLER_REASONS, Observed
+from podvisor_controller.vmi.plan import Finish
+
+Body = dict[str, Any]
+
+
+def status_of(now: Observed) -> Body | None:
+    """The fields to apply; None while there is nothing worth a write.
+
+    Nothing is worth one before the pod is bound, unless something is wrong.
+    """
+    vmi, pod = now.vmi, now.pod
+    if vmi.metadata.is_being_deleted:
+        return None
+    if vmi.is_final:
+        # Whoever ended it owns phase; one more word only where Ready was forgotten.
+        return _after_start(now) if _ready(now) is not None else None
+    if now.has_run:
+        return _after_start(now)
+    if pod is None and now.was_bound:
+        return _after_start(now) if now.node is NodeHealth.UNRESPONSIVE else None
+    if pod is not None and pod.spec.node_name and now.refusal is None:
+        return {"phase": Phase.SCHEDULED, **_placement(now), **_history(now, Phase.SCHEDULED)} | {
+            "conditions": _conditions(now)
+        }
+    if now.trouble is None and now.unschedulable is None:
+        return None
+    phase = Phase.PENDING if pod is None else Phase.SCHEDULING
+    return {"phase": phase, **_history(now, phase), "conditions": _conditions(now)}
+
+
+def finished(now: Observed, finish: Finish) -> Body:
+    """The fields that end the instance in place of its handler. To be applied with force, once."""
+    ready = _condition(now, ConditionType.READY, "False", finish.reason, finish.message)
+    return {
+        "phase": finish.phase,
+        "reason": finish.reason,
+        **_placement(now),
+        **_history(now, finish.phase),
+        "conditions": [ready],
+    }
+
+
+def has_changed(vmi: v1.VirtualMachineInstance, body: Mapping[str, Any]) -> bool:
+    """A reader of the object would see a difference once `body` is applied. Times alone are none."""
+    current: Body = msgspec.to_builtins(vmi.status)
+    if any(key in current and key not in body for key in ("nodeName", "activePods")):
+        return True
+    return (
+        any(
+            current.get(key) != value
+            for key, value in body.items()
+            if key not in ("conditions", "phaseTransitionTimestamps", "startTimeline")
+        )
+        or _conditions_differ(vmi.status.conditions or [], body["conditions"])
+        or not _phases(body) <= _phases(current)
+        or not body.get("startTimeline", {}).keys() <= current.get("startTimeline", {}).keys()
+    )
+
+
+def without(body: Mapping[str, Any], fields: Iterable[str]) -> Body:
+    """`body` less what the paths name, as the API server spells them when another manager owns a field.
+
+    Paths look like `.status.phase` or `.status.conditions[type="Ready"].status`.
+    """
+    rest = dict(body)
+    for field in fields:
+        top = field.removeprefix(".status.").split(".", 1)[0]
+        name, _, selector = top.partition("[")
+        if not selector:
+            rest.pop(name, None)
+        elif name in rest:
+            wanted = selector.rstrip("]").split("=", 1)[1].strip('"')
+            key = "type" if name == "conditions" else "phase"
+            rest[name] = [entry for entry in rest[name] if entry[key] != wanted]
+    return rest
+
+
+def new_trouble(
+    vmi: v1.VirtualMachineInstance, body: Mapping[str, Any]
+) -> Mapping[str, Any] | None:
+    """The condition in `body` that tells of trouble the object does not tell of yet; worth one event."""
+    for condition in body["conditions"]:
+        if condition["type"] not in (ConditionType.SYNCHRONIZED, ConditionType.POD_SCHEDULED):
+            continue
+        known = meta.find_condition(vmi.status.conditions, condition["type"])
+        if known is None or known.reason != condition["reason"]:
+            return dict(condition)
+    return None
+
+
+def _after_start(now: Observed) -> Body | None:
+    """Once a guest may have run: what the handler cannot say, and what was said before."""
+    conditions = _conditions(now)
+    placement = _placement(now)
+    if not placement:
+        return None
+    return {**placement, **_history(now, None), "conditions": conditions}
+
+
+def _placement(now: Observed) -> Body:
+    """Where the instance is: from the pod, or when that is gone what the status says already."""
+    pod, known = now.pod, now.vmi.status
+    if pod is None or not pod.spec.node_name:
+        if not known.node_name:
+            return {}
+        fields = ("nodeName", "activePods", "qosClass", "launcherContainerImageVersion")
+        current: Body = msgspec.to_builtins(known)
+        return {
+            **{field: current[field] for field in fields if field in current},
+            "runtimeUser": names.LAUNCHER_UID,
+        }
+    return {
+        "nodeName": pod.spec.node_name,
+        "activePods": {pod.metadata.uid: pod.spec.node_name},
+        "qosClass": pod.status.qos_class or "Burstable",
+        "launcherContainerImageVersion": _launcher_image(pod),
+        "runtimeUser": names.LAUNCHER_UID,
+    }
+
+
+def _launcher_image(pod: core.Pod) -> str:
+    return next((c.image for c in pod.spec.containers or () if c.name == "compute"), "")
+
+
+def _history(now: Observed, phase: str | None) -> Body:
+    """When the controller's phases began, up to `phase`, and its steps of the start. What is known stays."""
+    known = {
+        entry.phase: entry.phase_transition_timestamp
+        for entry in now.vmi.status.phase_transition_timestamps or ()
+    }
+    pod, created = now.pod, now.vmi.metadata.creation_timestamp
+    began: dict[str, str | None] = {Phase.PENDING: created}
+    if pod is not None:
+        began[Phase.SCHEDULING] = pod.metadata.creation_timestamp
+    if pod is not None and pod.spec.node_name:
+        began[Phase.SCHEDULED] = _bound_at(pod)
+    if phase is not None and phase not in began:
+        began[phase] = None
+    if phase not in names.FINAL_PHASES:
+        began = {key: value for key, value in began.items() if key in _until(phase)}
+    timestamps = [
+        {
+            "phase": key,
+            "phaseTransitionTimestamp": known.get(key) or value or meta.format_time(now.at),
+        }
+        for key, value in began.items()
+    ]
+    return {"phaseTransitionTimestamps": timestamps, "startTimeline": _timeline(now)}
+
+
+def _until(phase: str | None) -> list[str]:
+    order: list[str] = [Phase.PENDING, Phase.SCHEDULING, Phase.SCHEDULED]
+    return order if phase is None else order[: order.index(phase) + 1]
+
+
+def _timeline(now: Observed) -> dict[str, int]:
+    pod = now.pod
+    known: dict[str, int] = (
+        msgspec.to_builtins(now.vmi.status.start_timeline) if now.vmi.status.start_timeline else {}
+    )
+    steps: dict[str, int] = {}
+    if pod is not None:
+        created_at = now.pod_created_at or meta.parse_time(
+            pod.metadata.creation_timestamp or meta.format_time(now.at)
+        )
+        steps["podCreated"] = _since_creation_ms(now, created_at)
+        if pod.spec.node_name:
+            steps["podScheduled"] = _since_creation_ms(now, now.at)
+    ours = ("podCreated", "podScheduled")
+    return steps | {step: known[step] for step in ours if step in known}
+
+
+def _since_creation_ms(now: Observed, moment: datetime) -> int:
+    created = now.vmi.metadata.creation_timestamp
+    began = meta.parse_time(created) if created else moment
+    return max(0, round((moment - began).total_seconds() * 1000))
+
+
+def _bound_at(pod: core.Pod) -> str | None:
+    scheduled = meta.find_condition(pod.status.conditions, ConditionType.POD_SCHEDULED)
+    return scheduled.last_transition_time if scheduled is not None else None
+
+
+def _conditions(now: Observed) -> list[Body]:
+    conditions = []
+    if (ready := _ready(now)) is not None:
+        conditions.append(ready)
+    if (complaint := now.unschedulable) is not None:
+        reason, message = complaint.reason, complaint.message
+        conditions.append(_condition(now, ConditionType.POD_SCHEDULED, "False", reason, message))
+    if (trouble := now.trouble) is not None and not now.has_run:
+        conditions.append(
+            _condition(now, ConditionType.SYNCHRONIZED, "False", trouble.reason, trouble.message)
+        )
+    return conditions
+
+
+def _ready(now: Observed) -> Body | None:
+    """Ready, where no handler can say it."""
+    known = meta.find_condition(now.vmi.status.conditions, ConditionType.READY)
+    if now.vmi.is_final:
+        if known is not None and known.status == "False":
+            return None
+        message = "The guest has ended."
+        return _condition(now, ConditionType.READY, "False", Reason.GUEST_NOT_RUNNING, message)
+    if now.was_bound and now.node is NodeHealth.UNRESPONSIVE:
+        message = (
+            f"Node {now.vmi.status.node_name} does not answer; the guest may or may not be running."
+            " It is given up only when the node is fenced or deleted."
+        )
+        return _condition(now, ConditionType.READY, "Unknown", Reason.NODE_UNRESPONSIVE, message)
+    if now.has_run:
+        # Kept until the handler, back again, says otherwise.
+        ours = known is not None and known.reason == Reason.NODE_UNRESPONSIVE
+        return _as_body(known) if known is not None and ours else None
+    if now.pod is None:
+        message = "virt-launcher pod has not yet been scheduled"
+        return _condition(now, ConditionType.READY, "False", Reason.POD_NOT_EXISTS, message)
+    message = "Guest VM is not reported as running"
+    return _condition(now, ConditionType.READY, "False", Reason.GUEST_NOT_RUNNING, message)
+
+
+def _condition(now: Observed, type_: str, status: str, reason: str, message: str) -> Body:
+    known = meta.find_condition(now.vmi.status.conditions, type_)
+    since = known.last_transition_time if known is not None and known.status == status else None
+    return {
+        "type": type_,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": since or meta.format_time(now.at),
+    }
+
+
+def _as_body(condition: meta.Condition) -> Body:
+    body: Body = msgspec.to_builtins(condition)
+    return body
+
+
+def _conditions_differ(
+    current: Iterable[meta.Condition], wanted: Iterable[Mapping[str, Any]]
+) -> bool:
+    have = {c.type: (c.status, c.reason, c.message) for c in current}
+    want = {c["type"]: (c["status"], c["reason"], c.get("message", "")) for c in wanted}
+    if any(have.get(type_) != value for type_, value in want.items()):
+        return True
+    gone = [c for c in current if c.type not in want]
+    return any(
+        c.type == ConditionType.POD_SCHEDULED
+        or (c.type == ConditionType.SYNCHRONIZED and c.reason in CONTROLLER_REASONS)
+        for c in gone
+    )
+
+
+def _phases(body: Mapping[str, Any]) -> set[str]:
+    return {entry["phase"] for entry in body.get("phaseTransitionTimestamps") or ()}
