@@ -1,0 +1,158 @@
+"""What the status of a VirtualMachine says: its instance mirrored, and the state in one word.
+
+Invariant: nobody else writes this status, so it is always computed whole; patch_of() turns it into the least merge patch.
+Nothing here reads a clock; two equal situations give equal statuses.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+from podvisor_common.api import meta, v1
+from podvisor_common.api.meta import Condition
+from podvisor_common.api.v1 import names
+from podvisor_common.api.v1.names import ConditionType, Phase, PrintableStatus, Reason, RunStrategy
+
+from podvisor_controller.vm.observed import Observed, has_condition
+
+# An instance's conditions that mean something else, or nothing, on a machine.
+_NOT_MIRRORED = frozenset(
+    {ConditionType.READY, ConditionType.FAILURE, ConditionType.RESTART_REQUIRED}
+)
+_STARTING_PHASES = frozenset({"", Phase.PENDING, Phase.SCHEDULING, Phase.SCHEDULED})
+STRANGER = "A VirtualMachineInstance of this name exists and does not belong to this machine."
+
+
+def status_of(now: Observed) -> v1.VirtualMachineStatus | None:
+    """The whole status; None while it can wait: until a new instance is bound, and once deletion is shown."""
+    known = now.vm.status
+    is_shown = known.printable_status == PrintableStatus.TERMINATING
+    if now.settling_left > timedelta(0) or (now.vm.metadata.is_being_deleted and is_shown):
+        return None
+    vmi = now.vmi
+    ready = _ready(now)
+    return v1.VirtualMachineStatus(
+        created=vmi is not None,
+        ready=ready.is_true,
+        printable_status=printable_status(now),
+        phase=vmi.status.phase if vmi else "",
+        run_strategy=_recorded_strategy(now),
+        node_name=vmi.status.node_name if vmi else "",
+        interfaces=vmi.status.interfaces if vmi else None,
+        conditions=[ready, *_mirrored(now), *_failure(now)],
+        start_failure=now.start_failure,
+        observed_generation=_observed_generation(vmi) or known.observed_generation,
+        desired_generation=now.vm.metadata.generation,
+    )
+
+
+def patch_of(current: v1.VirtualMachineStatus, wanted: v1.VirtualMachineStatus) -> dict[str, Any]:
+    """The least merge patch from `current` to `wanted`; empty when a reader would see no difference."""
+    have: dict[str, Any] = msgspec.to_builtins(current)
+    want: dict[str, Any] = msgspec.to_builtins(wanted)
+    patch = {key: value for key, value in want.items() if have.get(key) != value}
+    patch |= {key: None for key in have if key not in want}
+    if _same_conditions(current.conditions or [], wanted.conditions or []):
+        patch.pop("conditions", None)
+    return patch
+
+
+def printable_status(now: Observed) -> PrintableStatus:
+    """The state in one word: the first that applies, in the order clients know."""
+    if now.vm.metadata.is_being_deleted:
+        return PrintableStatus.TERMINATING
+    vmi = now.vmi
+    if vmi is not None and not vmi.is_final:
+        return _of_instance(vmi)
+    failure = now.start_failure
+    if failure is not None and now.backoff_left > timedelta(0):
+        return PrintableStatus.CRASH_LOOP_BACK_OFF
+    if vmi is None and now.wants_new and not now.has_stranger:
+        return PrintableStatus.STARTING
+    return PrintableStatus.STOPPED
+
+
+def _of_instance(vmi: v1.VirtualMachineInstance) -> PrintableStatus:
+    if vmi.metadata.is_being_deleted:
+        return PrintableStatus.STOPPING
+    paused = meta.find_condition(vmi.status.conditions, ConditionType.PAUSED)
+    if paused is not None and paused.is_true:
+        return PrintableStatus.PAUSED
+    if vmi.status.phase == Phase.RUNNING:
+        return PrintableStatus.RUNNING
+    for type_, reason, word in _TROUBLES:
+        if has_condition(vmi, type_, reason):
+            return word
+    if vmi.status.phase in _STARTING_PHASES:
+        return PrintableStatus.STARTING
+    return PrintableStatus.UNKNOWN
+
+
+_TROUBLES = (
+    (
+        ConditionType.SYNCHRONIZED,
+        Reason.FAILED_PVC_NOT_FOUND,
+        PrintableStatus.ERROR_PVC_NOT_FOUND,
+    ),
+    (ConditionType.POD_SCHEDULED, Reason.UNSCHEDULABLE, PrintableStatus.ERROR_UNSCHEDULABLE),
+    (ConditionType.SYNCHRONIZED, Reason.ERR_IMAGE_PULL, PrintableStatus.ERR_IMAGE_PULL),
+    (ConditionType.SYNCHRONIZED, Reason.IMAGE_PULL_BACK_OFF, PrintableStatus.IMAGE_PULL_BACK_OFF),
+)
+
+
+def _recorded_strategy(now: Observed) -> str:
+    """The strategy last acted upon. `Once` is recorded when it has had its instance: that is what keeps it to one."""
+    if now.strategy == RunStrategy.ONCE and now.vmi is None:
+        return now.vm.status.run_strategy
+    return now.strategy
+
+
+def _ready(now: Observed) -> Condition:
+    vmi = now.vmi
+    if vmi is None:
+        return _condition(
+            now, ConditionType.READY, Reason.VMI_NOT_EXISTS, "VMI does not exist", status="False"
+        )
+    ready = meta.find_condition(vmi.status.conditions, ConditionType.READY)
+    if ready is not None:
+        return ready
+    message = "VMI is missing the Ready condition"
+    reason = Reason.VMI_CONDITION_MISSING
+    return _condition(now, ConditionType.READY, reason, message, status="False")
+
+
+def _mirrored(now: Observed) -> list[Condition]:
+    vmi = now.vmi
+    conditions = (vmi.status.conditions if vmi else None) or []
+    return sorted((c for c in conditions if c.type not in _NOT_MIRRORED), key=lambda c: c.type)
+
+
+def _failure(now: Observed) -> list[Condition]:
+    message = STRANGER if now.has_stranger else now.failure
+    if message is None:
+        return []
+    return [_condition(now, ConditionType.FAILURE, Reason.FAILED_CREATE, message, status="True")]
+
+
+def _condition(now: Observed, type_: str, reason: str, message: str, *, status: str) -> Condition:
+    known = meta.find_condition(now.vm.status.conditions, type_)
+    since = known.last_transition_time if known is not None and known.status == status else None
+    return Condition(
+        type=type_,
+        status=status,
+        reason=reason,
+        message=message,
+        last_transition_time=since or meta.format_time(now.at),
+    )
+
+
+def _observed_generation(vmi: v1.VirtualMachineInstance | None) -> int | None:
+    text = vmi.metadata.annotation(names.VM_GENERATION_ANNOTATION) if vmi else None
+    return int(text) if text is not None and text.isdecimal() else None
+
+
+def _same_conditions(one: list[Condition], other: list[Condition]) -> bool:
+    def facts(conditions: list[Condition]) -> set[tuple[str, str, str, str]]:
+        return {(c.type, c.status, c.reason, c.message) for c in conditions}
+
+    return facts(one) == facts(other)
