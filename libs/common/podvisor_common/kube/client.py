@@ -152,10 +152,17 @@ class KubeClient:
         namespace: str | None,
         manifest: Manifest,
         *,
+        dry_run: bool = False,
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> bytes:
-        """Create an object and return it. ApiAlreadyExists when the name is taken."""
-        return await self._call("POST", res.path(namespace), body=manifest, timeout_s=timeout_s)
+        """Create an object and return it, or with `dry_run` only what would be created.
+
+        ApiAlreadyExists when the name is taken.
+        """
+        query = _query(dryRun="All" if dry_run else "")
+        return await self._call(
+            "POST", res.path(namespace), query=query, body=manifest, timeout_s=timeout_s
+        )
 
     async def update(
         self,
