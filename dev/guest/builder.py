@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import disk, initramfs, oci, packages
+from .entropy import credit_entropy_program
 from .host import BuildError, require, say
 
 HERE = Path(__file__).resolve().parent
@@ -35,9 +36,9 @@ PROGRAMS = ("busybox-static", "dropbear-bin")
 
 # Of what is compiled as a module in Debian's kernels. Early: what the first prompt needs.
 EARLY_MODULES = (
-    "virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "isofs", "button", "evdev",
+    "virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "isofs", "button", "evdev", "virtio_rng",
 )  # fmt: skip
-LATE_MODULES = ("ahci", "virtio_scsi", "sr_mod", "sd_mod", "virtio_balloon", "virtio_rng")
+LATE_MODULES = ("ahci", "virtio_scsi", "sr_mod", "sd_mod", "virtio_balloon")
 # What those depend on, in one kernel or the other.
 DEPENDENCIES = (
     "virtio", "virtio_ring", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "failover",
@@ -45,10 +46,12 @@ DEPENDENCIES = (
     "crc_t10dif", "crct10dif_common", "crct10dif_generic", "crc64", "crc64_rocksoft", "rng_core",
 )  # fmt: skip
 
-# Each saves boot time under emulation: no PnP BIOS, no crypto self-tests, no clock or keyboard probing.
+# Each saves boot time under emulation: no PnP BIOS, no crypto self-tests, no clock or keyboard
+# probing, no kprobe events, no keys for the module signatures that these modules do not have.
 FAST_BOOT = (
     "console=tty0 console=ttyS0,115200 quiet noisapnp cryptomgr.notests tsc=reliable"
     " no_timer_check i8042.noaux i8042.nomux i8042.nopnp random.trust_cpu=1 mitigations=off"
+    " initcall_blacklist=crypto_kdf108_init,init_kprobe_trace,load_system_certificate_list"
 )
 
 
@@ -106,6 +109,7 @@ def make_guest(guest: Guest, debs: list[Path]) -> None:
     archive.file("bin/busybox", _find(trees, "**/busybox").read_bytes(), 0o755)
     archive.link("bin/sh", "busybox")
     dropbear = _find(trees, "**/dropbear").read_bytes()
+    archive.file("sbin/credit-entropy", credit_entropy_program(), 0o755)
     initramfs.add_program(archive, "usr/sbin/dropbear", dropbear, trees)
     stages = {"early": EARLY_MODULES, "late": LATE_MODULES}
     initramfs.add_modules(archive, kernel_tree, stages)
