@@ -32,8 +32,7 @@ CONTROLLER_REASONS = frozenset(
 )
 NO_IMAGE_VOLUMES = (
     "This cluster cannot mount OCI images as volumes, which container disks need: enable the feature"
-    " gate ImageVolume on the API server and the kubelets (with containerd 2.1 or later, or CRI-O),"
-    " then restart virt-controller."
+    " gate ImageVolume on the API server and the kubelets (with containerd 2.1 or later, or CRI-O)."
 )
 
 _PULL_REASONS = frozenset(

@@ -1,0 +1,214 @@
+"""The controllers of this process, the caches they read, and which event wakes which of them.
+
+Invariant: caches are kept warm in every replica; reconciling happens only inside lead(), and ends with it.
+"""
+
+import asyncio
+from importlib.metadata import version
+
+import structlog
+from podvisor_common.aio.tasks import spawn
+from podvisor_common.api import core, v1
+from podvisor_common.api.v1 import names
+from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.controller import Controller
+from podvisor_common.kube.events import EventRecorder
+from podvisor_common.kube.informer import Informer
+from podvisor_common.kube.resources import (
+    CONFIGMAPS,
+    KUBEVIRTS,
+    NODES,
+    PODS,
+    VIRTUAL_MACHINE_INSTANCES,
+    VIRTUAL_MACHINES,
+    ObjectKey,
+    key_of,
+)
+
+from podvisor_controller import config
+from podvisor_controller.capabilities import ImageVolumes
+from podvisor_controller.installation import CONFIG_MAP_NAME, Installation
+from podvisor_controller.node.health import health_of
+from podvisor_controller.settings import Settings
+from podvisor_controller.vm.reconciler import VmReconciler
+from podvisor_controller.vmi.reconciler import (
+    NODE_INDEX,
+    OWNER_INDEX,
+    VmiReconciler,
+    instance_of_pod,
+    node_names,
+    owner_uids,
+)
+
+COMPONENT = "virt-controller"
+VM_WORKERS = 4
+VMI_WORKERS = 8
+
+_log = structlog.get_logger(__name__)
+
+
+class Controllers:
+    """Everything that reconciles, wired together."""
+
+    def __init__(self, client: KubeClient, settings: Settings) -> None:
+        self._settings = settings
+        namespace = settings.pod_namespace
+        self.vms = Informer(client, VIRTUAL_MACHINES, v1.VirtualMachine)
+        self.vmis = Informer(
+            client,
+            VIRTUAL_MACHINE_INSTANCES,
+            v1.VirtualMachineInstance,
+            indexers={NODE_INDEX: node_names},
+        )
+        self.pods = Informer(
+            client,
+            PODS,
+            core.Pod,
+            label_selector=f"{names.APP_LABEL}={names.LAUNCHER_APP}",
+            indexers={OWNER_INDEX: owner_uids},
+        )
+        self.nodes = Informer(client, NODES, core.Node)
+        self.kubevirts = Informer(client, KUBEVIRTS, v1.KubeVirt, namespace=namespace)
+        self.config_maps = Informer(
+            client,
+            CONFIGMAPS,
+            core.ConfigMap,
+            namespace=namespace,
+            field_selector=f"metadata.name={CONFIG_MAP_NAME}",
+        )
+        self.image_volumes = ImageVolumes(client, namespace)
+        self.recorder = EventRecorder(client, COMPONENT, settings.pod_name)
+        self.installation = Installation(
+            client,
+            settings,
+            version=version("podvisor-controller"),
+            config_maps=self.config_maps,
+            kubevirts=self.kubevirts,
+            image_volumes=lambda: self.image_volumes.supported,
+        )
+        self._vm = Controller(
+            "vm",
+            VmReconciler(client, vms=self.vms, vmis=self.vmis, recorder=self.recorder).reconcile,
+            workers=VM_WORKERS,
+        )
+        self._vmi = Controller(
+            "vmi",
+            VmiReconciler(
+                client,
+                vmis=self.vmis,
+                pods=self.pods,
+                nodes=self.nodes,
+                config=self.config,
+                recorder=self.recorder,
+            ).reconcile,
+            workers=VMI_WORKERS,
+        )
+        self._installation = Controller("installation", self.installation.reconcile, workers=1)
+        self._is_leading = False
+        self._subscribe()
+
+    def config(self) -> config.ClusterConfig:
+        """The cluster's settings as they are now."""
+        return config.of(
+            self.installation.kubevirt,
+            launcher_image=self._settings.launcher_image,
+            architecture=self._settings.architecture,
+            image_volumes=self.image_volumes.supported,
+        )
+
+    def not_synced(self) -> str | None:
+        """A readiness check: which caches are not complete yet, or None."""
+        missing = [i.resource.plural for i in self._informers() if not i.synced]
+        return f"waiting for the first list of {', '.join(missing)}" if missing else None
+
+    async def watch(self) -> None:
+        """Keep the caches in step and send events, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for informer in self._informers():
+                spawn(group, informer.run(), name=f"informer-{informer.resource.plural}")
+            spawn(group, self.recorder.run(), name="event-recorder")
+
+    async def lead(self) -> None:
+        """Reconcile until cancelled."""
+        for informer in self._informers():
+            await informer.wait_synced()
+        await self.image_volumes.probe()
+        self._is_leading = True
+        self._enqueue_everything()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for controller in (self._vm, self._vmi, self._installation):
+                    spawn(group, controller.run(), name=f"controller-{controller.name}")
+                spawn(group, self.image_volumes.run(), name="image-volume-probe")
+        finally:
+            self._is_leading = False
+
+    def _informers(
+        self,
+    ) -> tuple[
+        Informer[v1.VirtualMachine],
+        Informer[v1.VirtualMachineInstance],
+        Informer[core.Pod],
+        Informer[core.Node],
+        Informer[v1.KubeVirt],
+        Informer[core.ConfigMap],
+    ]:
+        return (
+            self.vms,
+            self.vmis,
+            self.pods,
+            self.nodes,
+            self.kubevirts,
+            self.config_maps,
+        )
+
+    def _subscribe(self) -> None:
+        self.vms.subscribe(lambda key, _, __: self._wake(self._vm, key))
+        self.vmis.subscribe(self._on_instance)
+        self.pods.subscribe(self._on_pod)
+        self.nodes.subscribe(self._on_node)
+        self.kubevirts.subscribe(lambda _, __, ___: self._on_settings())
+        self.config_maps.subscribe(
+            lambda _, __, ___: self._wake(self._installation, self.installation.key)
+        )
+        self.image_volumes.subscribe(self._on_settings)
+
+    def _wake(self, controller: Controller, key: ObjectKey) -> None:
+        if self._is_leading:
+            controller.enqueue(key)
+
+    def _on_instance(
+        self,
+        key: ObjectKey,
+        _: v1.VirtualMachineInstance | None,
+        __: v1.VirtualMachineInstance | None,
+    ) -> None:
+        self._wake(self._vmi, key)
+        # A machine's instance has its name, and one that has it without being its own matters to it as well.
+        if self.vms.get(key) is not None:
+            self._wake(self._vm, key)
+
+    def _on_pod(self, _: ObjectKey, old: core.Pod | None, new: core.Pod | None) -> None:
+        for pod in (old, new):
+            owner = instance_of_pod(pod) if pod is not None else None
+            if owner is not None:
+                self._wake(self._vmi, owner)
+
+    def _on_node(self, key: ObjectKey, old: core.Node | None, new: core.Node | None) -> None:
+        if old is not None and new is not None and health_of(old) is health_of(new):
+            return
+        for vmi in self.vmis.by_index(NODE_INDEX, key.name):
+            self._wake(self._vmi, key_of(vmi))
+
+    def _on_settings(self) -> None:
+        self._wake(self._installation, self.installation.key)
+        for vmi in self.vmis.list():
+            if not vmi.status.node_name:
+                self._wake(self._vmi, key_of(vmi))
+
+    def _enqueue_everything(self) -> None:
+        for vm in self.vms.list():
+            self._vm.enqueue(key_of(vm))
+        for vmi in self.vmis.list():
+            self._vmi.enqueue(key_of(vmi))
+        self._installation.enqueue(self.installation.key)
