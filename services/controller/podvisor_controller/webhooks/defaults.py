@@ -1,0 +1,208 @@
+"""What admission fills in.
+
+Invariant: pure; a value the user gave is never changed, and a value that makes no sense is left for validation to
+refuse. A VirtualMachine written as v1alpha1 gets nothing in its specification: it reads back as it was written, and the
+defaults are given when its instance is made.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import ROUND_CEILING
+from typing import Any
+from uuid import uuid4
+
+from podvisor_common.api import v1
+from podvisor_common.api.quantity import Quantity, QuantityError, parse_quantity
+from podvisor_common.api.unsupported import DISK_TARGETS
+from podvisor_common.api.v1 import names
+
+from podvisor_controller.webhooks.conversion import written_as_v1alpha1
+from podvisor_controller.webhooks.defaults_patch import Operation, patch_between
+
+Json = dict[str, Any]
+
+_MACHINE_TYPES = {"amd64": "q35", "arm64": "virt"}
+_DISK_BUSES = {"amd64": "sata", "arm64": "virtio"}
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterDefaults:
+    """What the cluster's settings say about guests that do not say it themselves."""
+
+    architecture: str = "amd64"
+    # Empty: the architecture's.
+    machine_type: str = ""
+    cpu_model: str = ""
+    cpu_request: Quantity | None = None
+    interface_binding: str = "masquerade"
+
+    @classmethod
+    def of(cls, configuration: v1.KubeVirtConfiguration, architecture: str) -> "ClusterDefaults":
+        """The defaults of a KubeVirt object on nodes of an architecture (`amd64`, `arm64`)."""
+        network = configuration.network or v1.NetworkConfiguration()
+        return cls(
+            architecture=architecture,
+            machine_type=configuration.machine_type,
+            cpu_model=configuration.cpu_model,
+            cpu_request=configuration.cpu_request,
+            interface_binding=network.default_network_interface or "masquerade",
+        )
+
+
+def default_virtual_machine(
+    obj: Mapping[str, Any],
+    defaults: ClusterDefaults | None = None,
+    *,
+    make_uuid: Callable[[], str] = lambda: str(uuid4()),
+) -> list[Operation]:
+    """The patch for a VirtualMachine being created: the finalizer, and an identity and a board that last."""
+    defaults = defaults or ClusterDefaults()
+    after = copy.deepcopy(dict(obj))
+    _add_finalizer(after, names.VM_FINALIZER)
+    spec = _object(_object(after, "spec"), "template").get("spec")
+    if isinstance(spec, dict) and not written_as_v1alpha1(obj):
+        _default_architecture_and_board(spec, defaults)
+        domain = spec.get("domain")
+        if isinstance(domain, dict):
+            firmware = domain.setdefault("firmware", {})
+            if isinstance(firmware, dict):
+                for name in ("uuid", "serial"):
+                    if not firmware.get(name):
+                        firmware[name] = make_uuid()
+    return patch_between(obj, after)
+
+
+def default_virtual_machine_instance(
+    obj: Mapping[str, Any], defaults: ClusterDefaults | None = None
+) -> list[Operation]:
+    """The patch for an instance being created: after it, the specification says all that a launcher needs."""
+    defaults = defaults or ClusterDefaults()
+    after = copy.deepcopy(dict(obj))
+    _add_finalizer(after, names.VMI_FINALIZER)
+    spec = after.get("spec")
+    if isinstance(spec, dict) and isinstance(spec.get("domain"), dict):
+        _default_architecture_and_board(spec, defaults)
+        _default_disks(spec)
+        _default_network(spec, defaults)
+        _default_cpu(spec["domain"], defaults)
+        _default_memory(spec["domain"])
+        _default_pull_policies(spec)
+        _default_buses(spec)
+    return patch_between(obj, after)
+
+
+def _add_finalizer(obj: Json, finalizer: str) -> None:
+    metadata = obj.setdefault("metadata", {})
+    finalizers = list(metadata.get("finalizers") or [])
+    if finalizer not in finalizers:
+        metadata["finalizers"] = [*finalizers, finalizer]
+
+
+def _default_architecture_and_board(spec: Json, defaults: ClusterDefaults) -> None:
+    if not spec.get("architecture"):
+        spec["architecture"] = defaults.architecture
+    domain = spec.get("domain")
+    machine = domain.setdefault("machine", {}) if isinstance(domain, dict) else None
+    if isinstance(machine, dict) and not machine.get("type"):
+        own = _MACHINE_TYPES.get(spec["architecture"], "q35")
+        machine["type"] = defaults.machine_type or own
+
+
+def _default_disks(spec: Json) -> None:
+    """A disk for each volume that no disk names."""
+    volumes = _objects(spec.get("volumes"))
+    devices = spec["domain"].setdefault("devices", {})
+    if not isinstance(devices, dict):
+        return
+    disks = devices.get("disks")
+    named = {disk.get("name") for disk in _objects(disks)}
+    missing = [{"name": v["name"]} for v in volumes if v.get("name") and v["name"] not in named]
+    if missing and (disks is None or isinstance(disks, list)):
+        devices["disks"] = [*(disks or []), *missing]
+
+
+def _default_network(spec: Json, defaults: ClusterDefaults) -> None:
+    """The pod network, unless an interface or a network is given or the user wants none."""
+    devices = spec["domain"].get("devices")
+    if not isinstance(devices, dict) or devices.get("autoattachPodInterface") is False:
+        return
+    if spec.get("networks") or devices.get("interfaces"):
+        return
+    spec["networks"] = [{"name": "default", "pod": {}}]
+    devices["interfaces"] = [{"name": "default", defaults.interface_binding: {}}]
+
+
+def _default_cpu(domain: Json, defaults: ClusterDefaults) -> None:
+    """The request of the pod, the topology of the guest and the model of its processors."""
+    resources = domain.get("resources")
+    requests, limits = _object(resources, "requests"), _object(resources, "limits")
+    asked = requests.get("cpu", limits.get("cpu"))
+    if asked is None and defaults.cpu_request is not None:
+        asked = defaults.cpu_request
+        domain.setdefault("resources", {}).setdefault("requests", {})["cpu"] = asked
+    elif "cpu" in limits and "cpu" not in requests and isinstance(resources, dict):
+        resources["requests"] = {**requests, "cpu": limits["cpu"]}
+    cpu = domain.setdefault("cpu", {})
+    if not isinstance(cpu, dict):
+        return
+    if not any(cpu.get(name) for name in ("cores", "sockets", "threads")):
+        cpu["sockets"] = _whole(limits.get("cpu", asked))
+    for name in ("cores", "sockets", "threads"):
+        cpu.setdefault(name, 1)
+    if defaults.cpu_model and not cpu.get("model"):
+        cpu["model"] = defaults.cpu_model
+
+
+def _whole(quantity: Quantity | None) -> int:
+    """Whole processors of a cpu quantity, at least 1; 1 when it makes no sense."""
+    try:
+        amount = parse_quantity("1" if quantity is None else quantity)
+    except QuantityError:
+        return 1
+    return max(1, int(amount.to_integral_value(ROUND_CEILING)))
+
+
+def _default_memory(domain: Json) -> None:
+    resources = domain.get("resources")
+    requests, limits = _object(resources, "requests"), _object(resources, "limits")
+    asked = requests.get("memory", limits.get("memory"))
+    memory = domain.get("memory")
+    if memory is None:
+        memory = {}
+    if asked is not None and isinstance(memory, dict) and memory.get("guest") is None:
+        domain["memory"] = {**memory, "guest": asked}
+
+
+def _default_pull_policies(spec: Json) -> None:
+    for volume in _objects(spec.get("volumes")):
+        disk = volume.get("containerDisk")
+        image = disk.get("image") if isinstance(disk, dict) else None
+        if isinstance(disk, dict) and isinstance(image, str) and not disk.get("imagePullPolicy"):
+            moving = image.endswith(":latest") or (":" not in image and "@" not in image)
+            disk["imagePullPolicy"] = "Always" if moving else "IfNotPresent"
+
+
+def _default_buses(spec: Json) -> None:
+    bus = _DISK_BUSES.get(spec["architecture"], "sata")
+    for disk in _objects(_object(spec["domain"], "devices").get("disks")):
+        if not any(disk.get(target) is not None for target in DISK_TARGETS):
+            disk["disk"] = {}
+        for name in DISK_TARGETS:
+            target = disk.get(name)
+            if isinstance(target, dict) and not target.get("bus"):
+                target["bus"] = bus
+        cdrom = disk.get("cdrom")
+        if isinstance(cdrom, dict) and cdrom.get("readonly") is None:
+            cdrom["readonly"] = True
+
+
+def _object(value: Any, key: str) -> Json:
+    """The object under a key, an empty one when there is none."""
+    child = value.get(key) if isinstance(value, dict) else None
+    return child if isinstance(child, dict) else {}
+
+
+def _objects(value: Any) -> list[Json]:
+    """The objects in a list; nothing when it is none."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

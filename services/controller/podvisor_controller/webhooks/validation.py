@@ -1,0 +1,186 @@
+"""Validation of VirtualMachines and their instances at admission, on the v1 form.
+
+Invariant: pure functions of the objects; a user's values appear in messages except cloud-init data, which never does.
+An update that does not touch what is checked is never refused, so that an object admitted under older rules can always
+be labelled, finished and deleted.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from podvisor_common.api import v1
+from podvisor_common.api.v1 import names
+
+from podvisor_controller.webhooks.validation_fields import (
+    Cause,
+    CauseReason,
+    invalid,
+    quoted,
+    unsupported,
+)
+from podvisor_controller.webhooks.validation_spec import spec_causes
+
+__all__ = [
+    "Cause",
+    "validate_virtual_machine",
+    "validate_virtual_machine_instance",
+    "validate_virtual_machine_instance_update",
+    "warnings_of",
+]
+
+Raw = Mapping[str, Any]
+
+# A launcher pod is called virt-launcher-<name>-<5 characters>, and its name is its host name.
+_MAX_POD_NAME_LENGTH = 63
+_POD_NAME_FRAME_LENGTH = len("virt-launcher-") + len("-xxxxx")
+_MAX_NAME_LENGTH = _MAX_POD_NAME_LENGTH - _POD_NAME_FRAME_LENGTH
+
+
+def validate_virtual_machine(obj: Raw, old: Raw | None = None) -> list[Cause]:
+    """Why a VirtualMachine is refused; empty when it is not. `old` is what an update replaces."""
+    if old is not None and _unchanged(obj, old):
+        return []
+    causes = [] if old is not None else _name_causes(obj)
+    spec = obj.get("spec")
+    template = spec.get("template") if isinstance(spec, Mapping) else None
+    if not isinstance(spec, Mapping) or template is None:
+        return [
+            *causes,
+            Cause("spec.template", "missing virtual machine template.", CauseReason.REQUIRED),
+        ]
+    try:
+        machine = msgspec.convert(obj, v1.VirtualMachine)
+    except msgspec.ValidationError as error:
+        return [*causes, _decoding_cause(error)]
+    causes += _unsupported_outside_template(spec)
+    causes += _run_strategy_causes(machine.spec)
+    metadata = machine.spec.template.metadata
+    labels = (metadata.labels if metadata else None) or {}
+    causes += _reserved_label_causes(labels, {}, "spec.template.metadata.labels")
+    causes += spec_causes(machine.spec.template.spec, template["spec"], "spec.template.spec")
+    return causes
+
+
+def validate_virtual_machine_instance(obj: Raw, *, privileged: bool = False) -> list[Cause]:
+    """Why a new instance is refused. `privileged`: one of podvisor's own service accounts asks."""
+    causes = _name_causes(obj)
+    try:
+        instance = msgspec.convert(obj, v1.VirtualMachineInstance)
+    except msgspec.ValidationError as error:
+        return [*causes, _decoding_cause(error)]
+    if not privileged:
+        causes += _reserved_label_causes(instance.metadata.labels or {}, {}, "metadata.labels")
+    return causes + spec_causes(instance.spec, obj["spec"], "spec")
+
+
+def validate_virtual_machine_instance_update(
+    obj: Raw, old: Raw, *, privileged: bool = False
+) -> list[Cause]:
+    """Why a change of an instance is refused: only podvisor itself changes its specification and reserved labels."""
+    if privileged:
+        return []
+    causes = []
+    if obj.get("spec") != old.get("spec"):
+        text = "update of VMI object is restricted"
+        causes.append(Cause("spec", text, CauseReason.NOT_SUPPORTED))
+    return causes + _reserved_label_causes(_labels(obj), _labels(old), "metadata.labels")
+
+
+def warnings_of(obj: Raw) -> list[str]:
+    """What a user should know of a VirtualMachine or an instance that is admitted."""
+    spec = obj.get("spec")
+    spec = spec if isinstance(spec, Mapping) else {}
+    warnings = []
+    if obj.get("kind") == names.VIRTUAL_MACHINE:
+        if spec.get("running") is not None:
+            warnings.append("spec.running is deprecated, please use spec.runStrategy instead.")
+        template = spec.get("template")
+        spec = template.get("spec") if isinstance(template, Mapping) else None
+        path = "spec.template.spec"
+    else:
+        path = "spec"
+    volumes = spec.get("volumes") if isinstance(spec, Mapping) else None
+    for index, volume in enumerate(volumes if isinstance(volumes, list) else ()):
+        source = volume.get("cloudInitNoCloud") if isinstance(volume, Mapping) else None
+        warnings += [
+            f"{path}.volumes[{index}].cloudInitNoCloud.{name} can be read by everyone who can read this"
+            " object; keep passwords in a Secret and name it in secretRef"
+            for name in ("userData", "userDataBase64")
+            if isinstance(source, Mapping) and source.get(name)
+        ]
+    return warnings
+
+
+def _unsupported_outside_template(spec: Raw) -> list[Cause]:
+    """Fields of a VirtualMachine beside its template that are not supported yet."""
+    beside = {key: value for key, value in spec.items() if key != "template"}
+    return list(unsupported(beside, v1.VirtualMachineSpec, "spec"))
+
+
+def _unchanged(obj: Raw, old: Raw) -> bool:
+    return obj.get("spec") == old.get("spec")
+
+
+def _name_causes(obj: Raw) -> list[Cause]:
+    metadata = obj.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    if not isinstance(name, str) or len(name) <= _MAX_NAME_LENGTH:
+        return []
+    pod_length = len(name) + _POD_NAME_FRAME_LENGTH
+    return [
+        invalid(
+            "metadata.name",
+            f"{quoted(name)} is too long for a pod: its pod virt-launcher-<name>-xxxxx would have a name"
+            f" of {pod_length} characters, {_MAX_POD_NAME_LENGTH} are allowed. Use a name of at most"
+            f" {_MAX_NAME_LENGTH} characters.",
+        )
+    ]
+
+
+def _decoding_cause(error: msgspec.ValidationError) -> Cause:
+    """msgspec says `Expected ..., got ... - at `$.path``; the path becomes the field."""
+    text, _, where = str(error).partition(" - at `$.")
+    field = where.rstrip("`")
+    return Cause(field, f"{field} {text}" if field else text)
+
+
+def _run_strategy_causes(spec: v1.VirtualMachineSpec) -> list[Cause]:
+    if spec.running is not None and spec.run_strategy:
+        text = "Running and RunStrategy are mutually exclusive"
+        return [Cause("spec.running", text)]
+    if spec.running is not None:
+        return []
+    if not spec.run_strategy:
+        return [Cause("spec.runStrategy", "RunStrategy must be specified", CauseReason.REQUIRED)]
+    if spec.run_strategy in names.SUPPORTED_RUN_STRATEGIES:
+        return []
+    if spec.run_strategy in list(names.RunStrategy):
+        text = f"{spec.run_strategy} is not supported yet"
+        return [invalid("spec.runStrategy", text, CauseReason.NOT_SUPPORTED)]
+    text = (
+        f"Invalid RunStrategy ({quoted(spec.run_strategy)}), must be one of:"
+        f" {', '.join(sorted(names.SUPPORTED_RUN_STRATEGIES))}"
+    )
+    return [Cause("spec.runStrategy", text)]
+
+
+def _labels(obj: Raw) -> dict[str, str]:
+    metadata = obj.get("metadata")
+    labels = metadata.get("labels") if isinstance(metadata, Mapping) else None
+    return dict(labels) if isinstance(labels, Mapping) else {}
+
+
+def _reserved_label_causes(
+    labels: Mapping[str, str], old: Mapping[str, str], field: str
+) -> list[Cause]:
+    changed = [key for key in sorted(names.RESERVED_LABELS) if labels.get(key) != old.get(key)]
+    if not changed:
+        return []
+    return [
+        invalid(
+            field,
+            f"holds {', '.join(changed)}: setting or changing reserved kubevirt.io/ labels is prohibited",
+            CauseReason.NOT_SUPPORTED,
+        )
+    ]

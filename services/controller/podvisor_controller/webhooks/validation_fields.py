@@ -1,0 +1,100 @@
+"""What every check shares: the cause of a refusal, the forms names have, and the walk for fields not supported yet."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+from msgspec import inspect as types
+from podvisor_common.api.quantity import Quantity, QuantityError, parse_quantity
+from podvisor_common.api.unsupported import UNSUPPORTED
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_MAX_SUBDOMAIN_LENGTH = 253
+_MAX_QUOTED_LENGTH = 64
+
+
+class CauseReason(StrEnum):
+    """Kubernetes' names for what can be wrong with a field."""
+
+    REQUIRED = "FieldValueRequired"
+    INVALID = "FieldValueInvalid"
+    DUPLICATE = "FieldValueDuplicate"
+    NOT_FOUND = "FieldValueNotFound"
+    NOT_SUPPORTED = "FieldValueNotSupported"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why an object is refused: the path of the field, and a sentence that a person can act on."""
+
+    field: str
+    message: str
+    reason: str = CauseReason.INVALID
+
+
+def invalid(field: str, text: str, reason: CauseReason = CauseReason.INVALID) -> Cause:
+    """A cause whose message starts with the field's path."""
+    return Cause(field, f"{field} {text}", reason)
+
+
+def quoted(value: object) -> str:
+    """A user's value for a message: in quotes, and cut when it is long."""
+    text = str(value)
+    return f"'{text}'" if len(text) <= _MAX_QUOTED_LENGTH else f"'{text[:_MAX_QUOTED_LENGTH]}…'"
+
+
+def is_dns_label(text: str) -> bool:
+    """A DNS-1123 label: at most 63 lower-case letters, digits and inner dashes."""
+    return _LABEL.fullmatch(text) is not None
+
+
+def is_dns_subdomain(text: str) -> bool:
+    """DNS-1123 labels joined by dots, at most 253 characters."""
+    return len(text) <= _MAX_SUBDOMAIN_LENGTH and _SUBDOMAIN.fullmatch(text) is not None
+
+
+def bad_quantity(field: str, value: Quantity) -> Cause | None:
+    """The cause when the value is no quantity or is negative."""
+    try:
+        amount = parse_quantity(value)
+    except QuantityError as error:
+        return invalid(field, str(error))
+    if amount < 0:
+        return invalid(field, f"{quoted(value)}: must be greater than or equal to 0.")
+    return None
+
+
+def unsupported(raw: Any, struct: type[msgspec.Struct], path: str) -> Iterator[Cause]:
+    """A cause for each field in use that the API knows and podvisor does not implement yet."""
+    if not isinstance(raw, Mapping):
+        return
+    for name in UNSUPPORTED.get(struct, ()):
+        if asks_for_something(raw.get(name)):
+            yield invalid(f"{path}.{name}", "is not supported yet", CauseReason.NOT_SUPPORTED)
+    for field in msgspec.structs.fields(struct):
+        if field.encode_name in raw:
+            kind = types.type_info(field.type)
+            yield from _in_value(raw[field.encode_name], kind, f"{path}.{field.encode_name}")
+
+
+def asks_for_something(value: Any) -> bool:
+    """A value that is not the same as leaving the field out: an empty object is a request, an empty list is none."""
+    return value is not None and value is not False and value not in ("", [])
+
+
+def _in_value(value: Any, kind: types.Type, path: str) -> Iterator[Cause]:
+    if isinstance(kind, types.Metadata):
+        yield from _in_value(value, kind.type, path)
+    elif isinstance(kind, types.UnionType):
+        for member in kind.types:
+            if isinstance(member, types.StructType | types.ListType):
+                yield from _in_value(value, member, path)
+    elif isinstance(kind, types.ListType) and isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _in_value(item, kind.item_type, f"{path}[{index}]")
+    elif isinstance(kind, types.StructType):
+        yield from unsupported(value, kind.cls, path)

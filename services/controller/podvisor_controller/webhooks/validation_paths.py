@@ -1,0 +1,66 @@
+"""Causes and warnings in the words of the version a client wrote.
+
+Validation runs on the v1 form; a v1alpha1 client has never seen `spec.template` or `containerDisk`, and calls its
+volumes by other names.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from podvisor_common.api.v1 import names
+
+from podvisor_controller.webhooks.conversion import convert
+from podvisor_controller.webhooks.validation_fields import Cause, CauseReason
+
+_TEMPLATE = "spec.template.spec."
+_VOLUME = re.compile(r"spec\.volumes\[(\d+)\]")
+_DISK_NAME = re.compile(r"spec\.domain\.devices\.disks\[(\d+)\]\.name")
+
+
+def causes_as_written(
+    causes: Iterable[Cause], api_version: str, obj: Mapping[str, Any]
+) -> list[Cause]:
+    """The causes for a client that wrote `api_version`. `obj` is the v1 form that was checked."""
+    if api_version != names.API_VERSION_V1ALPHA1:
+        return list(causes)
+    written = convert(obj, names.API_VERSION_V1ALPHA1)
+    return [_cause_as_written(cause, obj, written) for cause in causes]
+
+
+def warnings_as_written(
+    warnings: Iterable[str], api_version: str, obj: Mapping[str, Any]
+) -> list[str]:
+    """The warnings for a client that wrote `api_version`."""
+    if api_version != names.API_VERSION_V1ALPHA1:
+        return list(warnings)
+    written = convert(obj, names.API_VERSION_V1ALPHA1)
+    return [_text_as_written(warning, obj, written) for warning in warnings]
+
+
+def _cause_as_written(cause: Cause, obj: Mapping[str, Any], written: Mapping[str, Any]) -> Cause:
+    field = _text_as_written(cause.field, obj, written)
+    message = _text_as_written(cause.message, obj, written)
+    disk = _DISK_NAME.fullmatch(field)
+    if disk and cause.reason == CauseReason.NOT_FOUND:
+        named = written["spec"]["domain"]["devices"]["disks"][int(disk[1])].get("volumeName")
+        field = field.removesuffix("name") + "volumeName"
+        message = f"{field} '{named}' not found: there is no volume of that name."
+    return replace(cause, field=field, message=message)
+
+
+def _text_as_written(text: str, obj: Mapping[str, Any], written: Mapping[str, Any]) -> str:
+    """Every path in a text as it is in v1alpha1."""
+    text = text.replace(_TEMPLATE, "spec.").replace("spec.template.metadata.", "metadata.")
+    text = text.replace(".containerDisk", ".registryDisk").replace("containerDisk", "registryDisk")
+    return _VOLUME.sub(lambda match: f"spec.volumes[{_index(int(match[1]), obj, written)}]", text)
+
+
+def _index(index: int, obj: Mapping[str, Any], written: Mapping[str, Any]) -> int:
+    """Where the volume stands in v1alpha1: copies made for further disks stand behind all others in v1."""
+    disks = written["spec"].get("domain", {}).get("devices", {}).get("disks", [])
+    name = obj["spec"]["template"]["spec"]["volumes"][index].get("name")
+    volume_name = next((d.get("volumeName") for d in disks if d.get("name") == name), None)
+    places = [v.get("name") for v in written["spec"].get("volumes", [])]
+    return places.index(volume_name) if index >= len(places) and volume_name in places else index
