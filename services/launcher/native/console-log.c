@@ -1,0 +1,137 @@
+/* console-log: copies the guest's serial log to standard output and ends when the container `compute` has ended.
+ *
+ * It follows console/serial0.log by inotify, starts over when the launcher truncates the file to keep it small, and ignores
+ * SIGTERM: the guest's last words come after the pod was told to end. The supervisor of `compute` holds a lock on
+ * console/compute.lock for its whole life, and writes one byte into that file once it has it; a child of this process waits
+ * for the lock, so its end is the end of `compute`, even after SIGKILL. Then the rest of the log is copied, and that is all.
+ *
+ * Exit 0 when everything was copied, 1 when it could not be.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#ifndef CONSOLE_DIR
+#define CONSOLE_DIR "/run/podvisor/console"
+#endif
+#define LOG_FILE CONSOLE_DIR "/serial0.log"
+#define LOCK_FILE CONSOLE_DIR "/compute.lock"
+
+static void fail(const char *what) {
+    dprintf(STDERR_FILENO, "console-log: %s: %s\n", what, strerror(errno));
+    exit(1);
+}
+
+static int watch_console(void) {
+    int fd = inotify_init1(IN_CLOEXEC);
+    if (fd == -1 || inotify_add_watch(fd, CONSOLE_DIR, IN_CREATE | IN_MODIFY | IN_MOVED_TO) == -1)
+        fail(CONSOLE_DIR);
+    return fd;
+}
+
+/* What happened does not matter: everything is looked at again. */
+static void drain_events(int fd) {
+    char events[4096];
+    if (read(fd, events, sizeof events) == -1 && errno != EINTR)
+        fail("inotify");
+}
+
+/* The child: returns when `compute` has come and gone. */
+static void wait_for_end_of_compute(void) {
+    int events = watch_console();
+    for (;;) {
+        struct stat status;
+        int fd = open(LOCK_FILE, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+        if (fd != -1 && fstat(fd, &status) == 0 && status.st_size > 0) {
+            while (flock(fd, LOCK_EX) == -1)
+                if (errno != EINTR)
+                    fail(LOCK_FILE);
+            return;
+        }
+        if (fd != -1)
+            close(fd);
+        drain_events(events);
+    }
+}
+
+/* Returns a descriptor that reports a hang-up when `compute` has ended. */
+static int end_of_compute(void) {
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) == -1)
+        fail("pipe");
+    pid_t child = fork();
+    if (child == -1)
+        fail("fork");
+    if (child == 0) {
+        close(ends[0]);
+        wait_for_end_of_compute();
+        _exit(0);
+    }
+    close(ends[1]);
+    return ends[0];
+}
+
+static void write_all(const char *data, size_t size) {
+    while (size > 0) {
+        ssize_t written = write(STDOUT_FILENO, data, size);
+        if (written == -1 && errno != EINTR)
+            fail("standard output");
+        if (written > 0) {
+            data += written;
+            size -= (size_t)written;
+        }
+    }
+}
+
+/* Copies what is new. The log may not exist yet, and shrinks when it is truncated. */
+static void copy_new(int *log, off_t *offset) {
+    static char buffer[32768];
+    struct stat status;
+    if (*log == -1)
+        *log = open(LOG_FILE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (*log == -1)
+        return;
+    for (;;) {
+        if (fstat(*log, &status) == 0 && status.st_size < *offset)
+            *offset = 0;
+        ssize_t size = pread(*log, buffer, sizeof buffer, *offset);
+        if (size == -1 && errno != EINTR)
+            fail(LOG_FILE);
+        if (size == 0)
+            return;
+        if (size > 0) {
+            write_all(buffer, (size_t)size);
+            *offset += size;
+        }
+    }
+}
+
+int main(void) {
+    int log = -1;
+    off_t offset = 0;
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGINT, SIG_IGN);
+    int events = watch_console();
+    struct pollfd waits[] = {{.fd = events, .events = POLLIN}, {.fd = end_of_compute(), .events = POLLIN}};
+    bool ended = false;
+    while (!ended) {
+        copy_new(&log, &offset);
+        if (poll(waits, 2, -1) == -1 && errno != EINTR)
+            fail("poll");
+        if (waits[0].revents)
+            drain_events(events);
+        ended = waits[1].revents != 0;
+    }
+    copy_new(&log, &offset);
+    return 0;
+}

@@ -1,0 +1,52 @@
+"""The launcher put together: socket, libvirt, machine, DHCP, log bound, and the order in which they end."""
+
+import asyncio
+import contextlib
+import secrets
+import signal
+
+import structlog
+from podvisor_common.aio.tasks import spawn
+from podvisor_common.rpc.server import serve_unix
+
+from podvisor_launcher.dhcp.responder import Responder
+from podvisor_launcher.lifecycle.machine import Machine
+from podvisor_launcher.lifecycle.reports import Reports
+from podvisor_launcher.rpc.servicer import launcher_service
+from podvisor_launcher.settings import Settings
+from podvisor_launcher.storage.serial_log import bound_serial_log
+
+_log = structlog.stdlib.get_logger(__name__)
+
+_END_DELIVERED_WITHIN_S = 2.0
+_STREAMS_END_WITHIN_S = 0.5
+
+
+async def run(settings: Settings) -> int:
+    """Serve until the guest has ended and somebody knows, or two seconds more. Returns the process's exit code."""
+    reports = Reports(epoch=secrets.randbits(63))
+    machine: Machine
+    responder = Responder(lambda interface: machine.leased(interface))
+    machine = Machine(settings, reports, responder.serve)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, machine.container_stopping)
+    async with asyncio.TaskGroup() as group:
+        background = [
+            spawn(group, machine.libvirt.run(), name="libvirt"),
+            spawn(group, responder.run(), name="dhcp"),
+            spawn(group, bound_serial_log(settings.serial_log), name="serial log"),
+        ]
+        async with serve_unix(
+            settings.unpublished_socket,
+            [launcher_service(machine, reports)],
+            publish_as=settings.socket,
+            grace_s=_STREAMS_END_WITHIN_S,
+        ):
+            _log.info("serving", epoch=reports.epoch)
+            exit_code = await machine.run()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_END_DELIVERED_WITHIN_S):
+                    await reports.end_delivered.wait()
+            await reports.close()
+        for task in background:
+            task.cancel()
+    return exit_code

@@ -1,0 +1,314 @@
+"""From a specification and its disks to a libvirt domain. All policy about virtual hardware is here.
+
+Invariants: pure, and deterministic down to every PCI address, so that a machine looks the same to its guest after every
+restart and on every node. No device that nobody asked for: each costs memory and boot time.
+"""
+
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from podvisor.domain.v1 import domain_pb2 as pb
+from podvisor_common.errors import Terminal
+
+from podvisor_launcher.domain import elements as xml
+from podvisor_launcher.domain.pci import PciBus
+
+EMULATOR = "/usr/bin/qemu-system-x86_64"
+TRANSLATION_CACHE_MIB = 64  # small guests lose no speed; without a bound QEMU takes up to 1 GiB
+VIDEO_MEMORY_KIB = 16384
+
+_BUS_NAMES = {
+    pb.DISK_BUS_VIRTIO: ("virtio", "vd"),
+    pb.DISK_BUS_SATA: ("sata", "sd"),
+    pb.DISK_BUS_SCSI: ("scsi", "sd"),
+    pb.DISK_BUS_USB: ("usb", "sd"),
+}
+_SATA_PORTS = 6
+
+
+class UnbuildableSpec(Terminal):
+    """The specification asks for a machine that cannot exist. The text names the field."""
+
+    reason = "InvalidSpec"
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A file and what is in it."""
+
+    path: str
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedDisk:
+    """The file behind a disk of the specification."""
+
+    image: Image
+    backing: Image | None = None  # the image below, when `image` is an overlay
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConsolePaths:
+    """Where QEMU puts its sockets and its log."""
+
+    serial_socket: str
+    vnc_socket: str
+    serial_log: str
+
+
+def domain_name(spec: pb.DomainSpec) -> str:
+    """libvirt's name of the machine."""
+    return f"{spec.namespace}_{spec.name}"
+
+
+def check_spec(spec: pb.DomainSpec) -> None:
+    """Raise UnbuildableSpec when no machine can ever be built from `spec`."""
+    if not (spec.namespace and spec.name and spec.uid):
+        raise UnbuildableSpec("namespace, name and uid must be set")
+    if spec.memory.guest_bytes <= 0:
+        raise UnbuildableSpec("memory.guest_bytes must be positive")
+    if min(spec.cpu.sockets, spec.cpu.cores, spec.cpu.threads) < 1:
+        raise UnbuildableSpec("cpu needs at least one socket, core and thread")
+    if spec.accelerator not in (pb.ACCELERATOR_KVM, pb.ACCELERATOR_TCG):
+        raise UnbuildableSpec("accelerator must be KVM or TCG")
+    for names in ([each.name for each in spec.disks], [each.name for each in spec.interfaces]):
+        if len(set(names)) != len(names) or not all(names):
+            raise UnbuildableSpec("every disk and interface needs a name of its own")
+    for disk in spec.disks:
+        _check_disk(disk)
+
+
+def build_domain(
+    spec: pb.DomainSpec, disks: Mapping[str, ResolvedDisk], consoles: ConsolePaths
+) -> xml.Domain:
+    """The machine that `spec` describes, with the files of `disks` (by name of the disk) behind its disks."""
+    tcg = spec.accelerator == pb.ACCELERATOR_TCG
+    vcpus = spec.cpu.sockets * spec.cpu.cores * spec.cpu.threads
+    return xml.Domain(
+        type="qemu" if tcg else "kvm",
+        name=domain_name(spec),
+        uuid=spec.firmware_uuid or spec.uid,
+        memory=xml.Memory(unit="KiB", value=-(-spec.memory.guest_bytes // 1024)),
+        vcpus=vcpus,
+        sysinfo=_sysinfo(spec),
+        os=xml.Os(
+            type=xml.OsType(arch="x86_64", machine=spec.machine_type or "q35", value="hvm"),
+            smbios=xml.SmBios(mode="sysinfo") if spec.firmware_serial else None,
+        ),
+        features=xml.Features(
+            acpi=True,
+            apic=True,
+            tcg=xml.Tcg(cache=xml.TranslationCache(unit="MiB", size=TRANSLATION_CACHE_MIB))
+            if tcg
+            else None,
+        ),
+        cpu=_cpu(spec.cpu, tcg),
+        clock=xml.Clock(offset="utc"),
+        on_poweroff="destroy",
+        on_reboot="restart",
+        on_crash="destroy",
+        devices=_devices(spec, disks, consoles),
+    )
+
+
+def _check_disk(disk: pb.DiskSpec) -> None:
+    if disk.bus not in _BUS_NAMES:
+        raise UnbuildableSpec(f'disk "{disk.name}": unknown bus')
+    if disk.device not in (pb.DISK_DEVICE_DISK, pb.DISK_DEVICE_CDROM):
+        raise UnbuildableSpec(f'disk "{disk.name}": a LUN needs a block device, this is a file')
+    if disk.device == pb.DISK_DEVICE_CDROM and disk.bus == pb.DISK_BUS_VIRTIO:
+        raise UnbuildableSpec(f'disk "{disk.name}": a CD-ROM drive cannot be on bus virtio')
+    if disk.WhichOneof("source") is None:
+        raise UnbuildableSpec(f'disk "{disk.name}" has no source')
+
+
+def _sysinfo(spec: pb.DomainSpec) -> xml.Sysinfo | None:
+    if not spec.firmware_serial:
+        return None
+    serial = xml.SysinfoEntry(name="serial", value=spec.firmware_serial)
+    return xml.Sysinfo(type="smbios", system=xml.SysinfoSystem(entries=(serial,)))
+
+
+def _cpu(cpu: pb.CpuSpec, tcg: bool) -> xml.Cpu:
+    topology = xml.Topology(sockets=cpu.sockets, cores=cpu.cores, threads=cpu.threads)
+    model = cpu.model or ("qemu64" if tcg else "host-model")  # richer models only slow TCG down
+    if model == "host-model" and tcg:
+        return xml.Cpu(mode="maximum", topology=topology)  # under TCG there is no host to model
+    if model == "host-passthrough" and tcg:
+        return xml.Cpu(mode="maximum", topology=topology)
+    if model in ("host-model", "host-passthrough"):
+        return xml.Cpu(mode=model, topology=topology)
+    return xml.Cpu(
+        mode="custom",
+        match="exact",
+        check="none" if tcg else "partial",
+        model=xml.CpuModel(fallback="forbid", name=model),
+        topology=topology,
+    )
+
+
+def _devices(
+    spec: pb.DomainSpec, disks: Mapping[str, ResolvedDisk], consoles: ConsolePaths
+) -> xml.Devices:
+    bus = PciBus()
+    interfaces = tuple(_interface(each, bus) for each in spec.interfaces)
+    built_disks = _disks(spec, disks, bus)
+    buses = {each.bus for each in spec.disks}
+    controllers = [xml.Controller(type="pci", index=0, model="pcie-root")]
+    if pb.DISK_BUS_SCSI in buses:
+        controllers.append(
+            xml.Controller(type="scsi", index=0, model="virtio-scsi", address=bus.next_address())
+        )
+    usb_model = "qemu-xhci" if pb.DISK_BUS_USB in buses else "none"
+    controllers.append(
+        xml.Controller(
+            type="usb",
+            index=0,
+            model=usb_model,
+            address=bus.next_address() if usb_model != "none" else None,
+        )
+    )
+    controllers[1:1] = bus.root_ports
+    return xml.Devices(
+        emulator=EMULATOR,
+        disks=built_disks,
+        controllers=tuple(controllers),
+        interfaces=interfaces,
+        serials=(_serial(spec, consoles),) if spec.serial_console else (),
+        graphics=(_graphics(consoles),) if spec.graphics else (),
+        videos=(_video(),) if spec.graphics else (),
+        memory_balloon=xml.MemoryBalloon(model="none"),
+    )
+
+
+def _disks(
+    spec: pb.DomainSpec, disks: Mapping[str, ResolvedDisk], bus: PciBus
+) -> tuple[xml.Disk, ...]:
+    boot = _boot_orders(spec)
+    used: dict[str, int] = {}  # devices so far, by prefix of their names
+    units: dict[str, int] = {}  # devices so far, by bus
+    built = []
+    for disk in spec.disks:
+        bus_name, prefix = _BUS_NAMES[disk.bus]
+        number = used[prefix] = used.get(prefix, -1) + 1
+        unit = units[bus_name] = units.get(bus_name, -1) + 1
+        if bus_name == "sata" and unit >= _SATA_PORTS:
+            raise UnbuildableSpec(f'disk "{disk.name}": bus sata has only {_SATA_PORTS} ports')
+        built.append(
+            _disk(
+                disk,
+                disks[disk.name],
+                xml.DiskTarget(dev=prefix + _letters(number), bus=bus_name),
+                _disk_address(bus_name, unit, bus),
+                boot.get(disk.name),
+            )
+        )
+    return tuple(built)
+
+
+def _disk(
+    disk: pb.DiskSpec,
+    resolved: ResolvedDisk,
+    target: xml.DiskTarget,
+    address: xml.Address | None,
+    boot_order: int | None,
+) -> xml.Disk:
+    cdrom = disk.device == pb.DISK_DEVICE_CDROM
+    overlay = resolved.backing is not None
+    return xml.Disk(
+        type="file",
+        device="cdrom" if cdrom else "disk",
+        driver=xml.DiskDriver(
+            name="qemu",
+            type=resolved.image.format,
+            # An overlay lives no longer than its pod, and a pod does not survive its node: flushing it buys nothing.
+            cache="unsafe" if overlay else None,
+            discard="unmap" if overlay else None,
+        ),
+        source=xml.FileSource(file=resolved.image.path),
+        backing_store=_backing_store(resolved.backing),
+        target=target,
+        read_only=resolved.read_only or cdrom,
+        serial=disk.serial or None,
+        boot=xml.Boot(order=boot_order) if boot_order else None,
+        alias=xml.Alias(name=f"ua-{disk.name}"),
+        address=address,
+    )
+
+
+def _backing_store(backing: Image | None) -> xml.BackingStore:
+    """The chain is declared to its end, so that neither libvirt nor QEMU reads it out of an image."""
+    if backing is None:
+        return xml.BackingStore()
+    return xml.BackingStore(
+        type="file",
+        format=xml.ImageFormat(type=backing.format),
+        source=xml.FileSource(file=backing.path),
+        end=xml.BackingStoreEnd(),
+    )
+
+
+def _boot_orders(spec: pb.DomainSpec) -> dict[str, int]:
+    """What the specification says; where it says nothing at all, the first disk that can hold a system."""
+    orders = {each.name: each.boot_order for each in spec.disks if each.boot_order}
+    if orders or any(each.boot_order for each in spec.interfaces):
+        return orders
+    bootable = (each.name for each in spec.disks if each.WhichOneof("source") != "cloud_init")
+    return dict.fromkeys(list(bootable)[:1], 1)
+
+
+def _disk_address(bus_name: str, unit: int, bus: PciBus) -> xml.Address | None:
+    if bus_name == "virtio":
+        return bus.next_address()
+    if bus_name == "usb":
+        return None  # a USB device has a port, and libvirt counts those from 1 in order
+    return xml.Address(type="drive", controller="0", bus="0", target="0", unit=str(unit))
+
+
+def _letters(number: int) -> str:
+    """0 -> a, 25 -> z, 26 -> aa: how Linux names disks."""
+    name = ""
+    number += 1
+    while number:
+        number, digit = divmod(number - 1, 26)
+        name = string.ascii_lowercase[digit] + name
+    return name
+
+
+def _interface(interface: pb.InterfaceSpec, bus: PciBus) -> xml.Interface:
+    return xml.Interface(
+        type="ethernet",
+        mac=xml.Mac(address=interface.mac),
+        target=xml.TapTarget(dev=interface.tap, managed=False),
+        model=xml.Model(type=interface.model or "virtio"),
+        mtu=xml.Mtu(size=interface.mtu_bytes) if interface.mtu_bytes else None,
+        # The ROM only serves network boot and costs a second of every start under TCG.
+        rom=None if interface.boot_order else xml.Rom(enabled=False),
+        boot=xml.Boot(order=interface.boot_order) if interface.boot_order else None,
+        alias=xml.Alias(name=f"ua-{interface.name}"),
+        address=bus.next_address(),
+    )
+
+
+def _serial(spec: pb.DomainSpec, consoles: ConsolePaths) -> xml.Serial:
+    return xml.Serial(
+        type="unix",
+        source=xml.SocketSource(mode="bind", path=consoles.serial_socket),
+        log=xml.CharacterLog(file=consoles.serial_log, append="on") if spec.serial_log else None,
+        target=xml.SerialTarget(type="isa-serial", port=0),
+        alias=xml.Alias(name="ua-serial0"),
+    )
+
+
+def _graphics(consoles: ConsolePaths) -> xml.Graphics:
+    return xml.Graphics(type="vnc", listen=xml.Listen(type="socket", socket=consoles.vnc_socket))
+
+
+def _video() -> xml.Video:
+    return xml.Video(
+        model=xml.VideoModel(type="vga", vram=VIDEO_MEMORY_KIB, heads=1, primary=True),
+        address=PciBus.VIDEO_ADDRESS,
+    )

@@ -1,0 +1,395 @@
+"""The parts of libvirt's domain XML that podvisor speaks, one class per element: https://libvirt.org/formatdomain.html.
+
+Pure form: no defaults that decide anything, no policy. build.py decides what a machine consists of.
+"""
+
+from podvisor_launcher.domain.xml import attribute, child, children, element, flag, leaf, text
+
+
+@element("address")
+class Address:
+    """Where a device sits: a PCI slot, or a drive on a controller."""
+
+    type: str = attribute()
+    domain: str | None = attribute(default=None)
+    bus: str | None = attribute(default=None)
+    slot: str | None = attribute(default=None)
+    function: str | None = attribute(default=None)
+    multifunction: str | None = attribute(default=None)
+    controller: str | None = attribute(default=None)
+    target: str | None = attribute(default=None)
+    unit: str | None = attribute(default=None)
+
+
+@element("alias")
+class Alias:
+    """A device's name; those that users choose begin with `ua-`."""
+
+    name: str = attribute()
+
+
+@element("boot")
+class Boot:
+    """A device's place in the firmware's boot order."""
+
+    order: int = attribute()
+
+
+@element("memory")
+class Memory:
+    """The guest's memory."""
+
+    unit: str | None = attribute(default=None)
+    value: int = text()
+
+
+@element("topology")
+class Topology:
+    """How the guest's processors are arranged."""
+
+    sockets: int = attribute()
+    dies: int | None = attribute(default=None)
+    cores: int = attribute()
+    threads: int = attribute()
+
+
+@element("model")
+class CpuModel:
+    """A named CPU model."""
+
+    fallback: str | None = attribute(default=None)
+    name: str = text()
+
+
+@element("cpu")
+class Cpu:
+    """The processor the guest sees."""
+
+    mode: str | None = attribute(default=None)
+    match: str | None = attribute(default=None)
+    check: str | None = attribute(default=None)
+    model: CpuModel | None = child(default=None)
+    topology: Topology | None = child(default=None)
+
+
+@element("type")
+class OsType:
+    """What kind of guest code runs, on which machine."""
+
+    arch: str | None = attribute(default=None)
+    machine: str | None = attribute(default=None)
+    value: str = text()
+
+
+@element("smbios")
+class SmBios:
+    """Where the guest's SMBIOS table comes from."""
+
+    mode: str = attribute()
+
+
+@element("os")
+class Os:
+    """Machine type and firmware."""
+
+    type: OsType = child()
+    smbios: SmBios | None = child(default=None)
+
+
+@element("entry")
+class SysinfoEntry:
+    """One value of the SMBIOS table."""
+
+    name: str = attribute()
+    value: str = text()
+
+
+@element("system")
+class SysinfoSystem:
+    """The SMBIOS system block."""
+
+    entries: tuple[SysinfoEntry, ...] = children()
+
+
+@element("sysinfo")
+class Sysinfo:
+    """Values for the guest's SMBIOS table."""
+
+    type: str = attribute()
+    system: SysinfoSystem | None = child(default=None)
+
+
+@element("tb-cache")
+class TranslationCache:
+    """Upper bound of QEMU's translation cache."""
+
+    unit: str = attribute()
+    size: int = text()
+
+
+@element("tcg")
+class Tcg:
+    """Settings of QEMU's translator."""
+
+    cache: TranslationCache | None = child(default=None)
+
+
+@element("features")
+class Features:
+    """What the machine has beside processors and devices."""
+
+    acpi: bool = flag()
+    apic: bool = flag()
+    tcg: Tcg | None = child(default=None)
+
+
+@element("clock")
+class Clock:
+    """What the guest's clock starts from."""
+
+    offset: str = attribute()
+
+
+@element("driver")
+class DiskDriver:
+    """How QEMU handles an image."""
+
+    name: str | None = attribute(default=None)
+    type: str | None = attribute(default=None)
+    cache: str | None = attribute(default=None)
+    discard: str | None = attribute(default=None)
+
+
+@element("source")
+class FileSource:
+    """A file that backs a device."""
+
+    file: str | None = attribute(default=None)
+
+
+@element("format")
+class ImageFormat:
+    """The format of a backing image."""
+
+    type: str = attribute()
+
+
+@element("backingStore")
+class BackingStore:
+    """The image below an overlay. An empty one ends the chain, so that nobody guesses how it goes on."""
+
+    type: str | None = attribute(default=None)
+    format: ImageFormat | None = child(default=None)
+    source: FileSource | None = child(default=None)
+    end: "BackingStoreEnd | None" = child(default=None)
+
+
+@element("backingStore")
+class BackingStoreEnd:
+    """The end of a chain of images."""
+
+
+@element("target")
+class DiskTarget:
+    """Bus and name of a disk."""
+
+    dev: str = attribute()
+    bus: str | None = attribute(default=None)
+
+
+@element("disk")
+class Disk:
+    """A disk or CD-ROM drive backed by a file."""
+
+    type: str = attribute()
+    device: str | None = attribute(default=None)
+    driver: DiskDriver | None = child(default=None)
+    source: FileSource | None = child(default=None)
+    backing_store: BackingStore | None = child(default=None)
+    target: DiskTarget = child()
+    read_only: bool = flag("readonly")
+    serial: str | None = leaf(default=None)
+    boot: Boot | None = child(default=None)
+    alias: Alias | None = child(default=None)
+    address: Address | None = child(default=None)
+
+
+@element("target")
+class PortTarget:
+    """The identity of a PCIe root port."""
+
+    chassis: int = attribute()
+    port: str = attribute()
+
+
+@element("controller")
+class Controller:
+    """A bus controller."""
+
+    type: str = attribute()
+    index: int | None = attribute(default=None)
+    model: str | None = attribute(default=None)
+    target: PortTarget | None = child(default=None)
+    alias: Alias | None = child(default=None)
+    address: Address | None = child(default=None)
+
+
+@element("mac")
+class Mac:
+    """A hardware address."""
+
+    address: str = attribute()
+
+
+@element("target")
+class TapTarget:
+    """The tap device behind an interface."""
+
+    dev: str = attribute()
+    managed: bool | None = attribute(default=None)
+
+
+@element("model")
+class Model:
+    """The model of a device."""
+
+    type: str = attribute()
+
+
+@element("mtu")
+class Mtu:
+    """Largest packet of an interface, in bytes."""
+
+    size: int = attribute()
+
+
+@element("rom")
+class Rom:
+    """The option ROM of a device."""
+
+    enabled: bool = attribute()
+
+
+@element("interface")
+class Interface:
+    """A network device."""
+
+    type: str = attribute()
+    mac: Mac | None = child(default=None)
+    target: TapTarget | None = child(default=None)
+    model: Model | None = child(default=None)
+    mtu: Mtu | None = child(default=None)
+    rom: Rom | None = child(default=None)
+    boot: Boot | None = child(default=None)
+    alias: Alias | None = child(default=None)
+    address: Address | None = child(default=None)
+
+
+@element("source")
+class SocketSource:
+    """A unix socket."""
+
+    mode: str | None = attribute(default=None)
+    path: str | None = attribute(default=None)
+
+
+@element("log")
+class CharacterLog:
+    """A file that gets a copy of what a character device prints."""
+
+    file: str = attribute()
+    append: str | None = attribute(default=None)
+
+
+@element("target")
+class SerialTarget:
+    """Which serial port."""
+
+    type: str | None = attribute(default=None)
+    port: int | None = attribute(default=None)
+
+
+@element("serial")
+class Serial:
+    """A serial port."""
+
+    type: str = attribute()
+    source: SocketSource | None = child(default=None)
+    log: CharacterLog | None = child(default=None)
+    target: SerialTarget | None = child(default=None)
+    alias: Alias | None = child(default=None)
+
+
+@element("listen")
+class Listen:
+    """Where a display server listens."""
+
+    type: str = attribute()
+    socket: str | None = attribute(default=None)
+
+
+@element("graphics")
+class Graphics:
+    """A display server."""
+
+    type: str = attribute()
+    listen: Listen | None = child(default=None)
+
+
+@element("model")
+class VideoModel:
+    """The model of a video card; memory in KiB."""
+
+    type: str = attribute()
+    vram: int | None = attribute(default=None)
+    heads: int | None = attribute(default=None)
+    primary: bool | None = attribute(default=None)
+
+
+@element("video")
+class Video:
+    """A video card."""
+
+    model: VideoModel = child()
+    address: Address | None = child(default=None)
+
+
+@element("memballoon")
+class MemoryBalloon:
+    """The memory balloon; libvirt adds one unless told not to."""
+
+    model: str = attribute()
+
+
+@element("devices")
+class Devices:
+    """Everything the guest finds on its buses."""
+
+    emulator: str | None = leaf(default=None)
+    disks: tuple[Disk, ...] = children()
+    controllers: tuple[Controller, ...] = children()
+    interfaces: tuple[Interface, ...] = children()
+    serials: tuple[Serial, ...] = children()
+    graphics: tuple[Graphics, ...] = children()
+    videos: tuple[Video, ...] = children()
+    memory_balloon: MemoryBalloon | None = child(default=None)
+
+
+@element("domain")
+class Domain:
+    """A machine."""
+
+    type: str = attribute()
+    name: str = leaf()
+    uuid: str | None = leaf(default=None)
+    memory: Memory = child()
+    vcpus: int = leaf("vcpu")
+    sysinfo: Sysinfo | None = child(default=None)
+    os: Os = child()
+    features: Features | None = child(default=None)
+    cpu: Cpu | None = child(default=None)
+    clock: Clock | None = child(default=None)
+    on_poweroff: str | None = leaf(default=None)
+    on_reboot: str | None = leaf(default=None)
+    on_crash: str | None = leaf(default=None)
+    devices: Devices = child()

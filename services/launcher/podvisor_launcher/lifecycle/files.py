@@ -1,0 +1,45 @@
+"""The files by which a launcher knows what its predecessor knew."""
+
+import contextlib
+
+from google.protobuf.message import DecodeError
+from podvisor.domain.v1 import domain_pb2 as pb
+
+from podvisor_launcher.lifecycle.record import (
+    Record,
+    Stop,
+    load_record,
+    load_stop_order,
+    save_record,
+)
+from podvisor_launcher.settings import Settings
+from podvisor_launcher.storage.files import write_whole
+
+
+class MachineFiles:
+    """Record, specification and stop order in the pod's private directory. All calls block for a moment of disk time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        for directory in (settings.disks, settings.cloud_init):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def load_record(self) -> Record:
+        """The predecessor's record; an empty one for the first launcher of the pod."""
+        return load_record(self._settings.record)
+
+    def load_spec(self) -> pb.DomainSpec | None:
+        """The specification in force, if one was accepted."""
+        with contextlib.suppress(FileNotFoundError, DecodeError):
+            return pb.DomainSpec.FromString(self._settings.spec.read_bytes())
+        return None
+
+    def load_stop_order(self) -> Stop | None:
+        """The supervisor's order to end, if there is one."""
+        return load_stop_order(self._settings.stop_order)
+
+    def save(self, record: Record, spec: pb.DomainSpec | None) -> None:
+        """Save `spec` unless it is None, then make `record` durable."""
+        if spec is not None:
+            write_whole(self._settings.spec, spec.SerializeToString())
+        save_record(self._settings.record, record)

@@ -1,0 +1,357 @@
+"""The one machine of this pod: observes, asks plan() what is next, and does it, one step at a time.
+
+Invariants: what must survive this process is recorded before the step it announces; requests and events only take note and
+wake the loop, which alone acts; every step may be repeated, since after a restart of the launcher or of libvirt it will be.
+A specification is never logged: it holds confidential data.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import structlog
+from podvisor.domain.v1 import domain_pb2 as pb
+from podvisor_common.errors import Terminal
+
+from podvisor_launcher.dhcp.responder import offers_by_bridge
+from podvisor_launcher.domain import elements as xml
+from podvisor_launcher.domain.build import ResolvedDisk, UnbuildableSpec, check_spec, domain_name
+from podvisor_launcher.domain.xml import parse_xml
+from podvisor_launcher.lifecycle import plan as planning
+from podvisor_launcher.lifecycle.files import MachineFiles
+from podvisor_launcher.lifecycle.record import EndReason, Start, Stop
+from podvisor_launcher.lifecycle.reports import Facts, Reports
+from podvisor_launcher.lifecycle.spec_changes import adopt_live_fields, restart_required
+from podvisor_launcher.lifecycle.start import start_guest
+from podvisor_launcher.settings import Settings
+from podvisor_launcher.storage.errors import DiskUnavailable, MissingSecret
+from podvisor_launcher.storage.prepare import prepare_disks
+from podvisor_launcher.virt.connection import LibvirtConnection
+from podvisor_launcher.virt.errors import (
+    DomainMissing,
+    DomainRejected,
+    DomainStartFailed,
+    LibvirtFailed,
+    LibvirtUnreachable,
+)
+from podvisor_launcher.virt.guest import Absent, Active, Guest
+
+_log = structlog.stdlib.get_logger(__name__)
+
+_DISK_RETRY_MS = 500  # doubled up to the limit
+_DISK_RETRY_MAX_MS = 5_000
+_STEP_RETRY_MS = 500  # after libvirt failed in the middle of a step; its next event ends the pause
+_DEFAULT_GRACE_PERIOD_S = 30
+
+
+class OtherMachine(Terminal):
+    """A pod runs one machine for its whole life."""
+
+    reason = "OtherMachine"
+
+
+class MachineEnded(Terminal):
+    """The guest has ended; another one needs another pod."""
+
+    reason = "MachineEnded"
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of a specification."""
+
+    generation: int
+    restart_required: tuple[str, ...] = ()
+
+
+class Machine:
+    """`on_spec` is told the specification in force, at the start of run() and whenever it changes."""
+
+    def __init__(
+        self, settings: Settings, reports: Reports, on_spec: Callable[[pb.DomainSpec], None]
+    ) -> None:
+        self._settings = settings
+        self._files = MachineFiles(settings)
+        self._reports = reports
+        self._on_spec = on_spec
+        self._wake = asyncio.Event()
+        self.libvirt = LibvirtConnection(settings.libvirt_uri, self._wake.set)
+        self._record = self._files.load_record()
+        self._dirty = False  # the record in memory is newer than the one on disk
+        self._saving = asyncio.Lock()
+        self._spec = self._files.load_spec()
+        self._guest: Guest | None = None
+        self._last_active: Active | None = None
+        self._machine_type = ""
+        self._starting = False
+        self._disks: Mapping[str, ResolvedDisk] | None = None
+        self._blocked: planning.Blocked | None = None
+        self._disk_attempts = 0
+        self._start_failure: planning.StartFailure | None = None
+        self._unreachable_since_ms: int | None = None
+        self._button_pressed_ms: int | None = None
+
+    # Requests: take note, make it durable, wake the loop.
+
+    async def apply(self, spec: pb.DomainSpec) -> Applied:
+        """Make `spec` the machine's specification; an older generation changes nothing.
+
+        Raises UnbuildableSpec, OtherMachine and MachineEnded.
+        """
+        _check(spec)
+        current = self._spec
+        if current is not None and current.uid != spec.uid:
+            raise OtherMachine(f"this pod belongs to the machine with uid {current.uid}")
+        if self._record.end is not None:
+            raise MachineEnded("the guest has ended")
+        if current is not None and spec.generation < current.generation:
+            return Applied(current.generation)
+        if current is not None and self._is_fixed():
+            applied = Applied(spec.generation, tuple(restart_required(current, spec)))
+            self._spec = adopt_live_fields(current, spec)
+            if not applied.restart_required and self._record.start is Start.DONE:
+                self._change(applied_generation=spec.generation)
+        else:
+            applied = Applied(spec.generation)
+            if current is None or current != spec:
+                self._begin_anew(spec)
+        self._step_done("SpecReceived")
+        assert self._spec is not None
+        self._on_spec(self._spec)
+        self._wake.set()
+        await self._save(spec=self._spec)
+        return applied
+
+    async def shutdown(self, grace_period_s: int) -> None:
+        """Let the guest shut down, and destroy it after `grace_period_s`. A later call can only bring that forward."""
+        self._stop(Stop(boottime_ms() + grace_period_s * 1000, by_container=False))
+        await self._save()
+
+    async def destroy(self) -> None:
+        """End the guest at once."""
+        if self._record.destroy is None:
+            self._change(destroy=EndReason.DESTROYED)
+        await self._save()
+
+    def container_stopping(self) -> None:
+        """The container was told to end: the supervisor's order says until when the guest may take."""
+        grace_s = self._spec.grace_period_s if self._spec else _DEFAULT_GRACE_PERIOD_S
+        order = self._files.load_stop_order()
+        self._stop(order or Stop(boottime_ms() + grace_s * 1000, by_container=True))
+
+    def leased(self, interface: str) -> None:
+        """The guest took the address it was offered on `interface`."""
+        if interface not in self._record.leased:
+            self._change(leased=(*self._record.leased, interface))
+
+    async def domain_xml(self) -> str:
+        """libvirt's description. Raises DomainMissing, LibvirtUnreachable, LibvirtFailed."""
+        if self._spec is None:
+            raise DomainMissing("no specification was applied yet")
+        return await self.libvirt.domain_xml(domain_name(self._spec))
+
+    # The loop.
+
+    async def run(self) -> int:
+        """Drive the machine to its end and return the launcher's exit code."""
+        self._step_done("LauncherReady")
+        if (order := self._files.load_stop_order()) is not None:
+            self._stop(order)
+        if self._spec is not None:
+            self._on_spec(self._spec)
+        while True:
+            self._wake.clear()
+            if self._dirty:
+                await self._save()
+            step = planning.plan(await self._observe())
+            await self._reports.publish(
+                Facts(step.status, self._record, self._spec, self._machine_type)
+            )
+            if isinstance(step.action, planning.Leave):
+                return step.action.exit_code
+            if step.action is None:
+                await self._wait_until(step.wake_ms)
+                continue
+            try:
+                await self._carry_out(step.action)
+            except (LibvirtUnreachable, LibvirtFailed, DomainMissing) as error:
+                action = type(step.action).__name__
+                _log.warning("step failed, trying again", step=action, error=str(error))
+                await self._wait_until(boottime_ms() + _STEP_RETRY_MS)
+
+    async def _observe(self) -> planning.Situation:
+        if self._spec is None:
+            self._guest = Absent()  # nobody but this launcher defines a domain
+        else:
+            await self._look(domain_name(self._spec))
+        return planning.Situation(
+            now_ms=boottime_ms(),
+            record=self._record,
+            guest=self._guest,
+            has_spec=self._spec is not None,
+            disks_ready=self._disks is not None,
+            blocked=self._blocked,
+            start_failure=self._start_failure,
+            unreachable_since_ms=self._unreachable_since_ms,
+            button_pressed_ms=self._button_pressed_ms,
+            last_active=self._last_active,
+        )
+
+    async def _look(self, name: str) -> None:
+        try:
+            self._guest = await self.libvirt.guest(name)
+            if isinstance(self._guest, Active):
+                self._last_active = self._guest
+                if not self._machine_type:
+                    description = parse_xml(xml.Domain, await self.libvirt.domain_xml(name))
+                    self._machine_type = description.os.type.machine or ""
+        except (LibvirtUnreachable, LibvirtFailed, DomainMissing):
+            self._guest = None
+            if self._unreachable_since_ms is None:
+                self._unreachable_since_ms = boottime_ms()
+            return
+        self._unreachable_since_ms = None
+
+    async def _carry_out(self, action: planning.Action) -> None:
+        match action:
+            case planning.PrepareDisks():
+                await self._prepare_disks()
+            case planning.StartGuest():
+                await self._start()
+            case planning.NoteStarted():
+                await self._note_started()
+            case planning.ResumeGuest():
+                self._button_pressed_ms = boottime_ms()
+                await self.libvirt.resume(self._name)
+                await self.libvirt.press_power_button(self._name)
+            case planning.PressPowerButton():
+                self._button_pressed_ms = boottime_ms()
+                _log.info("asking the guest to shut down")
+                await self.libvirt.press_power_button(self._name)
+            case planning.DestroyGuest(reason=reason):
+                self._change(destroy=reason)
+                await self._save()
+                _log.info("destroying the guest", reason=reason.value)
+                await self.libvirt.destroy(self._name)
+            case planning.RecordEnd(end=end):
+                self._change(end=end)
+                await self._save()
+                _log.info("the guest has ended", reason=end.reason.value, message=end.message)
+            case planning.Leave():
+                raise AssertionError("run() returns instead")
+
+    async def _prepare_disks(self) -> None:
+        spec = self._spec
+        assert spec is not None
+        try:
+            disks = await prepare_disks(
+                spec, overlays=self._settings.disks, cloud_init=self._settings.cloud_init
+            )
+        except DiskUnavailable as error:
+            self._block(error)
+            return
+        if self._spec is spec:  # else a newer one came meanwhile
+            self._disks, self._blocked = disks, None
+            self._step_done("DisksReady")
+
+    def _block(self, error: DiskUnavailable) -> None:
+        missing = isinstance(error, MissingSecret)
+        why = planning.Why.MISSING_SECRET if missing else planning.Why.INVALID_DISK
+        if self._blocked is None or self._blocked.message != str(error):
+            _log.warning("waiting for a disk", reason=why.value, message=str(error))
+        pause_ms = min(_DISK_RETRY_MS << min(self._disk_attempts, 10), _DISK_RETRY_MAX_MS)
+        self._disk_attempts += 1
+        self._blocked = planning.Blocked(why, str(error), boottime_ms() + pause_ms)
+
+    async def _start(self) -> None:
+        assert self._spec is not None
+        assert self._disks is not None
+        self._change(start=Start.ATTEMPTED)
+        self._starting = True
+        try:
+            await self._save()
+            await start_guest(self.libvirt, self._spec, self._disks, self._settings)
+        except (DomainRejected, DomainStartFailed, LibvirtFailed) as error:
+            self._start_failed(error)
+        else:
+            await self._note_started()
+        finally:
+            self._starting = False
+
+    def _start_failed(self, error: Exception) -> None:
+        attempts = self._start_failure.attempts + 1 if self._start_failure else 1
+        final = isinstance(error, Terminal)
+        pause_ms = planning.START_RETRY_MS << (attempts - 1)
+        _log.warning("the guest did not start", attempt=attempts, final=final, error=str(error))
+        self._start_failure = planning.StartFailure(
+            str(error), attempts, boottime_ms() + pause_ms, final
+        )
+
+    async def _note_started(self) -> None:
+        assert self._spec is not None
+        self._start_failure = None
+        self._change(start=Start.DONE, applied_generation=self._spec.generation)
+        self._step_done("DomainStarted")
+        _log.info("the guest runs", domain=self._name)
+        await self._save()
+
+    # State.
+
+    @property
+    def _name(self) -> str:
+        assert self._spec is not None
+        return domain_name(self._spec)
+
+    def _is_fixed(self) -> bool:
+        """The guest runs, or may by now: its hardware can no longer be chosen."""
+        started = self._record.start is Start.DONE or self._starting
+        return started or isinstance(self._guest, Active)
+
+    def _begin_anew(self, spec: pb.DomainSpec) -> None:
+        self._spec = spec
+        self._disks = self._blocked = self._start_failure = None
+        self._disk_attempts = 0
+
+    def _stop(self, order: Stop) -> None:
+        known = self._record.stop
+        if known is not None:
+            order = Stop(
+                min(order.deadline_ms, known.deadline_ms), order.by_container or known.by_container
+            )
+        if order != known:
+            self._change(stop=order)
+
+    def _step_done(self, name: str) -> None:
+        self._record = self._record.with_step(name, time.time_ns() // 1_000_000)
+
+    def _change(self, **fields: object) -> None:
+        self._record = replace(self._record, **fields)  # type: ignore[arg-type]
+        self._dirty = True
+        self._wake.set()
+
+    async def _save(self, spec: pb.DomainSpec | None = None) -> None:
+        async with self._saving:
+            self._dirty = False
+            await asyncio.to_thread(self._files.save, self._record, spec)
+
+    async def _wait_until(self, wake_ms: int | None) -> None:
+        timeout_s = None if wake_ms is None else max(wake_ms - boottime_ms(), 0) / 1000
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+
+def _check(spec: pb.DomainSpec) -> None:
+    check_spec(spec)
+    try:
+        offers_by_bridge(spec)
+    except ValueError as error:
+        raise UnbuildableSpec(f"interfaces: dhcp: {error}") from error
+
+
+def boottime_ms() -> int:
+    """The clock of every deadline here: it runs on while the host sleeps, and nobody can set it."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000

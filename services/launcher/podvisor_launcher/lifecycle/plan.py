@@ -1,0 +1,285 @@
+"""What the machine needs next, and what is to be said of it meanwhile.
+
+Invariant: plan() reads only its argument and returns a value. It never waits, retries or talks to anything; machine.py does
+what it says. Time is CLOCK_BOOTTIME in milliseconds.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from podvisor_launcher.lifecycle.record import End, EndReason, Record, Start, Stop
+from podvisor_launcher.virt.guest import Absent, Active, Guest, Inactive, Off, Paused
+
+POWER_BUTTON_INTERVAL_MS = 3_000  # a guest that is still booting misses the first press
+UNREACHABLE_AFTER_MS = 3_000  # libvirt's own restart takes less and is nobody's concern
+MAX_START_ATTEMPTS = 5
+START_RETRY_MS = 1_000  # doubled with every attempt
+
+EXIT_CLEAN = 0
+EXIT_FAILED = 10
+# A guest that had to be destroyed at the end of its grace period did not do as it was asked, so its pod counts as failed;
+# one that a client chose to destroy did nothing wrong.
+_CLEAN = {EndReason.SHUTDOWN, EndReason.DESTROYED, EndReason.NEVER_STARTED}
+
+
+class State(StrEnum):
+    """What the machine is doing, as reports name it."""
+
+    NONE = "none"
+    PREPARING = "preparing"
+    WAITING = "waiting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    ENDED = "ended"
+
+
+class Why(StrEnum):
+    """Reasons of states other than ENDED, which has EndReason."""
+
+    NOTHING = "nothing"
+    INVALID_DISK = "invalid-disk"
+    MISSING_SECRET = "missing-secret"
+    PAUSED_BY_USER = "paused-by-user"
+    IO_ERROR = "io-error"
+    LIBVIRT_UNREACHABLE = "libvirt-unreachable"
+    START_FAILED = "start-failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The machine's state in a reader's terms."""
+
+    state: State
+    reason: Why | EndReason = Why.NOTHING
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Something the specification needs could not be made; worth another try at `retry_ms`."""
+
+    reason: Why
+    message: str
+    retry_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailure:
+    """libvirt did not start the domain. `final` when trying again cannot help."""
+
+    message: str
+    attempts: int
+    retry_ms: int
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """Everything a decision depends on."""
+
+    now_ms: int
+    record: Record
+    guest: Guest | None  # None while libvirt does not answer
+    has_spec: bool = False
+    disks_ready: bool = False
+    blocked: Blocked | None = None
+    start_failure: StartFailure | None = None
+    unreachable_since_ms: int | None = None
+    button_pressed_ms: int | None = None
+    last_active: Active | None = None  # what the guest was when libvirt last answered
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareDisks:
+    """Make the disks of the specification."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartGuest:
+    """Define the domain and start it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoteStarted:
+    """Record that the guest runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeGuest:
+    """Let a paused guest run, so that it can shut down."""
+
+
+@dataclass(frozen=True, slots=True)
+class PressPowerButton:
+    """Ask the guest to shut down."""
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyGuest:
+    """End the guest, recording why first."""
+
+    reason: EndReason
+
+
+@dataclass(frozen=True, slots=True)
+class RecordEnd:
+    """The guest has ended for good."""
+
+    end: End
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Nothing is left to do: the launcher may end with this code once somebody knows."""
+
+    exit_code: int
+
+
+Action = (
+    PrepareDisks
+    | StartGuest
+    | NoteStarted
+    | ResumeGuest
+    | PressPowerButton
+    | DestroyGuest
+    | RecordEnd
+    | Leave
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One step: what to say now, what to do, and when to look again if nothing happens before."""
+
+    status: Status
+    action: Action | None = None
+    wake_ms: int | None = None
+
+
+def plan(now: Situation) -> Plan:
+    """The next step from `now`. Called again after every action, event, request, and at `wake_ms`."""
+    end = now.record.end
+    if end is not None:
+        return Plan(
+            Status(State.ENDED, end.reason, end.message),
+            Leave(EXIT_CLEAN if end.reason in _CLEAN else EXIT_FAILED),
+        )
+    if now.guest is None:
+        return _without_libvirt(now)
+    if isinstance(now.guest, Active):
+        return _running(now, now.guest)
+    if now.record.start is Start.DONE or _ran_unseen(now.record, now.guest):
+        return _ended(now, _end_of(now.record, now.guest))
+    return _not_started(now)
+
+
+def _without_libvirt(now: Situation) -> Plan:
+    """QEMU needs no libvirt: a guest that ran still runs, as far as anyone can know."""
+    if now.record.start is not Start.NEVER:
+        return Plan(_status_of(now.last_active or Active()))
+    since_ms = now.unreachable_since_ms if now.unreachable_since_ms is not None else now.now_ms
+    step = _not_started(now)
+    if not isinstance(step.action, StartGuest):
+        return step
+    if now.now_ms - since_ms >= UNREACHABLE_AFTER_MS:
+        return Plan(
+            Status(State.WAITING, Why.LIBVIRT_UNREACHABLE, "libvirt does not answer; tried again.")
+        )
+    return Plan(Status(State.PREPARING), wake_ms=since_ms + UNREACHABLE_AFTER_MS)
+
+
+def _running(now: Situation, guest: Active) -> Plan:
+    status = _status_of(guest)
+    if now.record.start is not Start.DONE:
+        return Plan(status, NoteStarted())
+    if now.record.destroy is not None:
+        return Plan(status, DestroyGuest(now.record.destroy))
+    if now.record.stop is not None:
+        return _stopping(now, guest, status, now.record.stop)
+    return Plan(status)
+
+
+def _stopping(now: Situation, guest: Active, status: Status, stop: Stop) -> Plan:
+    if now.now_ms >= stop.deadline_ms:
+        return Plan(status, DestroyGuest(EndReason.GRACE_PERIOD_EXPIRED))
+    next_press_ms = (
+        now.now_ms
+        if now.button_pressed_ms is None
+        else now.button_pressed_ms + POWER_BUTTON_INTERVAL_MS
+    )
+    if now.now_ms < next_press_ms:
+        return Plan(status, wake_ms=min(next_press_ms, stop.deadline_ms))
+    return Plan(status, ResumeGuest() if guest.paused else PressPowerButton())
+
+
+def _status_of(guest: Active) -> Status:
+    if guest.paused is None:
+        return Status(State.RUNNING)
+    if guest.paused is Paused.BY_USER:
+        return Status(State.PAUSED, Why.PAUSED_BY_USER)
+    if guest.paused is Paused.IO_ERROR:
+        return Status(State.PAUSED, Why.IO_ERROR, "A disk returned an I/O error.")
+    return Status(State.PAUSED)
+
+
+def _ran_unseen(record: Record, guest: Guest) -> bool:
+    """The guest ran and ended between the request to start it and the moment somebody looked."""
+    return (
+        record.start is Start.ATTEMPTED
+        and isinstance(guest, Inactive)
+        and guest.why in (Off.SHUTDOWN, Off.DESTROYED, Off.CRASHED)
+    )
+
+
+def _end_of(record: Record, guest: Guest) -> End:
+    if record.destroy is not None and guest != Inactive(Off.SHUTDOWN):
+        return End(record.destroy, _DESTROY_MESSAGES[record.destroy])
+    if isinstance(guest, Absent):
+        return End(EndReason.CRASHED, "libvirt lost the domain.")
+    assert isinstance(guest, Inactive)
+    if guest.why is Off.SHUTDOWN:
+        return End(EndReason.SHUTDOWN, "The guest shut down.")
+    if guest.why is Off.DESTROYED:
+        return End(EndReason.DESTROYED, "The guest was destroyed.")
+    return End(EndReason.CRASHED, "The guest crashed or QEMU died.")
+
+
+_DESTROY_MESSAGES = {
+    EndReason.GRACE_PERIOD_EXPIRED: "The guest did not shut down within its grace period.",
+    EndReason.DESTROYED: "The guest was destroyed by request.",
+}
+
+
+def _ended(now: Situation, end: End) -> Plan:
+    return Plan(Status(State.ENDED, end.reason, end.message), RecordEnd(end))
+
+
+def _not_started(now: Situation) -> Plan:
+    if now.record.stop is not None or now.record.destroy is not None:
+        return _ended(
+            now,
+            End(EndReason.NEVER_STARTED, "The pod was told to end before the guest was started."),
+        )
+    if not now.has_spec:
+        return Plan(Status(State.NONE))
+    if now.blocked is not None:
+        waiting = Status(State.WAITING, now.blocked.reason, now.blocked.message)
+        if now.now_ms < now.blocked.retry_ms:
+            return Plan(waiting, wake_ms=now.blocked.retry_ms)
+        return Plan(waiting, PrepareDisks())
+    if not now.disks_ready:
+        return Plan(Status(State.PREPARING), PrepareDisks())
+    if now.start_failure is not None:
+        return _after_failure(now, now.start_failure)
+    return Plan(Status(State.PREPARING), StartGuest())
+
+
+def _after_failure(now: Situation, failure: StartFailure) -> Plan:
+    if failure.final:
+        return _ended(now, End(EndReason.REJECTED, failure.message))
+    if failure.attempts >= MAX_START_ATTEMPTS:
+        return _ended(now, End(EndReason.START_FAILED, failure.message))
+    waiting = Status(State.WAITING, Why.START_FAILED, failure.message)
+    if now.now_ms < failure.retry_ms:
+        return Plan(waiting, wake_ms=failure.retry_ms)
+    return Plan(waiting, StartGuest())

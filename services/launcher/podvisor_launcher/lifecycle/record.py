@@ -1,0 +1,105 @@
+"""What must outlive the launcher process, and nothing that can be found by looking.
+
+Kept in private/state.json, written durably before the step it announces. A restarted launcher tells by it a guest that was
+never started from one that has ended: an ended guest never starts again in this pod.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from podvisor_launcher.storage.files import write_durably
+
+
+class Start(StrEnum):
+    """How far the start of the guest got."""
+
+    NEVER = "never"
+    ATTEMPTED = "attempted"  # libvirt was or is about to be asked; whether it did is not known
+    DONE = "done"  # the guest was seen running
+
+
+class EndReason(StrEnum):
+    """Why the guest has ended for good."""
+
+    SHUTDOWN = "shutdown"
+    GRACE_PERIOD_EXPIRED = "grace-period-expired"
+    DESTROYED = "destroyed"
+    CRASHED = "crashed"
+    REJECTED = "rejected"
+    START_FAILED = "start-failed"
+    NEVER_STARTED = "never-started"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The guest shall end. Times are milliseconds of CLOCK_BOOTTIME, which no clock setting moves."""
+
+    deadline_ms: int
+    by_container: bool  # the container was told to end, as opposed to a client's request
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The guest has ended."""
+
+    reason: EndReason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The whole of it."""
+
+    start: Start = Start.NEVER
+    stop: Stop | None = None
+    destroy: EndReason | None = None  # the guest is being destroyed, for this reason
+    end: End | None = None
+    applied_generation: int = 0
+    timeline: tuple[tuple[str, int], ...] = ()  # (step, milliseconds since the epoch), in order
+    leased: tuple[str, ...] = ()  # interfaces whose guest took its address
+
+    def with_step(self, name: str, at_ms: int) -> "Record":
+        """The record with one more step of the timeline; the first time a step is done counts."""
+        if any(name == known for known, _ in self.timeline):
+            return self
+        return replace(self, timeline=(*self.timeline, (name, at_ms)))
+
+
+def load_record(path: Path) -> Record:
+    """The record of the launcher's predecessor; an empty one when there was none."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return Record()
+    return _decode(content)
+
+
+def save_record(path: Path, record: Record) -> None:
+    """Make `record` durable."""
+    write_durably(path, json.dumps(asdict(record)).encode())
+
+
+def load_stop_order(path: Path) -> Stop | None:
+    """The supervisor's order to end, if the container was told to."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    return Stop(deadline_ms=int(content["deadline_boottime_ms"]), by_container=True)
+
+
+def _decode(content: Mapping[str, Any]) -> Record:
+    stop, end, destroy = content.get("stop"), content.get("end"), content.get("destroy")
+    return Record(
+        start=Start(content["start"]),
+        stop=Stop(**stop) if stop else None,
+        destroy=EndReason(destroy) if destroy else None,
+        end=End(EndReason(end["reason"]), end["message"]) if end else None,
+        applied_generation=content["applied_generation"],
+        timeline=tuple((name, at_ms) for name, at_ms in content["timeline"]),
+        leased=tuple(content["leased"]),
+    )

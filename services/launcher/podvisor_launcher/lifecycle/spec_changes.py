@@ -1,0 +1,61 @@
+"""What a new specification changes about a machine that runs already."""
+
+from podvisor.domain.v1 import domain_pb2 as pb
+
+# Fields that take effect without a restart, or describe the request rather than the machine.
+_LIVE = {"generation", "grace_period_s"}
+_LIVE_INTERFACE = {"dhcp"}
+# Read by the guest from an image made before its start; a new value waits for the next one.
+_NAMED = {"disks", "interfaces"}
+
+
+def restart_required(running: pb.DomainSpec, wanted: pb.DomainSpec) -> list[str]:
+    """Paths of the fields that differ and take effect only with the next start, in the order of their declaration.
+    Holds names of fields, disks and interfaces, never a value."""
+    paths = []
+    for field in pb.DomainSpec.DESCRIPTOR.fields:
+        if field.name in _LIVE:
+            continue
+        old, new = getattr(running, field.name), getattr(wanted, field.name)
+        if field.name in _NAMED:
+            paths += _changed_devices(field.name, list(old), list(new))
+        elif old != new:
+            paths.append(field.name)
+    return paths
+
+
+def _changed_devices(
+    field: str,
+    old: list[pb.DiskSpec] | list[pb.InterfaceSpec],
+    new: list[pb.DiskSpec] | list[pb.InterfaceSpec],
+) -> list[str]:
+    before, after = ({each.name: _fixed_part(each) for each in devices} for devices in (old, new))
+    names = [*before, *(name for name in after if name not in before)]
+    changed = [name for name in names if before.get(name) != after.get(name)]
+    if not changed and list(before) != list(after):
+        return [field]  # the same devices in another order
+    return [f"{field}[{name}]" for name in changed]
+
+
+def _fixed_part(device: pb.DiskSpec | pb.InterfaceSpec) -> pb.DiskSpec | pb.InterfaceSpec:
+    if isinstance(device, pb.DiskSpec):
+        return device
+    copy = pb.InterfaceSpec()
+    copy.CopyFrom(device)
+    for name in _LIVE_INTERFACE:
+        copy.ClearField(name)  # type: ignore[arg-type]
+    return copy
+
+
+def adopt_live_fields(running: pb.DomainSpec, wanted: pb.DomainSpec) -> pb.DomainSpec:
+    """The specification of the running machine with all of `wanted` that takes effect at once."""
+    adopted = pb.DomainSpec()
+    adopted.CopyFrom(running)
+    adopted.generation = wanted.generation
+    adopted.grace_period_s = wanted.grace_period_s
+    leases = {each.name: each.dhcp for each in wanted.interfaces if each.HasField("dhcp")}
+    for interface in adopted.interfaces:
+        interface.ClearField("dhcp")
+        if interface.name in leases:
+            interface.dhcp.CopyFrom(leases[interface.name])
+    return adopted

@@ -1,0 +1,88 @@
+"""podvisor.launcher.v1.LauncherService over the machine. Translates and nothing else: no state, no decision."""
+
+from collections.abc import AsyncIterator
+from typing import TypeAlias
+
+import grpc
+import structlog
+from podvisor.launcher.v1 import launcher_pb2 as pb
+from podvisor.launcher.v1 import launcher_pb2_grpc
+from podvisor_common.rpc.errors import Aborted, InvalidArgument
+from podvisor_common.rpc.server import RpcService
+
+from podvisor_launcher import __version__
+from podvisor_launcher.domain.build import UnbuildableSpec
+from podvisor_launcher.lifecycle.machine import Machine
+from podvisor_launcher.lifecycle.reports import Reports, StreamReplaced
+
+_log = structlog.stdlib.get_logger(__name__)
+
+CONTRACT_VERSION = 1
+SERVICE_NAME = "podvisor.launcher.v1.LauncherService"
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
+
+
+class LauncherServicer(launcher_pb2_grpc.LauncherServiceServicer):
+    """The methods are documented in launcher.proto."""
+
+    def __init__(self, machine: Machine, reports: Reports) -> None:
+        self._machine = machine
+        self._reports = reports
+
+    async def GetInfo(self, request: pb.GetInfoRequest, context: _Context) -> pb.GetInfoResponse:
+        _log.debug("handshake", client_version=request.client_version)
+        return pb.GetInfoResponse(
+            version=__version__,
+            contract_version=CONTRACT_VERSION,
+            libvirt_version=self._machine.libvirt.version,
+            epoch=self._reports.epoch,
+        )
+
+    async def ApplyDomain(
+        self, request: pb.ApplyDomainRequest, context: _Context
+    ) -> pb.ApplyDomainResponse:
+        try:
+            applied = await self._machine.apply(request.spec)
+        except UnbuildableSpec as error:
+            raise InvalidArgument(str(error), reason=error.reason) from error
+        return pb.ApplyDomainResponse(
+            accepted_generation=applied.generation, restart_required=applied.restart_required
+        )
+
+    async def WatchDomain(
+        self, request: pb.WatchDomainRequest, context: _Context
+    ) -> AsyncIterator[pb.WatchDomainResponse]:
+        try:
+            async for report in self._reports.watch():
+                yield pb.WatchDomainResponse(report=report)
+        except StreamReplaced as error:
+            raise Aborted(
+                "a newer stream has replaced this one", reason="StreamReplaced"
+            ) from error
+
+    async def ShutdownDomain(
+        self, request: pb.ShutdownDomainRequest, context: _Context
+    ) -> pb.ShutdownDomainResponse:
+        await self._machine.shutdown(request.grace_period_s)
+        return pb.ShutdownDomainResponse()
+
+    async def DestroyDomain(
+        self, request: pb.DestroyDomainRequest, context: _Context
+    ) -> pb.DestroyDomainResponse:
+        await self._machine.destroy()
+        return pb.DestroyDomainResponse()
+
+    async def GetDomainXml(
+        self, request: pb.GetDomainXmlRequest, context: _Context
+    ) -> pb.GetDomainXmlResponse:
+        return pb.GetDomainXmlResponse(xml=await self._machine.domain_xml())
+
+
+def launcher_service(machine: Machine, reports: Reports) -> RpcService:
+    """The service, ready to be served."""
+    return RpcService(
+        name=SERVICE_NAME,
+        servicer=LauncherServicer(machine, reports),
+        add_to_server=launcher_pb2_grpc.add_LauncherServiceServicer_to_server,
+    )

@@ -1,0 +1,75 @@
+"""Where the launcher finds its files and its libvirt. Read once, at the start."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that differs between a pod and a test."""
+
+    run_dir: Path = Path("/run/podvisor")
+    libvirt_uri: str = "qemu:///session"
+    log_level: str = "INFO"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
+        """PODVISOR_RUN_DIR, LIBVIRT_DEFAULT_URI and LOG_LEVEL; the defaults are right for a pod."""
+        default = cls()
+        return cls(
+            run_dir=Path(environment.get("PODVISOR_RUN_DIR", default.run_dir)),
+            libvirt_uri=environment.get("LIBVIRT_DEFAULT_URI", default.libvirt_uri),
+            log_level=environment.get("LOG_LEVEL", default.log_level),
+        )
+
+    @property
+    def socket(self) -> Path:
+        """The socket clients dial."""
+        return self.run_dir / "sockets/launcher.sock"
+
+    @property
+    def unpublished_socket(self) -> Path:
+        """What it is called until it is served."""
+        return self.run_dir / "sockets/.launcher.sock"
+
+    @property
+    def serial_socket(self) -> Path:
+        """QEMU's serial console."""
+        return self.run_dir / "sockets/serial0.sock"
+
+    @property
+    def vnc_socket(self) -> Path:
+        """QEMU's VNC server."""
+        return self.run_dir / "sockets/vnc.sock"
+
+    @property
+    def serial_log(self) -> Path:
+        """What the guest printed on its serial console."""
+        return self.run_dir / "console/serial0.log"
+
+    @property
+    def record(self) -> Path:
+        """What must survive the launcher: see lifecycle.record."""
+        return self.run_dir / "private/state.json"
+
+    @property
+    def spec(self) -> Path:
+        """The accepted specification."""
+        return self.run_dir / "private/spec.pb"
+
+    @property
+    def stop_order(self) -> Path:
+        """Written by the supervisor when the container was told to end."""
+        return self.run_dir / "private/stop.json"
+
+    @property
+    def disks(self) -> Path:
+        """Overlays."""
+        return self.run_dir / "private/disks"
+
+    @property
+    def cloud_init(self) -> Path:
+        """ISO images with cloud-init data."""
+        return self.run_dir / "private/cloud-init"

@@ -1,0 +1,98 @@
+"""NoCloud data sources: an ISO image labelled `cidata` with meta-data, user-data and network-config.
+
+The content is confidential. It goes from the specification or a mounted Secret into a file of this user alone and nowhere
+else: not into a log, an argument list or the text of an error.
+"""
+
+import json
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+from podvisor.domain.v1 import domain_pb2 as pb
+
+from podvisor_launcher.domain.build import Image, ResolvedDisk
+from podvisor_launcher.storage.errors import MissingSecret
+from podvisor_launcher.storage.files import write_whole
+
+_USER_DATA_KEYS = ("userdata", "userData")
+_NETWORK_DATA_KEYS = ("networkdata", "networkData")
+
+
+@dataclass(frozen=True, slots=True)
+class NoCloud:
+    """The files of a data source."""
+
+    meta_data: bytes
+    user_data: bytes = field(repr=False)
+    network_config: bytes = field(repr=False)  # empty for none
+
+
+def prepare_cloud_init(disk: pb.DiskSpec, directory: Path) -> ResolvedDisk:
+    """The ISO image behind `disk`, freshly made in `directory`. Raises MissingSecret, which names the disk."""
+    path = directory / f"{disk.name}.iso"
+    write_whole(path, make_iso(read_source(disk.name, disk.cloud_init)))
+    return ResolvedDisk(Image(str(path), "raw"), read_only=True)
+
+
+def read_source(name: str, source: pb.CloudInitSource) -> NoCloud:
+    """The data of disk `name`, with what stands in Secrets. Raises MissingSecret."""
+    user_data, network_config = source.user_data, source.network_data
+    if source.user_data_secret_dir:
+        user_data = _read_secret(name, Path(source.user_data_secret_dir), _USER_DATA_KEYS)
+    if source.network_data_secret_dir:
+        network_config = _read_secret(
+            name, Path(source.network_data_secret_dir), _NETWORK_DATA_KEYS
+        )
+    meta_data = {"instance-id": source.instance_id, "local-hostname": source.hostname}
+    return NoCloud(
+        # One value a line: JSON strings are YAML, and simple readers look at lines.
+        meta_data="".join(
+            f"{key}: {_scalar(value)}\n" for key, value in meta_data.items()
+        ).encode(),
+        user_data=user_data,
+        network_config=network_config,
+    )
+
+
+def make_iso(content: NoCloud) -> bytes:
+    """An ISO 9660 image with Joliet and Rock Ridge names that cloud-init recognises by its label."""
+    import pycdlib
+
+    files = {"meta-data": content.meta_data, "user-data": content.user_data}
+    if content.network_config:
+        files["network-config"] = content.network_config
+    iso = pycdlib.PyCdlib()
+    iso.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident="cidata")
+    for number, (name, data) in enumerate(files.items()):
+        iso.add_fp(
+            BytesIO(data),
+            len(data),
+            iso_path=f"/F{number}.;1",
+            rr_name=name,
+            joliet_path=f"/{name}",
+        )
+    image = BytesIO()
+    iso.write_fp(image)
+    iso.close()
+    return image.getvalue()
+
+
+def _scalar(value: str) -> str:
+    plain = value.replace("-", "").replace(".", "")
+    return value if plain.isalnum() and plain.isascii() else json.dumps(value)
+
+
+def _read_secret(name: str, directory: Path, keys: tuple[str, ...]) -> bytes:
+    for key in keys:
+        try:
+            return (directory / key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise MissingSecret(f'Volume "{name}": {error.strerror}.') from error
+    wanted = " or ".join(f'"{key}"' for key in keys)
+    raise MissingSecret(
+        f'Volume "{name}": its Secret does not exist or has no key {wanted}. '
+        "The machine starts when it is there."
+    )

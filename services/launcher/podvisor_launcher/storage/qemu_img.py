@@ -1,0 +1,81 @@
+"""qemu-img as a subprocess with bounded time and memory: it reads images that anybody may have made."""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+_MEMORY_LIMIT_BYTES = 1 << 30
+_CPU_LIMIT_S = 10
+_TIMEOUT_S = 30.0
+_LIMITS = ("prlimit", f"--as={_MEMORY_LIMIT_BYTES}", f"--cpu={_CPU_LIMIT_S}", "--")
+
+
+class QemuImgFailed(Exception):
+    """qemu-img did not succeed. The text is the last line it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """What an image says of itself."""
+
+    format: str
+    virtual_size_bytes: int
+    backing_file: str | None  # a file it wants below itself
+    data_file: str | None  # a file it keeps its data in
+    encrypted: bool
+
+
+async def image_info(path: Path) -> ImageInfo:
+    """Look into the image at `path`, which may be in use. Opens no other file it names. Raises QemuImgFailed."""
+    output = await _run("info", "--output=json", "--force-share", str(path))
+    try:
+        return parse_info(output)
+    except (ValueError, KeyError, TypeError) as error:
+        raise QemuImgFailed("qemu-img gave an answer that cannot be read") from error
+
+
+def parse_info(output: bytes) -> ImageInfo:
+    """Read what `qemu-img info --output=json` printed. Raises ValueError, KeyError or TypeError."""
+    answer = json.loads(output)
+    specific = (answer.get("format-specific") or {}).get("data") or {}
+    return ImageInfo(
+        format=str(answer["format"]),
+        virtual_size_bytes=int(answer["virtual-size"]),
+        backing_file=answer.get("backing-filename") or answer.get("full-backing-filename"),
+        data_file=specific.get("data-file"),
+        encrypted=bool(answer.get("encrypted")) or "encrypt" in specific,
+    )
+
+
+async def create_overlay(path: Path, backing: Path, backing_format: str) -> None:
+    """Make a copy-on-write image at `path` over `backing`; there is none or a complete one. Raises QemuImgFailed."""
+    temporary = path.with_name(path.name + ".new")
+    await _run(
+        "create", "-q", "-f", "qcow2", "-b", str(backing), "-F", backing_format, str(temporary)
+    )
+    temporary.rename(path)
+
+
+async def _run(*arguments: str) -> bytes:
+    process = await asyncio.create_subprocess_exec(
+        *_LIMITS,
+        "qemu-img",
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            output, errors = await process.communicate()
+    except TimeoutError as error:
+        raise QemuImgFailed(f"qemu-img took longer than {_TIMEOUT_S:g} s") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        words = errors.decode(errors="replace").strip().splitlines()
+        raise QemuImgFailed(words[-1] if words else f"qemu-img ended with {process.returncode}")
+    return output

@@ -1,0 +1,200 @@
+"""libvirt for coroutines: one connection that comes back by itself, every call in a thread and with a deadline.
+
+Invariants: no libvirt call runs in the event loop's thread; a call that does not return in time is abandoned and reported as
+LibvirtUnreachable, and so is every call while there is no connection. The connection knows nothing of specifications or
+policy. Only this package imports libvirt.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import libvirt
+import structlog
+from podvisor_common.aio.backoff import Backoff
+
+from podvisor_launcher.virt.errors import DomainMissing, During, LibvirtUnreachable, translate
+from podvisor_launcher.virt.events import ensure_event_loop
+from podvisor_launcher.virt.guest import Absent, Guest, guest_of
+
+_T = TypeVar("_T")
+_log = structlog.stdlib.get_logger(__name__)
+
+_THREADS = 3  # one may hang in a start, one in a query, one is left for destroy
+_OPEN_TIMEOUT_S = 10.0
+_QUERY_TIMEOUT_S = 10.0
+_CHANGE_TIMEOUT_S = 60.0
+_KEEPALIVE_INTERVAL_S = 5
+_KEEPALIVE_COUNT = 3
+
+
+class LibvirtConnection:
+    """A connection to the libvirt at `uri`. `on_change` is called in the event loop whenever something about a domain or
+    the connection may have changed; it must only take note."""
+
+    def __init__(self, uri: str, on_change: Callable[[], None]) -> None:
+        self._uri = uri
+        self._on_change = on_change
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="libvirt")
+        self._connection: libvirt.virConnect | None = None
+        self._lost = asyncio.Event()
+        self._version = ""
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection right now, as far as is known."""
+        return self._connection is not None
+
+    @property
+    def version(self) -> str:
+        """libvirt's version as it writes it; empty before the first connection."""
+        return self._version
+
+    async def run(self) -> None:
+        """Keep the connection up until cancelled. Retries quickly at first: a daemon of our own is back within a second."""
+        backoff = Backoff(initial_s=0.02, max_s=2.0)
+        try:
+            while True:
+                try:
+                    await self._open()
+                except LibvirtUnreachable as error:
+                    _log.debug("libvirt is not reachable", error=str(error))
+                    await asyncio.sleep(backoff.next_s())
+                    continue
+                backoff.reset()
+                await self._lost.wait()
+                _log.warning("lost the connection to libvirt")
+                self._forget()
+        finally:
+            self._forget()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def guest(self, name: str) -> Guest:
+        """The state of the domain. Raises LibvirtUnreachable or LibvirtFailed."""
+
+        def query(connection: libvirt.virConnect) -> Guest:
+            state, reason = connection.lookupByName(name).state()
+            return guest_of(state, reason)
+
+        try:
+            return await self._call(query, _QUERY_TIMEOUT_S)
+        except DomainMissing:
+            return Absent()
+
+    async def define(self, xml: str) -> None:
+        """Make `xml` the description of its domain, new or not. Raises DomainRejected, LibvirtUnreachable, LibvirtFailed."""
+
+        def define(connection: libvirt.virConnect) -> None:
+            connection.defineXML(xml)
+
+        await self._call(define, _CHANGE_TIMEOUT_S, During.DEFINE)
+
+    async def start(self, name: str) -> None:
+        """Start a defined domain; returns when its processors run. Raises DomainRejected, DomainStartFailed,
+        LibvirtUnreachable."""
+        await self._on_domain(name, lambda domain: domain.create(), During.START)
+
+    async def press_power_button(self, name: str) -> None:
+        """Press the guest's ACPI power button. Raises DomainMissing when it does not run, LibvirtUnreachable, LibvirtFailed."""
+        flags = libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
+        await self._on_domain(name, lambda domain: domain.shutdownFlags(flags))
+
+    async def destroy(self, name: str) -> None:
+        """End the guest at once. Raises DomainMissing when it does not run, LibvirtUnreachable, LibvirtFailed."""
+        await self._on_domain(name, lambda domain: domain.destroy())
+
+    async def resume(self, name: str) -> None:
+        """Let a paused guest run. Raises DomainMissing, LibvirtUnreachable, LibvirtFailed."""
+        await self._on_domain(name, lambda domain: domain.resume())
+
+    async def domain_xml(self, name: str) -> str:
+        """libvirt's description of the domain. Raises DomainMissing, LibvirtUnreachable, LibvirtFailed."""
+        return await self._call(
+            lambda connection: str(connection.lookupByName(name).XMLDesc()), _QUERY_TIMEOUT_S
+        )
+
+    async def warm_up(self, emulator: str) -> None:
+        """Let libvirt probe the emulator now, so that the first define does not wait for it. Raises LibvirtUnreachable,
+        LibvirtFailed."""
+
+        def probe(connection: libvirt.virConnect) -> None:
+            connection.getDomainCapabilities(emulator, "x86_64", "q35", "qemu")
+
+        await self._call(probe, _CHANGE_TIMEOUT_S)
+
+    async def _on_domain(
+        self,
+        name: str,
+        action: Callable[[libvirt.virDomain], object],
+        during: During = During.OTHER,
+    ) -> None:
+        def act(connection: libvirt.virConnect) -> None:
+            action(connection.lookupByName(name))
+
+        await self._call(act, _CHANGE_TIMEOUT_S, during)
+
+    async def _call(
+        self,
+        call: Callable[[libvirt.virConnect], _T],
+        timeout_s: float,
+        during: During = During.OTHER,
+    ) -> _T:
+        connection = self._connection
+        if connection is None:
+            raise LibvirtUnreachable("there is no connection to libvirt")
+        try:
+            return await self._in_thread(lambda: call(connection), timeout_s)
+        except libvirt.libvirtError as error:
+            typed = translate(error, during)
+            if isinstance(typed, LibvirtUnreachable) and connection is self._connection:
+                self._lost.set()
+            raise typed from error
+
+    async def _in_thread(self, call: Callable[[], _T], timeout_s: float) -> _T:
+        future = asyncio.get_running_loop().run_in_executor(self._pool, call)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(future)
+        except TimeoutError as error:
+            future.add_done_callback(_discard)
+            raise LibvirtUnreachable(f"no answer from libvirt within {timeout_s:g} s") from error
+
+    async def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._lost.clear()
+
+        def changed(*_event: object) -> None:  # in libvirt's thread
+            loop.call_soon_threadsafe(self._on_change)
+
+        def closed(*_reason: object) -> None:  # in libvirt's thread
+            loop.call_soon_threadsafe(self._lost.set)
+
+        def connect() -> tuple[libvirt.virConnect, int]:
+            ensure_event_loop()
+            connection = libvirt.open(self._uri)
+            connection.registerCloseCallback(closed, None)
+            if not self._uri.startswith("test:"):  # the test driver lives in this process
+                connection.setKeepAlive(_KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT)
+            lifecycle = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
+            connection.domainEventRegisterAny(None, lifecycle, changed, None)
+            return connection, connection.getLibVersion()
+
+        try:
+            self._connection, version = await self._in_thread(connect, _OPEN_TIMEOUT_S)
+        except libvirt.libvirtError as error:
+            raise LibvirtUnreachable(error.get_error_message() or "connection refused") from error
+        self._version = f"{version // 1_000_000}.{version // 1_000 % 1_000}.{version % 1_000}"
+        _log.info("connected to libvirt", version=self._version)
+        self._on_change()
+
+    def _forget(self) -> None:
+        # The last reference closes the connection; a callback that still holds one ends with it.
+        self._connection = None
+        self._on_change()
+
+
+def _discard(future: asyncio.Future[Any]) -> None:
+    """Take note of the late result of an abandoned call, so that nobody complains that it was never read."""
+    if not future.cancelled():
+        future.exception()
