@@ -6,19 +6,20 @@ or talks to anything: reconciler.py does what it says, and calls again when some
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.names import RunStrategy
 
-from podvisor_controller.vm.instance import Manifest, instance_of
 from podvisor_controller.vm.observed import Observed
+from podvisor_controller.webhooks.defaults_instance import instance_of
 
 
 @dataclass(frozen=True, slots=True)
 class CreateInstance:
     """Create the next instance."""
 
-    manifest: Manifest
+    manifest: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
