@@ -1,0 +1,1 @@
+"""Devices that this node offers to launcher pods."""

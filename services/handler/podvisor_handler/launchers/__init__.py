@@ -1,0 +1,1 @@
+"""The launchers of this node: finding their sockets, following their reports."""

@@ -1,0 +1,1 @@
+"""The network between a pod and its guest."""

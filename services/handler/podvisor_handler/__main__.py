@@ -1,0 +1,18 @@
+"""`python -m podvisor_handler`: one virt-handler process."""
+
+import os
+import sys
+
+# Set before grpc is loaded: this process never forks without exec, and must not pay for it.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+from podvisor_common.aio.tasks import run_service
+from podvisor_common.obs.logging import configure_logging
+
+from podvisor_handler.app import main
+from podvisor_handler.settings import Settings
+
+if __name__ == "__main__":
+    settings = Settings.from_environment()
+    configure_logging("virt-handler", settings.log_level)
+    sys.exit(run_service(lambda stop: main(settings, stop)))

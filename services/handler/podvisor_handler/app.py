@@ -1,0 +1,174 @@
+"""Puts the handler together: caches, launchers, reconciler, sockets, device plugins, heartbeat.
+
+Invariant: it lists and watches only its own node's launcher pods and instances, selected by the API
+server, and reads no Secret.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import structlog
+from podvisor.handler.v1 import handler_pb2_grpc
+from podvisor_common.aio.tasks import spawn
+from podvisor_common.api import core, v1
+from podvisor_common.api.v1 import names
+from podvisor_common.http.server import serve_http
+from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.controller import Controller
+from podvisor_common.kube.events import EventRecorder
+from podvisor_common.kube.informer import Informer
+from podvisor_common.kube.resources import PODS, VIRTUAL_MACHINE_INSTANCES, ObjectKey
+from podvisor_common.obs.metrics import Health, new_registry, observability_app
+from podvisor_common.rpc.server import RpcService, serve_unix
+
+from podvisor_handler import __version__
+from podvisor_handler.devices.kvm import DEVICE as KVM_DEVICE
+from podvisor_handler.devices.kvm import KvmVerdict, probe_kvm
+from podvisor_handler.devices.plugin import DeviceResource, run_device_plugin
+from podvisor_handler.launchers.connection import LauncherConnection
+from podvisor_handler.launchers.registry import LauncherRegistry
+from podvisor_handler.linux.inotify import Inotify
+from podvisor_handler.node.heartbeat import Heartbeat
+from podvisor_handler.rpc.links import LauncherLinks
+from podvisor_handler.rpc.service import SERVICE, HandlerServicer, NodeInfo
+from podvisor_handler.settings import Settings
+from podvisor_handler.vmi.reconciler import Caches, VmiReconciler
+
+WORKERS = 8
+VHOST_NET_DEVICE = "/dev/vhost-net"
+_BY_CREATOR = "created-by"
+
+_log = structlog.get_logger(__name__)
+
+
+class App:
+    """One handler process."""
+
+    def __init__(self, settings: Settings, client: KubeClient, kvm: KvmVerdict) -> None:
+        self._settings = settings
+        self._kvm = kvm
+        self._vhost_net = Path(VHOST_NET_DEVICE).exists()
+        node = settings.node_name
+        self._pods: Informer[core.Pod] = Informer(
+            client,
+            PODS,
+            core.Pod,
+            label_selector=f"{names.APP_LABEL}={names.LAUNCHER_APP}",
+            field_selector=f"spec.nodeName={node}",
+            indexers={_BY_CREATOR: _creator_of},
+        )
+        self._vmis: Informer[v1.VirtualMachineInstance] = Informer(
+            client,
+            VIRTUAL_MACHINE_INSTANCES,
+            v1.VirtualMachineInstance,
+            field_selector=f"status.nodeName={node}",
+        )
+        self._registry = LauncherRegistry(settings.pods_directory)
+        self._events = EventRecorder(client, "virt-handler", settings.pod_name)
+        caches = Caches(self._vmis.get, lambda uid: self._pods.by_index(_BY_CREATOR, uid))
+        self._reconciler = VmiReconciler(client, self._events, self._registry, caches)
+        self._controller = Controller("vmi", self._reconciler.reconcile, workers=WORKERS)
+        self._heartbeat = Heartbeat(client, node)
+        self._links = LauncherLinks(settings.run_directory / "launchers", self._registry)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serves until `stop` is set. Guests are left as they are."""
+        self._connect()
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._metrics())
+            group = await stack.enter_async_context(asyncio.TaskGroup())
+            tasks = [
+                spawn(group, self._pods.run(), name="pods"),
+                spawn(group, self._vmis.run(), name="vmis"),
+                spawn(group, self._events.run(), name="events"),
+                spawn(group, self._registry.run(), name="launchers"),
+                spawn(group, self._work(), name="work"),
+                spawn(group, self._heartbeat.run(self._synced), name="heartbeat"),
+                spawn(group, self._offer_devices(), name="devices"),
+            ]
+            await stop.wait()
+            await self._heartbeat.stop()
+            for task in tasks:
+                task.cancel()
+
+    def _connect(self) -> None:
+        """Lets every change lead to the key of the instance it concerns."""
+        self._registry.subscribe(self._launcher_changed)
+        self._vmis.subscribe(lambda key, old, new: self._controller.enqueue(key))
+        self._pods.subscribe(self._pod_changed)
+
+    def _pod_changed(self, key: ObjectKey, old: core.Pod | None, new: core.Pod | None) -> None:
+        self._registry.pod_changed(old, new)
+        pod = new or old
+        name = pod.metadata.annotation(names.DOMAIN_ANNOTATION) if pod is not None else None
+        if name:
+            self._controller.enqueue(ObjectKey(key.namespace, name))
+
+    def _launcher_changed(self, connection: LauncherConnection, gone: bool) -> None:
+        if gone:
+            self._reconciler.forget(connection.pod.uid)
+        self._controller.enqueue(ObjectKey(connection.pod.namespace, connection.pod.vmi_name))
+
+    async def _synced(self) -> None:
+        await self._pods.wait_synced()
+        await self._vmis.wait_synced()
+
+    async def _work(self) -> None:
+        directory = self._settings.run_directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.chmod(0o700)
+        await self._synced()
+        self._links.start()
+        node = NodeInfo(self._settings.node_name, self._kvm.works, self._kvm.message)
+        servicer = HandlerServicer(node, self._registry)
+        service = RpcService(
+            SERVICE, servicer, handler_pb2_grpc.add_HandlerServiceServicer_to_server
+        )
+        async with serve_unix(directory / "handler.sock", [service]):
+            _log.info("serving", node=node.name, kvm=node.kvm, kvm_message=node.kvm_message)
+            await self._controller.run()
+
+    async def _offer_devices(self) -> None:
+        resources = []
+        if self._kvm.works:
+            resources.append(DeviceResource(names.KVM_RESOURCE, KVM_DEVICE))
+        if self._vhost_net:
+            resources.append(DeviceResource(names.VHOST_NET_RESOURCE, VHOST_NET_DEVICE))
+        directory = self._settings.device_plugin_directory
+        with Inotify() as inotify:
+            async with asyncio.TaskGroup() as group:
+                for resource in resources:
+                    spawn(
+                        group,
+                        run_device_plugin(resource, directory, inotify),
+                        name=f"device-{resource.resource_name}",
+                    )
+
+    @asynccontextmanager
+    async def _metrics(self) -> AsyncIterator[None]:
+        health = Health()
+        health.add_readiness("caches", self._not_synced)
+        app = observability_app(new_registry(), health)
+        async with serve_http(app, port=self._settings.metrics_port):
+            yield
+
+    def _not_synced(self) -> str | None:
+        if self._pods.synced and self._vmis.synced:
+            return None
+        return "the caches are not complete yet"
+
+
+async def main(settings: Settings, stop: asyncio.Event) -> None:
+    """Runs the handler until `stop` is set."""
+    _log.info("starting", version=__version__, node=settings.node_name)
+    kvm = await asyncio.to_thread(probe_kvm)
+    user_agent = f"virt-handler/{__version__}"
+    async with await KubeClient.from_environment(user_agent=user_agent) as client:
+        await App(settings, client, kvm).run(stop)
+
+
+def _creator_of(pod: core.Pod) -> list[str]:
+    creator = pod.metadata.label(names.CREATED_BY_LABEL)
+    return [creator] if creator else []

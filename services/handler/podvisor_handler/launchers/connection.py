@@ -1,0 +1,230 @@
+"""The handler's connection to the launcher of one pod.
+
+Invariant: a report is believed only if it comes on the present stream, from a process in the pod,
+about the VirtualMachineInstance that the pod belongs to. Losing the connection changes what is
+known of the launcher, never what is known of the guest.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+from podvisor.domain.v1 import domain_pb2
+from podvisor.launcher.v1 import launcher_pb2, launcher_pb2_grpc
+from podvisor_common.aio.backoff import Backoff
+from podvisor_common.errors import Retryable, Terminal
+from podvisor_common.rpc.client import call, stream, unix_channel
+
+from podvisor_handler import __version__
+from podvisor_handler.launchers.endpoint import (
+    LauncherEndpoint,
+    LauncherUnreachable,
+    untrusted_inode,
+    untrusted_open_endpoint,
+)
+from podvisor_handler.launchers.state import Connection, LauncherPod
+from podvisor_handler.launchers.watch import SocketWatch
+from podvisor_handler.linux.process import PinnedProcess
+from podvisor_handler.linux.untrusted import UntrustedPathMissing
+
+CONTRACT_VERSION = 1
+_HANDSHAKE_TIMEOUT_S = 5.0
+_CALL_TIMEOUT_S = 10.0
+_FIRST_REPORT_TIMEOUT_S = 10.0
+
+_log = structlog.get_logger(__name__)
+
+
+class LauncherIncompatible(Terminal):
+    """The launcher speaks no version of the contract that this handler knows."""
+
+    reason = "LauncherIncompatible"
+
+
+class ForeignReport(Terminal):
+    """The launcher reports a machine that its pod does not belong to."""
+
+    reason = "ForeignReport"
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    stub: "launcher_pb2_grpc.LauncherServiceAsyncStub"
+    endpoint: LauncherEndpoint
+
+
+class LauncherConnection:
+    """Keeps a stream of reports open for as long as run() runs."""
+
+    def __init__(
+        self,
+        pod: LauncherPod,
+        pods_directory: str,
+        watch: SocketWatch,
+        changed: Callable[["LauncherConnection"], None],
+    ) -> None:
+        self.pod = pod
+        self.state = Connection.WAITING
+        self.report: domain_pb2.DomainReport | None = None
+        self.lost_at_s: float | None = None  # monotonic; None while connected or never connected
+        self.ready_at_s: float | None = None  # wall clock of the first handshake
+        self._pods_directory = pods_directory
+        self._watch = watch
+        self._changed = changed
+        self._session: _Session | None = None
+        self._complaint = ""
+
+    @property
+    def process(self) -> PinnedProcess:
+        """The launcher's process. Raises LauncherUnreachable while there is no connection."""
+        return self._connected().endpoint.process
+
+    async def apply(self, spec: domain_pb2.DomainSpec) -> None:
+        """Pushes the desired machine. Raises RpcError or LauncherUnreachable."""
+        request = launcher_pb2.ApplyDomainRequest(spec=spec)
+        await call(self._connected().stub.ApplyDomain, request, timeout_s=_CALL_TIMEOUT_S)
+
+    async def shutdown(self, grace_period_s: int) -> None:
+        """Asks for the guest's end. Raises RpcError or LauncherUnreachable."""
+        request = launcher_pb2.ShutdownDomainRequest(grace_period_s=grace_period_s)
+        await call(self._connected().stub.ShutdownDomain, request, timeout_s=_CALL_TIMEOUT_S)
+
+    def poke(self) -> None:
+        """The pod has changed: worth looking for its socket again."""
+        self._watch.poke()
+
+    async def run(self) -> None:
+        """Connects, follows the reports, connects again; until it is cancelled."""
+        backoff = Backoff(initial_s=0.05, max_s=5.0)
+        try:
+            while True:
+                await self._attempt(backoff)
+        finally:
+            self._watch.close()
+
+    async def _attempt(self, backoff: Backoff) -> None:
+        try:
+            self._watch.arm()
+            async with self._open_session() as session:
+                backoff.reset()
+                await self._follow(session)
+        except UntrustedPathMissing:
+            await self._watch.wait()
+        except Terminal as error:
+            self._complain(error)
+            await self._watch.wait()
+        except Retryable as error:
+            self._complain(error)
+            await self._pause(backoff)
+        except Exception:
+            # One launcher, which nobody vouches for, must not end the connections to the others.
+            _log.exception("launcher connection failed", **self._context())
+            await self._pause(backoff)
+
+    @asynccontextmanager
+    async def _open_session(self) -> AsyncIterator[_Session]:
+        with untrusted_open_endpoint(self._pods_directory, self.pod.uid) as endpoint:
+            async with unix_channel(endpoint.path) as channel:
+                stub: "launcher_pb2_grpc.LauncherServiceAsyncStub"
+                stub = launcher_pb2_grpc.LauncherServiceStub(channel)
+                info = await call(
+                    stub.GetInfo,
+                    launcher_pb2.GetInfoRequest(client_version=__version__),
+                    timeout_s=_HANDSHAKE_TIMEOUT_S,
+                )
+                if info.contract_version < CONTRACT_VERSION:
+                    raise LauncherIncompatible(
+                        f"the launcher speaks version {info.contract_version} of the contract,"
+                        f" the handler needs {CONTRACT_VERSION}"
+                    )
+                self.ready_at_s = self.ready_at_s or time.time()
+                self._session = _Session(stub, endpoint)
+                try:
+                    yield self._session
+                finally:
+                    self._session = None
+                    self._lose()
+
+    async def _follow(self, session: _Session) -> None:
+        reader = asyncio.create_task(self._read(session), name=f"reports-{self.pod.uid}")
+        replaced = asyncio.create_task(self._replaced(session), name=f"socket-{self.pod.uid}")
+        try:
+            await asyncio.wait({reader, replaced}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (reader, replaced):
+                if task.done():
+                    task.result()
+        finally:
+            reader.cancel()
+            replaced.cancel()
+            await asyncio.gather(reader, replaced, return_exceptions=True)
+
+    async def _read(self, session: _Session) -> None:
+        replies = stream(
+            session.stub.WatchDomain,
+            launcher_pb2.WatchDomainRequest(),
+            first_reply_timeout_s=_FIRST_REPORT_TIMEOUT_S,
+        )
+        last = (0, -1)
+        async with aclosing(replies):
+            async for reply in replies:
+                report = reply.report
+                if report.uid not in ("", self.pod.vmi_uid):
+                    raise ForeignReport(f"the launcher reports the machine {report.uid!r}")
+                if report.epoch == last[0] and report.sequence <= last[1]:
+                    continue
+                last = (report.epoch, report.sequence)
+                self._take(report)
+        raise LauncherUnreachable("the launcher ended the stream of reports")
+
+    async def _replaced(self, session: _Session) -> None:
+        """Returns when the pod shows another socket than the session's."""
+        while True:
+            await self._watch.wait()
+            self._watch.arm()
+            with contextlib.suppress(UntrustedPathMissing):
+                if untrusted_inode(self._pods_directory, self.pod.uid) != session.endpoint.inode:
+                    return
+
+    def _take(self, report: domain_pb2.DomainReport) -> None:
+        first = self.state is not Connection.CONNECTED
+        self.state = Connection.CONNECTED
+        self.lost_at_s = None
+        self.report = report
+        self._complaint = ""
+        if first:
+            _log.info("launcher connected", **self._context())
+        self._changed(self)
+
+    def _lose(self) -> None:
+        if self.state is Connection.CONNECTED:
+            self.state = Connection.UNRESPONSIVE
+            self.lost_at_s = time.monotonic()
+            self._changed(self)
+
+    def _connected(self) -> _Session:
+        if self._session is None:
+            raise LauncherUnreachable("the launcher does not answer")
+        return self._session
+
+    async def _pause(self, backoff: Backoff) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(backoff.next_s()):
+                await self._watch.wait()
+
+    def _complain(self, error: Exception) -> None:
+        """Logs a failure once, not with every attempt."""
+        complaint = f"{type(error).__name__}: {error}"
+        if complaint != self._complaint:
+            self._complaint = complaint
+            _log.warning("launcher not connected", error=complaint, **self._context())
+
+    def _context(self) -> dict[str, str]:
+        return {
+            "namespace": self.pod.namespace,
+            "vmi": self.pod.vmi_name,
+            "pod": self.pod.name,
+        }

@@ -1,0 +1,23 @@
+"""Values that describe a launcher. No I/O, so that plans can be made of them."""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+
+class Connection(Enum):
+    """How the handler stands with a launcher."""
+
+    WAITING = auto()  # never connected
+    CONNECTED = auto()
+    UNRESPONSIVE = auto()  # was connected, is not now
+
+
+@dataclass(frozen=True, slots=True)
+class LauncherPod:
+    """Which pod a launcher is in, and which VirtualMachineInstance that pod belongs to."""
+
+    namespace: str
+    vmi_name: str
+    vmi_uid: str
+    name: str
+    uid: str

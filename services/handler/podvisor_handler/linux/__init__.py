@@ -1,0 +1,1 @@
+"""Thin wrappers around Linux interfaces: inotify, netlink, namespaces, path walks. No policy."""

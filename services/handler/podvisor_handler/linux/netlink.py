@@ -1,0 +1,154 @@
+"""Netlink messages and the socket that carries them.
+
+Invariant: every request is answered before the next is sent, and a refusal is raised as OSError
+with the kernel's number. Written for one-shot threads: it blocks, with a timeout.
+"""
+
+import itertools
+import os
+import socket
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+ROUTE = 0
+NETFILTER = 12
+
+REQUEST = 0x1
+ACK = 0x4
+DUMP = 0x300
+CREATE = 0x400
+EXCLUSIVE = 0x200
+APPEND = 0x800
+
+_NESTED = 0x8000
+_TYPE_MASK = 0x3FFF
+_ERROR = 0x2
+_DONE = 0x3
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+_RECEIVE_BYTES = 256 * 1024
+_TIMEOUT_S = 5.0
+
+Attribute = tuple[int, "bytes | Sequence[Attribute]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One netlink message: type, flags, the family's own header, attributes."""
+
+    type: int
+    flags: int
+    header: bytes
+    attributes: Sequence[Attribute] = ()
+
+    def encode(self, sequence: int) -> bytes:
+        """The message on the wire."""
+        payload = _padded(self.header) + encode_attributes(self.attributes)
+        length = _HEADER.size + len(payload)
+        return _HEADER.pack(length, self.type, self.flags, sequence, 0) + payload
+
+
+def encode_attributes(attributes: Sequence[Attribute]) -> bytes:
+    """Attributes on the wire; a sequence as value is a nested attribute."""
+    parts = []
+    for kind, value in attributes:
+        if not isinstance(value, bytes):
+            kind, value = kind | _NESTED, encode_attributes(value)
+        parts.append(_padded(_ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value))
+    return b"".join(parts)
+
+
+def decode_attributes(data: bytes) -> Mapping[int, bytes]:
+    """The attributes of `data` by type; nested ones are decoded by a further call."""
+    found: dict[int, bytes] = {}
+    offset = 0
+    while offset + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if length < _ATTRIBUTE.size:
+            break
+        found[kind & _TYPE_MASK] = data[offset + _ATTRIBUTE.size : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
+class NetlinkSocket:
+    """A blocking netlink socket in the network namespace of the thread that opens it."""
+
+    def __init__(self, family: int) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family
+        )
+        self._socket.settimeout(_TIMEOUT_S)
+        self._socket.bind((0, 0))
+        self._sequence = itertools.count(1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def change(self, message: Message) -> None:
+        """Sends one change and waits until the kernel has made it. Raises OSError."""
+        self._send([message])
+        self._await_acks(1)
+
+    def transaction(self, messages: Sequence[Message]) -> None:
+        """Sends messages in one datagram and waits for the acknowledgement of each that asks."""
+        self._send(messages)
+        self._await_acks(sum(1 for message in messages if message.flags & ACK))
+
+    def dump(self, message: Message) -> list[bytes]:
+        """The payloads of all answers to a dump request."""
+        self._send([message])
+        payloads: list[bytes] = []
+        while True:
+            for kind, payload in self._receive():
+                if kind == _DONE:
+                    return payloads
+                _raise_error(kind, payload)
+                payloads.append(payload)
+
+    def get(self, message: Message) -> bytes | None:
+        """The payload of the one answer to a request without ACK; None when there is no such object."""
+        self._send([message])
+        for kind, payload in self._receive():
+            if kind == _ERROR and _error_of(payload) == 2:
+                return None
+            _raise_error(kind, payload)
+            return payload
+        return None
+
+    def _send(self, messages: Sequence[Message]) -> None:
+        data = b"".join(message.encode(next(self._sequence)) for message in messages)
+        self._socket.sendto(data, (0, 0))
+
+    def _await_acks(self, count: int) -> None:
+        while count > 0:
+            for kind, payload in self._receive():
+                _raise_error(kind, payload)
+                count -= 1
+
+    def _receive(self) -> Iterator[tuple[int, bytes]]:
+        data = self._socket.recv(_RECEIVE_BYTES)
+        offset = 0
+        while offset + _HEADER.size <= len(data):
+            length, kind, _, _, _ = _HEADER.unpack_from(data, offset)
+            yield kind, data[offset + _HEADER.size : offset + length]
+            offset += (length + 3) & ~3
+
+
+def _error_of(payload: bytes) -> int:
+    (number,) = struct.unpack_from("=i", payload)
+    return -int(number)
+
+
+def _raise_error(kind: int, payload: bytes) -> None:
+    if kind == _ERROR and (number := _error_of(payload)):
+        raise OSError(number, os.strerror(number))
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)

@@ -1,0 +1,1 @@
+"""What the handler offers to people and tools on its node."""

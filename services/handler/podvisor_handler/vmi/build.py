@@ -1,0 +1,265 @@
+"""VirtualMachineInstance and facts of its pod → DomainSpec. All policy of what a manifest means.
+
+Invariant: pure. The same instance always becomes the same machine: addresses, identifiers and order
+depend on nothing but the arguments.
+"""
+
+import base64
+import binascii
+import hashlib
+import ipaddress
+import uuid
+from decimal import ROUND_CEILING
+
+from podvisor.domain.v1 import domain_pb2
+from podvisor_common.api import core, v1
+from podvisor_common.api.quantity import parse_quantity, quantity_to_int
+from podvisor_common.api.v1 import names
+from podvisor_common.errors import Terminal
+
+from podvisor_handler.network.facts import PodNetwork
+from podvisor_handler.network.plan import BRIDGE, DEFAULT_GUEST_NETWORK, TAP, Masquerade, Port
+
+IMAGES_DIRECTORY = "/run/podvisor/images"
+SECRETS_DIRECTORY = "/run/podvisor/secrets"
+
+_IDENTITY_NAMESPACE = uuid.UUID("6f0f9a3e-52a0-4c5b-9a41-3ed4a1d3f2c7")
+_HOSTNAME_LIMIT = 63
+_DEFAULT_MACHINE = "q35"
+_DEFAULT_MODEL = "virtio"
+_HOST_CPU_MODELS = ("host-model", "host-passthrough")
+
+_BUSES = {
+    "virtio": domain_pb2.DISK_BUS_VIRTIO,
+    "sata": domain_pb2.DISK_BUS_SATA,
+    "scsi": domain_pb2.DISK_BUS_SCSI,
+    "usb": domain_pb2.DISK_BUS_USB,
+}
+_DEFAULT_BUS = "sata"
+
+
+class SpecRefused(Terminal):
+    """The specification cannot become a machine. The message names the field, for a person."""
+
+    reason = "InvalidSpec"
+
+
+def build_domain(
+    vmi: v1.VirtualMachineInstance, pod: core.Pod, network: PodNetwork | None
+) -> domain_pb2.DomainSpec:
+    """The machine that `vmi` describes, in `pod`, behind `network` (None when it has no interface).
+
+    Raises SpecRefused for what admission should have refused.
+    """
+    domain, devices = vmi.spec.domain, vmi.spec.domain.devices
+    identity = machine_identity(vmi)
+    firmware = domain.firmware or v1.Firmware()
+    accelerator = accelerator_of(pod)
+    serial_console = devices.autoattach_serial_console is not False
+    return domain_pb2.DomainSpec(
+        namespace=vmi.metadata.namespace,
+        name=vmi.metadata.name,
+        uid=vmi.metadata.uid,
+        firmware_uuid=(firmware.uuid or identity).lower(),
+        firmware_serial=firmware.serial,
+        generation=vmi.metadata.generation or 1,
+        cpu=_cpu(domain, accelerator),
+        memory=domain_pb2.MemorySpec(guest_bytes=guest_memory_bytes(vmi)),
+        machine_type=(domain.machine and domain.machine.type) or _DEFAULT_MACHINE,
+        accelerator=accelerator,
+        disks=[_disk(vmi, disk, identity) for disk in devices.disks or ()],
+        interfaces=_interfaces(vmi, network),
+        grace_period_s=vmi.grace_period_s,
+        graphics=devices.autoattach_graphics_device is not False,
+        serial_console=serial_console,
+        serial_log=serial_console and devices.log_serial_console is not False,
+    )
+
+
+def machine_identity(vmi: v1.VirtualMachineInstance) -> str:
+    """A UUID that stays the same over restarts of the machine: by its VirtualMachine when it has one."""
+    owner = vmi.metadata.controller_reference()
+    owned = owner is not None and owner.kind == names.VIRTUAL_MACHINE
+    return str(uuid.uuid5(_IDENTITY_NAMESPACE, owner.uid if owner and owned else vmi.metadata.uid))
+
+
+def guest_hostname(vmi: v1.VirtualMachineInstance) -> str:
+    """The host name of the guest: one DNS label."""
+    return (vmi.spec.hostname or vmi.metadata.name).split(".")[0][:_HOSTNAME_LIMIT].rstrip("-")
+
+
+def guest_memory_bytes(vmi: v1.VirtualMachineInstance) -> int:
+    """What the guest sees, in bytes. Raises SpecRefused when nothing says it."""
+    domain = vmi.spec.domain
+    resources = domain.resources or v1.ResourceRequirements()
+    candidates = (
+        domain.memory.guest if domain.memory else None,
+        (resources.requests or {}).get("memory"),
+        (resources.limits or {}).get("memory"),
+    )
+    amount = next((quantity for quantity in candidates if quantity is not None), None)
+    if amount is None:
+        raise SpecRefused("spec.domain.memory.guest: how much memory the guest has is not given")
+    return quantity_to_int(amount)
+
+
+def accelerator_of(pod: core.Pod) -> domain_pb2.Accelerator.ValueType:
+    """KVM exactly when the pod was given it by the device plugin, which knows whether it works."""
+    for container in pod.spec.containers or ():
+        resources = container.resources or core.ResourceRequirements()
+        if names.KVM_RESOURCE in {**(resources.requests or {}), **(resources.limits or {})}:
+            return domain_pb2.ACCELERATOR_KVM
+    return domain_pb2.ACCELERATOR_TCG
+
+
+def masquerade_of(vmi: v1.VirtualMachineInstance) -> Masquerade | None:
+    """How the guest is attached to the pod's network; None when it has no interface.
+
+    Raises SpecRefused.
+    """
+    interface = pod_interface(vmi)
+    if interface is None:
+        return None
+    networks = {network.name: network for network in vmi.spec.networks or ()}
+    network = networks.get(interface.name)
+    cidr = network.pod.vm_network_cidr if network and network.pod else ""
+    try:
+        ipaddress.IPv4Network(cidr or DEFAULT_GUEST_NETWORK)
+    except ValueError as error:
+        raise SpecRefused(f"spec.networks: {error}") from error
+    ports = {Port((port.protocol or "TCP").lower(), port.port) for port in interface.ports or ()}
+    return Masquerade(cidr or DEFAULT_GUEST_NETWORK, tuple(sorted(ports)))
+
+
+def pod_interface(vmi: v1.VirtualMachineInstance) -> v1.Interface | None:
+    """The interface on the pod's network: the first, or the one every machine has by default."""
+    devices = vmi.spec.domain.devices
+    if devices.interfaces:
+        return devices.interfaces[0]
+    if devices.autoattach_pod_interface is False:
+        return None
+    return v1.Interface(name="default", masquerade=v1.Masquerade())
+
+
+def interface_mac(vmi: v1.VirtualMachineInstance, interface: v1.Interface) -> str:
+    """The hardware address of the guest: as given, else locally administered and stable."""
+    if interface.mac_address:
+        return interface.mac_address.lower().replace("-", ":")
+    text = f"{machine_identity(vmi)} {interface.name}"
+    return "02:" + hashlib.sha256(text.encode()).digest()[:5].hex(":")
+
+
+def _cpu(domain: v1.Domain, accelerator: domain_pb2.Accelerator.ValueType) -> domain_pb2.CpuSpec:
+    cpu = domain.cpu or v1.CPU()
+    sockets = cpu.sockets
+    if sockets is None and cpu.cores is None and cpu.threads is None:
+        sockets = _processors_requested(domain.resources)
+    emulated = accelerator == domain_pb2.ACCELERATOR_TCG
+    return domain_pb2.CpuSpec(
+        sockets=sockets or 1,
+        cores=cpu.cores or 1,
+        threads=cpu.threads or 1,
+        model="" if emulated and cpu.model in _HOST_CPU_MODELS else cpu.model,
+    )
+
+
+def _processors_requested(resources: v1.ResourceRequirements | None) -> int:
+    if resources is None:
+        return 1
+    amount = (resources.limits or {}).get("cpu") or (resources.requests or {}).get("cpu")
+    if amount is None:
+        return 1
+    return max(1, int(parse_quantity(amount).to_integral_value(ROUND_CEILING)))
+
+
+def _interfaces(
+    vmi: v1.VirtualMachineInstance, network: PodNetwork | None
+) -> list[domain_pb2.InterfaceSpec]:
+    interface, masquerade = pod_interface(vmi), masquerade_of(vmi)
+    if interface is None or masquerade is None or network is None:
+        return []
+    lease = domain_pb2.DhcpLease(
+        bridge=BRIDGE,
+        address=masquerade.guest,
+        prefix_length=masquerade.prefix_length,
+        gateway=masquerade.gateway,
+        server=masquerade.gateway,
+        dns_servers=network.resolver.servers,
+        dns_search=network.resolver.search,
+        hostname=guest_hostname(vmi),
+    )
+    return [
+        domain_pb2.InterfaceSpec(
+            name=interface.name,
+            model=interface.model or _DEFAULT_MODEL,
+            mac=interface_mac(vmi, interface),
+            tap=TAP,
+            mtu_bytes=network.mtu_bytes,
+            boot_order=interface.boot_order or 0,
+            dhcp=lease,
+        )
+    ]
+
+
+def _disk(vmi: v1.VirtualMachineInstance, disk: v1.Disk, identity: str) -> domain_pb2.DiskSpec:
+    if disk.cdrom is not None:
+        device, bus = domain_pb2.DISK_DEVICE_CDROM, disk.cdrom.bus
+        read_only = disk.cdrom.readonly is not False
+    else:
+        target = disk.disk or v1.DiskTarget()
+        device, bus, read_only = domain_pb2.DISK_DEVICE_DISK, target.bus, target.readonly
+    if (bus or _DEFAULT_BUS) not in _BUSES:
+        raise SpecRefused(
+            f"spec.domain.devices.disks: disk {disk.name!r} has an unknown bus {bus!r}"
+        )
+    spec = domain_pb2.DiskSpec(
+        name=disk.name,
+        bus=_BUSES[bus or _DEFAULT_BUS],
+        device=device,
+        read_only=read_only,
+        boot_order=disk.boot_order or 0,
+        serial=disk.serial,
+    )
+    _set_source(spec, vmi, disk.name, identity)
+    return spec
+
+
+def _set_source(
+    spec: domain_pb2.DiskSpec, vmi: v1.VirtualMachineInstance, name: str, identity: str
+) -> None:
+    volume = next((volume for volume in vmi.spec.volumes or () if volume.name == name), None)
+    if volume is None:
+        raise SpecRefused(f"spec.volumes: there is no volume for the disk {name!r}")
+    if volume.container_disk is not None:
+        spec.container_disk.image_root = f"{IMAGES_DIRECTORY}/{name}"
+        spec.container_disk.path = volume.container_disk.path
+    elif volume.cloud_init_no_cloud is not None:
+        spec.cloud_init.CopyFrom(_cloud_init(vmi, name, volume.cloud_init_no_cloud, identity))
+    else:
+        raise SpecRefused(f"spec.volumes: the volume {name!r} has no source that is supported")
+
+
+def _cloud_init(
+    vmi: v1.VirtualMachineInstance, volume: str, source: v1.CloudInitNoCloud, identity: str
+) -> domain_pb2.CloudInitSource:
+    secrets = f"{SECRETS_DIRECTORY}/{volume}"
+    return domain_pb2.CloudInitSource(
+        instance_id=identity,
+        hostname=guest_hostname(vmi),
+        user_data=_clear(volume, source.user_data, source.user_data_base64),
+        user_data_secret_dir=f"{secrets}/user-data" if source.secret_ref else "",
+        network_data=_clear(volume, source.network_data, source.network_data_base64),
+        network_data_secret_dir=(
+            f"{secrets}/network-data" if source.network_data_secret_ref else ""
+        ),
+    )
+
+
+def _clear(volume: str, text: str, encoded: str) -> bytes:
+    if not encoded:
+        return text.encode()
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except binascii.Error:
+        # The cause would quote the data.
+        raise SpecRefused(f"spec.volumes: the volume {volume!r} holds invalid base64") from None

@@ -1,0 +1,73 @@
+"""How a VirtualMachineInstance ends.
+
+Only two facts end one here: its launcher says that the guest is gone, or the kubelet says that its
+pod is. That a launcher cannot be reached never does.
+"""
+
+from dataclasses import dataclass
+
+from podvisor.domain.v1 import domain_pb2
+from podvisor_common.api import core
+from podvisor_common.api.v1.names import Phase
+
+from podvisor_handler.vmi.plan import Observed
+
+COMPUTE_CONTAINER = "compute"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The final phase, why as one CamelCase word, and a sentence for a person."""
+
+    phase: Phase
+    reason: str
+    message: str
+
+
+_SHUT_DOWN = Outcome(Phase.SUCCEEDED, "Shutdown", "The VirtualMachineInstance was shut down.")
+_FAILURES = {
+    domain_pb2.DOMAIN_REASON_CRASHED: ("GuestCrashed", "The VirtualMachineInstance crashed."),
+    domain_pb2.DOMAIN_REASON_REJECTED: ("DomainRejected", "The machine was rejected."),
+    domain_pb2.DOMAIN_REASON_START_FAILED: ("StartFailed", "The machine could not be started."),
+}
+_UNKNOWN_FAILURE = ("GuestGone", "The guest is gone for an unknown reason.")
+
+
+def outcome_of(now: Observed) -> Outcome | None:
+    """How the instance has ended; None while it has not."""
+    report = now.launcher.report
+    if report is not None and report.state == domain_pb2.DOMAIN_STATE_ENDED:
+        return _reported(report, wanted=now.vmi.metadata.is_being_deleted)
+    if now.pod is not None and now.pod.is_terminal:
+        return _of_pod(now.pod)
+    return None
+
+
+def _reported(report: domain_pb2.DomainReport, *, wanted: bool) -> Outcome:
+    """`wanted`: the instance is being deleted, so its end is what was asked for."""
+    match report.reason:
+        case domain_pb2.DOMAIN_REASON_SHUTDOWN | domain_pb2.DOMAIN_REASON_DESTROYED:
+            return _SHUT_DOWN
+        case domain_pb2.DOMAIN_REASON_GRACE_PERIOD_EXPIRED:
+            message = "The guest did not shut down within the grace period and was destroyed."
+            phase = Phase.SUCCEEDED if wanted else Phase.FAILED
+            return Outcome(phase, "GracePeriodExpired", message)
+        case domain_pb2.DOMAIN_REASON_NEVER_STARTED:
+            message = "The pod was stopped before the guest was started."
+            phase = Phase.SUCCEEDED if wanted else Phase.FAILED
+            return Outcome(phase, "NeverStarted", message)
+    reason, message = _FAILURES.get(report.reason, _UNKNOWN_FAILURE)
+    details = f" {report.message}" if report.message else ""
+    return Outcome(Phase.FAILED, reason, message + details)
+
+
+def _of_pod(pod: core.Pod) -> Outcome | None:
+    """A pod whose container never ran proves nothing: the controller makes another one."""
+    compute = pod.container_status(COMPUTE_CONTAINER)
+    ended = compute.state.terminated if compute and compute.state else None
+    if ended is None:
+        return None
+    if ended.exit_code == 0:
+        return _SHUT_DOWN
+    message = f"The container {COMPUTE_CONTAINER} ended with exit code {ended.exit_code}."
+    return Outcome(Phase.FAILED, "PodFailed", message)

@@ -1,0 +1,232 @@
+"""Brings the VirtualMachineInstances of this node about: read, decide, do, say.
+
+Invariant: what it remembers only saves work. A restarted handler, which remembers nothing, wires
+networks that are wired already (no change) and says nothing before a launcher's full snapshot.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import msgspec
+import structlog
+from podvisor_common.api import core, meta, v1
+from podvisor_common.errors import Retryable, Terminal
+from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.controller import Requeue
+from podvisor_common.kube.events import EventRecorder, reference_to
+from podvisor_common.kube.resources import VIRTUAL_MACHINE_INSTANCES, ObjectKey
+
+from podvisor_handler.launchers.connection import LauncherConnection
+from podvisor_handler.launchers.registry import LauncherRegistry
+from podvisor_handler.launchers.state import Connection
+from podvisor_handler.network import netns
+from podvisor_handler.network.facts import PodNetwork
+from podvisor_handler.network.plan import Masquerade
+from podvisor_handler.vmi import plan, status
+from podvisor_handler.vmi.build import build_domain, masquerade_of
+from podvisor_handler.vmi.plan import ApplyDomain, Launcher, PrepareNetwork, Problem, ShutdownDomain
+
+FIELD_MANAGER = "virt-handler"
+
+_log = structlog.get_logger(__name__)
+_decode = msgspec.json.Decoder(v1.VirtualMachineInstance).decode
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What this process knows of one pod beyond the caches."""
+
+    network: PodNetwork | None = None
+    network_ready_at: datetime | None = None
+    pushed: tuple[int, int] | None = None
+    stopped: int | None = None
+    problem: Problem | None = None
+    # The answer to the last write, and the version that was in the cache when it was made.
+    written: v1.VirtualMachineInstance | None = None
+    written_over: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """Reads of what the API server has, as the informers saw it last."""
+
+    vmi: Callable[[ObjectKey], v1.VirtualMachineInstance | None]
+    pods_of: Callable[[str], list[core.Pod]]  # launcher pods of this node by the uid they claim
+
+
+@dataclass(slots=True)
+class VmiReconciler:
+    """reconcile() for the VirtualMachineInstances of this node."""
+
+    client: KubeClient
+    events: EventRecorder
+    registry: LauncherRegistry
+    caches: Caches
+    _memory: dict[str, _Memory] = field(default_factory=dict)
+
+    async def reconcile(self, key: ObjectKey) -> Requeue | None:
+        """Does what one instance needs next and writes what has become visible. Safe to repeat."""
+        vmi = self.caches.vmi(key)
+        if vmi is None:
+            return None
+        pod = plan.select_pod(vmi, self.caches.pods_of(vmi.metadata.uid))
+        if pod is None:
+            return None
+        memory = self._memory.setdefault(pod.metadata.uid, _Memory())
+        # What cannot be done now must not keep back what is to be said.
+        failure: Retryable | None = None
+        try:
+            await self._act(vmi, pod, memory)
+        except Retryable as error:
+            failure = error
+        now = self._observe(self._latest(vmi, memory), pod, memory)
+        await self._say(now, vmi, memory)
+        if failure is not None:
+            raise failure
+        return _next_look(now)
+
+    def forget(self, pod_uid: str) -> None:
+        """The pod has left the node."""
+        self._memory.pop(pod_uid, None)
+
+    def _observe(
+        self, vmi: v1.VirtualMachineInstance, pod: core.Pod, memory: _Memory
+    ) -> plan.Observed:
+        connection = self.registry.of_pod(pod.metadata.uid)
+        return plan.Observed(
+            vmi=vmi,
+            pod=pod,
+            launcher=_launcher(connection, memory),
+            wanted_network=masquerade_of(vmi),
+            network=memory.network,
+            network_ready_at=memory.network_ready_at,
+            problem=memory.problem,
+        )
+
+    async def _act(self, vmi: v1.VirtualMachineInstance, pod: core.Pod, memory: _Memory) -> None:
+        connection = self.registry.of_pod(pod.metadata.uid)
+        if connection is None:
+            return
+        actions = plan.plan(self._observe(vmi, pod, memory))
+        try:
+            for action in actions:
+                await self._carry_out(action, vmi, pod, connection, memory)
+        except Terminal as error:
+            problem = _problem(error)
+            if problem != memory.problem:
+                _log.warning("machine cannot be brought about", error=problem.message)
+            memory.problem = problem
+        else:
+            if actions:
+                memory.problem = None
+
+    async def _carry_out(
+        self,
+        action: plan.Action,
+        vmi: v1.VirtualMachineInstance,
+        pod: core.Pod,
+        connection: LauncherConnection,
+        memory: _Memory,
+    ) -> None:
+        epoch = connection.report.epoch if connection.report is not None else 0
+        match action:
+            case PrepareNetwork(desired):
+                await self._wire(connection, desired, memory)
+            case ApplyDomain():
+                spec = build_domain(vmi, pod, memory.network)
+                # Remembered first: what a launcher refuses is not pushed to it a second time.
+                memory.pushed = (epoch, spec.generation)
+                try:
+                    await connection.apply(spec)
+                except BaseException as error:
+                    if not isinstance(error, Terminal):
+                        memory.pushed = None
+                    raise
+            case ShutdownDomain(grace_period_s):
+                _log.info("guest asked to shut down", grace_period_s=grace_period_s)
+                await connection.shutdown(grace_period_s)
+                memory.stopped = epoch
+
+    async def _wire(
+        self, connection: LauncherConnection, desired: Masquerade, memory: _Memory
+    ) -> None:
+        memory.network = await netns.wire(connection.process, desired)
+        memory.network_ready_at = meta.now()
+        if memory.network.changed:
+            _log.info("network wired", addresses=memory.network.addresses)
+
+    def _latest(
+        self, cached: v1.VirtualMachineInstance, memory: _Memory
+    ) -> v1.VirtualMachineInstance:
+        """The cached instance, or our own write over just that version, which is newer."""
+        if memory.written is not None and cached.metadata.resource_version == memory.written_over:
+            return memory.written
+        memory.written = None
+        return cached
+
+    async def _say(
+        self, now: plan.Observed, cached: v1.VirtualMachineInstance, memory: _Memory
+    ) -> None:
+        current = now.vmi.status
+        desired = status.status_of(now, meta.now())
+        if desired is None or not status.needs_write(current, desired):
+            return
+        metadata = now.vmi.metadata
+        manifest = {
+            "apiVersion": now.vmi.api_version,
+            "kind": now.vmi.kind,
+            # The uid makes the write fail for a namesake that came later.
+            "metadata": {
+                "name": metadata.name,
+                "namespace": metadata.namespace,
+                "uid": metadata.uid,
+            },
+            "status": desired,
+        }
+        answer = await self.client.apply(
+            VIRTUAL_MACHINE_INSTANCES,
+            ObjectKey(metadata.namespace, metadata.name),
+            manifest,
+            field_manager=FIELD_MANAGER,
+            force=True,
+            subresource="status",
+        )
+        memory.written = _decode(answer)
+        memory.written_over = cached.metadata.resource_version
+        if desired.phase != current.phase and desired.phase:
+            _log.info("phase changed", phase=desired.phase, reason=desired.reason or None)
+        reference = reference_to(VIRTUAL_MACHINE_INSTANCES, now.vmi)
+        for type_, reason, message in status.events_of(current, desired):
+            self.events.record(reference, type_, reason, message)
+
+
+def _launcher(connection: LauncherConnection | None, memory: _Memory) -> Launcher:
+    if connection is None:
+        return Launcher(Connection.WAITING)
+    lost_at_s, ready_at_s = connection.lost_at_s, connection.ready_at_s
+    return Launcher(
+        connection=connection.state,
+        report=connection.report,
+        unresponsive_for_s=time.monotonic() - lost_at_s if lost_at_s is not None else 0.0,
+        ready_at=datetime.fromtimestamp(ready_at_s, UTC) if ready_at_s is not None else None,
+        pushed=memory.pushed,
+        stopped=memory.stopped,
+    )
+
+
+def _problem(error: Terminal) -> Problem:
+    reason = getattr(error, "reason", "LauncherRefused")
+    if reason not in status.OWN_SYNCHRONIZED_REASONS:
+        reason = "LauncherRefused"
+    return Problem(reason, status.printable(str(error)))
+
+
+def _next_look(now: plan.Observed) -> Requeue | None:
+    """When time alone changes what is to be said."""
+    launcher = now.launcher
+    if launcher.connection is not Connection.UNRESPONSIVE or now.vmi.is_final:
+        return None
+    left_s = status.UNRESPONSIVE_AFTER_S - launcher.unresponsive_for_s
+    return Requeue(left_s) if left_s > 0 else None

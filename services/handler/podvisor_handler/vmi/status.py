@@ -1,0 +1,297 @@
+"""What the handler says of one VirtualMachineInstance in its status.
+
+Invariant: pure. status_of() returns every field that the handler owns, or None when it has nothing
+to say; needs_write() is true only when a reader would see a difference. Text that comes from a
+launcher is untrusted: it is shortened, made printable, and never decides anything.
+"""
+
+import re
+from datetime import datetime
+
+from podvisor.domain.v1 import domain_pb2
+from podvisor_common.api import meta, v1
+from podvisor_common.api.quantity import format_bytes
+from podvisor_common.api.v1.names import ConditionType, EventReason, Phase, Reason
+from podvisor_common.kube.conditions import set_condition
+
+from podvisor_handler.launchers.state import Connection
+from podvisor_handler.network.plan import POD_INTERFACE
+from podvisor_handler.vmi import outcome
+from podvisor_handler.vmi.build import guest_memory_bytes, interface_mac, pod_interface
+from podvisor_handler.vmi.plan import Observed, Problem
+
+# A launcher that is restarted is back before anybody needs to know.
+UNRESPONSIVE_AFTER_S = 10.0
+_MESSAGE_LIMIT = 1024
+_MACHINE_TYPE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+_REPORTED_PROBLEMS = {
+    domain_pb2.DOMAIN_REASON_INVALID_DISK: "InvalidDisk",
+    domain_pb2.DOMAIN_REASON_MISSING_SECRET: "MissingSecret",
+    domain_pb2.DOMAIN_REASON_LIBVIRT_UNREACHABLE: "LibvirtUnreachable",
+    domain_pb2.DOMAIN_REASON_START_FAILED: "StartFailed",
+    domain_pb2.DOMAIN_REASON_REJECTED: "DomainRejected",
+}
+_PAUSED = {
+    domain_pb2.DOMAIN_REASON_IO_ERROR: (
+        Reason.PAUSED_IO_ERROR,
+        "VMI was paused, low-level IO error detected",
+    ),
+}
+_PAUSED_BY_USER = (Reason.PAUSED_BY_USER, "VMI was paused by user")
+_LAUNCHER_STEPS = {"DisksReady": "disks_ready", "DomainStarted": "domain_started"}
+_OWN_PHASES = (Phase.RUNNING, Phase.SUCCEEDED, Phase.FAILED)
+
+
+def status_of(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus | None:
+    """The handler's fields of the status at the moment `at`; None when they are the controller's."""
+    if now.vmi.is_final:
+        return None
+    ended = outcome.outcome_of(now)
+    if ended is not None:
+        return _ended(now, ended, at)
+    report = now.launcher.report
+    runs = report is not None and report.state in (
+        domain_pb2.DOMAIN_STATE_RUNNING,
+        domain_pb2.DOMAIN_STATE_PAUSED,
+    )
+    if runs or now.vmi.status.phase == Phase.RUNNING:
+        return _running(now, at)
+    return _starting(now, at)
+
+
+def needs_write(
+    current: v1.VirtualMachineInstanceStatus, desired: v1.VirtualMachineInstanceStatus
+) -> bool:
+    """Whether writing `desired` over `current` changes something that a reader can see."""
+    if desired.phase and desired.phase != current.phase:
+        return True
+    for field in ("interfaces", "machine", "memory", "current_cpu_topology"):
+        wanted = getattr(desired, field)
+        if wanted is not None and wanted != getattr(current, field):
+            return True
+    wanted_conditions = {c.type: _visible(c) for c in desired.conditions or ()}
+    found_conditions = {c.type: _visible(c) for c in current.conditions or ()}
+    if any(found_conditions.get(type_) != seen for type_, seen in wanted_conditions.items()):
+        return True
+    return any(
+        condition.type not in wanted_conditions and _is_own(condition)
+        for condition in current.conditions or ()
+    )
+
+
+def events_of(
+    current: v1.VirtualMachineInstanceStatus, desired: v1.VirtualMachineInstanceStatus
+) -> list[tuple[str, str, str]]:
+    """Type, reason and message of the events that go with writing `desired` over `current`."""
+    events: list[tuple[str, str, str]] = []
+    if desired.phase and desired.phase != current.phase:
+        ready = meta.find_condition(desired.conditions, ConditionType.READY)
+        message = ready.message if ready else ""
+        if desired.phase == Phase.RUNNING:
+            events.append(("Normal", EventReason.STARTED, "VirtualMachineInstance started."))
+        elif desired.phase == Phase.SUCCEEDED:
+            events.append(("Normal", EventReason.STOPPED, message))
+        elif desired.phase == Phase.FAILED:
+            events.append(("Warning", EventReason.STOPPED, message))
+            return events
+    wanted = meta.find_condition(desired.conditions, ConditionType.SYNCHRONIZED)
+    found = meta.find_condition(current.conditions, ConditionType.SYNCHRONIZED)
+    if wanted is not None and (found is None or _visible(found) != _visible(wanted)):
+        events.append(("Warning", EventReason.SYNC_FAILED, wanted.message))
+    return events
+
+
+def printable(text: str) -> str:
+    """Untrusted text as one bounded, printable line."""
+    line = "".join(character if character.isprintable() else " " for character in text)
+    return line.strip()[:_MESSAGE_LIMIT]
+
+
+def _starting(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus:
+    problem = now.problem or _reported_problem(now.launcher.report)
+    conditions: list[meta.Condition] = []
+    if problem is not None:
+        conditions = _with(now, conditions, ConditionType.SYNCHRONIZED, "False", problem, at)
+    return v1.VirtualMachineInstanceStatus(conditions=conditions or None)
+
+
+def _running(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus:
+    current, report = now.vmi.status, now.launcher.report
+    conditions = _with(now, [], ConditionType.READY, *_readiness(now), at)
+    if report is not None and report.state == domain_pb2.DOMAIN_STATE_PAUSED:
+        why = Problem(*_PAUSED.get(report.reason, _PAUSED_BY_USER))
+        conditions = _with(now, conditions, ConditionType.PAUSED, "True", why, at)
+    conditions = _with(
+        now,
+        conditions,
+        ConditionType.LIVE_MIGRATABLE,
+        "False",
+        Problem("LiveMigrationNotSupported", "Live migration is not supported yet."),
+        at,
+    )
+    problem = now.problem or _reported_problem(report)
+    if problem is not None:
+        conditions = _with(now, conditions, ConditionType.SYNCHRONIZED, "False", problem, at)
+    return v1.VirtualMachineInstanceStatus(
+        phase=Phase.RUNNING,
+        conditions=conditions,
+        phase_transition_timestamps=_transitions(now, Phase.RUNNING, at),
+        interfaces=_interfaces(now),
+        machine=_machine(now) or current.machine,
+        memory=_memory(now),
+        current_cpu_topology=current.current_cpu_topology,
+        start_timeline=_timeline(now, at),
+    )
+
+
+def _ended(now: Observed, ended: outcome.Outcome, at: datetime) -> v1.VirtualMachineInstanceStatus:
+    current = now.vmi.status
+    message = printable(ended.message)
+    not_running = Problem(Reason.GUEST_NOT_RUNNING, message)
+    conditions = _with(now, [], ConditionType.READY, "False", not_running, at)
+    problem = _reported_problem(now.launcher.report)
+    if problem is not None and ended.phase == Phase.FAILED:
+        conditions = _with(now, conditions, ConditionType.SYNCHRONIZED, "False", problem, at)
+    return v1.VirtualMachineInstanceStatus(
+        phase=ended.phase,
+        reason=ended.reason if ended.phase == Phase.FAILED else "",
+        conditions=conditions,
+        phase_transition_timestamps=_transitions(now, ended.phase, at),
+        interfaces=current.interfaces,
+        machine=current.machine,
+        memory=current.memory,
+        start_timeline=_own_timeline(current.start_timeline),
+    )
+
+
+def _readiness(now: Observed) -> tuple[str, Problem]:
+    report, launcher = now.launcher.report, now.launcher
+    if launcher.connection is Connection.UNRESPONSIVE:
+        if launcher.unresponsive_for_s >= UNRESPONSIVE_AFTER_S:
+            return "Unknown", Problem(
+                "LauncherUnresponsive",
+                "The launcher in the pod does not answer; what the guest does is not known.",
+            )
+        found = meta.find_condition(now.vmi.status.conditions, ConditionType.READY)
+        if found is not None:
+            return found.status, Problem(found.reason, found.message)
+    if report is None or report.state != domain_pb2.DOMAIN_STATE_RUNNING:
+        return "False", Problem(Reason.GUEST_NOT_RUNNING, "Guest VM is not reported as running")
+    return "True", Problem("", "")
+
+
+def _reported_problem(report: domain_pb2.DomainReport | None) -> Problem | None:
+    if report is None or report.state not in (
+        domain_pb2.DOMAIN_STATE_WAITING,
+        domain_pb2.DOMAIN_STATE_ENDED,
+    ):
+        return None
+    reason = _REPORTED_PROBLEMS.get(report.reason)
+    return Problem(reason, printable(report.message)) if reason else None
+
+
+def _interfaces(now: Observed) -> list[v1.NetworkInterfaceStatus] | None:
+    interface = pod_interface(now.vmi)
+    if interface is None:
+        return None
+    if now.network is None:
+        return now.vmi.status.interfaces
+    addresses = list(now.network.addresses)
+    return [
+        v1.NetworkInterfaceStatus(
+            name=interface.name,
+            mac=interface_mac(now.vmi, interface),
+            ip_address=addresses[0] if addresses else "",
+            ip_addresses=addresses,
+            pod_interface_name=POD_INTERFACE,
+            info_source="domain",
+        )
+    ]
+
+
+def _machine(now: Observed) -> v1.Machine | None:
+    report = now.launcher.report
+    if report is None or not _MACHINE_TYPE.fullmatch(report.machine_type):
+        return None
+    return v1.Machine(type=report.machine_type)
+
+
+def _memory(now: Observed) -> v1.MemoryStatus:
+    amount = format_bytes(guest_memory_bytes(now.vmi))
+    return v1.MemoryStatus(guest_at_boot=amount, guest_current=amount, guest_requested=amount)
+
+
+def _with(
+    now: Observed,
+    conditions: list[meta.Condition],
+    type_: str,
+    status: str,
+    why: Problem,
+    at: datetime,
+) -> list[meta.Condition]:
+    """`conditions` and one more, whose transition time is the known one unless it changes."""
+    known = [c for c in now.vmi.status.conditions or () if c.type == type_]
+    fresh = set_condition(known, type_, status, why.reason, why.message, meta.format_time(at))
+    return [*conditions, *fresh]
+
+
+def _transitions(now: Observed, phase: Phase, at: datetime) -> list[v1.PhaseTransitionTimestamp]:
+    known = [
+        entry
+        for entry in now.vmi.status.phase_transition_timestamps or ()
+        if entry.phase in _OWN_PHASES
+    ]
+    if any(entry.phase == phase for entry in known):
+        return known
+    moment = meta.format_time(at)
+    return [*known, v1.PhaseTransitionTimestamp(phase=phase, phase_transition_timestamp=moment)]
+
+
+def _timeline(now: Observed, at: datetime) -> v1.StartTimeline:
+    """The handler's steps; one that is known already stays what it is."""
+    moments: dict[str, datetime] = {"running": at}
+    if now.launcher.ready_at is not None:
+        moments["launcher_ready"] = now.launcher.ready_at
+    if now.network_ready_at is not None:
+        moments["network_ready"] = now.network_ready_at
+    report = now.launcher.report
+    for step in report.timeline if report is not None else ():
+        if step.name in _LAUNCHER_STEPS:
+            moments[_LAUNCHER_STEPS[step.name]] = step.at.ToDatetime(tzinfo=at.tzinfo)
+    created = meta.parse_time(now.vmi.metadata.creation_timestamp or meta.format_time(at))
+    steps = {
+        name: max(0, round((moment - created).total_seconds() * 1000))
+        for name, moment in moments.items()
+    }
+    known = _own_timeline(now.vmi.status.start_timeline)
+    for name in _OWN_STEPS:
+        value = getattr(known, name, None)
+        if value is not None:
+            steps[name] = value
+    return v1.StartTimeline(**steps)
+
+
+_OWN_STEPS = ("launcher_ready", "network_ready", "disks_ready", "domain_started", "running")
+
+
+def _own_timeline(known: v1.StartTimeline | None) -> v1.StartTimeline | None:
+    if known is None:
+        return None
+    return v1.StartTimeline(**{name: getattr(known, name) for name in _OWN_STEPS})
+
+
+def _is_own(condition: meta.Condition) -> bool:
+    """Whether the handler wrote the condition. `Synchronized` and `Ready` have two writers."""
+    if condition.type == ConditionType.SYNCHRONIZED:
+        return condition.reason in OWN_SYNCHRONIZED_REASONS
+    return condition.type in (ConditionType.PAUSED, ConditionType.LIVE_MIGRATABLE)
+
+
+OWN_SYNCHRONIZED_REASONS = frozenset(
+    {*_REPORTED_PROBLEMS.values(), "InvalidSpec", "NetworkRefused", "LauncherRefused"}
+)
+
+
+def _visible(condition: meta.Condition) -> tuple[str, str, str]:
+    return condition.status, condition.reason, condition.message
