@@ -33,8 +33,8 @@ capabilities: {drop: [ALL]}
 {{/* securityContext of a pod that needs nothing. */}}
 {{- define "podvisor.restrictedPod" -}}
 runAsNonRoot: true
-runAsUser: 1001
-runAsGroup: 1001
+runAsUser: 65532
+runAsGroup: 65532
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 

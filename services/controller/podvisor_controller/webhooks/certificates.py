@@ -1,0 +1,183 @@
+"""The certificates of the webhooks, from nothing: an authority in a Secret, a leaf in each
+replica's memory.
+
+Invariants: any replica may make the Secret and whoever comes second reads it; a replica is ready
+only with a leaf of an authority that the API server has been told to trust; a new authority is
+published before it signs. Keys are in the Secret and in memory, nowhere else.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from datetime import datetime
+
+import msgspec
+import structlog
+from podvisor_common.aio.backoff import Backoff
+from podvisor_common.api.core import Secret
+from podvisor_common.api.meta import now as wall_clock_now
+from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.errors import ApiAlreadyExists, ApiConflict, ApiError, ApiNotFound
+from podvisor_common.kube.resources import SECRETS, ObjectKey
+from podvisor_common.tls.authority import CertificateAuthority, KeyPair
+from podvisor_common.tls.contexts import load_pair, server_context
+
+from podvisor_controller.webhooks import rotation
+from podvisor_controller.webhooks.publication import publish
+from podvisor_controller.webhooks.registration import SERVICE, server_names
+from podvisor_controller.webhooks.rotation import Authorities, Step
+
+SECRET_NAME = "podvisor-ca"
+# Also how long a registration that somebody damaged stays damaged.
+PASS_INTERVAL_S = 20.0
+
+_log = structlog.stdlib.get_logger(__name__)
+_decode_secret = msgspec.json.Decoder(Secret).decode
+
+
+class Certificates:
+    """Owns the SSL context of the webhook server and keeps it, and what the API server trusts, up
+    to date.
+    """
+
+    def __init__(
+        self,
+        client: KubeClient,
+        namespace: str,
+        *,
+        wall_clock: Callable[[], datetime] = wall_clock_now,
+        monotonic_s: Callable[[], float] | None = None,
+    ) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._key = ObjectKey(namespace, SECRET_NAME)
+        self._wall_clock = wall_clock
+        self._monotonic_s = monotonic_s
+        self._leaf: KeyPair | None = None
+        self._issuer = b""
+        self._published = b""
+        self._published_at_s = 0.0
+        self._ready = asyncio.Event()
+        # Serves an untrusted placeholder until the first pass is through: the port opens at once,
+        # clients fail.
+        self.context: ssl.SSLContext = server_context(self._placeholder())
+
+    async def run(self) -> None:
+        """Do a pass now and every 20 s, sooner after a failure. Ends by cancellation only."""
+        backoff = Backoff(initial_s=0.2, max_s=PASS_INTERVAL_S)
+        while True:
+            try:
+                await self.bring_up_to_date()
+            except ApiConflict:
+                pause_s = backoff.next_s()
+            except ApiError as error:
+                pause_s = backoff.next_s()
+                _log.warning("webhook certificates not up to date", error=str(error))
+            else:
+                backoff.reset()
+                pause_s = PASS_INTERVAL_S
+            await asyncio.sleep(pause_s)
+
+    async def wait_ready(self) -> None:
+        """Return once the API server trusts what this replica serves."""
+        await self._ready.wait()
+
+    def not_ready(self) -> str | None:
+        """A readiness check: why not, or None."""
+        return None if self._ready.is_set() else "no certificate of the published authority yet"
+
+    async def bring_up_to_date(self) -> None:
+        """One pass: Secret, publication, leaf. Safe to repeat and to run in every replica. Raises
+        ApiError.
+        """
+        state = await self._state()
+        bundle = state.bundle(now=self._wall_clock())
+        # First trust, then use: the other order would have the API server meet an unknown signer.
+        await publish(self._client, self._namespace, bundle)
+        if self._published != bundle:
+            self._published, self._published_at_s = bundle, self._now_s()
+        self._renew_leaf(state)
+        self._ready.set()
+
+    async def _state(self) -> Authorities:
+        """The stored state after the step that is due, if one is."""
+        try:
+            secret = _decode_secret(await self._client.get(SECRETS, self._key))
+        except ApiNotFound:
+            return await self._create()
+        state = rotation.from_secret_data(secret.data or {})
+        if state is None:
+            _log.error("the authority's secret is damaged, making a new one", secret=str(self._key))
+        now = self._wall_clock()
+        step = rotation.next_step(state, published_for_s=self._published_for_s(state, now), now=now)
+        if step is Step.NOTHING and state is not None:
+            return state
+        return await self._store(step, rotation.take(step, state, now=now), secret)
+
+    async def _create(self) -> Authorities:
+        now = self._wall_clock()
+        state = rotation.take(Step.CREATE, None, now=now)
+        try:
+            await self._client.create(SECRETS, self._namespace, self._manifest(state))
+        except ApiAlreadyExists:
+            # Another replica was faster: its authority is everybody's.
+            secret = _decode_secret(await self._client.get(SECRETS, self._key))
+            return rotation.from_secret_data(secret.data or {}) or await self._store(
+                Step.CREATE, state, secret
+            )
+        _log.info("certificate authority created", secret=str(self._key))
+        return state
+
+    async def _store(self, step: Step, state: Authorities, seen: Secret) -> Authorities:
+        """Write the state; ApiConflict when another replica has changed the Secret since it was seen."""
+        manifest = self._manifest(state, seen.metadata.resource_version)
+        await self._client.update(SECRETS, self._key, manifest)
+        _log.info("certificate authority changed", step=step.value, secret=str(self._key))
+        return state
+
+    def _renew_leaf(self, state: Authorities) -> None:
+        now = self._wall_clock()
+        signing = state.signing
+        if not rotation.leaf_is_due(self._leaf, signing.certificate, self._issuer, now=now):
+            return
+        leaf = CertificateAuthority(signing).issue(
+            SERVICE, server_names(self._namespace), now=now, valid_for=rotation.LEAF_LIFE
+        )
+        load_pair(self.context, leaf)
+        self._leaf, self._issuer = leaf, signing.certificate
+
+    def _published_for_s(self, state: Authorities | None, now: datetime) -> float | None:
+        if state is None or state.bundle(now=now) != self._published:
+            return None
+        return self._now_s() - self._published_at_s
+
+    def _now_s(self) -> float:
+        if self._monotonic_s is not None:
+            return self._monotonic_s()
+        return asyncio.get_running_loop().time()
+
+    def _placeholder(self) -> KeyPair:
+        now = self._wall_clock()
+        authority = rotation.new_authority(now)
+        return authority.issue(
+            SERVICE, server_names(self._namespace), now=now, valid_for=rotation.LEAF_LIFE
+        )
+
+    def _manifest(self, state: Authorities, resource_version: str = "") -> dict[str, object]:
+        metadata: dict[str, object] = {
+            "name": SECRET_NAME,
+            "namespace": self._namespace,
+            "labels": {
+                "app.kubernetes.io/name": "podvisor",
+                "app.kubernetes.io/component": SERVICE,
+            },
+        }
+        if resource_version:
+            metadata["resourceVersion"] = resource_version
+        return {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": metadata,
+            "type": "Opaque",
+            "data": rotation.to_secret_data(state),
+        }

@@ -1,0 +1,111 @@
+"""Who judges which webhook: joins the review of a request to defaults, validation and conversion.
+
+Pure but for the settings it is handed as a function. Must not decide anything itself.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from podvisor_common.api.v1 import names
+
+from podvisor_controller.webhooks import registration
+from podvisor_controller.webhooks.conversion import convert
+from podvisor_controller.webhooks.defaults import (
+    ClusterDefaults,
+    default_virtual_machine,
+    default_virtual_machine_instance,
+)
+from podvisor_controller.webhooks.review import AdmissionRequest, Refused, Verdict
+from podvisor_controller.webhooks.server import Webhooks
+from podvisor_controller.webhooks.validation import (
+    Cause,
+    validate_virtual_machine,
+    validate_virtual_machine_instance,
+    validate_virtual_machine_instance_update,
+    warnings_of,
+)
+from podvisor_controller.webhooks.validation_paths import causes_as_written, warnings_as_written
+
+Json = dict[str, Any]
+
+CREATE = "CREATE"
+_SERVICE_ACCOUNTS = ("virt-controller", "virt-handler")
+
+
+def webhooks_for(namespace: str, defaults: Callable[[], ClusterDefaults]) -> Webhooks:
+    """Everything that is served. `defaults` gives the cluster's settings of the moment."""
+    ours = {f"system:serviceaccount:{namespace}:{name}" for name in _SERVICE_ACCOUNTS}
+
+    def is_privileged(request: AdmissionRequest) -> bool:
+        return request.user_info.username in ours
+
+    def mutate_machine(request: AdmissionRequest) -> Verdict:
+        obj = _object(request)
+        if request.operation == CREATE:
+            return Verdict(patch=default_virtual_machine(obj, defaults()))
+        return Verdict(patch=_kept_finalizer(obj, _old_object(request)))
+
+    def mutate_instance(request: AdmissionRequest) -> Verdict:
+        return Verdict(patch=default_virtual_machine_instance(_object(request), defaults()))
+
+    def validate_machine(request: AdmissionRequest) -> Verdict:
+        obj = _object(request)
+        old = None if request.operation == CREATE else _old_object(request)
+        return _verdict(request, obj, validate_virtual_machine(obj, old))
+
+    def validate_instance(request: AdmissionRequest) -> Verdict:
+        obj = _object(request)
+        privileged = is_privileged(request)
+        causes = validate_virtual_machine_instance(obj, privileged=privileged)
+        return _verdict(request, obj, causes)
+
+    def validate_instance_update(request: AdmissionRequest) -> Verdict:
+        obj, old = _object(request), _old_object(request)
+        privileged = is_privileged(request)
+        causes = validate_virtual_machine_instance_update(obj, old, privileged=privileged)
+        return Verdict(causes=causes_as_written(causes, request.client_api_version, obj))
+
+    judges = {
+        registration.VM_MUTATE: mutate_machine,
+        registration.VMI_MUTATE: mutate_instance,
+        registration.VM_VALIDATE: validate_machine,
+        registration.VMI_VALIDATE_CREATE: validate_instance,
+        registration.VMI_VALIDATE_UPDATE: validate_instance_update,
+    }
+    return Webhooks(judges, convert)
+
+
+def _verdict(request: AdmissionRequest, obj: Json, causes: list[Cause]) -> Verdict:
+    version = request.client_api_version
+    return Verdict(
+        causes=causes_as_written(causes, version, obj),
+        warnings=warnings_as_written(warnings_of(obj), version, obj),
+    )
+
+
+def _kept_finalizer(obj: Json, old: Json) -> list[Json]:
+    """A client that replaces a machine with its own manifest does not take our finalizer away."""
+    had, has = _finalizers(old), _finalizers(obj)
+    if names.VM_FINALIZER not in had or names.VM_FINALIZER in has:
+        return []
+    return [{"op": "add", "path": "/metadata/finalizers", "value": [*has, names.VM_FINALIZER]}]
+
+
+def _finalizers(obj: Mapping[str, Any]) -> list[str]:
+    return list(obj["metadata"].get("finalizers") or ())
+
+
+def _object(request: AdmissionRequest) -> Json:
+    return _decoded(request.object, "object")
+
+
+def _old_object(request: AdmissionRequest) -> Json:
+    return _decoded(request.old_object, "oldObject")
+
+
+def _decoded(raw: msgspec.Raw, name: str) -> Json:
+    obj = msgspec.json.decode(raw)
+    if not isinstance(obj, dict) or not isinstance(obj.get("metadata"), dict):
+        raise Refused(f"the review's {name} is no object")
+    return obj

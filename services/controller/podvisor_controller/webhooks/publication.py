@@ -1,0 +1,79 @@
+"""Keeps the API server's view of the webhooks right: both configurations and the conversion entry.
+
+Idempotent: any replica may do it at any time, and all write the same. Reads before it writes, so a
+pass over a published state writes nothing.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.errors import ApiForbidden, ApiNotFound
+from podvisor_common.kube.resources import (
+    CRDS,
+    MUTATING_WEBHOOKS,
+    VALIDATING_WEBHOOKS,
+    ObjectKey,
+    Resource,
+)
+
+from podvisor_controller.webhooks import registration
+
+FIELD_MANAGER = "virt-controller"
+# The chart's ClusterRole owns the configurations: uninstalling the chart takes them along.
+OWNER = Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", namespaced=False)
+OWNER_NAME = "virt-controller"
+
+
+async def publish(client: KubeClient, namespace: str, ca_bundle: bytes) -> None:
+    """Make all three say what they should, with `ca_bundle`, and return when they were read back
+    so.
+
+    Raises ApiError; calling it again continues where it stopped.
+    """
+    owner = await _owner(client)
+    mutating = registration.mutating_configuration(namespace, ca_bundle, owner)
+    await _bring(client, MUTATING_WEBHOOKS, registration.MUTATING, mutating)
+    validating = registration.validating_configuration(namespace, ca_bundle, owner)
+    await _bring(client, VALIDATING_WEBHOOKS, registration.VALIDATING, validating)
+    await _bring_conversion(client, registration.conversion(namespace, ca_bundle))
+
+
+async def _bring(
+    client: KubeClient, resource: Resource, name: str, desired: Mapping[str, Any]
+) -> None:
+    key = ObjectKey("", name)
+    live = await _read(client, resource, key)
+    if live is None or not registration.is_covered(desired, live):
+        await client.apply(resource, key, desired, field_manager=FIELD_MANAGER, force=True)
+
+
+async def _bring_conversion(client: KubeClient, desired: Mapping[str, Any]) -> None:
+    key = ObjectKey("", registration.CONVERTED_CRD)
+    live = msgspec.json.decode(await client.get(CRDS, key))
+    if not registration.is_covered(desired, live["spec"].get("conversion", {})):
+        await client.merge_patch(CRDS, key, {"spec": {"conversion": desired}})
+
+
+async def _owner(client: KubeClient) -> dict[str, Any] | None:
+    """An ownerReference to the chart's ClusterRole; None for an installation that was not made by
+    the chart.
+    """
+    try:
+        found = await client.get(OWNER, ObjectKey("", OWNER_NAME))
+    except (ApiNotFound, ApiForbidden):
+        return None
+    return {
+        "apiVersion": OWNER.api_version,
+        "kind": OWNER.kind,
+        "name": OWNER_NAME,
+        "uid": msgspec.json.decode(found)["metadata"]["uid"],
+    }
+
+
+async def _read(client: KubeClient, resource: Resource, key: ObjectKey) -> Any:
+    try:
+        return msgspec.json.decode(await client.get(resource, key))
+    except ApiNotFound:
+        return None

@@ -1,0 +1,175 @@
+"""The webhook configurations and the conversion entry that make the API server ask us.
+
+Pure: every field is spelled out, defaults too, so that what the API server stores can be compared
+with what is wanted. No webhook covers kind KubeVirt, DELETE, status or an object that is being
+deleted: namespaces and machines can be deleted while podvisor is down.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SERVICE = "virt-controller"
+MUTATING = "podvisor-mutating"
+VALIDATING = "podvisor-validating"
+CONVERTED_CRD = "virtualmachines.kubevirt.io"
+
+TIMEOUT_S = 10
+
+VM_MUTATE = "/virtualmachines-mutate"
+VMI_MUTATE = "/virtualmachineinstances-mutate"
+VM_VALIDATE = "/virtualmachines-validate"
+VMI_VALIDATE_CREATE = "/virtualmachineinstances-validate-create"
+VMI_VALIDATE_UPDATE = "/virtualmachineinstances-validate-update"
+CONVERT = "/convert"
+
+Manifest = Mapping[str, Any]
+
+_NOT_BEING_DELETED = {
+    "name": "not-being-deleted",
+    "expression": "!has(object.metadata.deletionTimestamp)",
+}
+
+
+def mutating_configuration(
+    namespace: str, ca_bundle: bytes, owner: Manifest | None = None
+) -> dict[str, Any]:
+    """The MutatingWebhookConfiguration. `owner`, an ownerReference, has it deleted along with the
+    chart.
+    """
+    vm = ("virtualmachines-mutator.kubevirt.io", VM_MUTATE, "virtualmachines", ["CREATE", "UPDATE"])
+    vmi = (
+        "virtualmachineinstances-mutator.kubevirt.io",
+        VMI_MUTATE,
+        "virtualmachineinstances",
+        ["CREATE"],
+    )
+    webhooks = [
+        {**_webhook(*one, namespace=namespace, ca_bundle=ca_bundle), "reinvocationPolicy": "Never"}
+        for one in (vm, vmi)
+    ]
+    return _configuration("MutatingWebhookConfiguration", MUTATING, webhooks, owner)
+
+
+def validating_configuration(
+    namespace: str, ca_bundle: bytes, owner: Manifest | None = None
+) -> dict[str, Any]:
+    """The ValidatingWebhookConfiguration."""
+    rows = [
+        (
+            "virtualmachine-validator.kubevirt.io",
+            VM_VALIDATE,
+            "virtualmachines",
+            ["CREATE", "UPDATE"],
+        ),
+        (
+            "virtualmachineinstances-create-validator.kubevirt.io",
+            VMI_VALIDATE_CREATE,
+            "virtualmachineinstances",
+            ["CREATE"],
+        ),
+        (
+            "virtualmachineinstances-update-validator.kubevirt.io",
+            VMI_VALIDATE_UPDATE,
+            "virtualmachineinstances",
+            ["UPDATE"],
+        ),
+    ]
+    webhooks = [_webhook(*one, namespace=namespace, ca_bundle=ca_bundle) for one in rows]
+    return _configuration("ValidatingWebhookConfiguration", VALIDATING, webhooks, owner)
+
+
+def conversion(namespace: str, ca_bundle: bytes) -> dict[str, Any]:
+    """`spec.conversion` of the VirtualMachine definition."""
+    return {
+        "strategy": "Webhook",
+        "webhook": {
+            "clientConfig": _client_config(namespace, CONVERT, ca_bundle),
+            "conversionReviewVersions": ["v1"],
+        },
+    }
+
+
+def server_names(namespace: str) -> list[str]:
+    """The names a leaf must carry; the API server asks for the first."""
+    return [
+        f"{SERVICE}.{namespace}.svc",
+        f"{SERVICE}.{namespace}",
+        f"{SERVICE}.{namespace}.svc.cluster.local",
+    ]
+
+
+def is_covered(desired: Any, live: Any) -> bool:
+    """Whether `live` says all that `desired` does; what the API server added does not matter."""
+    if isinstance(desired, Mapping):
+        return isinstance(live, Mapping) and all(
+            key in live and is_covered(value, live[key]) for key, value in desired.items()
+        )
+    if isinstance(desired, Sequence) and not isinstance(desired, str):
+        return (
+            isinstance(live, Sequence)
+            and len(desired) == len(live)
+            and all(is_covered(*pair) for pair in zip(desired, live, strict=True))
+        )
+    return bool(desired == live)
+
+
+def _webhook(
+    name: str,
+    path: str,
+    resource: str,
+    operations: Sequence[str],
+    *,
+    namespace: str,
+    ca_bundle: bytes,
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "clientConfig": _client_config(namespace, path, ca_bundle),
+        # Other versions arrive converted to this one.
+        "rules": [
+            {
+                "apiGroups": ["kubevirt.io"],
+                "apiVersions": ["v1"],
+                "resources": [resource],
+                "operations": list(operations),
+                "scope": "Namespaced",
+            }
+        ],
+        "matchPolicy": "Equivalent",
+        "matchConditions": [_NOT_BEING_DELETED],
+        "failurePolicy": "Fail",
+        "sideEffects": "None",
+        "timeoutSeconds": TIMEOUT_S,
+        "admissionReviewVersions": ["v1"],
+        "namespaceSelector": {},
+        "objectSelector": {},
+    }
+
+
+def _client_config(namespace: str, path: str, ca_bundle: bytes) -> dict[str, Any]:
+    return {
+        "service": {"namespace": namespace, "name": SERVICE, "path": path, "port": 443},
+        "caBundle": base64.b64encode(ca_bundle).decode(),
+    }
+
+
+def _configuration(
+    kind: str, name: str, webhooks: Sequence[Manifest], owner: Manifest | None
+) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "name": name,
+        "labels": {
+            "app.kubernetes.io/name": "podvisor",
+            "app.kubernetes.io/component": SERVICE,
+            "app.kubernetes.io/managed-by": SERVICE,
+        },
+    }
+    if owner is not None:
+        metadata["ownerReferences"] = [owner]
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": kind,
+        "metadata": metadata,
+        "webhooks": list(webhooks),
+    }

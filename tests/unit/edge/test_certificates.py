@@ -1,0 +1,236 @@
+"""Certificates against a fake API server: bootstrap, two replicas, rotation, repair; checked by
+real TLS.
+"""
+
+import base64
+import ssl
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from podvisor_common.http.server import serve_http
+from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.errors import ApiNotFound
+from podvisor_common.kube.resources import (
+    CRDS,
+    MUTATING_WEBHOOKS,
+    SECRETS,
+    VALIDATING_WEBHOOKS,
+    ObjectKey,
+)
+from podvisor_common.tls.authority import split_bundle
+from podvisor_controller.webhooks import rotation
+from podvisor_controller.webhooks.certificates import Certificates
+from podvisor_controller.webhooks.publication import OWNER
+
+from tests.unit.kube.fake_apiserver import FakeApiServer
+
+NAMESPACE = "kubevirt"
+SECRET = ObjectKey(NAMESPACE, "podvisor-ca")
+CRD = ObjectKey("", "virtualmachines.kubevirt.io")
+
+
+class Clock:
+    """Wall and monotonic time that pass when told to. TLS looks at the real time only."""
+
+    def __init__(self, start: datetime) -> None:
+        self.start = start
+        self.passed_s = 0.0
+
+    def wall(self) -> datetime:
+        return self.start + timedelta(seconds=self.passed_s)
+
+    def monotonic_s(self) -> float:
+        return self.passed_s
+
+    def pass_(self, time: timedelta) -> None:
+        self.passed_s += time.total_seconds()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeApiServer]:
+    async with FakeApiServer() as server:
+        server.put(
+            CRDS,
+            {
+                "metadata": {"name": CRD.name},
+                "spec": {"group": "kubevirt.io", "conversion": {"strategy": "None"}},
+            },
+        )
+        yield server
+
+
+@pytest.fixture
+async def client(server: FakeApiServer) -> AsyncIterator[KubeClient]:
+    async with KubeClient.for_url(server.url, user_agent="test") as client:
+        yield client
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(datetime.now(UTC))
+
+
+def replica(client: KubeClient, clock: Clock) -> Certificates:
+    return Certificates(client, NAMESPACE, wall_clock=clock.wall, monotonic_s=clock.monotonic_s)
+
+
+def published(server: FakeApiServer) -> list[bytes]:
+    """The bundle, once it is sure that everybody has the same."""
+    bundles = set()
+    for resource, name in (
+        (MUTATING_WEBHOOKS, "podvisor-mutating"),
+        (VALIDATING_WEBHOOKS, "podvisor-validating"),
+    ):
+        found = server.get(resource, ObjectKey("", name))
+        assert found is not None
+        bundles |= {webhook["clientConfig"]["caBundle"] for webhook in found["webhooks"]}
+    definition = server.get(CRDS, CRD)
+    assert definition is not None
+    conversion = definition["spec"]["conversion"]
+    bundles.add(conversion["webhook"]["clientConfig"]["caBundle"])
+    (bundle,) = bundles
+    return split_bundle(base64.b64decode(bundle))
+
+
+def stored(server: FakeApiServer) -> dict[str, Any]:
+    secret = server.get(SECRETS, SECRET)
+    assert secret is not None
+    data: dict[str, Any] = secret["data"]
+    return data
+
+
+async def is_trusted(certificates: Certificates, bundle: list[bytes]) -> bool:
+    """Whether a client that trusts `bundle` and asks for the Service's name accepts the replica."""
+    trust = ssl.create_default_context(cadata=b"".join(bundle).decode())
+    async with (
+        serve_http(web.Application(), host="127.0.0.1", port=0, tls=certificates.context) as port,
+        aiohttp.ClientSession() as session,
+    ):
+        try:
+            async with session.get(
+                f"https://127.0.0.1:{port}/",
+                ssl=trust,
+                server_hostname="virt-controller.kubevirt.svc",
+            ):
+                return True
+        except aiohttp.ClientConnectorCertificateError:
+            return False
+
+
+async def test_from_nothing_to_trusted(
+    server: FakeApiServer, client: KubeClient, clock: Clock
+) -> None:
+    one = replica(client, clock)
+    assert one.not_ready() is not None
+    await one.bring_up_to_date()
+    assert one.not_ready() is None
+    assert await is_trusted(one, published(server))
+    definition = server.get(CRDS, CRD)
+    assert definition is not None
+    assert definition["spec"]["group"] == "kubevirt.io"
+
+
+async def test_two_replicas_share_one_authority(
+    server: FakeApiServer, client: KubeClient, clock: Clock
+) -> None:
+    one, two = replica(client, clock), replica(client, clock)
+    await one.bring_up_to_date()
+    await two.bring_up_to_date()
+    assert len(published(server)) == 1
+    assert await is_trusted(one, published(server))
+    assert await is_trusted(two, published(server))
+
+
+async def test_a_second_pass_writes_nothing(
+    server: FakeApiServer, client: KubeClient, clock: Clock
+) -> None:
+    one = replica(client, clock)
+    await one.bring_up_to_date()
+    seen = len(server.requests)
+    await one.bring_up_to_date()
+    assert {request.method for request in server.requests[seen:]} == {"GET"}
+
+
+async def test_not_ready_until_everybody_was_told(
+    server: FakeApiServer, client: KubeClient, clock: Clock
+) -> None:
+    server.remove(CRDS, CRD)
+    one = replica(client, clock)
+    with pytest.raises(ApiNotFound):
+        await one.bring_up_to_date()
+    assert one.not_ready() is not None
+
+
+async def test_rotation_never_leaves_a_replica_untrusted(
+    server: FakeApiServer, client: KubeClient
+) -> None:
+    clock = Clock(datetime.now(UTC) - rotation.AUTHORITY_LIFE * 0.7)
+    one, two = replica(client, clock), replica(client, clock)
+    for each in (one, two):
+        await each.bring_up_to_date()
+    old = published(server)
+    clock.pass_(rotation.AUTHORITY_LIFE * 0.7)
+
+    await one.bring_up_to_date()
+    both = published(server)
+    assert both[:1] == old
+    assert len(both) == 2
+    await one.bring_up_to_date()
+    assert "next.key" in stored(server), "promoted before the API server had time to hear of it"
+
+    clock.pass_(timedelta(seconds=rotation.SETTLING_S))
+    await one.bring_up_to_date()
+    assert "next.key" not in stored(server)
+    assert published(server) == [both[1], old[0]]
+    await two.bring_up_to_date()
+    for each in (one, two):
+        assert await is_trusted(each, published(server))
+        assert await is_trusted(each, [both[1]])
+
+    clock.pass_(rotation.AUTHORITY_LIFE * 0.3)
+    await one.bring_up_to_date()
+    assert published(server) == [both[1]]
+
+
+async def test_a_registration_that_somebody_damaged_is_repaired(
+    server: FakeApiServer, client: KubeClient, clock: Clock
+) -> None:
+    one = replica(client, clock)
+    await one.bring_up_to_date()
+    before = published(server)
+    server.remove(MUTATING_WEBHOOKS, ObjectKey("", "podvisor-mutating"))
+    await client.merge_patch(CRDS, CRD, {"spec": {"conversion": {"strategy": "None"}}})
+    await one.bring_up_to_date()
+    assert published(server) == before
+    definition = server.get(CRDS, CRD)
+    assert definition is not None
+    assert definition["spec"]["conversion"]["strategy"] == "Webhook"
+
+
+async def test_a_damaged_secret_is_made_anew(
+    server: FakeApiServer, client: KubeClient, clock: Clock
+) -> None:
+    one = replica(client, clock)
+    await one.bring_up_to_date()
+    await client.merge_patch(SECRETS, SECRET, {"data": {"ca.key": "AAAA"}})
+    await one.bring_up_to_date()
+    assert await is_trusted(one, published(server))
+
+
+async def test_configurations_belong_to_the_charts_role(
+    server: FakeApiServer, client: KubeClient, clock: Clock
+) -> None:
+    role = server.put(OWNER, {"metadata": {"name": "virt-controller"}})
+    await replica(client, clock).bring_up_to_date()
+    for resource, name in (
+        (MUTATING_WEBHOOKS, "podvisor-mutating"),
+        (VALIDATING_WEBHOOKS, "podvisor-validating"),
+    ):
+        found = server.get(resource, ObjectKey("", name))
+        assert found is not None
+        (owner,) = found["metadata"]["ownerReferences"]
+        assert owner["uid"] == role["metadata"]["uid"]

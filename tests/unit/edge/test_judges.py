@@ -1,0 +1,144 @@
+"""The real webhooks behind their paths: what a client of each version gets back."""
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import pytest
+from podvisor_controller.webhooks.defaults import ClusterDefaults
+from podvisor_controller.webhooks.judges import webhooks_for
+from podvisor_controller.webhooks.registration import (
+    VM_MUTATE,
+    VM_VALIDATE,
+    VMI_MUTATE,
+    VMI_VALIDATE_CREATE,
+    VMI_VALIDATE_UPDATE,
+)
+from podvisor_controller.webhooks.review import Refused, admission_reply, parse_admission
+
+WEBHOOKS = webhooks_for("kubevirt", ClusterDefaults)
+VM_FINALIZER = "kubevirt.io/virtualMachineControllerFinalize"
+VMI_FINALIZER = "kubevirt.io/foregroundDeleteVirtualMachine"
+
+
+def instance_spec(memory: str = "64M") -> dict[str, Any]:
+    return {
+        "domain": {
+            "devices": {"disks": [{"name": "root", "disk": {"bus": "virtio"}}]},
+            "resources": {"requests": {"memory": memory}},
+        },
+        "volumes": [{"name": "root", "containerDisk": {"image": "example/disk:1"}}],
+    }
+
+
+def machine(memory: str = "64M", finalizers: list[str] | None = None) -> dict[str, Any]:
+    return {
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachine",
+        "metadata": {"name": "a", "namespace": "shop", "finalizers": finalizers or []},
+        "spec": {"runStrategy": "Always", "template": {"spec": instance_spec(memory)}},
+    }
+
+
+def instance(memory: str = "64M") -> dict[str, Any]:
+    return {
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachineInstance",
+        "metadata": {"name": "a", "namespace": "shop"},
+        "spec": instance_spec(memory),
+    }
+
+
+def answer(
+    path: str,
+    obj: Any,
+    old: Mapping[str, Any] | None = None,
+    *,
+    version: str = "v1",
+    user: str = "me",
+) -> dict[str, Any]:
+    body = {
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "u",
+            "operation": "CREATE" if old is None else "UPDATE",
+            "requestKind": {"group": "kubevirt.io", "version": version, "kind": "X"},
+            "userInfo": {"username": user},
+            "object": obj,
+            "oldObject": old,
+        },
+    }
+    request = parse_admission(json.dumps(body).encode())
+    reply = admission_reply(request.uid, WEBHOOKS.judges[path](request))
+    response: dict[str, Any] = msgspec.json.decode(reply)["response"]
+    if "patch" in response:
+        response["patch"] = json.loads(base64.b64decode(response["patch"]))
+    return response
+
+
+@pytest.mark.parametrize(
+    ("path", "obj", "finalizer"),
+    [(VM_MUTATE, machine(), VM_FINALIZER), (VMI_MUTATE, instance(), VMI_FINALIZER)],
+)
+def test_a_new_object_gets_its_finalizer(path: str, obj: dict[str, Any], finalizer: str) -> None:
+    response = answer(path, obj)
+    assert response["allowed"]
+    assert finalizer in json.dumps(response["patch"])
+
+
+def test_replacing_a_machine_does_not_lose_the_finalizer() -> None:
+    response = answer(VM_MUTATE, machine(), machine(finalizers=[VM_FINALIZER]))
+    assert response["patch"] == [
+        {"op": "add", "path": "/metadata/finalizers", "value": [VM_FINALIZER]}
+    ]
+    kept = machine(finalizers=[VM_FINALIZER])
+    assert answer(VM_MUTATE, kept, kept) == {"uid": "u", "allowed": True}
+
+
+@pytest.mark.parametrize("path", [VM_VALIDATE, VMI_VALIDATE_CREATE])
+def test_a_good_object_is_admitted(path: str) -> None:
+    obj = machine() if path == VM_VALIDATE else instance()
+    assert answer(path, obj)["allowed"] is True
+
+
+@pytest.mark.parametrize(
+    ("version", "field"),
+    [
+        ("v1", "spec.template.spec.domain.resources.requests.memory"),
+        ("v1alpha3", "spec.template.spec.domain.resources.requests.memory"),
+        ("v1alpha1", "spec.domain.resources.requests.memory"),
+    ],
+)
+def test_a_bad_field_is_named_as_the_client_wrote_it(version: str, field: str) -> None:
+    response = answer(VM_VALIDATE, machine(memory="-1"), version=version)
+    assert response["allowed"] is False
+    assert [cause["field"] for cause in response["status"]["details"]["causes"]] == [field]
+    assert field in response["status"]["message"]
+
+
+def test_only_podvisor_changes_the_specification_of_an_instance() -> None:
+    new, old = instance("128M"), instance()
+    assert answer(VMI_VALIDATE_UPDATE, new, old)["allowed"] is False
+    ours = "system:serviceaccount:kubevirt:virt-controller"
+    assert answer(VMI_VALIDATE_UPDATE, new, old, user=ours)["allowed"] is True
+    others = "system:serviceaccount:elsewhere:virt-controller"
+    assert answer(VMI_VALIDATE_UPDATE, new, old, user=others)["allowed"] is False
+
+
+def test_clear_text_user_data_is_admitted_with_a_warning() -> None:
+    obj = machine()
+    spec = obj["spec"]["template"]["spec"]
+    spec["volumes"].append({"name": "seed", "cloudInitNoCloud": {"userData": "hush"}})
+    response = answer(VM_VALIDATE, obj)
+    assert response["allowed"] is True
+    assert any("userData" in warning for warning in response["warnings"])
+    assert "hush" not in json.dumps(response)
+
+
+@pytest.mark.parametrize("obj", [None, [], "x", {"metadata": None}])
+def test_what_is_no_object_is_refused(obj: Any) -> None:
+    with pytest.raises(Refused):
+        answer(VM_VALIDATE, obj)

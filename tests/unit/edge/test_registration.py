@@ -1,0 +1,46 @@
+"""What the webhook configurations cover and, more important, what they must not."""
+
+from typing import Any
+
+import pytest
+from podvisor_controller.webhooks import registration
+
+MUTATING = registration.mutating_configuration("kubevirt", b"CA")
+VALIDATING = registration.validating_configuration("kubevirt", b"CA")
+WEBHOOKS: list[dict[str, Any]] = [*MUTATING["webhooks"], *VALIDATING["webhooks"]]
+
+
+@pytest.mark.parametrize("webhook", WEBHOOKS, ids=lambda webhook: webhook["name"])
+def test_nothing_stands_in_the_way_of_a_deletion(webhook: dict[str, Any]) -> None:
+    for rule in webhook["rules"]:
+        assert "DELETE" not in rule["operations"]
+        assert not [name for name in rule["resources"] if "/" in name or "*" in name]
+        assert "kubevirts" not in rule["resources"]
+    conditions = [one["expression"] for one in webhook["matchConditions"]]
+    assert "!has(object.metadata.deletionTimestamp)" in conditions
+
+
+@pytest.mark.parametrize("webhook", WEBHOOKS, ids=lambda webhook: webhook["name"])
+def test_every_version_is_judged_in_its_v1_form_or_refused(webhook: dict[str, Any]) -> None:
+    assert webhook["matchPolicy"] == "Equivalent"
+    assert webhook["failurePolicy"] == "Fail"
+    assert webhook["sideEffects"] == "None"
+    assert webhook["timeoutSeconds"] == 10
+    assert {version for rule in webhook["rules"] for version in rule["apiVersions"]} == {"v1"}
+    assert webhook["clientConfig"]["service"]["name"] == "virt-controller"
+
+
+def test_owner() -> None:
+    owner = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "uid": "1"}
+    owned = registration.mutating_configuration("kubevirt", b"CA", owner)
+    assert owned["metadata"]["ownerReferences"] == [owner]
+    assert "ownerReferences" not in MUTATING["metadata"]
+
+
+def test_is_covered() -> None:
+    live = {"a": 1, "b": [{"c": "x", "added": True}], "d": {}}
+    assert registration.is_covered({"b": [{"c": "x"}]}, live)
+    assert not registration.is_covered({"b": [{"c": "y"}]}, live)
+    assert not registration.is_covered({"b": []}, live)
+    assert not registration.is_covered({"e": 1}, live)
+    assert not registration.is_covered({"a": [1]}, live)
