@@ -10,11 +10,14 @@ from podvisor_common.aio.tasks import spawn
 from podvisor_common.rpc.server import serve_unix
 
 from podvisor_launcher.dhcp.responder import Responder
+from podvisor_launcher.domain.build import EMULATOR
 from podvisor_launcher.lifecycle.machine import Machine
 from podvisor_launcher.lifecycle.reports import Reports
 from podvisor_launcher.rpc.servicer import launcher_service
 from podvisor_launcher.settings import Settings
 from podvisor_launcher.storage.serial_log import bound_serial_log
+from podvisor_launcher.virt.connection import LibvirtConnection
+from podvisor_launcher.virt.errors import LibvirtFailed, LibvirtUnreachable
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -34,6 +37,7 @@ async def run(settings: Settings) -> int:
             spawn(group, machine.libvirt.run(), name="libvirt"),
             spawn(group, responder.run(), name="dhcp"),
             spawn(group, bound_serial_log(settings.serial_log), name="serial log"),
+            spawn(group, _warm_up(machine.libvirt), name="warm-up"),
         ]
         async with serve_unix(
             settings.unpublished_socket,
@@ -50,3 +54,10 @@ async def run(settings: Settings) -> int:
         for task in background:
             task.cancel()
     return exit_code
+
+
+async def _warm_up(libvirt: LibvirtConnection) -> None:
+    try:
+        await libvirt.warm_up(EMULATOR)
+    except (LibvirtUnreachable, LibvirtFailed) as error:
+        _log.info("libvirt could not be warmed up", error=str(error))

@@ -6,57 +6,60 @@ what a class does not declare is ignored when reading and so never written back.
 
 import types
 from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import (
-    Any,
-    TypeVar,
-    Union,
-    cast,
-    dataclass_transform,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Any, NoReturn, TypeVar, Union, dataclass_transform, get_args, get_origin
+from typing import get_type_hints as resolve_annotations
 from xml.etree import ElementTree
 
 _T = TypeVar("_T")
-_KIND = "podvisor.kind"
-_NAME = "podvisor.name"
-_TAG = "__element_tag__"
+_REQUIRED = object()
 
 
 class XmlError(Exception):
     """The text is not the element it was taken for."""
 
 
-def attribute(name: str | None = None, *, default: Any = MISSING) -> Any:
-    """An attribute of the element; None and the empty default are not written."""
-    return _specify("attribute", name, default)
+class _Field:
+    """How one field of an element is written. `type` is what its values, or the items of its tuple, are."""
+
+    __slots__ = ("default", "kind", "name", "type")
+
+    def __init__(self, kind: str, name: str | None, default: Any) -> None:
+        self.kind = kind
+        self.name = name or ""
+        self.default = default
+        self.type: Any = (
+            None  # resolved when the class is first read: annotations may name later classes
+        )
 
 
-def text(*, default: Any = MISSING) -> Any:
+def attribute(name: str | None = None, *, default: Any = _REQUIRED) -> Any:
+    """An attribute of the element; None is not written."""
+    return _Field("attribute", name, default)
+
+
+def text(*, default: Any = _REQUIRED) -> Any:
     """The text between the element's tags."""
-    return _specify("text", None, default)
+    return _Field("text", None, default)
 
 
-def leaf(name: str | None = None, *, default: Any = MISSING) -> Any:
+def leaf(name: str | None = None, *, default: Any = _REQUIRED) -> Any:
     """A child that holds nothing but text: `<vcpu>2</vcpu>`."""
-    return _specify("leaf", name, default)
+    return _Field("leaf", name, default)
 
 
-def flag(name: str | None = None) -> Any:
+def flag(name: str | None = None, *, default: bool = False) -> Any:
     """A child without content whose presence means true: `<readonly/>`."""
-    return _specify("flag", name, False)
+    return _Field("flag", name, default)
 
 
-def child(*, default: Any = MISSING) -> Any:
+def child(*, default: Any = _REQUIRED) -> Any:
     """One child element, of the type of the field."""
-    return _specify("child", None, default)
+    return _Field("child", None, default)
 
 
-def children() -> Any:
+def children(*, default: tuple[()] = ()) -> Any:
     """Any number of child elements, in order; the field is a tuple of their type."""
-    return _specify("children", None, ())
+    return _Field("children", None, default)
 
 
 @dataclass_transform(
@@ -65,14 +68,68 @@ def children() -> Any:
     field_specifiers=(attribute, text, leaf, flag, child, children),
 )
 def element(tag: str) -> Callable[[type[_T]], type[_T]]:
-    """Make a class the typed form of `<tag>`: an immutable dataclass of keyword arguments."""
+    """Make a class the typed form of `<tag>`: an immutable value made of keyword arguments.
+
+    It behaves as a frozen dataclass; it is none because generating the code of fifty of them would be a fifth of the
+    launcher's start.
+    """
 
     def decorate(cls: type[_T]) -> type[_T]:
-        made = dataclass(frozen=True, slots=True, kw_only=True)(cls)
-        setattr(made, _TAG, tag)
-        return made
+        declared = {name: each for name, each in vars(cls).items() if isinstance(each, _Field)}
+        for name, each in declared.items():
+            each.name = each.name or name
+            delattr(cls, name)
+        members = {
+            "__element_tag__": tag,
+            "__element_fields__": declared,
+            "__init__": _init,
+            "__eq__": _eq,
+            "__hash__": _hash,
+            "__repr__": _repr,
+            "__setattr__": _refuse_change,
+        }
+        for name, member in members.items():
+            setattr(cls, name, member)
+        return cls
 
     return decorate
+
+
+def fields_of(cls: type) -> dict[str, _Field]:
+    """The fields of an element class by name, with their types."""
+    declared: dict[str, _Field] = cls.__element_fields__  # type: ignore[attr-defined]
+    if any(each.type is None for each in declared.values()):
+        for name, hint in resolve_annotations(cls).items():
+            declared[name].type = _value_type(hint)
+    return declared
+
+
+def _init(self: Any, **values: object) -> None:
+    declared = type(self).__element_fields__
+    for name, each in declared.items():
+        value = values.pop(name, each.default)
+        if value is _REQUIRED:
+            raise TypeError(f"{type(self).__name__} needs {name}")
+        object.__setattr__(self, name, value)
+    if values:
+        raise TypeError(f"{type(self).__name__} has no {', '.join(values)}")
+
+
+def _eq(self: Any, other: object) -> bool:
+    return type(self) is type(other) and vars(self) == vars(other)
+
+
+def _hash(self: Any) -> int:
+    return hash((type(self), *vars(self).values()))
+
+
+def _repr(self: Any) -> str:
+    values = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+    return f"{type(self).__name__}({values})"
+
+
+def _refuse_change(self: Any, name: str, value: object) -> NoReturn:
+    raise AttributeError(f"{type(self).__name__} is immutable")
 
 
 def format_xml(instance: object) -> str:
@@ -94,11 +151,11 @@ def parse_xml(cls: type[_T], source: str) -> _T:
 def to_node(instance: object) -> ElementTree.Element:
     """The element as a tree."""
     node = ElementTree.Element(tag_of(type(instance)))
-    for each in fields(cast(Any, instance)):
-        value = getattr(instance, each.name)
-        if value is None or (value is False and _kind(each) == "flag"):
+    for name, each in fields_of(type(instance)).items():
+        value = getattr(instance, name)
+        if value is None or (value is False and each.kind == "flag"):
             continue
-        _WRITERS[_kind(each)](node, _xml_name(each), value)
+        _WRITERS[each.kind](node, each.name, value)
     return node
 
 
@@ -106,39 +163,22 @@ def from_node(cls: type[_T], node: ElementTree.Element) -> _T:
     """Read a tree as an element of type `cls`. Raises XmlError when something it needs is missing or of another type."""
     if node.tag != tag_of(cls):
         raise XmlError(f"<{node.tag}> where <{tag_of(cls)}> was expected")
-    hints = _hints(cls)
     values: dict[str, object] = {}
-    for each in fields(cast(Any, cls)):
-        value = _READERS[_kind(each)](node, _xml_name(each), hints[each.name])
+    for name, each in fields_of(cls).items():
+        value = _READERS[each.kind](node, each.name, each.type)
         if value is not None:
-            values[each.name] = value
-        elif each.default is MISSING:
-            raise XmlError(f"<{node.tag}> lacks {each.name}")
+            values[name] = value
+        elif each.default is _REQUIRED:
+            raise XmlError(f"<{node.tag}> lacks {name}")
     return cls(**values)
 
 
 def tag_of(cls: type) -> str:
     """The tag that the class stands for."""
-    return str(getattr(cls, _TAG))
+    return str(cls.__element_tag__)  # type: ignore[attr-defined]
 
 
-def _specify(kind: str, name: str | None, default: Any) -> Any:
-    return field(default=default, metadata={_KIND: kind, _NAME: name})
-
-
-def _kind(each: Field[Any]) -> str:
-    return str(each.metadata[_KIND])
-
-
-def _xml_name(each: Field[Any]) -> str:
-    return str(each.metadata[_NAME] or each.name)
-
-
-def _hints(cls: type) -> dict[str, Any]:
-    return {name: _required(hint) for name, hint in get_type_hints(cls).items()}
-
-
-def _required(hint: Any) -> Any:
+def _value_type(hint: Any) -> Any:
     """The type of a field without `| None`, and of a tuple field its items' type."""
     if get_origin(hint) in (types.UnionType, Union):
         return next(each for each in get_args(hint) if each is not type(None))

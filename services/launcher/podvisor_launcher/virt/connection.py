@@ -39,6 +39,7 @@ class LibvirtConnection:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="libvirt")
         self._connection: libvirt.virConnect | None = None
         self._lost = asyncio.Event()
+        self._connected = asyncio.Event()
         self._version = ""
 
     @property
@@ -115,8 +116,9 @@ class LibvirtConnection:
         )
 
     async def warm_up(self, emulator: str) -> None:
-        """Let libvirt probe the emulator now, so that the first define does not wait for it. Raises LibvirtUnreachable,
-        LibvirtFailed."""
+        """Wait for the first connection and let libvirt probe the emulator, so that the first define does not wait for it.
+        Raises LibvirtUnreachable and LibvirtFailed."""
+        await self._connected.wait()
 
         def probe(connection: libvirt.virConnect) -> None:
             connection.getDomainCapabilities(emulator, "x86_64", "q35", "qemu")
@@ -186,6 +188,7 @@ class LibvirtConnection:
             raise LibvirtUnreachable(error.get_error_message() or "connection refused") from error
         self._version = f"{version // 1_000_000}.{version // 1_000 % 1_000}.{version % 1_000}"
         _log.info("connected to libvirt", version=self._version)
+        self._connected.set()
         self._on_change()
 
     def _forget(self) -> None:
