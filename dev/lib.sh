@@ -43,6 +43,14 @@ step() {
   [ "$took_ms" -lt 2000 ] || printf '    %d.%d s\n' $((took_ms / 1000)) $((took_ms % 1000 / 100)) >&2
 }
 
+# one_at_a_time: of the scripts that change the cluster one runs at a time on a machine; held until this process has ended.
+one_at_a_time() {
+  [ -z "${PODVISOR_LOCKED:-}" ] || return 0
+  exec 8>"$cache/cluster.lock"
+  flock --nonblock 8 || { say "waiting for another run that changes the cluster"; flock 8; }
+  export PODVISOR_LOCKED=1
+}
+
 # host_packages PACKAGE...: installs those of Debian's packages that are missing on this machine, after saying so.
 host_packages() {
   local package missing=()

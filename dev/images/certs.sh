@@ -70,4 +70,4 @@ for node; do
   certificate "$name-serving" ca "/CN=$name" serverAuth "DNS:$name,IP:$ip,IP:127.0.0.1"
 done
 kubeconfig admin-host.conf admin "https://127.0.0.1:$host_port"
-install -m 600 admin-host.conf /out/kubeconfig.new && mv /out/kubeconfig.new /out/kubeconfig
+install -m 600 admin-host.conf /out/kubeconfig.new && chown --reference=/out /out/kubeconfig.new && mv /out/kubeconfig.new /out/kubeconfig
