@@ -17,6 +17,7 @@ from prometheus_client import REGISTRY
 
 from podvisor_controller.controllers import COMPONENT, Controllers
 from podvisor_controller.settings import Settings
+from podvisor_controller.webhooks.app import serve_webhooks
 
 LEASE = "virt-controller"
 
@@ -35,12 +36,23 @@ async def serve(client: KubeClient, settings: Settings, stop: asyncio.Event) -> 
     health = Health()
     health.add_readiness("caches", controllers.not_synced)
     app = observability_app(REGISTRY, health)
+    webhooks = serve_webhooks(
+        client,
+        settings.pod_namespace,
+        port=settings.webhook_port,
+        defaults=controllers.admission_defaults,
+    )
     async with (
         serve_http(app, port=settings.observability_port),
+        webhooks as certificates,
         asyncio.TaskGroup() as group,
     ):
+        health.add_readiness("webhooks", certificates.not_ready)
         _log.info("started", pod=settings.pod_name, launcher_image=settings.launcher_image)
-        background = [spawn(group, controllers.watch(), name="caches")]
+        background = [
+            spawn(group, controllers.watch(), name="caches"),
+            spawn(group, certificates.run(), name="certificates"),
+        ]
         leading = spawn(group, _stand_for_election(client, settings, controllers), name="election")
         await stop.wait()
         leading.cancel()

@@ -39,6 +39,7 @@ from podvisor_controller.vmi.reconciler import (
     node_names,
     owner_uids,
 )
+from podvisor_controller.webhooks.defaults import ClusterDefaults
 
 COMPONENT = "virt-controller"
 VM_WORKERS = 4
@@ -115,6 +116,12 @@ class Controllers:
             architecture=self._settings.architecture,
             image_volumes=self.image_volumes.supported,
         )
+
+    def admission_defaults(self) -> ClusterDefaults:
+        """What admission fills in, from the settings as they are now."""
+        kubevirt = self.installation.kubevirt
+        configuration = kubevirt.configuration if kubevirt else v1.KubeVirtConfiguration()
+        return ClusterDefaults.of(configuration, self._settings.architecture)
 
     def not_synced(self) -> str | None:
         """A readiness check: which caches are not complete yet, or None."""
