@@ -32,10 +32,10 @@ def status_of(now: Observed) -> Body | None:
     if vmi.is_final:
         # Whoever ended it owns phase; one more word only where Ready was forgotten.
         return _after_start(now) if _ready(now) is not None else None
-    if now.has_run:
-        return _after_start(now)
-    if pod is None and now.was_bound:
-        return _after_start(now) if now.node is NodeHealth.UNRESPONSIVE else None
+    if now.has_run or (pod is None and now.was_bound):
+        # A pod that vanished from a node that answers is its handler's to tell of.
+        is_vanished = pod is None and now.node is not NodeHealth.UNRESPONSIVE
+        return None if is_vanished else _after_start(now)
     if pod is not None and pod.spec.node_name and now.refusal is None:
         return {"phase": Phase.SCHEDULED, **_placement(now), **_history(now, Phase.SCHEDULED)} | {
             "conditions": _conditions(now)
@@ -147,7 +147,10 @@ def _history(now: Observed, phase: str | None) -> Body:
         for entry in now.vmi.status.phase_transition_timestamps or ()
     }
     pod, created = now.pod, now.vmi.metadata.creation_timestamp
-    began: dict[str, str | None] = {Phase.PENDING: created}
+    began: dict[str, str | None] = {
+        Phase.PENDING: created,
+        **{step: known[step] for step in (Phase.SCHEDULING, Phase.SCHEDULED) if step in known},
+    }
     if pod is not None:
         began[Phase.SCHEDULING] = pod.metadata.creation_timestamp
     if pod is not None and pod.spec.node_name:

@@ -1,0 +1,147 @@
+"""Settings: from the KubeVirt object, from the environment, from a node's state."""
+
+from decimal import Decimal
+
+import msgspec
+import pytest
+from podvisor_common.api import core, v1
+from podvisor_controller import config
+from podvisor_controller.installation import status_of
+from podvisor_controller.node.health import NodeHealth, health_of
+from podvisor_controller.settings import Settings, SettingsError
+
+from tests.unit.controller.builders import situations
+
+ENVIRONMENT = {
+    "POD_NAME": "virt-controller-1",
+    "POD_NAMESPACE": "kubevirt",
+    "LAUNCHER_IMAGE": "l:1",
+}
+
+
+def kubevirt(configuration):
+    body = {
+        "metadata": {"name": "kubevirt", "generation": 4},
+        "spec": {"configuration": configuration},
+    }
+    return msgspec.convert(body, v1.KubeVirt)
+
+
+def config_of(obj):
+    return config.of(obj, launcher_image="l:1", architecture="amd64", image_volumes=None)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "field", "value"),
+    situations(
+        ("emulation", {"developerConfiguration": {"useEmulation": True}}, "use_emulation", True),
+        ("no emulation", {}, "use_emulation", False),
+        (
+            "cpu ratio",
+            {"developerConfiguration": {"cpuAllocationRatio": 4}},
+            "cpu_allocation_ratio",
+            4,
+        ),
+        (
+            "cpu ratio that makes no sense",
+            {"developerConfiguration": {"cpuAllocationRatio": 0}},
+            "cpu_allocation_ratio",
+            10,
+        ),
+        (
+            "memory overhead ratio",
+            {"additionalGuestMemoryOverheadRatio": "1.25"},
+            "memory_overhead_ratio",
+            Decimal("1.25"),
+        ),
+        (
+            "memory overhead ratio that is none",
+            {"additionalGuestMemoryOverheadRatio": "much"},
+            "memory_overhead_ratio",
+            Decimal(1),
+        ),
+        ("cpu request", {"cpuRequest": "200m"}, "cpu_request", "200m"),
+        (
+            "console log off",
+            {"virtualMachineOptions": {"disableSerialConsoleLog": {}}},
+            "log_serial_console",
+            False,
+        ),
+    ),
+)
+def test_cluster_config(configuration, field, value):
+    assert getattr(config_of(kubevirt(configuration)), field) == value
+
+
+def test_before_the_object_exists_the_defaults_hold():
+    assert config_of(None) == config.ClusterConfig(launcher_image="l:1")
+
+
+def test_settings_from_the_environment():
+    settings = Settings.from_environment(ENVIRONMENT | {"LOG_LEVEL": "debug", "WEBHOOK_PORT": "0"})
+    assert (settings.pod_name, settings.log_level, settings.webhook_port) == (
+        "virt-controller-1",
+        "debug",
+        0,
+    )
+    assert settings.observability_port == 8080
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    situations(
+        ("no image", {"LAUNCHER_IMAGE": ""}, "LAUNCHER_IMAGE"),
+        ("no name", {"POD_NAME": ""}, "POD_NAME"),
+        ("a port that is none", {"OBSERVABILITY_PORT": "http"}, "OBSERVABILITY_PORT"),
+    ),
+)
+def test_an_unusable_environment_is_named(change, named):
+    with pytest.raises(SettingsError, match=named):
+        Settings.from_environment(ENVIRONMENT | change)
+
+
+def node(ready="True", taint=""):
+    taints = [{"key": taint, "effect": "NoExecute"}] if taint else []
+    body = {
+        "metadata": {"name": "n1"},
+        "spec": {"taints": taints},
+        "status": {"conditions": [{"type": "Ready", "status": ready}]},
+    }
+    return msgspec.convert(body, core.Node)
+
+
+@pytest.mark.parametrize(
+    ("obj", "health"),
+    situations(
+        ("well", node(), NodeHealth.WELL),
+        ("its kubelet says that it is not ready", node("False"), NodeHealth.WELL),
+        ("silent", node("Unknown"), NodeHealth.UNRESPONSIVE),
+        ("unreachable", node("Unknown", "node.kubernetes.io/unreachable"), NodeHealth.UNRESPONSIVE),
+        ("fenced", node("Unknown", "node.kubernetes.io/out-of-service"), NodeHealth.FENCED),
+        ("deleted", None, NodeHealth.FENCED),
+    ),
+)
+def test_node_health(obj, health):
+    assert health_of(obj) is health
+
+
+@pytest.mark.parametrize(
+    ("image_volumes", "degraded"),
+    situations(("supported", True, "False"), ("unknown", None, "False"), ("not", False, "True")),
+)
+def test_the_installation_says_what_it_lacks(image_volumes, degraded):
+    status = status_of(
+        kubevirt({}),
+        version="1.2",
+        architecture="amd64",
+        image_volumes=image_volumes,
+        now="2026-01-01T00:00:00Z",
+    )
+    conditions = {c.type: c.status for c in status.conditions}
+    assert conditions == {
+        "Available": "True",
+        "Created": "True",
+        "Progressing": "False",
+        "Degraded": degraded,
+    }
+    assert (status.phase, status.observed_generation) == ("Deployed", 4)

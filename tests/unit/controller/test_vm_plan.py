@@ -1,0 +1,343 @@
+"""What a machine needs next, and what its status says, as tables of situations."""
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+from podvisor_common.api import v1
+from podvisor_common.api.v1 import names
+from podvisor_controller.vm.observed import backoff_s
+from podvisor_controller.vm.plan import CreateInstance, DeleteInstance, ReleaseFinalizer, plan
+from podvisor_controller.vm.status import patch_of, printable_status, status_of
+
+from tests.unit.controller.builders import (
+    NOW,
+    UID,
+    VM_UID,
+    instance,
+    ran,
+    situations,
+    stamp,
+    vm,
+    vm_observed,
+    vmi,
+)
+
+DELETED = {"deletionTimestamp": stamp(1)}
+LATER = NOW + timedelta(seconds=5)
+
+
+def failed_before(count, *, uid=UID, retry_in_s=-1.0):
+    """The status of a machine whose instance `uid` was the last of `count` failures."""
+    retry = stamp(-retry_in_s)
+    failure = {
+        "consecutiveFailCount": count,
+        "lastFailedVMIUID": uid,
+        "retryAfterTimestamp": retry,
+    }
+    return {"startFailure": failure}
+
+
+def once_done(**changes):
+    return vm("Once", status={"runStrategy": "Once"}, **changes)
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    situations(
+        ("always, first sight", vm_observed(vm()), [CreateInstance]),
+        ("always, running", vm_observed(vm(), instance("Running")), []),
+        ("always, shut down", vm_observed(vm(), instance("Succeeded")), [DeleteInstance]),
+        (
+            "always, the old one is going",
+            vm_observed(vm(), instance("Failed", metadata=DELETED)),
+            [],
+        ),
+        (
+            "always, crashed after a long run",
+            vm_observed(vm(), ran("Failed", began_ago=50, ended_ago=1)),
+            [DeleteInstance],
+        ),
+        ("always, never started: not counted yet", vm_observed(vm(), instance("Failed")), []),
+        (
+            "always, never started: counted, too early",
+            vm_observed(vm(status=failed_before(1, retry_in_s=9)), instance("Failed")),
+            [],
+        ),
+        (
+            "always, never started: counted, due",
+            vm_observed(vm(status=failed_before(1)), instance("Failed")),
+            [DeleteInstance],
+        ),
+        (
+            "always, the next one is not due",
+            vm_observed(vm(status=failed_before(2, retry_in_s=9))),
+            [],
+        ),
+        ("always, the next one is due", vm_observed(vm(status=failed_before(2))), [CreateInstance]),
+        ("always, refused a moment ago", vm_observed(vm(), failure="no", retry_at=LATER), []),
+        ("always, somebody else's instance", vm_observed(vm(), vmi()), []),
+        ("halted", vm_observed(vm("Halted")), []),
+        ("halted, running", vm_observed(vm("Halted"), instance("Running")), [DeleteInstance]),
+        ("halted, stopping", vm_observed(vm("Halted"), instance("Running", metadata=DELETED)), []),
+        ("once, first sight", vm_observed(vm("Once")), [CreateInstance]),
+        ("once, running", vm_observed(once_done(), instance("Running")), []),
+        ("once, ended", vm_observed(once_done(), instance("Succeeded")), []),
+        ("once, failed", vm_observed(once_done(), instance("Failed")), []),
+        ("once, its one instance was deleted", vm_observed(once_done()), []),
+        (
+            "once, after it was halted",
+            vm_observed(vm("Once", status={"runStrategy": "Halted"})),
+            [CreateInstance],
+        ),
+        (
+            "rerun on failure, shut down",
+            vm_observed(vm("RerunOnFailure"), instance("Succeeded")),
+            [],
+        ),
+        (
+            "rerun on failure, crashed",
+            vm_observed(vm("RerunOnFailure"), ran("Failed", began_ago=50, ended_ago=1)),
+            [DeleteInstance],
+        ),
+        ("rerun on failure, nothing there", vm_observed(vm("RerunOnFailure")), [CreateInstance]),
+        ("running: true", vm_observed(vm("", spec={"running": True})), [CreateInstance]),
+        (
+            "running: false",
+            vm_observed(vm("", spec={"running": False}), instance()),
+            [DeleteInstance],
+        ),
+        ("deleted, running", vm_observed(vm(metadata=DELETED), instance()), [DeleteInstance]),
+        (
+            "deleted, stopping",
+            vm_observed(vm(metadata=DELETED), instance(metadata=DELETED)),
+            [],
+        ),
+        ("deleted, nothing left", vm_observed(vm(metadata=DELETED)), [ReleaseFinalizer]),
+        (
+            "deleted, released already",
+            vm_observed(vm(metadata=DELETED | {"finalizers": ["other/one"]})),
+            [],
+        ),
+        (
+            "deleted, its instance to be orphaned",
+            vm_observed(
+                vm(metadata=DELETED | {"finalizers": [names.VM_FINALIZER, "orphan"]}), instance()
+            ),
+            [ReleaseFinalizer],
+        ),
+        (
+            "deleted, somebody else's instance",
+            vm_observed(vm(metadata=DELETED), vmi()),
+            [ReleaseFinalizer],
+        ),
+    ),
+)
+def test_plan(now, expected):
+    assert [type(action) for action in plan(now)] == expected
+    assert plan(now) == plan(now)
+
+
+def test_the_instance_is_the_machines():
+    [create] = plan(vm_observed(vm()))
+    metadata = create.manifest["metadata"]
+    assert (metadata["namespace"], metadata["name"]) == ("shop", "myvm")
+    assert metadata["labels"] == {"app": "demo"}
+    [owner] = metadata["ownerReferences"]
+    assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == (VM_UID, True, True)
+    assert metadata["annotations"][names.VM_GENERATION_ANNOTATION] == "3"
+
+
+@pytest.mark.parametrize(
+    ("count", "has_run", "expected_s"),
+    situations(
+        ("first failed start", 1, False, 10),
+        ("second failed start", 2, False, 40),
+        ("sixth failed start", 6, False, 300),
+        ("first early crash", 1, True, 0),
+        ("second early crash", 2, True, 10),
+    ),
+)
+def test_backoff(count, has_run, expected_s):
+    assert backoff_s(count, has_run=has_run) == expected_s
+
+
+@pytest.mark.parametrize(
+    ("now", "count"),
+    situations(
+        ("never failed", vm_observed(vm(), instance("Running")), None),
+        ("failed to start", vm_observed(vm(), instance("Failed")), 1),
+        (
+            "failed again",
+            vm_observed(vm(status=failed_before(1, uid="old")), instance("Failed")),
+            2,
+        ),
+        ("the same failure", vm_observed(vm(status=failed_before(1)), instance("Failed")), 1),
+        (
+            "starting after a failure",
+            vm_observed(vm(status=failed_before(1, uid="old")), instance("Scheduled")),
+            1,
+        ),
+        (
+            "ran briefly after a failure",
+            vm_observed(
+                vm(status=failed_before(1, uid="old")), ran("Failed", began_ago=9, ended_ago=2)
+            ),
+            2,
+        ),
+        (
+            "ran long after a failure",
+            vm_observed(
+                vm(status=failed_before(1, uid="old")), ran("Failed", began_ago=50, ended_ago=2)
+            ),
+            None,
+        ),
+        (
+            "shut down after a failure",
+            vm_observed(vm(status=failed_before(1, uid="old")), instance("Succeeded")),
+            None,
+        ),
+        ("once does not count", vm_observed(vm("Once"), instance("Failed")), None),
+    ),
+)
+def test_failures_in_a_row(now, count):
+    failure = now.start_failure
+    assert (failure.consecutive_fail_count if failure else None) == count
+
+
+def trouble(type_, reason):
+    return {"conditions": [{"type": type_, "status": "False", "reason": reason}]}
+
+
+PAUSED = {"conditions": [{"type": "Paused", "status": "True"}]}
+
+
+@pytest.mark.parametrize(
+    ("now", "word"),
+    situations(
+        ("being deleted", vm_observed(vm(metadata=DELETED), instance("Running")), "Terminating"),
+        ("stopping", vm_observed(vm("Halted"), instance("Running", metadata=DELETED)), "Stopping"),
+        ("paused", vm_observed(vm(), instance("Running", status=PAUSED)), "Paused"),
+        ("running", vm_observed(vm(), instance("Running")), "Running"),
+        (
+            "no node fits",
+            vm_observed(vm(), instance(status=trouble("PodScheduled", "Unschedulable"))),
+            "ErrorUnschedulable",
+        ),
+        (
+            "image missing",
+            vm_observed(vm(), instance(status=trouble("Synchronized", "ErrImagePull"))),
+            "ErrImagePull",
+        ),
+        (
+            "image still missing",
+            vm_observed(vm(), instance(status=trouble("Synchronized", "ImagePullBackOff"))),
+            "ImagePullBackOff",
+        ),
+        (
+            "claim missing",
+            vm_observed(vm(), instance(status=trouble("Synchronized", "FailedPvcNotFound"))),
+            "ErrorPvcNotFound",
+        ),
+        ("starting", vm_observed(vm(), instance("Scheduled")), "Starting"),
+        ("about to start", vm_observed(vm()), "Starting"),
+        (
+            "waits after a failure",
+            vm_observed(vm(status=failed_before(2, retry_in_s=9))),
+            "CrashLoopBackOff",
+        ),
+        ("has just failed to start", vm_observed(vm(), instance("Failed")), "CrashLoopBackOff"),
+        ("halted", vm_observed(vm("Halted")), "Stopped"),
+        ("once, ended", vm_observed(once_done(), instance("Succeeded")), "Stopped"),
+        ("once, gone", vm_observed(once_done()), "Stopped"),
+        ("cannot start", vm_observed(vm(), vmi()), "Stopped"),
+        ("nobody knows", vm_observed(vm(), instance("Unknown")), "Unknown"),
+    ),
+)
+def test_printable_status(now, word):
+    assert printable_status(now) == word
+
+
+def running():
+    conditions = [
+        {"type": "Ready", "status": "True", "lastTransitionTime": stamp(5)},
+        {"type": "LiveMigratable", "status": "False", "reason": "DisksNotLiveMigratable"},
+    ]
+    status = {
+        "conditions": conditions,
+        "nodeName": "n1",
+        "interfaces": [{"name": "default", "ipAddress": "10.1.2.3"}],
+    }
+    annotations = {names.VM_GENERATION_ANNOTATION: "2"}
+    return instance("Running", status=status, metadata={"annotations": annotations})
+
+
+def test_a_running_machine_mirrors_its_instance():
+    status = status_of(vm_observed(vm(), running()))
+    assert (status.created, status.ready, status.phase) == (True, True, "Running")
+    assert (status.node_name, status.interfaces[0].ip_address) == ("n1", "10.1.2.3")
+    assert (status.observed_generation, status.desired_generation) == (2, 3)
+    assert status.run_strategy == "Always"
+    assert [c.type for c in status.conditions] == ["Ready", "LiveMigratable"]
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    situations(
+        ("no instance", vm_observed(vm("Halted")), [("Ready", "False", "VMINotExists")]),
+        (
+            "an instance without a word on it",
+            vm_observed(vm(), instance("Scheduled")),
+            [("Ready", "False", "VMIConditionMissing")],
+        ),
+        (
+            "refused",
+            vm_observed(vm(), failure="denied", retry_at=LATER),
+            [("Ready", "False", "VMINotExists"), ("Failure", "True", "FailedCreate")],
+        ),
+        (
+            "somebody else's instance",
+            vm_observed(vm(), vmi()),
+            [("Ready", "False", "VMINotExists"), ("Failure", "True", "FailedCreate")],
+        ),
+    ),
+)
+def test_conditions(now, expected):
+    conditions = status_of(now).conditions
+    assert [(c.type, c.status, c.reason) for c in conditions] == expected
+
+
+def test_a_new_instance_is_mentioned_once_it_is_bound():
+    fresh = {"creationTimestamp": stamp(0)}
+    now = vm_observed(vm(), instance(metadata=fresh))
+    assert status_of(now) is None
+    assert now.look_again_in_s == 2
+    assert status_of(vm_observed(vm(), instance("Scheduled", metadata=fresh))) is not None
+    assert status_of(vm_observed(vm(), instance(metadata=fresh), at=NOW + timedelta(seconds=3)))
+
+
+def test_once_is_recorded_with_its_instance():
+    assert status_of(vm_observed(vm("Once"), failure="denied")).run_strategy == ""
+    assert status_of(vm_observed(vm("Once"), instance("Scheduled"))).run_strategy == "Once"
+    assert status_of(vm_observed(once_done())).run_strategy == "Once"
+
+
+def test_termination_is_said_once():
+    terminating = vm(metadata=DELETED, status={"printableStatus": "Terminating"})
+    assert status_of(vm_observed(vm(metadata=DELETED), running())) is not None
+    assert status_of(vm_observed(terminating, running())) is None
+
+
+def test_the_patch_is_the_least():
+    current = status_of(vm_observed(vm(), running()))
+    assert patch_of(current, current) == {}
+    later = [msgspec.structs.replace(c, last_transition_time=stamp(0)) for c in current.conditions]
+    assert patch_of(current, msgspec.structs.replace(current, conditions=later)) == {}
+    halted = status_of(vm_observed(vm("Halted")))
+    patch = patch_of(current, halted)
+    assert patch["nodeName"] is None
+    assert patch["interfaces"] is None
+    assert patch["created"] is None
+    assert patch["printableStatus"] == "Stopped"
+    assert "desiredGeneration" not in patch
+    assert patch_of(v1.VirtualMachineStatus(), current)["printableStatus"] == "Running"

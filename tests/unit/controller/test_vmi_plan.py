@@ -1,0 +1,170 @@
+"""What an instance needs next, as a table of situations."""
+
+from datetime import timedelta
+
+import pytest
+from podvisor_common.api.v1.names import Phase
+from podvisor_controller.node.health import NodeHealth
+from podvisor_controller.vmi.plan import (
+    CreatePod,
+    DeletePod,
+    DiscardPod,
+    Finish,
+    ReleaseFinalizer,
+    plan,
+)
+from podvisor_controller.vmi.pod import launcher_pod_name
+
+from tests.unit.controller.builders import (
+    CONFIG,
+    NOW,
+    UID,
+    deleted,
+    ended_pod,
+    observed,
+    pod,
+    refused_pod,
+    scheduled,
+    situations,
+    unschedulable_pod,
+    vmi,
+    waiting_pod,
+)
+
+DYING = {"deletionTimestamp": "2026-01-01T00:00:59Z"}
+NO_IMAGES = CONFIG.__class__(launcher_image="i", image_volumes=False)
+
+SITUATIONS = situations(
+    ("first sight", observed(vmi()), [CreatePod]),
+    ("the pod is there", observed(vmi(), pod()), []),
+    ("the pod is bound", observed(vmi(), pod(node="n1")), []),
+    ("the pod fits no node", observed(vmi(), unschedulable_pod(30)), []),
+    ("the image cannot be pulled", observed(scheduled(), waiting_pod("ErrImagePull")), []),
+    ("the guest runs", observed(scheduled("Running"), pod("Running", node="n1")), []),
+    ("deleted before the pod existed", observed(deleted()), [ReleaseFinalizer]),
+    ("deleted, and released already", observed(deleted(finalizers=[])), []),
+    ("deleted while the guest runs", observed(deleted(), pod("Running", node="n1")), [DeletePod]),
+    ("deleted, and the pod is going", observed(deleted(), pod(metadata=DYING)), []),
+    (
+        "deleted after the guest ended",
+        observed(deleted({"phase": "Failed"}), ended_pod(1)),
+        [DeletePod],
+    ),
+    (
+        "deleted with two pods",
+        observed(deleted(), pod(), pod(metadata={"name": "b", "uid": "b"})),
+        [DeletePod, DeletePod],
+    ),
+    (
+        "deleted while its node is dead",
+        observed(deleted({"nodeName": "n1"}), pod(metadata=DYING), node=NodeHealth.UNRESPONSIVE),
+        [],
+    ),
+    ("ended, the pod kept for its logs", observed(scheduled("Succeeded"), ended_pod(0)), []),
+    ("ended, the pod is gone", observed(scheduled("Failed")), []),
+    (
+        "the pod has only just ended",
+        observed(scheduled("Running"), ended_pod(0, seconds_ago=1)),
+        [],
+    ),
+    ("the pod ended, its handler silent", observed(scheduled("Running"), ended_pod(0)), [Finish]),
+    (
+        "the pod ended and is about to vanish",
+        observed(scheduled("Running"), ended_pod(0, seconds_ago=0, **DYING)),
+        [Finish],
+    ),
+    ("the pod was deleted by force", observed(scheduled("Running")), []),
+    (
+        "the pod vanished before it was bound",
+        observed(vmi(status={"phase": "Pending"})),
+        [CreatePod],
+    ),
+    ("the node does not answer", observed(scheduled("Running"), node=NodeHealth.UNRESPONSIVE), []),
+    ("the node is fenced", observed(scheduled("Running"), node=NodeHealth.FENCED), [Finish]),
+    (
+        "the node is fenced, the pod still listed",
+        observed(scheduled("Running"), pod("Running", node="n1"), node=NodeHealth.FENCED),
+        [Finish],
+    ),
+    ("refused, the status still names the node", observed(scheduled(), refused_pod()), []),
+    ("refused by the kubelet", observed(vmi(), refused_pod()), [DiscardPod]),
+    ("refused, to be tried later", observed(vmi(), retry_at=NOW + timedelta(seconds=5)), []),
+    ("refused, to be tried now", observed(vmi(), attempt=1, retry_at=NOW), [CreatePod]),
+    ("no image volumes in this cluster", observed(vmi(), config=NO_IMAGES), []),
+    (
+        "no image volumes, and none needed",
+        observed(vmi(spec={"volumes": []}), config=NO_IMAGES),
+        [CreatePod],
+    ),
+)
+
+
+@pytest.mark.parametrize(("now", "expected"), SITUATIONS)
+def test_plan(now, expected):
+    assert [type(action) for action in plan(now)] == expected
+    assert plan(now) == plan(now)
+
+
+@pytest.mark.parametrize(
+    ("now", "phase", "reason"),
+    situations(
+        (
+            "clean end",
+            observed(scheduled("Running"), ended_pod(0)),
+            Phase.SUCCEEDED,
+            "GuestShutdown",
+        ),
+        ("crash", observed(scheduled("Running"), ended_pod(1)), Phase.FAILED, "GuestCrashed"),
+        ("never ran", observed(scheduled(), ended_pod(0)), Phase.FAILED, "PodEndedEarly"),
+        (
+            "evicted while the guest ran",
+            observed(
+                scheduled("Running"),
+                pod("Failed", node="n1", status={"reason": "Evicted", "message": "low on memory"}),
+            ),
+            Phase.FAILED,
+            "Evicted",
+        ),
+        (
+            "no container status at all",
+            observed(scheduled("Running"), pod("Failed", node="n1")),
+            Phase.FAILED,
+            "PodEnded",
+        ),
+        (
+            "fenced",
+            observed(scheduled("Running"), node=NodeHealth.FENCED),
+            Phase.FAILED,
+            "NodeFenced",
+        ),
+    ),
+)
+def test_how_it_ended(now, phase, reason):
+    [finish] = plan(now)
+    assert isinstance(finish, Finish)
+    assert (finish.phase, finish.reason) == (phase, reason)
+    assert finish.message
+
+
+def test_every_attempt_has_a_name_of_its_own():
+    [first], [second] = plan(observed(vmi())), plan(observed(vmi(), attempt=1))
+    assert first.manifest["metadata"]["name"] == launcher_pod_name("myvm", UID)
+    assert first.manifest["metadata"]["name"] != second.manifest["metadata"]["name"]
+
+
+def test_the_kubelet_waits_longer_than_the_guest_may_take():
+    [delete] = plan(observed(deleted(), pod()))
+    assert delete.grace_period_s == 5 + 30
+
+
+def test_of_several_pods_the_living_one_counts():
+    dying = pod(metadata={"name": "a", "uid": "a", **DYING})
+    assert observed(vmi(), dying, pod()).pod == pod()
+
+
+def test_time_alone_changes_the_decision_only_where_it_does():
+    assert observed(vmi(), pod()).look_again_in_s is None
+    assert observed(vmi(), unschedulable_pod(0)).look_again_in_s == pytest.approx(1.5)
+    assert observed(vmi(), unschedulable_pod(30)).look_again_in_s is None
+    assert observed(scheduled("Running"), ended_pod(0, seconds_ago=1)).look_again_in_s == 2
+    assert observed(vmi(), retry_at=NOW + timedelta(seconds=5)).look_again_in_s == 5

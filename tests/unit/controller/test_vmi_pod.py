@@ -1,0 +1,223 @@
+"""The launcher pod: what it holds, what it asks for, and what it must not carry."""
+
+import msgspec
+import pytest
+from podvisor_common.api.v1 import names
+from podvisor_controller.config import ClusterConfig
+from podvisor_controller.vmi.pod import launcher_pod_name, render_pod
+from podvisor_controller.vmi.resources import MIB, memory_overhead_bytes
+
+from tests.unit.controller.builders import CONFIG, IMAGE, UID, situations, spec_body, vmi
+
+KVM = ClusterConfig(launcher_image=IMAGE, image_volumes=True)
+SECRETS = [
+    {
+        "name": "seed",
+        "cloudInitNoCloud": {
+            "secretRef": {"name": "user"},
+            "networkDataSecretRef": {"name": "net"},
+        },
+    }
+]
+
+
+def rendered(instance=None, config=CONFIG):
+    return render_pod(instance or vmi(), config)
+
+
+def compute(manifest):
+    return manifest["spec"]["containers"][0]
+
+
+def test_the_name_depends_on_the_instance_alone():
+    assert launcher_pod_name("myvm", UID) == launcher_pod_name("myvm", UID)
+    assert launcher_pod_name("myvm", UID) != launcher_pod_name("myvm", "other")
+    assert launcher_pod_name("myvm", UID).startswith("virt-launcher-myvm-")
+    assert len(launcher_pod_name("myvm", UID)) == len("virt-launcher-myvm-") + 5
+
+
+def test_who_it_is():
+    instance = vmi(
+        metadata={
+            "labels": {"app": "demo"},
+            "annotations": {
+                "note": "kept",
+                "kubectl.kubernetes.io/last-applied-configuration": "{}",
+                "kubevirt.io/latest-observed-api-version": "v1",
+            },
+        }
+    )
+    metadata = rendered(instance)["metadata"]
+    assert metadata["labels"] == {
+        "app": "demo",
+        "kubevirt.io": "virt-launcher",
+        "kubevirt.io/created-by": UID,
+        "vmi.kubevirt.io/id": "myvm",
+    }
+    assert metadata["annotations"] == {
+        "note": "kept",
+        "kubevirt.io/domain": "myvm",
+        "kubectl.kubernetes.io/default-container": "compute",
+    }
+    [owner] = metadata["ownerReferences"]
+    assert (owner["kind"], owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == (
+        "VirtualMachineInstance",
+        UID,
+        True,
+        True,
+    )
+
+
+def test_it_has_no_privilege():
+    spec = rendered()["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["enableServiceLinks"] is False
+    assert spec["securityContext"]["runAsUser"] == 107
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in spec["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
+def test_containers_and_scratch_space():
+    spec = rendered()["spec"]
+    assert [c["name"] for c in spec["containers"]] == ["compute", "guest-console-log"]
+    assert compute(rendered())["args"] == ["--grace-period-s=5"]
+    assert spec["terminationGracePeriodSeconds"] == 35
+    assert spec["restartPolicy"] == "Never"
+    scratch = [v for v in spec["volumes"] if "emptyDir" in v]
+    assert [v["name"] for v in scratch] == ["sockets", "private", "runtime", "console"]
+    assert all(v["emptyDir"]["sizeLimit"] for v in scratch)
+    [console_mount] = spec["containers"][1]["volumeMounts"]
+    assert console_mount == {"name": "console", "mountPath": "/run/podvisor/console"}
+
+
+def test_container_disks_are_image_volumes():
+    disk = {"image": "demo/disk:devel", "imagePullPolicy": "Never", "imagePullSecret": "registry"}
+    manifest = rendered(vmi(spec={"volumes": [{"name": "root", "containerDisk": disk}]}))
+    volume = {"name": "disk-root", "image": {"reference": "demo/disk:devel", "pullPolicy": "Never"}}
+    mount = {"name": "disk-root", "mountPath": "/run/podvisor/images/root", "readOnly": True}
+    assert volume in manifest["spec"]["volumes"]
+    assert mount in compute(manifest)["volumeMounts"]
+    assert manifest["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+
+
+def test_secrets_are_mounted_and_may_be_missing():
+    manifest = rendered(vmi(spec={"volumes": SECRETS}))
+    volumes = {v["name"]: v for v in manifest["spec"]["volumes"]}
+    mounts = {m["name"]: m["mountPath"] for m in compute(manifest)["volumeMounts"]}
+    assert volumes["secret-seed"]["secret"] == {"secretName": "user", "optional": True}
+    assert volumes["network-secret-seed"]["secret"] == {"secretName": "net", "optional": True}
+    assert mounts["secret-seed"] == "/run/podvisor/secrets/seed/user-data"
+    assert mounts["network-secret-seed"] == "/run/podvisor/secrets/seed/network-data"
+
+
+def test_user_data_stays_out_of_the_pod():
+    assert b"hunter2" not in msgspec.json.encode(rendered())
+
+
+def test_names_that_are_too_long_for_a_volume_are_cut_and_stay_apart():
+    long = ["a" * 62 + end for end in "xy"]
+    disks = [{"name": name, "containerDisk": {"image": "i"}} for name in long]
+    manifest = rendered(vmi(spec={"volumes": disks}))
+    found = [v["name"] for v in manifest["spec"]["volumes"] if "image" in v]
+    assert len(set(found)) == 2
+    assert all(len(name) <= 63 for name in found)
+    paths = [m["mountPath"] for m in compute(manifest)["volumeMounts"]]
+    assert f"/run/podvisor/images/{long[0]}" in paths
+
+
+def test_placement_is_the_users_and_ours():
+    spec = {
+        "nodeSelector": {"disk": "fast"},
+        "tolerations": [{"key": "gpu", "operator": "Exists", "tolerationSeconds": 0}],
+        "affinity": {"nodeAffinity": {"x": 1}},
+        "priorityClassName": "high",
+        "architecture": "arm64",
+        "hostname": "web.example",
+    }
+    pod_spec = rendered(vmi(spec=spec))["spec"]
+    assert pod_spec["nodeSelector"] == {
+        "disk": "fast",
+        "kubevirt.io/schedulable": "true",
+        "kubernetes.io/arch": "arm64",
+    }
+    assert pod_spec["tolerations"] == [{"key": "gpu", "operator": "Exists", "tolerationSeconds": 0}]
+    assert pod_spec["affinity"] == {"nodeAffinity": {"x": 1}}
+    assert pod_spec["priorityClassName"] == "high"
+    assert pod_spec["hostname"] == "web"
+    assert "schedulerName" not in pod_spec
+
+
+def test_kvm_is_asked_for_only_without_emulation():
+    assert names.KVM_RESOURCE not in compute(rendered())["resources"]["requests"]
+    resources = compute(rendered(config=KVM))["resources"]
+    assert resources["limits"] == {names.KVM_RESOURCE: "1", names.VHOST_NET_RESOURCE: "1"}
+
+
+def domain(**changes):
+    return vmi(spec={"domain": spec_body()["domain"] | changes})
+
+
+@pytest.mark.parametrize(
+    ("instance", "config", "mebibytes"),
+    situations(
+        ("one processor under KVM", vmi(), KVM, 127),
+        ("one processor, 1 GiB", domain(memory={"guest": "1Gi"}), KVM, 128),
+        ("no video card", domain(devices={"autoattachGraphicsDevice": False}), KVM, 111),
+        ("four processors", domain(cpu={"cores": 2, "threads": 2}), KVM, 139),
+        ("translated", vmi(), CONFIG, 191),
+    ),
+)
+def test_memory_beside_the_guests(instance, config, mebibytes):
+    assert memory_overhead_bytes(instance, config) == mebibytes * MIB
+
+
+@pytest.mark.parametrize(
+    ("instance", "requests", "limits"),
+    situations(
+        ("as the introduction", vmi(), {"cpu": "100m", "memory": 64_000_000 + 191 * MIB}, None),
+        (
+            "processors asked for",
+            domain(resources={"requests": {"memory": "64M", "cpu": "2"}}),
+            {"cpu": "2", "memory": 64_000_000 + 191 * MIB},
+            None,
+        ),
+        (
+            "limits",
+            domain(resources={"limits": {"memory": "128Mi", "cpu": "1"}}),
+            {"cpu": "1", "memory": (128 + 191) * MIB},
+            {"cpu": "1", "memory": str((128 + 191) * MIB)},
+        ),
+        (
+            "two processors",
+            domain(cpu={"sockets": 2}),
+            {"cpu": "200m", "memory": 64_000_000 + 195 * MIB},
+            None,
+        ),
+    ),
+)
+def test_what_the_pod_asks_of_its_node(instance, requests, limits):
+    resources = compute(rendered(instance))["resources"]
+    assert resources["requests"] == {**requests, "memory": str(requests["memory"])}
+    assert resources.get("limits") == limits
+
+
+@pytest.mark.parametrize(
+    ("devices", "cluster_says", "copied"),
+    situations(
+        ("by default", {}, True, True),
+        ("the cluster does not", {}, False, False),
+        ("the machine insists", {"logSerialConsole": True}, False, True),
+        ("the machine declines", {"logSerialConsole": False}, True, False),
+        ("no serial console", {"autoattachSerialConsole": False}, True, False),
+    ),
+)
+def test_when_the_console_is_copied(devices, cluster_says, copied):
+    config = ClusterConfig(launcher_image=IMAGE, log_serial_console=cluster_says)
+    containers = rendered(domain(devices=devices), config)["spec"]["containers"]
+    assert ("guest-console-log" in [c["name"] for c in containers]) == copied

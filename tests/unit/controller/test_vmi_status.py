@@ -1,0 +1,275 @@
+"""What the controller says of an instance, and when it is worth a write."""
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+from podvisor_common.api import v1
+from podvisor_controller.node.health import NodeHealth
+from podvisor_controller.vmi.observed import Trouble
+from podvisor_controller.vmi.plan import Finish
+from podvisor_controller.vmi.status import (
+    finished,
+    has_changed,
+    new_trouble,
+    status_of,
+    without,
+)
+
+from tests.unit.controller.builders import (
+    NOW,
+    deleted,
+    ended_pod,
+    observed,
+    pod,
+    refused_pod,
+    scheduled,
+    situations,
+    stamp,
+    unschedulable_pod,
+    vmi,
+    waiting_pod,
+)
+
+TROUBLE = Trouble("FailedCreate", "exceeded quota")
+READY = {"type": "Ready", "status": "True"}
+
+
+def conditions_of(body):
+    return {c["type"]: (c["status"], c["reason"]) for c in body["conditions"]}
+
+
+def told(instance, body):
+    """The instance after `body` was applied to it by its only writer."""
+    status = msgspec.convert(
+        msgspec.to_builtins(instance.status) | body, v1.VirtualMachineInstanceStatus
+    )
+    return msgspec.structs.replace(instance, status=status)
+
+
+@pytest.mark.parametrize(
+    "now",
+    situations(
+        ("nothing is there yet", observed(vmi())),
+        ("the pod is not bound", observed(vmi(), pod())),
+        ("the scheduler has only just found no node", observed(vmi(), unschedulable_pod(1))),
+        ("being deleted", observed(deleted(), pod("Running", node="n1"))),
+        ("the pod was deleted by force", observed(scheduled("Running"))),
+        (
+            "ended, and said not to be ready",
+            observed(scheduled("Failed", conditions=[{"type": "Ready", "status": "False"}])),
+        ),
+    ),
+)
+def test_nothing_to_say(now):
+    assert status_of(now) is None
+
+
+@pytest.mark.parametrize(
+    ("now", "phase", "conditions"),
+    situations(
+        (
+            "bound",
+            observed(vmi(), pod(node="n1")),
+            "Scheduled",
+            {"Ready": ("False", "GuestNotRunning")},
+        ),
+        (
+            "no node fits",
+            observed(vmi(), unschedulable_pod(30)),
+            "Scheduling",
+            {
+                "Ready": ("False", "GuestNotRunning"),
+                "PodScheduled": ("False", "Unschedulable"),
+            },
+        ),
+        (
+            "the pod cannot be created",
+            observed(vmi(), failure=TROUBLE),
+            "Pending",
+            {"Ready": ("False", "PodNotExists"), "Synchronized": ("False", "FailedCreate")},
+        ),
+        (
+            "image not there",
+            observed(scheduled(), waiting_pod("ErrImagePull", "not found")),
+            "Scheduled",
+            {"Ready": ("False", "GuestNotRunning"), "Synchronized": ("False", "ErrImagePull")},
+        ),
+        (
+            "image tried again, backing off",
+            observed(
+                scheduled(
+                    conditions=[
+                        {"type": "Synchronized", "status": "False", "reason": "ImagePullBackOff"}
+                    ]
+                ),
+                waiting_pod("ErrImagePull", "not found"),
+            ),
+            "Scheduled",
+            {"Ready": ("False", "GuestNotRunning"), "Synchronized": ("False", "ImagePullBackOff")},
+        ),
+        (
+            "image name that is none",
+            observed(scheduled(), waiting_pod("InvalidImageName")),
+            "Scheduled",
+            {"Ready": ("False", "GuestNotRunning"), "Synchronized": ("False", "ErrImagePull")},
+        ),
+        (
+            "refused by the kubelet",
+            observed(scheduled(), refused_pod()),
+            "Scheduling",
+            {"Ready": ("False", "GuestNotRunning"), "Synchronized": ("False", "PodRefused")},
+        ),
+        (
+            "running on a node that does not answer",
+            observed(scheduled("Running"), pod("Running", node="n1"), node=NodeHealth.UNRESPONSIVE),
+            None,
+            {"Ready": ("Unknown", "NodeUnresponsive")},
+        ),
+        (
+            "its pod was deleted by force from a node that does not answer",
+            observed(scheduled("Running"), node=NodeHealth.UNRESPONSIVE),
+            None,
+            {"Ready": ("Unknown", "NodeUnresponsive")},
+        ),
+        ("running", observed(scheduled("Running"), pod("Running", node="n1")), None, {}),
+        (
+            "ended, Ready forgotten",
+            observed(scheduled("Succeeded"), ended_pod(0)),
+            None,
+            {"Ready": ("False", "GuestNotRunning")},
+        ),
+    ),
+)
+def test_what_is_said(now, phase, conditions):
+    body = status_of(now)
+    assert body.get("phase") == phase
+    assert conditions_of(body) == conditions
+
+
+def test_everything_a_bound_pod_tells_is_in_one_write():
+    now = observed(vmi(), pod(node="n1"), pod_created_at=NOW - timedelta(milliseconds=59_950))
+    body = status_of(now)
+    assert body["nodeName"] == "n1"
+    assert body["activePods"] == {"pod-1": "n1"}
+    assert body["qosClass"] == "Burstable"
+    assert body["runtimeUser"] == 107
+    assert body["launcherContainerImageVersion"] == "registry.example/virt-launcher:1"
+    assert [e["phase"] for e in body["phaseTransitionTimestamps"]] == [
+        "Pending",
+        "Scheduling",
+        "Scheduled",
+    ]
+    assert body["startTimeline"] == {"podCreated": 50, "podScheduled": 60_000}
+
+
+def test_a_refused_pod_takes_the_node_out_of_the_status():
+    now = observed(scheduled(activePods={"pod-1": "n1"}), refused_pod())
+    body = status_of(now)
+    assert "nodeName" not in body
+    assert "activePods" not in body
+    assert has_changed(now.vmi, body)
+
+
+def test_a_pull_error_names_the_volume():
+    message = 'failed to pull "demo/disk:devel": not found'
+    now = observed(scheduled(), waiting_pod("ErrImagePull", message))
+    assert now.trouble.message.startswith('Volume "root": image "demo/disk:devel" cannot be pulled')
+
+
+@pytest.mark.parametrize(
+    "now",
+    situations(
+        ("bound", observed(vmi(), pod(node="n1"))),
+        ("in trouble", observed(vmi(), failure=TROUBLE)),
+        ("unschedulable", observed(vmi(), unschedulable_pod(30))),
+        ("image error", observed(scheduled(), waiting_pod("ErrImagePull", "x"))),
+    ),
+)
+def test_what_was_said_is_not_said_again(now):
+    body = status_of(now)
+    assert has_changed(now.vmi, body)
+    later = observed(
+        told(now.vmi, body), *now.pods, failure=now.failure, at=NOW + timedelta(seconds=9)
+    )
+    assert not has_changed(later.vmi, status_of(later))
+    assert new_trouble(later.vmi, status_of(later)) is None
+
+
+def test_the_handlers_words_are_no_reason_to_write():
+    bound = observed(vmi(), pod(node="n1"))
+    status = status_of(bound) | {
+        "phase": "Running",
+        "conditions": [READY],
+        "interfaces": [{"name": "default", "ipAddress": "10.1.2.3"}],
+    }
+    now = observed(told(vmi(), status), pod("Running", node="n1"))
+    assert not has_changed(now.vmi, status_of(now))
+
+
+def test_trouble_that_is_over_is_taken_back():
+    conditions = [{"type": "Synchronized", "status": "False", "reason": "ErrImagePull"}]
+    now = observed(scheduled(conditions=conditions), pod(node="n1"))
+    body = status_of(now)
+    assert "Synchronized" not in conditions_of(body)
+    assert has_changed(now.vmi, body)
+
+
+def test_trouble_of_the_handlers_is_left_alone():
+    bound = status_of(observed(vmi(), pod(node="n1")))
+    conditions = [
+        *bound["conditions"],
+        {"type": "Synchronized", "status": "False", "reason": "MissingSecret"},
+    ]
+    now = observed(told(vmi(), bound | {"conditions": conditions}), pod(node="n1"))
+    assert not has_changed(now.vmi, status_of(now))
+
+
+def test_a_transition_time_moves_only_with_the_status():
+    since = stamp(1000)
+    conditions = [
+        {"type": "Ready", "status": "False", "reason": "PodNotExists", "lastTransitionTime": since}
+    ]
+    body = status_of(observed(vmi(status={"conditions": conditions}), pod(node="n1")))
+    assert body["conditions"][0]["lastTransitionTime"] == since
+
+
+def test_a_node_that_answers_again_leaves_ready_to_its_handler():
+    unknown = {"type": "Ready", "status": "Unknown", "reason": "NodeUnresponsive"}
+    now = observed(scheduled("Running", conditions=[unknown]), pod("Running", node="n1"))
+    assert conditions_of(status_of(now)) == {"Ready": ("Unknown", "NodeUnresponsive")}
+
+
+def test_finishing_ends_everything_at_once():
+    now = observed(scheduled("Running"), ended_pod(1))
+    body = finished(now, Finish("Failed", "GuestCrashed", "It crashed."))
+    assert (body["phase"], body["reason"], body["nodeName"]) == ("Failed", "GuestCrashed", "n1")
+    assert conditions_of(body) == {"Ready": ("False", "GuestCrashed")}
+    assert body["phaseTransitionTimestamps"][-1]["phase"] == "Failed"
+
+
+@pytest.mark.parametrize(
+    ("fields", "left"),
+    situations(
+        ("a field", [".status.phase"], {"nodeName", "conditions", "history"}),
+        ("an entry of a list", ['.status.conditions[type="Ready"].status'], None),
+        (
+            "something not in it",
+            [".status.interfaces"],
+            {"phase", "nodeName", "conditions", "history"},
+        ),
+    ),
+)
+def test_without_what_another_owns(fields, left):
+    body = {
+        "phase": "Scheduled",
+        "nodeName": "n1",
+        "history": 1,
+        "conditions": [{"type": "Ready"}, {"type": "PodScheduled"}],
+    }
+    rest = without(body, fields)
+    if left is None:
+        assert rest["conditions"] == [{"type": "PodScheduled"}]
+    else:
+        assert set(rest) == left
+    assert body["phase"] == "Scheduled"
