@@ -1,11 +1,12 @@
 """Kubernetes quantities: `64M`, `1.5Gi`, `100m`, `1e3`.
 
-Invariant: a quantity is exact (a Decimal); rounding happens only where a caller asks for an integer, and then upwards.
+Invariant: a quantity is exact (a Decimal, within Kubernetes' limits); rounding happens only where a caller asks for an
+integer, and then upwards.
 The text a user wrote is never rewritten: two spellings of one amount are compared by parsing both.
 """
 
 import re
-from decimal import ROUND_CEILING, Context, Decimal
+from decimal import ROUND_CEILING, ROUND_UP, Context, Decimal
 
 from podvisor_common.errors import Terminal
 
@@ -18,9 +19,13 @@ _DECIMAL_EXPONENTS = {
 }  # fmt: skip
 _BINARY_EXPONENTS = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 _MAX_LENGTH = 64
-_MAX_EXPONENT = 18
-# Wide enough that no quantity of _MAX_LENGTH characters is ever rounded.
-_EXACT = Context(prec=_MAX_LENGTH + 40)
+# Kubernetes keeps quantities between these: more is cut off, less is rounded up, away from zero.
+_MAX_AMOUNT = Decimal(2**63 - 1)
+_LEAST_STEP = Decimal("1e-9")
+# Beyond these an exponent leaves nothing but the limits above.
+_MAX_EXPONENT = 100
+# Wide enough that no quantity of _MAX_LENGTH characters is rounded by arithmetic.
+_EXACT = Context(prec=_MAX_LENGTH + 2 * _MAX_EXPONENT)
 
 Quantity = str | int
 
@@ -40,15 +45,21 @@ def parse_quantity(text: Quantity) -> Decimal:
             f"{literal[:_MAX_LENGTH]!r} is not a quantity: expected a number with an optional suffix"
             " (n, u, m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei) or exponent, for example 64M or 1.5Gi"
         )
-    number, suffix = Decimal(match["number"]), match["suffix"]
+    return _within_limits(_EXACT.multiply(Decimal(match["number"]), _factor(match["suffix"])))
+
+
+def _factor(suffix: str) -> Decimal:
     if suffix in _BINARY_EXPONENTS:
-        return _EXACT.multiply(number, Decimal(2 ** _BINARY_EXPONENTS[suffix]))
+        return Decimal(2 ** _BINARY_EXPONENTS[suffix])
     exponent = _DECIMAL_EXPONENTS.get(suffix)
     if exponent is None:
-        exponent = int(suffix[1:])
-        if abs(exponent) > _MAX_EXPONENT:
-            raise QuantityError(f"{literal!r} is not a quantity: exponent beyond ±{_MAX_EXPONENT}")
-    return _EXACT.scaleb(number, exponent)
+        exponent = max(-_MAX_EXPONENT, min(int(suffix[1:]), _MAX_EXPONENT))
+    return Decimal(1).scaleb(exponent)
+
+
+def _within_limits(amount: Decimal) -> Decimal:
+    rounded = amount.quantize(_LEAST_STEP, ROUND_UP, _EXACT)
+    return max(-_MAX_AMOUNT, min(rounded, _MAX_AMOUNT)).normalize(_EXACT)
 
 
 def quantity_to_int(text: Quantity) -> int:

@@ -24,6 +24,8 @@ Json = dict[str, Any]
 
 _MACHINE_TYPES = {"amd64": "q35", "arm64": "virt"}
 _DISK_BUSES = {"amd64": "sata", "arm64": "virtio"}
+# No CD-ROM drive is on virtio.
+_CDROM_BUSES = {"amd64": "sata", "arm64": "scsi"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,14 +186,15 @@ def _default_pull_policies(spec: Json) -> None:
 
 
 def _default_buses(spec: Json) -> None:
-    bus = _DISK_BUSES.get(spec["architecture"], "sata")
+    architecture = spec["architecture"]
     for disk in _objects(_object(spec["domain"], "devices").get("disks")):
         if not any(disk.get(target) is not None for target in DISK_TARGETS):
             disk["disk"] = {}
         for name in DISK_TARGETS:
             target = disk.get(name)
             if isinstance(target, dict) and not target.get("bus"):
-                target["bus"] = bus
+                buses = _CDROM_BUSES if name == "cdrom" else _DISK_BUSES
+                target["bus"] = buses.get(architecture, "sata")
         cdrom = disk.get("cdrom")
         if isinstance(cdrom, dict) and cdrom.get("readonly") is None:
             cdrom["readonly"] = True

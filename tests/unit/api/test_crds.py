@@ -1,0 +1,119 @@
+"""The definitions are structural, described, and the files in the chart are what the types say."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from podvisor_common.api import generate
+from podvisor_common.api.crds import all_crds
+from podvisor_common.api.emit import to_yaml
+
+CHART_CRDS = Path(__file__).parents[3] / "charts" / "podvisor" / "crds"
+
+
+def schemas() -> Iterator[tuple[str, dict[str, Any]]]:
+    for plural, crd in all_crds().items():
+        for version in crd["spec"]["versions"]:
+            yield f"{plural} {version['name']}", version["schema"]["openAPIV3Schema"]
+
+
+def nodes(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    yield path, schema
+    for name, child in schema.get("properties", {}).items():
+        yield from nodes(child, f"{path}.{name}")
+    for key in ("items", "additionalProperties"):
+        if key in schema:
+            yield from nodes(schema[key], f"{path}[]")
+
+
+def test_files_in_the_chart_are_up_to_date() -> None:
+    assert generate.stale_files(CHART_CRDS) == []
+
+
+def test_check_names_stale_files_and_changes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "old.yaml").write_text("left over")
+    assert generate.main(["--check", "--directory", str(tmp_path)]) == 1
+    assert "virtualmachines.yaml" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["old.yaml"]
+    assert generate.main(["--directory", str(tmp_path)]) == 0
+    assert generate.main(["--check", "--directory", str(tmp_path)]) == 0
+
+
+def test_emitted_yaml_reads_back() -> None:
+    for crd in all_crds().values():
+        assert yaml.safe_load(to_yaml(crd)) == crd
+
+
+def test_emitter_quotes_what_yaml_would_misread() -> None:
+    odd: dict[str, Any] = {
+        "a": "yes",
+        "b": "1",
+        "c": "",
+        "d": "x: y",
+        "e": [[], {}, None, 1.5, True],
+        "on": "é\n#",
+    }
+    assert yaml.safe_load(to_yaml(odd)) == odd
+
+
+@pytest.mark.parametrize(("name", "schema"), list(schemas()), ids=lambda value: str(value)[:40])
+def test_every_node_has_a_type_and_every_field_a_description(
+    name: str, schema: dict[str, Any]
+) -> None:
+    for path, node in nodes(schema):
+        opaque = node.get("x-kubernetes-preserve-unknown-fields") or node.get(
+            "x-kubernetes-int-or-string"
+        )
+        assert opaque or "type" in node, f"{name}{path}"
+        assert "$ref" not in node
+        if not path.endswith("[]") and path not in (".metadata",):
+            assert node.get("description"), f"{name}{path}"
+
+
+@pytest.mark.parametrize(("name", "schema"), list(schemas()), ids=lambda value: str(value)[:40])
+def test_keys_of_list_maps_are_required(name: str, schema: dict[str, Any]) -> None:
+    for path, node in nodes(schema):
+        for key in node.get("x-kubernetes-list-map-keys", []):
+            assert key in node["items"]["required"], f"{name}{path}"
+
+
+def test_fields_not_implemented_are_opaque() -> None:
+    schema = dict(schemas())["virtualmachineinstances v1"]
+    devices = schema["properties"]["spec"]["properties"]["domain"]["properties"]["devices"]
+    assert devices["properties"]["gpus"] == {
+        "description": "Not supported yet.",
+        "x-kubernetes-preserve-unknown-fields": True,
+    }
+
+
+def test_only_virtual_machines_need_a_conversion_webhook() -> None:
+    strategies = {
+        plural: crd["spec"]["conversion"]["strategy"] for plural, crd in all_crds().items()
+    }
+    assert strategies == {
+        "virtualmachines": "Webhook",
+        "virtualmachineinstances": "None",
+        "kubevirts": "None",
+    }
+
+
+def test_versions() -> None:
+    served = {
+        plural: [(v["name"], v["storage"]) for v in crd["spec"]["versions"]]
+        for plural, crd in all_crds().items()
+    }
+    assert served == {
+        "virtualmachines": [("v1", True), ("v1alpha3", False), ("v1alpha1", False)],
+        "virtualmachineinstances": [("v1", True), ("v1alpha3", False)],
+        "kubevirts": [("v1", True), ("v1alpha3", False)],
+    }
+
+
+def test_instances_can_be_selected_by_node() -> None:
+    for version in all_crds()["virtualmachineinstances"]["spec"]["versions"]:
+        assert version["selectableFields"] == [{"jsonPath": ".status.nodeName"}]
+        assert version["subresources"] == {"status": {}}
