@@ -2,6 +2,7 @@
 real TLS.
 """
 
+import asyncio
 import base64
 import ssl
 from collections.abc import AsyncIterator
@@ -234,3 +235,22 @@ async def test_configurations_belong_to_the_charts_role(
         assert found is not None
         (owner,) = found["metadata"]["ownerReferences"]
         assert owner["uid"] == role["metadata"]["uid"]
+
+
+async def test_a_replica_that_starts_too_early_tries_again(
+    server: FakeApiServer, client: KubeClient, clock: Clock
+) -> None:
+    server.remove(CRDS, CRD)
+    running = asyncio.create_task(replica(client, clock).run(), name="certificates")
+    try:
+        await server.until(
+            lambda: (
+                server.get(VALIDATING_WEBHOOKS, ObjectKey("", "podvisor-validating")) is not None
+            )
+        )
+        server.put(CRDS, {"metadata": {"name": CRD.name}, "spec": {}})
+        await server.until(lambda: "conversion" in (server.get(CRDS, CRD) or {})["spec"])
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+    assert running.cancelled()

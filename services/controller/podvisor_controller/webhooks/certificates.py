@@ -57,7 +57,7 @@ class Certificates:
         self._issuer = b""
         self._published = b""
         self._published_at_s = 0.0
-        self._ready = asyncio.Event()
+        self._ready = False
         # Serves an untrusted placeholder until the first pass is through: the port opens at once,
         # clients fail.
         self.context: ssl.SSLContext = server_context(self._placeholder())
@@ -78,13 +78,9 @@ class Certificates:
                 pause_s = PASS_INTERVAL_S
             await asyncio.sleep(pause_s)
 
-    async def wait_ready(self) -> None:
-        """Return once the API server trusts what this replica serves."""
-        await self._ready.wait()
-
     def not_ready(self) -> str | None:
         """A readiness check: why not, or None."""
-        return None if self._ready.is_set() else "no certificate of the published authority yet"
+        return None if self._ready else "no certificate of the published authority yet"
 
     async def bring_up_to_date(self) -> None:
         """One pass: Secret, publication, leaf. Safe to repeat and to run in every replica. Raises
@@ -97,7 +93,7 @@ class Certificates:
         if self._published != bundle:
             self._published, self._published_at_s = bundle, self._now_s()
         self._renew_leaf(state)
-        self._ready.set()
+        self._ready = True
 
     async def _state(self) -> Authorities:
         """The stored state after the step that is due, if one is."""
