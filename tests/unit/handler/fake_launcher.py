@@ -1,0 +1,169 @@
+"""A launcher as the handler meets it: LauncherService on a real unix socket in a real pods directory.
+
+The process that serves it (the test itself) lives in a control group that is named like a pod's, so
+that the handler's checks see what they see on a node.
+"""
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from podvisor.domain.v1 import domain_pb2
+from podvisor.launcher.v1 import launcher_pb2, launcher_pb2_grpc
+from podvisor_common.rpc.server import RpcService, serve_unix
+from podvisor_handler.launchers.connection import LauncherConnection
+from podvisor_handler.launchers.endpoint import SOCKETS_DIRECTORY
+from podvisor_handler.launchers.registry import LauncherRegistry
+
+POD_UID = "7c5b2c3e-0d3b-4a3e-9a39-4f1c6b0f3f01"
+OTHER_POD_UID = "7c5b2c3e-0d3b-4a3e-9a39-4f1c6b0f3f02"
+VMI_UID = "11111111-2222-4333-8444-555555555555"
+WITHIN_S = 10
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes control groups")
+
+State = domain_pb2.DomainState
+Reason = domain_pb2.DomainReason
+
+
+class FakeLauncher(launcher_pb2_grpc.LauncherServiceServicer):
+    """Answers like a launcher; its reports are the test's to give."""
+
+    def __init__(self, epoch: int = 1, *, contract_version: int = 1, uid: str = "") -> None:
+        self.contract_version = contract_version
+        self.applied: list[domain_pb2.DomainSpec] = []
+        self.shutdowns: list[int] = []
+        self.current = domain_pb2.DomainReport(
+            epoch=epoch, sequence=1, uid=uid, state=domain_pb2.DOMAIN_STATE_NONE
+        )
+        self._changed = asyncio.Condition()
+
+    async def report(self, **fields: object) -> None:
+        """The machine's state has changed."""
+        async with self._changed:
+            self.current.sequence += 1
+            self.current.MergeFrom(domain_pb2.DomainReport(**fields))  # type: ignore[arg-type]
+            self._changed.notify_all()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Waits for a call that makes the condition true."""
+        async with asyncio.timeout(WITHIN_S), self._changed:
+            await self._changed.wait_for(condition)
+
+    async def GetInfo(
+        self,
+        request: launcher_pb2.GetInfoRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> launcher_pb2.GetInfoResponse:
+        return launcher_pb2.GetInfoResponse(
+            contract_version=self.contract_version, epoch=self.current.epoch
+        )
+
+    async def ApplyDomain(
+        self,
+        request: launcher_pb2.ApplyDomainRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> launcher_pb2.ApplyDomainResponse:
+        async with self._changed:
+            self.applied.append(request.spec)
+            self._changed.notify_all()
+        return launcher_pb2.ApplyDomainResponse(accepted_generation=request.spec.generation)
+
+    async def ShutdownDomain(
+        self,
+        request: launcher_pb2.ShutdownDomainRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> launcher_pb2.ShutdownDomainResponse:
+        async with self._changed:
+            self.shutdowns.append(request.grace_period_s)
+            self._changed.notify_all()
+        return launcher_pb2.ShutdownDomainResponse()
+
+    async def WatchDomain(
+        self,
+        request: launcher_pb2.WatchDomainRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> AsyncIterator[launcher_pb2.WatchDomainResponse]:
+        sent = -1
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda seen=sent: self.current.sequence != seen)
+                report = domain_pb2.DomainReport()
+                report.CopyFrom(self.current)
+            sent = report.sequence
+            yield launcher_pb2.WatchDomainResponse(report=report)
+
+
+def sockets_directory(pods: Path, pod_uid: str = POD_UID) -> Path:
+    """The directory of a pod's sockets, which exists afterwards."""
+    directory = pods / pod_uid / SOCKETS_DIRECTORY
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    launcher: FakeLauncher, pods: Path, pod_uid: str = POD_UID
+) -> AsyncIterator[None]:
+    """Serves the launcher as the pod's: bound elsewhere (a socket address is short), then renamed."""
+    service = RpcService(
+        "podvisor.launcher.v1.LauncherService",
+        launcher,
+        launcher_pb2_grpc.add_LauncherServiceServicer_to_server,
+    )
+    with tempfile.TemporaryDirectory(prefix="pv") as short:
+        path = sockets_directory(pods, pod_uid) / "launcher.sock"
+        async with serve_unix(f"{short}/s", [service], publish_as=path, grace_s=0.0):
+            yield
+
+
+@contextlib.contextmanager
+def control_group(*pod_uids: str) -> Iterator[None]:
+    """Moves this process into the control group of a container of the innermost pod named."""
+    root = next(
+        path
+        for path in (Path("/sys/fs/cgroup/freezer"), Path("/sys/fs/cgroup"))
+        if (path / "cgroup.procs").exists()
+    )
+    before = _own_group(root)
+    group = root.joinpath(*(f"pod{uid}" for uid in pod_uids))
+    group.mkdir(parents=True, exist_ok=True)
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        (before / "cgroup.procs").write_text(str(os.getpid()))
+        for _ in pod_uids:
+            group.rmdir()
+            group = group.parent
+
+
+def _own_group(root: Path) -> Path:
+    controller = root.name if root.name != "cgroup" else ""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == controller:
+            return root / path.lstrip("/")
+    return root
+
+
+async def until(registry: LauncherRegistry, condition: Callable[[], bool]) -> None:
+    """Waits for a change of the registry that makes the condition true."""
+    changed = asyncio.Event()
+
+    def note(connection: LauncherConnection, gone: bool) -> None:
+        changed.set()
+
+    unsubscribe = registry.subscribe(note)
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            while not condition():
+                await changed.wait()
+                changed.clear()
+    finally:
+        unsubscribe()

@@ -1,0 +1,184 @@
+"""What the launcher of an instance needs next, as a table."""
+
+from typing import Any
+
+import pytest
+from podvisor.domain.v1 import domain_pb2
+from podvisor_common.api import core
+from podvisor_handler.launchers.state import Connection
+from podvisor_handler.network.facts import PodNetwork
+from podvisor_handler.network.plan import Masquerade
+from podvisor_handler.vmi.plan import (
+    Action,
+    ApplyDomain,
+    Launcher,
+    Observed,
+    PrepareNetwork,
+    ShutdownDomain,
+    plan,
+    select_pod,
+)
+
+from tests.unit.handler.builders import pod, vmi
+from tests.unit.handler.fake_launcher import OTHER_POD_UID, POD_UID, VMI_UID
+
+NONE = domain_pb2.DOMAIN_STATE_NONE
+WAITING = domain_pb2.DOMAIN_STATE_WAITING
+RUNNING = domain_pb2.DOMAIN_STATE_RUNNING
+ENDED = domain_pb2.DOMAIN_STATE_ENDED
+WIRED = PodNetwork(1450, ("10.244.0.7",))
+EPOCH = 7
+
+
+def launcher(
+    state: domain_pb2.DomainState.ValueType = NONE,
+    *,
+    applied: int = 0,
+    connection: Connection = Connection.CONNECTED,
+    shutting_down: bool = False,
+    pushed: tuple[int, int] | None = None,
+    stopped: int | None = None,
+) -> Launcher:
+    report = domain_pb2.DomainReport(
+        epoch=EPOCH,
+        sequence=1,
+        state=state,
+        applied_generation=applied,
+        shutting_down=shutting_down,
+    )
+    return Launcher(connection, report, pushed=pushed, stopped=stopped)
+
+
+def observed(
+    machine: Any = None,
+    carrier: core.Pod | None = None,
+    state: Launcher | None = None,
+    *,
+    network: PodNetwork | None = WIRED,
+) -> Observed:
+    return Observed(
+        vmi=machine or vmi(),
+        pod=carrier or pod(),
+        launcher=state or launcher(),
+        wanted_network=Masquerade(),
+        network=network,
+    )
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        pytest.param(
+            observed(network=None), [PrepareNetwork(Masquerade()), ApplyDomain()], id="first sight"
+        ),
+        pytest.param(observed(), [ApplyDomain()], id="wired"),
+        pytest.param(observed(state=launcher(pushed=(EPOCH, 1))), [], id="pushed already"),
+        pytest.param(
+            observed(state=launcher(pushed=(EPOCH - 1, 1))),
+            [ApplyDomain()],
+            id="pushed to a launcher that is no more",
+        ),
+        pytest.param(
+            observed(vmi(generation=2), state=launcher(RUNNING, applied=1, pushed=(EPOCH, 1))),
+            [ApplyDomain()],
+            id="the specification has changed",
+        ),
+        pytest.param(
+            observed(state=launcher(WAITING, pushed=(EPOCH, 1))), [], id="the launcher tries again"
+        ),
+        pytest.param(observed(state=launcher(RUNNING, applied=1)), [], id="runs"),
+        pytest.param(
+            observed(state=launcher(RUNNING, applied=1), network=None),
+            [PrepareNetwork(Masquerade())],
+            id="runs, and the handler was restarted",
+        ),
+        pytest.param(
+            observed(state=launcher(connection=Connection.WAITING)), [], id="no launcher yet"
+        ),
+        pytest.param(
+            observed(
+                vmi(deleted=True), state=launcher(RUNNING, connection=Connection.UNRESPONSIVE)
+            ),
+            [],
+            id="launcher does not answer",
+        ),
+        pytest.param(
+            observed(state=Launcher(Connection.CONNECTED)), [], id="connected, nothing reported"
+        ),
+        pytest.param(
+            observed(vmi(deleted=True), state=launcher(RUNNING)), [ShutdownDomain(5)], id="deleted"
+        ),
+        pytest.param(
+            observed(vmi(deleted=True), state=launcher(WAITING)),
+            [ShutdownDomain(5)],
+            id="deleted while the start is being retried",
+        ),
+        pytest.param(
+            observed(vmi(deleted=True), state=launcher(RUNNING, stopped=EPOCH)),
+            [],
+            id="deleted, asked already",
+        ),
+        pytest.param(
+            observed(vmi(deleted=True), state=launcher(RUNNING, stopped=EPOCH - 1)),
+            [ShutdownDomain(5)],
+            id="deleted, another launcher was asked",
+        ),
+        pytest.param(
+            observed(vmi(deleted=True), state=launcher(RUNNING, shutting_down=True)),
+            [],
+            id="shutting down already",
+        ),
+        pytest.param(observed(vmi(deleted=True)), [], id="deleted before anything was started"),
+        pytest.param(
+            observed(carrier=pod(deletion_grace_s=35), state=launcher(RUNNING, applied=1)),
+            [ShutdownDomain(5)],
+            id="pod deleted",
+        ),
+        pytest.param(
+            observed(carrier=pod(deletion_grace_s=2), state=launcher(RUNNING, applied=1)),
+            [ShutdownDomain(2)],
+            id="pod deleted in haste",
+        ),
+        pytest.param(
+            observed(vmi(deleted=True), state=launcher(ENDED)), [], id="the guest has ended"
+        ),
+        pytest.param(observed(vmi(phase="Succeeded")), [], id="final"),
+        pytest.param(observed(carrier=pod(phase="Failed", exit_code=1)), [], id="pod terminal"),
+    ],
+)
+def test_plan(now: Observed, expected: list[Action]) -> None:
+    assert plan(now) == expected
+
+
+def test_a_machine_without_interface_needs_no_network() -> None:
+    now = Observed(vmi(), pod(), launcher())
+    assert plan(now) == [ApplyDomain()]
+
+
+def test_no_pod() -> None:
+    assert plan(Observed(vmi(), None, launcher())) == []
+
+
+@pytest.mark.parametrize(
+    ("active", "pods", "chosen"),
+    [
+        pytest.param((POD_UID,), [pod()], POD_UID, id="the only one"),
+        pytest.param((), [pod()], None, id="nobody vouches for it"),
+        pytest.param((OTHER_POD_UID,), [pod()], None, id="another one is vouched for"),
+        pytest.param((POD_UID,), [pod(namespace="evil")], None, id="other namespace"),
+        pytest.param((POD_UID,), [pod(creator="someone")], None, id="claims another instance"),
+        pytest.param(
+            (POD_UID, OTHER_POD_UID),
+            [pod(phase="Failed"), pod(uid=OTHER_POD_UID)],
+            OTHER_POD_UID,
+            id="the one that lives",
+        ),
+        pytest.param((POD_UID,), [], None, id="none"),
+    ],
+)
+def test_which_pod_carries_an_instance(
+    active: tuple[str, ...], pods: list[core.Pod], chosen: str | None
+) -> None:
+    assert vmi().metadata.uid == VMI_UID
+    found = select_pod(vmi(pods=active), pods)
+    assert (found.metadata.uid if found else None) == chosen

@@ -1,0 +1,225 @@
+"""Finding, authenticating and following launchers, over real sockets in a real pods directory."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from podvisor.domain.v1 import domain_pb2
+from podvisor_common.api import core
+from podvisor_handler.launchers.connection import LauncherConnection
+from podvisor_handler.launchers.registry import LauncherRegistry
+from podvisor_handler.launchers.state import Connection
+from podvisor_handler.linux.process import cgroup_names_pod
+
+from tests.unit.handler.builders import pod
+from tests.unit.handler.fake_launcher import (
+    OTHER_POD_UID,
+    POD_UID,
+    VMI_UID,
+    FakeLauncher,
+    control_group,
+    needs_root,
+    serving,
+    sockets_directory,
+    until,
+)
+
+pytestmark = needs_root
+
+
+@contextlib.asynccontextmanager
+async def registry_of(pods: Path, *known: core.Pod) -> AsyncIterator[LauncherRegistry]:
+    """A running registry that has seen the pods."""
+    registry = LauncherRegistry(str(pods))
+    task = asyncio.create_task(registry.run(), name="registry")
+    for each in known:
+        registry.pod_changed(None, each)
+    try:
+        yield registry
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def connection(registry: LauncherRegistry, uid: str = POD_UID) -> LauncherConnection:
+    found = registry.of_pod(uid)
+    assert found is not None
+    return found
+
+
+def state(registry: LauncherRegistry, uid: str = POD_UID) -> Connection:
+    return connection(registry, uid).state
+
+
+async def connected(registry: LauncherRegistry, uid: str = POD_UID) -> LauncherConnection:
+    await until(registry, lambda: state(registry, uid) is Connection.CONNECTED)
+    return connection(registry, uid)
+
+
+async def test_a_socket_that_appears_is_dialled(tmp_path: Path) -> None:
+    """Every directory of the path comes into being only after the handler began to wait."""
+    with control_group(POD_UID):
+        async with registry_of(tmp_path, pod()) as registry:
+            await asyncio.sleep(0)
+            assert state(registry) is Connection.WAITING
+            async with serving(FakeLauncher(), tmp_path):
+                found = await connected(registry)
+                assert found.report is not None
+                assert found.report.state == domain_pb2.DOMAIN_STATE_NONE
+
+
+async def test_a_socket_that_is_there_already_is_dialled(tmp_path: Path) -> None:
+    with control_group(POD_UID):
+        async with serving(FakeLauncher(), tmp_path), registry_of(tmp_path, pod()) as registry:
+            await connected(registry)
+
+
+async def test_reports_are_followed(tmp_path: Path) -> None:
+    launcher = FakeLauncher()
+    with control_group(POD_UID):
+        async with serving(launcher, tmp_path), registry_of(tmp_path, pod()) as registry:
+            found = await connected(registry)
+            await launcher.report(state=domain_pb2.DOMAIN_STATE_RUNNING, uid=VMI_UID)
+            await until(
+                registry,
+                lambda: (
+                    found.report is not None
+                    and found.report.state == domain_pb2.DOMAIN_STATE_RUNNING
+                ),
+            )
+
+
+async def test_a_restarted_launcher_is_dialled_again(tmp_path: Path) -> None:
+    """A new process has a new inode and a new epoch; in between the guest's last state stays known."""
+    with control_group(POD_UID):
+        async with registry_of(tmp_path, pod()) as registry:
+            async with serving(FakeLauncher(epoch=1), tmp_path):
+                found = await connected(registry)
+            await until(registry, lambda: found.state is Connection.UNRESPONSIVE)
+            assert found.report is not None
+            assert found.report.epoch == 1
+            assert found.lost_at_s is not None
+            async with serving(FakeLauncher(epoch=2), tmp_path):
+                await connected(registry)
+                assert found.report.epoch == 2
+                assert found.lost_at_s is None
+
+
+async def test_a_replaced_socket_ends_the_session_with_the_old_one(tmp_path: Path) -> None:
+    old, new = FakeLauncher(epoch=1), FakeLauncher(epoch=2)
+    with control_group(POD_UID):
+        async with registry_of(tmp_path, pod()) as registry, serving(old, tmp_path):
+            found = await connected(registry)
+            async with serving(new, tmp_path):
+                await until(registry, lambda: found.report is not None and found.report.epoch == 2)
+
+
+async def test_a_symlink_to_the_socket_of_another_pod_is_refused(tmp_path: Path) -> None:
+    with control_group(POD_UID, OTHER_POD_UID):
+        async with serving(FakeLauncher(), tmp_path, OTHER_POD_UID):
+            target = sockets_directory(tmp_path, OTHER_POD_UID) / "launcher.sock"
+            link = sockets_directory(tmp_path) / "launcher.sock"
+            link.symlink_to(target)
+            both = (pod(), pod(uid=OTHER_POD_UID))
+            async with registry_of(tmp_path, *both) as registry:
+                # The pods are tried in order: when the second answers, the first was tried.
+                await connected(registry, OTHER_POD_UID)
+                assert state(registry) is Connection.WAITING
+                link.unlink()
+                async with serving(FakeLauncher(), tmp_path):
+                    await connected(registry)
+
+
+async def test_a_symlink_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
+    with control_group(POD_UID, OTHER_POD_UID):
+        async with serving(FakeLauncher(), tmp_path, OTHER_POD_UID):
+            directory = sockets_directory(tmp_path)
+            directory.rmdir()
+            directory.symlink_to(sockets_directory(tmp_path, OTHER_POD_UID))
+            both = (pod(), pod(uid=OTHER_POD_UID))
+            async with registry_of(tmp_path, *both) as registry:
+                await connected(registry, OTHER_POD_UID)
+                assert state(registry) is Connection.WAITING
+
+
+async def test_what_is_not_a_socket_is_refused(tmp_path: Path) -> None:
+    with control_group(POD_UID, OTHER_POD_UID):
+        (sockets_directory(tmp_path) / "launcher.sock").write_text("")
+        async with (
+            serving(FakeLauncher(), tmp_path, OTHER_POD_UID),
+            registry_of(tmp_path, pod(), pod(uid=OTHER_POD_UID)) as registry,
+        ):
+            await connected(registry, OTHER_POD_UID)
+            assert state(registry) is Connection.WAITING
+
+
+async def test_a_listener_outside_of_the_pod_is_refused(tmp_path: Path) -> None:
+    with control_group(OTHER_POD_UID):
+        async with (
+            serving(FakeLauncher(), tmp_path, POD_UID),
+            serving(FakeLauncher(), tmp_path, OTHER_POD_UID),
+            registry_of(tmp_path, pod(), pod(uid=OTHER_POD_UID)) as registry,
+        ):
+            await connected(registry, OTHER_POD_UID)
+            assert state(registry) is Connection.WAITING
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [FakeLauncher(contract_version=0), FakeLauncher(uid="99999999-2222-4333-8444-555555555555")],
+    ids=["speaks no known contract", "reports another machine"],
+)
+async def test_a_launcher_that_cannot_be_believed(tmp_path: Path, stranger: FakeLauncher) -> None:
+    with control_group(POD_UID, OTHER_POD_UID):
+        async with (
+            serving(stranger, tmp_path, POD_UID),
+            registry_of(tmp_path, pod(), pod(uid=OTHER_POD_UID)) as registry,
+        ):
+            await stranger.until(lambda: True)
+            async with serving(FakeLauncher(), tmp_path, OTHER_POD_UID):
+                await connected(registry, OTHER_POD_UID)
+            assert connection(registry).report is None
+
+
+async def test_a_pod_that_leaves_is_forgotten(tmp_path: Path) -> None:
+    with control_group(POD_UID):
+        async with serving(FakeLauncher(), tmp_path), registry_of(tmp_path, pod()) as registry:
+            await connected(registry)
+            seen: list[bool] = []
+            registry.subscribe(lambda _, gone: seen.append(gone))
+            registry.pod_changed(pod(), None)
+            assert registry.of_pod(POD_UID) is None
+            assert seen == [True]
+
+
+async def test_a_terminal_pod_keeps_its_last_report(tmp_path: Path) -> None:
+    with control_group(POD_UID):
+        async with serving(FakeLauncher(), tmp_path), registry_of(tmp_path, pod()) as registry:
+            found = await connected(registry)
+            registry.pod_changed(pod(), pod(phase="Succeeded", exit_code=0))
+            await until(registry, lambda: found.state is Connection.UNRESPONSIVE)
+            assert found.report is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "names_it"),
+    [
+        (f"0::/kubepods/burstable/pod{POD_UID}/abc", True),
+        (f"4:memory:/kubepods/burstable/pod{POD_UID}/abc\n0::/", True),
+        (
+            "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod"
+            f"{POD_UID.replace('-', '_')}.slice/cri-containerd-abc.scope",
+            True,
+        ),
+        (f"0::/../../pod{POD_UID}/abc", True),
+        (f"0::/kubepods/pod{OTHER_POD_UID}/abc", False),
+        (f"0::/kubepods/pod{OTHER_POD_UID}/xpod{POD_UID}", False),
+        (f"0::/{POD_UID}", False),
+        ("", False),
+    ],
+)
+def test_control_groups(text: str, names_it: bool) -> None:
+    assert cgroup_names_pod(text, POD_UID) is names_it
