@@ -659,6 +659,12 @@ def test_paths_are_those_the_client_wrote(
     assert all("template" not in cause.message for cause in causes)
 
 
+def test_disks_of_one_name_are_not_blamed_on_their_volumes() -> None:
+    obj = first_machine(set_disk(1, name="rootdisk"))
+    causes = causes_as_written(validate_virtual_machine(obj), V1ALPHA1, obj)
+    assert [cause.field for cause in causes] == ["spec.domain.devices.disks[1].name"]
+
+
 def test_second_disk_of_a_volume_points_at_that_volume() -> None:
     def change(spec: Json) -> None:
         set_disk(1, volumeName="rootvolume")(spec)

@@ -71,33 +71,35 @@ def spec_to_v1alpha1(spec: Any, old_names: Mapping[str, str]) -> Json:
     """What v1alpha1 can say of a v1 specification."""
     template = copy.deepcopy(_child(_child(spec, "template"), "spec"))
     volumes = _items(template, "volumes")
-    disks = _items(_child(_child(template, "domain"), "devices"), "disks")
-    new_names: dict[str, str] = {}
-    kept: list[Json] = []
-    content: dict[str, Json] = {}
+    names_given: dict[str, str] = {}
+    if volumes:
+        template["volumes"], names_given = _volumes_to_v1alpha1(volumes, old_names)
+    for disk in _items(_child(_child(template, "domain"), "devices"), "disks"):
+        name = disk.get("name")
+        if isinstance(name, str):
+            disk["volumeName"] = names_given.get(name, old_names.get(name, name))
+    picked = _pick(template, _SPEC_TYPE)
+    return picked if isinstance(picked, dict) else {}
+
+
+def _volumes_to_v1alpha1(
+    volumes: list[Json], old_names: Mapping[str, str]
+) -> tuple[list[Json], dict[str, str]]:
+    """Volumes under their remembered names, copies of one left out; and the names given, by name in v1."""
+    names_given: dict[str, str] = {}
+    sources: dict[str, Json] = {}
     for volume in volumes:
         source = {key: value for key, value in volume.items() if key != "name"}
         if "containerDisk" in source:
             source["registryDisk"] = source.pop("containerDisk")
         v1_name = str(volume.get("name"))
         name = old_names.get(v1_name, v1_name)
-        if name in content and content[name] == source and v1_name != name:
-            new_names[v1_name] = name
-            continue
-        if name in content and v1_name not in new_names:
-            name = _free_name(v1_name, set(content))
-        new_names.setdefault(v1_name, name)
-        content[name] = source
-        kept.append({"name": name, **source})
-    if volumes:
-        template["volumes"] = kept
-    for disk in disks:
-        disk_name = disk.get("name")
-        if isinstance(disk_name, str):
-            remembered = old_names.get(disk_name, disk_name)
-            disk["volumeName"] = new_names.get(disk_name, remembered)
-    picked = _pick(template, _SPEC_TYPE)
-    return picked if isinstance(picked, dict) else {}
+        is_copy = name != v1_name and sources.get(name) == source
+        if name in sources and not is_copy:
+            name = _free_name(v1_name, set(sources))
+        names_given.setdefault(v1_name, name)
+        sources[name] = source
+    return [{"name": name, **source} for name, source in sources.items()], names_given
 
 
 def status_to_v1alpha1(status: Any) -> Any:

@@ -12,10 +12,12 @@ from typing import Any
 from podvisor_common.api.v1 import names
 
 from podvisor_controller.webhooks.conversion import convert
+from podvisor_controller.webhooks.conversion_delta import item_names
 from podvisor_controller.webhooks.validation_fields import Cause, CauseReason
 
 _TEMPLATE = "spec.template.spec."
 _VOLUME = re.compile(r"spec\.volumes\[(\d+)\]")
+_VOLUME_NAME = re.compile(r"spec\.template\.spec\.volumes\[\d+\]\.name")
 _DISK_NAME = re.compile(r"spec\.domain\.devices\.disks\[(\d+)\]\.name")
 
 
@@ -26,7 +28,11 @@ def causes_as_written(
     if api_version != names.API_VERSION_V1ALPHA1:
         return list(causes)
     written = convert(obj, names.API_VERSION_V1ALPHA1)
-    return [_cause_as_written(cause, obj, written) for cause in causes]
+    return [
+        _cause_as_written(cause, obj, written)
+        for cause in causes
+        if not _is_made_by_conversion(cause, written)
+    ]
 
 
 def warnings_as_written(
@@ -37,6 +43,13 @@ def warnings_as_written(
         return list(warnings)
     written = convert(obj, names.API_VERSION_V1ALPHA1)
     return [_text_as_written(warning, obj, written) for warning in warnings]
+
+
+def _is_made_by_conversion(cause: Cause, written: Mapping[str, Any]) -> bool:
+    """Two volumes of one name in v1 that had names of their own: it is their disks that share a name."""
+    if cause.reason != CauseReason.DUPLICATE or not _VOLUME_NAME.fullmatch(cause.field):
+        return False
+    return item_names(written["spec"].get("volumes")) is not None
 
 
 def _cause_as_written(cause: Cause, obj: Mapping[str, Any], written: Mapping[str, Any]) -> Cause:
