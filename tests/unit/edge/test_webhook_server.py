@@ -53,7 +53,7 @@ async def client() -> AsyncIterator[aiohttp.ClientSession]:
     app = webhook_app(Webhooks({"/validate": judge}, convert))
     trust = ssl.create_default_context(cadata=authority.certificate.decode())
     async with (
-        serve_http(app, host="127.0.0.1", port=0, tls=server_context(leaf)) as port,
+        serve_http(app, host="127.0.0.1", port=0, tls=server_context(leaf), grace_s=0.2) as port,
         aiohttp.ClientSession(
             f"https://127.0.0.1:{port}", connector=aiohttp.TCPConnector(ssl=trust)
         ) as session,
