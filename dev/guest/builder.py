@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import disk, initramfs, oci, packages
+from . import disk, initramfs, kernel, oci, packages
 from .entropy import credit_entropy_program
 from .host import BuildError, require, say
 
@@ -27,6 +27,7 @@ SOURCES = (
     "elf.py",
     "images.json",
     "initramfs.py",
+    "kernel.py",
     "oci.py",
     "packages.py",
 )
@@ -117,8 +118,10 @@ def make_guest(guest: Guest, debs: list[Path]) -> None:
 
     target = OUT / guest.name
     target.mkdir(parents=True, exist_ok=True)
-    kernel = _find([kernel_tree], "boot/vmlinuz-*").read_bytes()
-    disk.make_raw(target / "disk.raw", kernel, archive.compressed(), FAST_BOOT)
+    bzimage = _find([kernel_tree], "boot/vmlinuz-*").read_bytes()
+    if guest.selection.architecture == "i386":
+        bzimage = kernel.unpack(bzimage)
+    disk.make_raw(target / "disk.raw", bzimage, archive.compressed(), FAST_BOOT)
     disk.make_qcow2(target / "disk.qcow2", target / "disk.raw")
 
 
