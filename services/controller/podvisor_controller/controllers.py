@@ -12,6 +12,7 @@ from podvisor_common.api import core, v1
 from podvisor_common.api.v1 import names
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.controller import Controller
+from podvisor_common.kube.errors import ApiError
 from podvisor_common.kube.events import EventRecorder
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
@@ -139,7 +140,7 @@ class Controllers:
         """Reconcile until cancelled."""
         for informer in self._informers():
             await informer.wait_synced()
-        await self.image_volumes.probe()
+        await self._settle()
         self._is_leading = True
         self._enqueue_everything()
         try:
@@ -149,6 +150,14 @@ class Controllers:
                 spawn(group, self.image_volumes.run(), name="image-volume-probe")
         finally:
             self._is_leading = False
+
+    async def _settle(self) -> None:
+        """Learn and make what the first pod depends on; what fails is tried again while machines are looked after."""
+        await self.image_volumes.probe()
+        try:
+            await self.installation.reconcile(self.installation.key)
+        except ApiError as error:
+            _log.warning("settings not settled yet", error=str(error))
 
     def _informers(
         self,

@@ -1,0 +1,320 @@
+"""The controllers against an API server on a real socket; the test plays scheduler, kubelet and handler."""
+
+import asyncio
+
+import msgspec
+import pytest
+from podvisor_common.kube.resources import (
+    EVENTS,
+    KUBEVIRTS,
+    NODES,
+    PODS,
+    VIRTUAL_MACHINE_INSTANCES,
+    VIRTUAL_MACHINES,
+    ObjectKey,
+)
+from podvisor_controller.controllers import Controllers
+
+from tests.unit.controller.builders import IMAGE, vm_body, vmi_body
+from tests.unit.kube.fake_apiserver import Refuse
+
+MYVM = ObjectKey("shop", "myvm")
+KUBEVIRT = ObjectKey("kubevirt", "kubevirt")
+OUR_SUBJECTS = ("virtualmachine", "/pods", "events")
+
+
+class Cluster:
+    """What happens in the cluster beside the controller."""
+
+    def __init__(self, server):
+        self.server = server
+
+    @property
+    def vm(self):
+        return self.server.get(VIRTUAL_MACHINES, MYVM)
+
+    @property
+    def vmi(self):
+        return self.server.get(VIRTUAL_MACHINE_INSTANCES, MYVM)
+
+    @property
+    def pods(self):
+        return [pod for pod in self.server.list(PODS) if pod["metadata"]["namespace"] == "shop"]
+
+    def status(self, obj):
+        return (obj or {}).get("status") or {}
+
+    def condition(self, obj, type_):
+        conditions = self.status(obj).get("conditions", [])
+        return next((c for c in conditions if c["type"] == type_), {})
+
+    def apply_vm(self, run_strategy="Always"):
+        body = vm_body(run_strategy)
+        del body["metadata"]["uid"], body["metadata"]["resourceVersion"]
+        return self.server.put(VIRTUAL_MACHINES, body)
+
+    def apply_vmi(self):
+        body = vmi_body()
+        del body["metadata"]["resourceVersion"]
+        return self.server.put(VIRTUAL_MACHINE_INSTANCES, body)
+
+    def change(self, resource, obj, **fields):
+        return self.server.put(resource, {**obj, **fields})
+
+    async def pod(self):
+        """The launcher pod, as soon as it is there."""
+        await self.server.until(lambda: bool(self.pods))
+        return self.pods[0]
+
+    async def bound_pod(self):
+        """The launcher pod after the scheduler found a node, and the status that tells of it."""
+        pod = await self.pod()
+        self.change(PODS, pod, spec={**pod["spec"], "nodeName": "n1"}, status={"phase": "Pending"})
+        await self.server.until(lambda: self.status(self.vmi).get("nodeName") == "n1")
+        return self.pods[0]
+
+    def report(self, phase, ready="True"):
+        """The handler's word on the guest."""
+        old = self.vmi["status"]
+        times = [
+            *old.get("phaseTransitionTimestamps", []),
+            {"phase": phase, "phaseTransitionTimestamp": "2026-01-01T00:00:00Z"},
+        ]
+        condition = {"type": "Ready", "status": ready, "reason": "", "message": ""}
+        status = old | {
+            "phase": phase,
+            "conditions": [condition],
+            "phaseTransitionTimestamps": times,
+        }
+        self.change(VIRTUAL_MACHINE_INSTANCES, self.vmi, status=status)
+
+    def writes(self):
+        """Every write of ours about machines: method, resource and subresource."""
+        found = []
+        for request in self.server.requests:
+            if request.method == "GET" or "dryRun" in request.query:
+                continue
+            if any(subject in request.path for subject in OUR_SUBJECTS):
+                parts = request.path.split("/namespaces/")[1].split("/")[1:]
+                found.append(f"{request.method} {'/'.join(parts[::2])}")
+        return found
+
+
+@pytest.fixture
+def cluster(server):
+    return Cluster(server)
+
+
+def event_reasons(server):
+    return sorted(event["reason"] for event in server.list(EVENTS))
+
+
+async def test_a_start_costs_what_the_ledger_says(cluster, server, leading):
+    cluster.apply_vm()
+    await cluster.bound_pod()
+    cluster.report("Running")
+    await server.until(lambda: cluster.status(cluster.vm).get("printableStatus") == "Running")
+    await server.until(lambda: len(server.list(EVENTS)) == 2)
+    assert cluster.status(cluster.vm)["ready"] is True
+    assert cluster.status(cluster.vm)["nodeName"] == "n1"
+    assert sorted(cluster.writes()) == sorted(
+        [
+            "POST virtualmachineinstances",
+            "POST pods",
+            "PATCH virtualmachineinstances/status",
+            "PATCH virtualmachines/status",
+            "PATCH virtualmachines/status",
+            "POST events",
+            "POST events",
+        ]
+    )
+    assert event_reasons(server) == ["SuccessfulCreate", "SuccessfulCreate"]
+
+
+async def test_the_pod_is_the_instances(cluster, leading):
+    vmi = cluster.apply_vmi()
+    pod = await cluster.pod()
+    assert pod["metadata"]["ownerReferences"][0]["uid"] == vmi["metadata"]["uid"]
+    assert pod["spec"]["containers"][0]["image"] == IMAGE
+    assert "devices.kubevirt.io/kvm" not in msgspec.json.encode(pod).decode()
+
+
+async def test_deletion_takes_everything_along(cluster, server, client, leading):
+    cluster.apply_vm()
+    await cluster.bound_pod()
+    cluster.report("Running")
+    await client.delete(VIRTUAL_MACHINES, MYVM)
+    await server.until(lambda: cluster.vm is None)
+    assert cluster.vmi is None
+    assert cluster.pods == []
+
+
+async def test_an_instance_deleted_before_its_pod_was_made_goes_as_well(
+    cluster, server, client, leading
+):
+    server.refuse("POST", "/pods", Refuse(503))
+    cluster.apply_vmi()
+    await client.delete(VIRTUAL_MACHINE_INSTANCES, MYVM)
+    await server.until(lambda: cluster.vmi is None)
+
+
+async def test_always_starts_again_after_a_shutdown(cluster, server, leading):
+    cluster.apply_vm()
+    first = (await cluster.bound_pod())["metadata"]["name"]
+    cluster.report("Running")
+    cluster.report("Succeeded", ready="False")
+    await server.until(lambda: any(p["metadata"]["name"] != first for p in cluster.pods))
+    assert cluster.status(cluster.vmi).get("phase") != "Succeeded"
+
+
+async def test_once_stays_ended_even_without_its_instance(cluster, server, client, leading):
+    cluster.apply_vm("Once")
+    await cluster.bound_pod()
+    cluster.report("Running")
+    cluster.report("Succeeded", ready="False")
+    await server.until(lambda: cluster.status(cluster.vm).get("phase") == "Succeeded")
+    await client.delete(VIRTUAL_MACHINE_INSTANCES, MYVM)
+    await server.until(lambda: cluster.vm["status"].get("created") is None)
+    assert cluster.vm["status"]["printableStatus"] == "Stopped"
+    assert cluster.vm["status"]["runStrategy"] == "Once"
+    assert cluster.vmi is None
+
+
+async def test_halting_stops_and_starting_starts(cluster, server, leading):
+    vm = cluster.apply_vm()
+    await cluster.bound_pod()
+    vm = cluster.change(VIRTUAL_MACHINES, cluster.vm, spec={**vm["spec"], "runStrategy": "Halted"})
+    await server.until(lambda: cluster.status(cluster.vm).get("printableStatus") == "Stopped")
+    assert cluster.vmi is None
+    cluster.change(VIRTUAL_MACHINES, cluster.vm, spec={**vm["spec"], "runStrategy": "Always"})
+    await cluster.pod()
+
+
+async def test_a_handler_that_was_faster_keeps_its_phase(cluster, server, leading):
+    cluster.apply_vmi()
+    pod = await cluster.pod()
+    conflict = Refuse(409, "Conflict", 'conflict with "virt-handler"')
+    server.refuse("PATCH", "/myvm/status", conflict)
+    cluster.change(PODS, pod, spec={**pod["spec"], "nodeName": "n1"})
+    await server.until(lambda: cluster.status(cluster.vmi).get("nodeName") == "n1")
+    assert "phase" not in cluster.status(cluster.vmi)
+    applied = [r for r in server.requests if r.path.endswith("myvm/status")]
+    assert all("force" not in request.query for request in applied)
+
+
+async def test_a_pod_of_our_name_that_is_not_ours_is_left_alone(cluster, server, leading):
+    vmi = cluster.apply_vmi()
+    mine = await cluster.pod()
+    stranger = {"metadata": {**mine["metadata"], "ownerReferences": [], "labels": {}}}
+    stranger["metadata"].pop("uid")
+    server.remove(VIRTUAL_MACHINE_INSTANCES, MYVM)
+    server.remove(PODS, ObjectKey("shop", mine["metadata"]["name"]))
+    server.put(PODS, stranger)
+    server.put(VIRTUAL_MACHINE_INSTANCES, {**vmi, "status": {}})
+    await server.until(lambda: bool(cluster.condition(cluster.vmi, "Synchronized")))
+    assert cluster.condition(cluster.vmi, "Synchronized")["reason"] == "FailedCreate"
+    assert "does not belong" in cluster.condition(cluster.vmi, "Synchronized")["message"]
+    assert len(cluster.pods) == 1
+
+
+async def test_a_pod_that_may_not_be_created_is_explained(cluster, server, leading):
+    server.refuse("POST", "/pods", Refuse(403, "Forbidden", "exceeded quota: small"))
+    cluster.apply_vmi()
+    await server.until(lambda: "FailedCreate" in event_reasons(server))
+    condition = cluster.condition(cluster.vmi, "Synchronized")
+    assert condition["reason"] == "FailedCreate"
+    assert "exceeded quota: small" in condition["message"]
+    assert cluster.status(cluster.vmi)["phase"] == "Pending"
+
+
+async def test_a_machine_refused_at_admission_is_explained(cluster, server, leading):
+    invalid = Refuse(422, "Invalid", "spec.domain.memory: too little")
+    server.refuse("POST", "/virtualmachineinstances", invalid)
+    cluster.apply_vm()
+    await server.until(lambda: bool(cluster.condition(cluster.vm, "Failure")))
+    assert "spec.domain.memory: too little" in cluster.condition(cluster.vm, "Failure")["message"]
+    assert cluster.vmi is None
+
+
+async def test_a_pod_refused_by_the_kubelet_is_replaced(cluster, server, leading):
+    cluster.apply_vmi()
+    pod = await cluster.bound_pod()
+    refusal = {"phase": "Failed", "reason": "OutOfcpu", "message": "not enough cpu"}
+    cluster.change(PODS, pod, status=refusal)
+    await server.until(
+        lambda: cluster.condition(cluster.vmi, "Synchronized").get("reason") == "PodRefused"
+    )
+    # The fake's apply merges, so the node's name stays where a real API server would drop it.
+    status = {k: v for k, v in cluster.vmi["status"].items() if k not in ("nodeName", "activePods")}
+    cluster.change(VIRTUAL_MACHINE_INSTANCES, cluster.vmi, status=status)
+    await server.until(
+        lambda: cluster.pods and cluster.pods[0]["metadata"]["name"] != pod["metadata"]["name"]
+    )
+
+
+async def test_an_ended_pod_without_a_handler_ends_the_instance(cluster, server, leading):
+    cluster.apply_vmi()
+    pod = await cluster.bound_pod()
+    cluster.report("Running")
+    ended = {"exitCode": 1, "reason": "Error", "finishedAt": "2026-01-01T00:00:00Z"}
+    statuses = [{"name": "compute", "state": {"terminated": ended}}]
+    cluster.change(PODS, pod, status={"phase": "Failed", "containerStatuses": statuses})
+    await server.until(lambda: cluster.status(cluster.vmi).get("phase") == "Failed")
+    assert cluster.status(cluster.vmi)["reason"] == "GuestCrashed"
+
+
+async def test_a_node_that_does_not_answer_fails_nobody_and_a_deleted_one_does(
+    cluster, server, leading
+):
+    cluster.apply_vmi()
+    await cluster.bound_pod()
+    cluster.report("Running")
+    silent = {"conditions": [{"type": "Ready", "status": "Unknown"}]}
+    node = server.put(NODES, {"metadata": {"name": "n1"}, "status": silent})
+    await server.until(lambda: cluster.condition(cluster.vmi, "Ready")["status"] == "Unknown")
+    assert cluster.status(cluster.vmi)["phase"] == "Running"
+    server.remove(NODES, ObjectKey("", node["metadata"]["name"]))
+    await server.until(lambda: cluster.status(cluster.vmi)["phase"] == "Failed")
+    assert cluster.status(cluster.vmi)["reason"] == "NodeFenced"
+
+
+async def test_the_settings_object_is_made_and_an_upgrade_changes_it(server, leading):
+    kubevirt = server.get(KUBEVIRTS, KUBEVIRT)
+    assert kubevirt["spec"]["configuration"]["developerConfiguration"] == {"useEmulation": True}
+    assert kubevirt["status"]["phase"] == "Deployed"
+    assert leading.config().use_emulation
+
+
+async def test_without_image_volumes_nothing_is_started_and_the_reason_is_told(
+    cluster, server, client, settings
+):
+    controllers = Controllers(client, settings)
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(controllers.watch())
+        await server.until(lambda: controllers.not_synced() is None)
+        server.refuse("POST", "/pods", Refuse(422, "Invalid", "must specify a volume type"))
+        leading = group.create_task(controllers.lead())
+        cluster.apply_vmi()
+        await server.until(lambda: bool(cluster.condition(cluster.vmi, "Synchronized")))
+        assert "ImageVolume" in cluster.condition(cluster.vmi, "Synchronized")["message"]
+        assert cluster.pods == []
+        for task in (watching, leading):
+            task.cancel()
+
+
+async def test_a_new_leader_goes_on_where_the_last_one_stopped(cluster, server, client, settings):
+    async with asyncio.TaskGroup() as group:
+        first = Controllers(client, settings)
+        tasks = [group.create_task(first.watch()), group.create_task(first.lead())]
+        cluster.apply_vm()
+        pod = await cluster.pod()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        cluster.change(PODS, pod, spec={**pod["spec"], "nodeName": "n1"})
+        second = Controllers(client, settings)
+        tasks = [group.create_task(second.watch()), group.create_task(second.lead())]
+        await server.until(lambda: cluster.status(cluster.vmi).get("nodeName") == "n1")
+        assert len(cluster.pods) == 1
+        for task in tasks:
+            task.cancel()
