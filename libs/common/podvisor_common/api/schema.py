@@ -58,8 +58,9 @@ def _struct_schema(info: types.StructType) -> Schema:
     schema: Schema = {
         "type": "object",
         "description": inspect.cleandoc(info.cls.__doc__ or ""),
-        "properties": properties,
     }
+    if properties:
+        schema["properties"] = properties
     required = [field.encode_name for field in info.fields if field.required]
     if required:
         schema["required"] = required
