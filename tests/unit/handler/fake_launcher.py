@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -84,6 +85,20 @@ class FakeLauncher(launcher_pb2_grpc.LauncherServiceServicer):
             self._changed.notify_all()
         return launcher_pb2.ShutdownDomainResponse()
 
+    async def DestroyDomain(
+        self,
+        request: launcher_pb2.DestroyDomainRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> launcher_pb2.DestroyDomainResponse:
+        raise AssertionError("the handler has no reason to call this")
+
+    async def GetDomainXml(
+        self,
+        request: launcher_pb2.GetDomainXmlRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> launcher_pb2.GetDomainXmlResponse:
+        raise AssertionError("the handler has no reason to call this")
+
     async def WatchDomain(
         self,
         request: launcher_pb2.WatchDomainRequest,
@@ -92,7 +107,8 @@ class FakeLauncher(launcher_pb2_grpc.LauncherServiceServicer):
         sent = -1
         while True:
             async with self._changed:
-                await self._changed.wait_for(lambda seen=sent: self.current.sequence != seen)
+                while self.current.sequence == sent:
+                    await self._changed.wait()
                 report = domain_pb2.DomainReport()
                 report.CopyFrom(self.current)
             sent = report.sequence
@@ -131,16 +147,29 @@ def control_group(*pod_uids: str) -> Iterator[None]:
         if (path / "cgroup.procs").exists()
     )
     before = _own_group(root)
-    group = root.joinpath(*(f"pod{uid}" for uid in pod_uids))
+    top = root / f"podvisor-test-{os.getpid()}"
+    group = top.joinpath(*(f"pod{uid}" for uid in pod_uids))
     group.mkdir(parents=True, exist_ok=True)
     (group / "cgroup.procs").write_text(str(os.getpid()))
     try:
         yield
     finally:
         (before / "cgroup.procs").write_text(str(os.getpid()))
-        for _ in pod_uids:
-            group.rmdir()
+        while group != root:
+            _remove_group(group)
             group = group.parent
+
+
+def _remove_group(group: Path) -> None:
+    """The kernel refuses for as long as a thread that has ended is not reaped."""
+    for _ in range(100):
+        try:
+            group.rmdir()
+        except OSError:
+            time.sleep(0.01)
+        else:
+            return
+    raise TimeoutError(f"{group} stays busy")
 
 
 def _own_group(root: Path) -> Path:

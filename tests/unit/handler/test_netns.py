@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 from podvisor_handler.linux.process import PinnedProcess, ProcessEnded
-from podvisor_handler.network.netns import NetworkNotReady, NetworkRefused, PodNetwork, wire
+from podvisor_handler.network.facts import PodNetwork
+from podvisor_handler.network.netns import NetworkNotReady, NetworkRefused, wire
 from podvisor_handler.network.plan import Masquerade, Port
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces")

@@ -101,11 +101,11 @@ async def test_a_restarted_launcher_is_dialled_again(tmp_path: Path) -> None:
             await until(registry, lambda: found.state is Connection.UNRESPONSIVE)
             assert found.report is not None
             assert found.report.epoch == 1
-            assert found.lost_at_s is not None
+            assert found.silent_since_s is not None
             async with serving(FakeLauncher(epoch=2), tmp_path):
                 await connected(registry)
                 assert found.report.epoch == 2
-                assert found.lost_at_s is None
+                assert found.silent_since_s is None
 
 
 async def test_a_replaced_socket_ends_the_session_with_the_old_one(tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ class LauncherConnection:
         self.pod = pod
         self.state = Connection.WAITING
         self.report: domain_pb2.DomainReport | None = None
-        self.lost_at_s: float | None = None  # monotonic; None while connected or never connected
+        # When the handler began to wait for it, monotonic; None while it answers.
+        self.silent_since_s: float | None = time.monotonic()
         self.ready_at_s: float | None = None  # wall clock of the first handshake
         self._pods_directory = pods_directory
         self._watch = watch
@@ -129,7 +130,7 @@ class LauncherConnection:
     async def _open_session(self) -> AsyncIterator[_Session]:
         with untrusted_open_endpoint(self._pods_directory, self.pod.uid) as endpoint:
             async with unix_channel(endpoint.path) as channel:
-                stub: "launcher_pb2_grpc.LauncherServiceAsyncStub"
+                stub: launcher_pb2_grpc.LauncherServiceAsyncStub
                 stub = launcher_pb2_grpc.LauncherServiceStub(channel)
                 info = await call(
                     stub.GetInfo,
@@ -192,7 +193,7 @@ class LauncherConnection:
     def _take(self, report: domain_pb2.DomainReport) -> None:
         first = self.state is not Connection.CONNECTED
         self.state = Connection.CONNECTED
-        self.lost_at_s = None
+        self.silent_since_s = None
         self.report = report
         self._complaint = ""
         if first:
@@ -202,7 +203,7 @@ class LauncherConnection:
     def _lose(self) -> None:
         if self.state is Connection.CONNECTED:
             self.state = Connection.UNRESPONSIVE
-            self.lost_at_s = time.monotonic()
+            self.silent_since_s = time.monotonic()
             self._changed(self)
 
     def _connected(self) -> _Session:

@@ -38,7 +38,7 @@ class Launcher:
 
     connection: Connection
     report: domain_pb2.DomainReport | None = None
-    unresponsive_for_s: float = 0.0
+    silent_for_s: float = 0.0  # how long the handler has been waiting for it
     ready_at: datetime | None = None
     # The epoch of the launcher process and the generation that it was given last.
     pushed: tuple[int, int] | None = None

@@ -216,11 +216,11 @@ def _spelled_out(status: v1.VirtualMachineInstanceStatus) -> dict[str, Any]:
 def _launcher(connection: LauncherConnection | None, memory: _Memory) -> Launcher:
     if connection is None:
         return Launcher(Connection.WAITING)
-    lost_at_s, ready_at_s = connection.lost_at_s, connection.ready_at_s
+    since_s, ready_at_s = connection.silent_since_s, connection.ready_at_s
     return Launcher(
         connection=connection.state,
         report=connection.report,
-        unresponsive_for_s=time.monotonic() - lost_at_s if lost_at_s is not None else 0.0,
+        silent_for_s=time.monotonic() - since_s if since_s is not None else 0.0,
         ready_at=datetime.fromtimestamp(ready_at_s, UTC) if ready_at_s is not None else None,
         pushed=memory.pushed,
         stopped=memory.stopped,
@@ -237,7 +237,7 @@ def _problem(error: Terminal) -> Problem:
 def _next_look(now: plan.Observed) -> Requeue | None:
     """When time alone changes what is to be said."""
     launcher = now.launcher
-    if launcher.connection is not Connection.UNRESPONSIVE or now.vmi.is_final:
+    if launcher.connection is Connection.CONNECTED or now.vmi.status.phase != v1.Phase.RUNNING:
         return None
-    left_s = status.UNRESPONSIVE_AFTER_S - launcher.unresponsive_for_s
+    left_s = status.UNRESPONSIVE_AFTER_S - launcher.silent_for_s
     return Requeue(left_s) if left_s > 0 else None

@@ -50,12 +50,15 @@ def status_of(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus | 
     ended = outcome.outcome_of(now)
     if ended is not None:
         return _ended(now, ended, at)
-    report = now.launcher.report
+    launcher, report = now.launcher, now.launcher.report
     runs = report is not None and report.state in (
         domain_pb2.DOMAIN_STATE_RUNNING,
         domain_pb2.DOMAIN_STATE_PAUSED,
     )
     if runs or now.vmi.status.phase == Phase.RUNNING:
+        silent = launcher.connection is not Connection.CONNECTED
+        if silent and launcher.silent_for_s < UNRESPONSIVE_AFTER_S:
+            return None
         return _running(now, at)
     return _starting(now, at)
 
@@ -167,15 +170,11 @@ def _ended(now: Observed, ended: outcome.Outcome, at: datetime) -> v1.VirtualMac
 
 def _readiness(now: Observed) -> tuple[str, Problem]:
     report, launcher = now.launcher.report, now.launcher
-    if launcher.connection is Connection.UNRESPONSIVE:
-        if launcher.unresponsive_for_s >= UNRESPONSIVE_AFTER_S:
-            return "Unknown", Problem(
-                "LauncherUnresponsive",
-                "The launcher in the pod does not answer; what the guest does is not known.",
-            )
-        found = meta.find_condition(now.vmi.status.conditions, ConditionType.READY)
-        if found is not None:
-            return found.status, Problem(found.reason, found.message)
+    if launcher.connection is not Connection.CONNECTED:
+        return "Unknown", Problem(
+            "LauncherUnresponsive",
+            "The launcher in the pod does not answer; what the guest does is not known.",
+        )
     if report is None or report.state != domain_pb2.DOMAIN_STATE_RUNNING:
         return "False", Problem(Reason.GUEST_NOT_RUNNING, "Guest VM is not reported as running")
     return "True", Problem("", "")

@@ -1,0 +1,293 @@
+"""The whole handler between a fake API server and a fake launcher, both on real sockets."""
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from podvisor.domain.v1 import domain_pb2
+from podvisor.handler.v1 import handler_pb2, handler_pb2_grpc
+from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.resources import (
+    EVENTS,
+    NODES,
+    PODS,
+    VIRTUAL_MACHINE_INSTANCES,
+    ObjectKey,
+    Resource,
+)
+from podvisor_common.rpc.client import call, stream, unix_channel
+from podvisor_common.rpc.errors import NotFound
+from podvisor_handler.app import App
+from podvisor_handler.devices.kvm import KvmVerdict
+from podvisor_handler.settings import SettingMissing, Settings
+
+from tests.unit.handler.builders import pod_manifest, vmi_manifest
+from tests.unit.handler.fake_launcher import (
+    POD_UID,
+    VMI_UID,
+    FakeLauncher,
+    control_group,
+    needs_root,
+    serving,
+)
+from tests.unit.kube.fake_apiserver import FakeApiServer
+
+pytestmark = needs_root
+
+KEY = ObjectKey("default", "myvm")
+POD_KEY = ObjectKey("default", "virt-launcher-myvm-abcde")
+NO_NETWORK = {"domain": {"memory": {"guest": "64M"}, "devices": {"autoattachPodInterface": False}}}
+RUNNING: dict[str, Any] = {
+    "state": domain_pb2.DOMAIN_STATE_RUNNING,
+    "uid": VMI_UID,
+    "applied_generation": 1,
+    "machine_type": "pc-q35-10.0",
+}
+
+
+@dataclass
+class World:
+    """A node with a handler: what a test looks at."""
+
+    server: FakeApiServer
+    pods: Path
+    run: Path
+
+    def vmi(self) -> dict[str, Any]:
+        found = self.server.get(VIRTUAL_MACHINE_INSTANCES, KEY)
+        assert found is not None
+        return found
+
+    def status(self, field: str) -> Any:
+        return self.vmi()["status"].get(field)
+
+    def condition(self, type_: str) -> dict[str, Any]:
+        found = [c for c in self.status("conditions") or () if c["type"] == type_]
+        return found[0] if found else {}
+
+    def writes(self, resource: Resource, subresource: str = "") -> int:
+        return sum(
+            1
+            for request in self.server.requests
+            if request.method in ("POST", "PUT", "PATCH", "DELETE")
+            and f"/{resource.plural}" in request.path
+            and request.path.endswith(subresource)
+        )
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            await self.server.until(condition)
+
+
+@contextlib.asynccontextmanager
+async def handler(world: World) -> AsyncIterator[None]:
+    """A running handler process, as far as one can be had in a test."""
+    settings = Settings(
+        node_name="node1",
+        pod_name="virt-handler-x",
+        pods_directory=str(world.pods),
+        run_directory=world.run,
+        metrics_port=0,
+    )
+    stop = asyncio.Event()
+    async with KubeClient.for_url(world.server.url, user_agent="test") as client:
+        app = App(settings, client, KvmVerdict(False, "not here"))
+        task = asyncio.create_task(app.run(stop), name="handler")
+        try:
+            yield
+        finally:
+            stop.set()
+            await task
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    pods = tmp_path / "pods"
+    pods.mkdir()
+    with control_group(POD_UID), tempfile.TemporaryDirectory(prefix="pv") as run:
+        async with FakeApiServer() as server:
+            server.put(NODES, {"metadata": {"name": "node1"}})
+            yield World(server, pods, Path(run))
+
+
+def start(world: World, **arguments: Any) -> None:
+    """The controller has done its part: pod bound, instance scheduled."""
+    world.server.put(PODS, pod_manifest())
+    world.server.put(VIRTUAL_MACHINE_INSTANCES, vmi_manifest(**{"spec": NO_NETWORK, **arguments}))
+
+
+async def test_from_scheduled_to_running(world: World) -> None:
+    launcher = FakeLauncher()
+    async with handler(world):
+        start(world)
+        async with serving(launcher, world.pods):
+            await launcher.until(lambda: len(launcher.applied) == 1)
+            assert launcher.applied[0].memory.guest_bytes == 64_000_000
+            await launcher.report(**RUNNING)
+            await world.until(lambda: world.status("phase") == "Running")
+            await world.until(lambda: len(world.server.list(EVENTS)) == 1)
+            assert world.condition("Ready")["status"] == "True"
+            assert world.status("machine") == {"type": "pc-q35-10.0"}
+            assert world.status("startTimeline")["running"] >= 0
+            assert world.writes(VIRTUAL_MACHINE_INSTANCES, "/status") == 1
+            (event,) = world.server.list(EVENTS)
+            assert (event["reason"], event["reportingInstance"]) == ("Started", "virt-handler-x")
+
+
+async def test_a_restarted_handler_writes_and_asks_nothing(world: World) -> None:
+    launcher = FakeLauncher()
+    start(world)
+    async with serving(launcher, world.pods):
+        await launcher.report(**RUNNING)
+        async with handler(world):
+            await world.until(lambda: world.status("phase") == "Running")
+        before = world.writes(VIRTUAL_MACHINE_INSTANCES)
+        async with handler(world):
+            # A write that the second handler has to make comes after all it had no reason for.
+            await launcher.report(state=domain_pb2.DOMAIN_STATE_PAUSED)
+            await world.until(lambda: world.condition("Paused") != {})
+        assert world.writes(VIRTUAL_MACHINE_INSTANCES) == before + 1
+    assert launcher.applied == []
+
+
+async def test_deleting_shuts_the_guest_down(world: World) -> None:
+    launcher = FakeLauncher()
+    start(world, finalizers=["kubevirt.io/foregroundDeleteVirtualMachine"])
+    async with serving(launcher, world.pods), handler(world):
+        await launcher.report(**RUNNING)
+        await world.until(lambda: world.status("phase") == "Running")
+        deleted = {**world.vmi()["metadata"], "deletionTimestamp": "2026-01-02T04:00:00Z"}
+        world.server.put(VIRTUAL_MACHINE_INSTANCES, {**world.vmi(), "metadata": deleted})
+        await launcher.until(lambda: launcher.shutdowns == [5])
+        await launcher.report(
+            state=domain_pb2.DOMAIN_STATE_ENDED, reason=domain_pb2.DOMAIN_REASON_SHUTDOWN
+        )
+        await world.until(lambda: world.status("phase") == "Succeeded")
+        assert world.writes(VIRTUAL_MACHINE_INSTANCES, "/status") == 2
+        await world.until(lambda: len(world.server.list(EVENTS)) == 2)
+
+
+async def test_a_waiting_launcher_becomes_a_readable_condition(world: World) -> None:
+    launcher = FakeLauncher()
+    start(world)
+    message = 'Volume "ci": Secret "s" is missing. The machine starts when it is created.'
+    async with serving(launcher, world.pods), handler(world):
+        await launcher.until(lambda: len(launcher.applied) == 1)
+        await launcher.report(
+            state=domain_pb2.DOMAIN_STATE_WAITING,
+            reason=domain_pb2.DOMAIN_REASON_MISSING_SECRET,
+            message=message,
+        )
+        await world.until(lambda: world.condition("Synchronized") != {})
+        found = world.condition("Synchronized")
+        assert (found["status"], found["reason"], found["message"]) == (
+            "False",
+            "MissingSecret",
+            message,
+        )
+        assert world.status("phase") == "Scheduled"
+
+
+async def test_the_nodes_own_network_is_refused_readably(world: World) -> None:
+    """The test's own process is the launcher here, and it lives in the network of this machine."""
+    launcher = FakeLauncher()
+    start(world, spec={})
+    async with serving(launcher, world.pods), handler(world):
+        await world.until(lambda: world.condition("Synchronized") != {})
+        assert world.condition("Synchronized")["reason"] == "NetworkRefused"
+    assert launcher.applied == []
+
+
+async def test_a_forged_pod_moves_nothing(world: World) -> None:
+    """A pod that claims the instance and is not among its active pods is not acted on."""
+    launcher = FakeLauncher()
+    start(world, pods=())
+    async with handler(world), serving(launcher, world.pods):
+        await launcher.report(**RUNNING)
+        async with unix_channel(str(world.run / "handler.sock")) as channel:
+            stub = handler_pb2_grpc.HandlerServiceStub(channel)
+            await call(
+                stub.GetNodeInfo,
+                handler_pb2.GetNodeInfoRequest(),
+                timeout_s=5,
+                wait_for_ready=True,
+            )
+            replies = stream(
+                stub.WatchDomains, handler_pb2.WatchDomainsRequest(), first_reply_timeout_s=5
+            )
+            async with contextlib.aclosing(replies):
+                async for reply in replies:
+                    if reply.machine.report.state == domain_pb2.DOMAIN_STATE_RUNNING:
+                        break
+    assert world.status("phase") == "Scheduled"
+    assert launcher.applied == []
+
+
+async def test_people_see_the_machines_of_the_node(world: World) -> None:
+    start(world)
+    link = world.run / "launchers" / "default_myvm.sock"
+    (world.run / "launchers").mkdir()
+    (world.run / "launchers" / "default_gone.sock").symlink_to("/nowhere")
+    async with serving(FakeLauncher(), world.pods), handler(world):
+        await world.until(lambda: "labels" in (world.server.list(NODES)[0]["metadata"]))
+        async with unix_channel(str(world.run / "handler.sock")) as channel:
+            stub = handler_pb2_grpc.HandlerServiceStub(channel)
+            info = await call(
+                stub.GetNodeInfo,
+                handler_pb2.GetNodeInfoRequest(),
+                timeout_s=5,
+                wait_for_ready=True,
+            )
+            assert (info.node_name, info.kvm, info.kvm_message) == ("node1", False, "not here")
+            listed = await call(stub.ListDomains, handler_pb2.ListDomainsRequest(), timeout_s=5)
+            (machine,) = listed.machines
+            assert (machine.reference.name, machine.pod_uid) == ("myvm", POD_UID)
+            request = handler_pb2.GetDomainRequest(reference=machine.reference)
+            found = await call(stub.GetDomain, request, timeout_s=5)
+            assert found.machine.uid == VMI_UID
+            request.reference.name = "other"
+            with pytest.raises(NotFound):
+                await call(stub.GetDomain, request, timeout_s=5)
+            replies = stream(
+                stub.WatchDomains, handler_pb2.WatchDomainsRequest(), first_reply_timeout_s=5
+            )
+            async with contextlib.aclosing(replies):
+                first = await anext(replies)
+                assert first.machine.pod_uid == POD_UID
+                target = f"{POD_UID}/volumes/kubernetes.io~empty-dir/sockets/launcher.sock"
+                assert os.readlink(link) == f"/var/lib/kubelet/pods/{target}"
+                assert [entry.name for entry in link.parent.iterdir()] == [link.name]
+                world.server.remove(PODS, POD_KEY)
+                async for reply in replies:
+                    if reply.gone:
+                        break
+            assert list(link.parent.iterdir()) == []
+        assert (world.run / "handler.sock").stat().st_mode & 0o777 == 0o600
+        assert world.run.stat().st_mode & 0o777 == 0o700
+    assert not (world.run / "handler.sock").exists()
+
+
+async def test_the_node_is_schedulable_while_the_handler_runs(world: World) -> None:
+    def node() -> dict[str, Any]:
+        metadata: dict[str, Any] = world.server.list(NODES)[0]["metadata"]
+        return metadata
+
+    async with handler(world):
+        await world.until(lambda: "labels" in node())
+        assert node()["labels"] == {"kubevirt.io/schedulable": "true"}
+        assert "kubevirt.io/heartbeat" in node()["annotations"]
+        assert world.writes(NODES) == 1
+    assert node()["labels"] == {"kubevirt.io/schedulable": "false"}
+
+
+def test_settings() -> None:
+    settings = Settings.from_environment({"NODE_NAME": "n", "POD_NAME": "p"})
+    assert settings.run_directory == Path("/run/podvisor")
+    with pytest.raises(SettingMissing, match="POD_NAME"):
+        Settings.from_environment({"NODE_NAME": "n"})
