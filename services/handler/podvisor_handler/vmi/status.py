@@ -7,7 +7,9 @@ launcher is untrusted: it is shortened, made printable, and never decides anythi
 
 import re
 from datetime import datetime
+from typing import Any
 
+import msgspec
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import meta, v1
 from podvisor_common.api.quantity import format_bytes
@@ -103,6 +105,17 @@ def events_of(
     if wanted is not None and (found is None or _visible(found) != _visible(wanted)):
         events.append(("Warning", EventReason.SYNC_FAILED, wanted.message))
     return events
+
+
+def written_out(status: v1.VirtualMachineInstanceStatus) -> dict[str, Any]:
+    """The status as it is applied. An empty reason is written as such: a field that an apply leaves
+    out keeps what another writer put there.
+    """
+    content: dict[str, Any] = msgspec.to_builtins(status)
+    for condition in content.get("conditions", ()):
+        condition.setdefault("reason", "")
+        condition.setdefault("message", "")
+    return content
 
 
 def printable(text: str) -> str:
