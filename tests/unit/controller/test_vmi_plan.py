@@ -157,6 +157,11 @@ def test_the_kubelet_waits_longer_than_the_guest_may_take():
     assert delete.grace_period_s == 5 + 30
 
 
+def test_a_pod_without_a_guest_is_not_waited_for():
+    [delete] = plan(observed(deleted({"phase": "Scheduled"}), waiting_pod("ImagePullBackOff")))
+    assert delete.grace_period_s == 1
+
+
 def test_of_several_pods_the_living_one_counts():
     dying = pod(metadata={"name": "a", "uid": "a", **DYING})
     assert observed(vmi(), dying, pod()).pod == pod()

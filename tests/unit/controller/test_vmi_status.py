@@ -196,6 +196,19 @@ def test_what_was_said_is_not_said_again(now):
     assert new_trouble(later.vmi, status_of(later)) is None
 
 
+def test_an_image_that_is_tried_again_is_no_news():
+    first = observed(scheduled(), waiting_pod("ErrImagePull", "not found"))
+    assert new_trouble(first.vmi, status_of(first))["reason"] == "ErrImagePull"
+    backing_off = observed(
+        told(first.vmi, status_of(first)), waiting_pod("ImagePullBackOff", "back-off")
+    )
+    body = status_of(backing_off)
+    assert has_changed(backing_off.vmi, body)
+    assert new_trouble(backing_off.vmi, body) is None
+    again = observed(told(backing_off.vmi, body), waiting_pod("ErrImagePull", "not found"))
+    assert not has_changed(again.vmi, status_of(again))
+
+
 def test_the_handlers_words_are_no_reason_to_write():
     bound = observed(vmi(), pod(node="n1"))
     status = status_of(bound) | {

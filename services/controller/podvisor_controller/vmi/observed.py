@@ -188,26 +188,36 @@ def compute_ended(pod: core.Pod) -> core.ContainerStateTerminated | None:
     return status.state.terminated if status and status.state else None
 
 
+def compute_is_stuck(pod: core.Pod) -> bool:
+    """The container that carries the guest cannot start, so that there is no guest to wait for."""
+    status = pod.container_status(COMPUTE)
+    waiting = status.state.waiting if status and status.state else None
+    return waiting is not None and waiting.reason in _PULL_REASONS | _CONTAINER_REASONS
+
+
 def _container_trouble(vmi: v1.VirtualMachineInstance, pod: core.Pod) -> Trouble | None:
     for status in pod.status.container_statuses or ():
         waiting = status.state.waiting if status.state else None
         if waiting is None:
             continue
         if waiting.reason in _PULL_REASONS:
-            return Trouble(_pull_reason(vmi, waiting.reason), _pull_message(vmi, pod, waiting))
+            return _pull_trouble(vmi, pod, waiting)
         if waiting.reason in _CONTAINER_REASONS:
             message = f"The launcher's container {status.name} cannot start: {waiting.message}"
             return Trouble(names.Reason.FAILED_CREATE, message)
     return None
 
 
-def _pull_reason(vmi: v1.VirtualMachineInstance, reason: str) -> str:
-    """ErrImagePull or ImagePullBackOff. The kubelet alternates between the two; once it backs off, that is said."""
+def _pull_trouble(
+    vmi: v1.VirtualMachineInstance, pod: core.Pod, waiting: core.ContainerStateWaiting
+) -> Trouble:
+    """ErrImagePull or ImagePullBackOff. The kubelet alternates between the two; what was said once stays said."""
     known = meta.find_condition(vmi.status.conditions, names.ConditionType.SYNCHRONIZED)
-    backing_off = known is not None and known.reason == names.Reason.IMAGE_PULL_BACK_OFF
-    if reason == names.Reason.IMAGE_PULL_BACK_OFF or backing_off:
-        return names.Reason.IMAGE_PULL_BACK_OFF
-    return names.Reason.ERR_IMAGE_PULL
+    if waiting.reason == names.Reason.IMAGE_PULL_BACK_OFF:
+        return Trouble(names.Reason.IMAGE_PULL_BACK_OFF, _pull_message(vmi, pod, waiting))
+    if known is not None and known.reason == names.Reason.IMAGE_PULL_BACK_OFF:
+        return Trouble(names.Reason.IMAGE_PULL_BACK_OFF, known.message)
+    return Trouble(names.Reason.ERR_IMAGE_PULL, _pull_message(vmi, pod, waiting))
 
 
 def _pull_message(

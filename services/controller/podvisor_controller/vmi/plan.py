@@ -11,8 +11,10 @@ from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.names import Phase
 
 from podvisor_controller.node.health import NodeHealth
-from podvisor_controller.vmi.observed import Observed, Trouble, compute_ended
+from podvisor_controller.vmi.observed import Observed, Trouble, compute_ended, compute_is_stuck
 from podvisor_controller.vmi.pod import Manifest, pod_grace_period_s, render_pod
+
+STUCK_GRACE_S = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +80,19 @@ def plan(now: Observed) -> list[Action]:
 def _wind_down(now: Observed) -> list[Action]:
     """Being deleted: the pods first, the object when they are gone."""
     if now.pods:
-        grace_period_s = pod_grace_period_s(now.vmi)
         return [
-            DeletePod(pod.metadata.name, pod.metadata.uid, grace_period_s)
+            DeletePod(pod.metadata.name, pod.metadata.uid, _grace_period_s(now, pod))
             for pod in now.pods
             if not pod.metadata.is_being_deleted
         ]
     held = names.VMI_FINALIZER in (now.vmi.metadata.finalizers or ())
     return [ReleaseFinalizer()] if held else []
+
+
+def _grace_period_s(now: Observed, pod: core.Pod) -> int:
+    """The guest's time to shut down, and the kubelet's allowance; a moment where no guest was ever started."""
+    is_empty = not now.has_run and compute_is_stuck(pod)
+    return STUCK_GRACE_S if is_empty else pod_grace_period_s(now.vmi)
 
 
 def _start(now: Observed) -> list[Action]:

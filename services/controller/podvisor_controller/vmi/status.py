@@ -20,6 +20,8 @@ from podvisor_controller.vmi.plan import Finish
 
 Body = dict[str, Any]
 
+_PULLING = frozenset({Reason.ERR_IMAGE_PULL, Reason.IMAGE_PULL_BACK_OFF})
+
 
 def status_of(now: Observed) -> Body | None:
     """The fields to apply; None while there is nothing worth a write.
@@ -101,7 +103,10 @@ def new_trouble(
         if condition["type"] not in (ConditionType.SYNCHRONIZED, ConditionType.POD_SCHEDULED):
             continue
         known = meta.find_condition(vmi.status.conditions, condition["type"])
-        if known is None or known.reason != condition["reason"]:
+        is_same_pull = (
+            known is not None and known.reason in _PULLING and condition["reason"] in _PULLING
+        )
+        if known is None or (known.reason != condition["reason"] and not is_same_pull):
             return dict(condition)
     return None
 
