@@ -12,7 +12,7 @@ from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.network.plan import Masquerade
 from podvisor_handler.vmi.outcome import outcome_of
 from podvisor_handler.vmi.plan import Launcher, Observed, Problem
-from podvisor_handler.vmi.status import events_of, needs_write, printable, status_of
+from podvisor_handler.vmi.status import events_of, needs_write, printable, status_of, written_out
 
 from tests.unit.handler.builders import CREATED, pod, vmi
 from tests.unit.handler.fake_launcher import VMI_UID
@@ -293,6 +293,12 @@ def test_an_event_for_a_problem_comes_once() -> None:
     problem = said(observed(None, problem=Problem("InvalidDisk", "no disk")))
     assert events_of(vmi().status, problem) == [("Warning", "SyncFailed", "no disk")]
     assert events_of(written(problem).status, problem) == []
+
+
+def test_an_empty_reason_is_written_out() -> None:
+    """Otherwise the controller's words of before would stay beside the handler's `True`."""
+    (ready, _) = written_out(said(observed()))["conditions"]
+    assert (ready["status"], ready["reason"], ready["message"]) == ("True", "", "")
 
 
 def test_text_of_a_launcher_is_not_trusted() -> None:

@@ -219,9 +219,12 @@ class LauncherConnection:
     def _complain(self, error: Exception) -> None:
         """Logs a failure once, not with every attempt."""
         complaint = f"{type(error).__name__}: {error}"
-        if complaint != self._complaint:
-            self._complaint = complaint
-            _log.warning("launcher not connected", error=complaint, **self._context())
+        if complaint == self._complaint:
+            return
+        self._complaint = complaint
+        ended = self.report is not None and self.report.state == domain_pb2.DOMAIN_STATE_ENDED
+        log = _log.debug if ended else _log.warning
+        log("launcher not connected", error=complaint, **self._context())
 
     def _context(self) -> dict[str, str]:
         return {

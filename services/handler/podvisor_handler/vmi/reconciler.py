@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 import structlog
@@ -184,7 +183,7 @@ class VmiReconciler:
                 "namespace": metadata.namespace,
                 "uid": metadata.uid,
             },
-            "status": _spelled_out(desired),
+            "status": status.written_out(desired),
         }
         answer = await self.client.apply(
             VIRTUAL_MACHINE_INSTANCES,
@@ -197,20 +196,10 @@ class VmiReconciler:
         memory.written = _decode(answer)
         memory.written_over = cached.metadata.resource_version
         if desired.phase != current.phase and desired.phase:
-            _log.info("phase changed", phase=desired.phase, reason=desired.reason or None)
+            _log.info("phase changed", phase=desired.phase, reason=desired.reason)
         reference = reference_to(VIRTUAL_MACHINE_INSTANCES, now.vmi)
         for type_, reason, message in status.events_of(current, desired):
             self.events.record(reference, type_, reason, message)
-
-
-def _spelled_out(status: v1.VirtualMachineInstanceStatus) -> dict[str, Any]:
-    """The body to apply. A condition names its reason and message even when they are empty: left out, the words of
-    another manager would stay under our verdict."""
-    body: dict[str, Any] = msgspec.to_builtins(status)
-    for condition in body.get("conditions", ()):
-        condition.setdefault("reason", "")
-        condition.setdefault("message", "")
-    return body
 
 
 def _launcher(connection: LauncherConnection | None, memory: _Memory) -> Launcher:
