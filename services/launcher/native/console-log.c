@@ -5,6 +5,8 @@
  * console/compute.lock for its whole life, and writes one byte into that file once it has it; a child of this process waits
  * for the lock, so its end is the end of `compute`, even after SIGKILL. Then the rest of the log is copied, and that is all.
  *
+ * A container runtime shows whole lines only, and a prompt is none: a line on which nothing has come for a moment is ended here.
+ *
  * Exit 0 when everything was copied, 1 when it could not be.
  */
 #define _GNU_SOURCE
@@ -26,6 +28,7 @@
 #endif
 #define LOG_FILE CONSOLE_DIR "/serial0.log"
 #define LOCK_FILE CONSOLE_DIR "/compute.lock"
+#define UNFINISHED_LINE_MS 200
 
 static void fail(const char *what) {
     dprintf(STDERR_FILENO, "console-log: %s: %s\n", what, strerror(errno));
@@ -94,7 +97,7 @@ static void write_all(const char *data, size_t size) {
 }
 
 /* Copies what is new. The log may not exist yet, and shrinks when it is truncated. */
-static void copy_new(int *log, off_t *offset) {
+static void copy_new(int *log, off_t *offset, bool *mid_line) {
     static char buffer[32768];
     struct stat status;
     if (*log == -1)
@@ -112,6 +115,7 @@ static void copy_new(int *log, off_t *offset) {
         if (size > 0) {
             write_all(buffer, (size_t)size);
             *offset += size;
+            *mid_line = buffer[size - 1] != '\n';
         }
     }
 }
@@ -123,15 +127,20 @@ int main(void) {
     signal(SIGINT, SIG_IGN);
     int events = watch_console();
     struct pollfd waits[] = {{.fd = events, .events = POLLIN}, {.fd = end_of_compute(), .events = POLLIN}};
-    bool ended = false;
+    bool ended = false, mid_line = false;
     while (!ended) {
-        copy_new(&log, &offset);
-        if (poll(waits, 2, -1) == -1 && errno != EINTR)
+        copy_new(&log, &offset, &mid_line);
+        int ready = poll(waits, 2, mid_line ? UNFINISHED_LINE_MS : -1);
+        if (ready == -1 && errno != EINTR)
             fail("poll");
+        if (ready == 0) {
+            write_all("\n", 1);
+            mid_line = false;
+        }
         if (waits[0].revents)
             drain_events(events);
         ended = waits[1].revents != 0;
     }
-    copy_new(&log, &offset);
+    copy_new(&log, &offset, &mid_line);
     return 0;
 }
