@@ -20,8 +20,9 @@ from podvisor_common.kube.controller import Controller
 from podvisor_common.kube.events import EventRecorder
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import PODS, VIRTUAL_MACHINE_INSTANCES, ObjectKey
-from podvisor_common.obs.metrics import Health, new_registry, observability_app
+from podvisor_common.obs.metrics import Health, observability_app
 from podvisor_common.rpc.server import RpcService, serve_unix
+from prometheus_client import REGISTRY
 
 from podvisor_handler import __version__
 from podvisor_handler.devices.kvm import DEVICE as KVM_DEVICE
@@ -150,7 +151,7 @@ class App:
     async def _metrics(self) -> AsyncIterator[None]:
         health = Health()
         health.add_readiness("caches", self._not_synced)
-        app = observability_app(new_registry(), health)
+        app = observability_app(REGISTRY, health)
         async with serve_http(app, port=self._settings.metrics_port):
             yield
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -193,6 +194,25 @@ async def test_a_pod_that_leaves_is_forgotten(tmp_path: Path) -> None:
             registry.pod_changed(pod(), None)
             assert registry.of_pod(POD_UID) is None
             assert seen == [True]
+
+
+async def test_no_descriptor_stays_behind(tmp_path: Path) -> None:
+    def ours() -> list[str]:
+        targets = []
+        for number in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(FileNotFoundError):  # the listing's own
+                targets.append(os.readlink(f"/proc/self/fd/{number}"))
+        return sorted(t for t in targets if "launcher.sock" in t or "pidfd" in t or "inotify" in t)
+
+    before = ours()
+    with control_group(POD_UID):
+        async with registry_of(tmp_path, pod()) as registry:
+            for epoch in range(1, 4):
+                async with serving(FakeLauncher(epoch=epoch), tmp_path):
+                    await connected(registry)
+                    assert len(ours()) == len(before) + 3
+                await until(registry, lambda: state(registry) is Connection.UNRESPONSIVE)
+    assert ours() == before
 
 
 async def test_a_terminal_pod_keeps_its_last_report(tmp_path: Path) -> None:

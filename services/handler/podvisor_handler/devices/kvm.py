@@ -18,7 +18,7 @@ _PROBE_TIMEOUT_S = 5.0
 
 # linux/kvm.h
 _GET_API_VERSION, _CREATE_VM, _GET_VCPU_MMAP_SIZE = 0xAE00, 0xAE01, 0xAE04
-_CREATE_VCPU, _RUN = 0xAE41, 0xAE80
+_CREATE_VCPU, _SET_TSS_ADDRESS, _RUN = 0xAE41, 0xAE47, 0xAE80
 _SET_USER_MEMORY_REGION, _SET_REGS = 0x4020AE46, 0x4090AE82
 _GET_SREGS, _SET_SREGS, _SREGS_BYTES = 0x8138AE83, 0x4138AE84, 312
 _API_VERSION = 12
@@ -26,6 +26,7 @@ _EXIT_HLT = 5
 _EXIT_REASON_OFFSET = 8
 _HLT = b"\xf4"
 _CODE_ADDRESS = 0x1000
+_TSS_ADDRESS = 0x7F00_0000  # three pages that older Intel processors need, away from the code
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ def _run_one_instruction(device: str) -> int:
             )
             del view
             fcntl.ioctl(machine, _SET_USER_MEMORY_REGION, region)
+            fcntl.ioctl(machine, _SET_TSS_ADDRESS, _TSS_ADDRESS)
             processor = fcntl.ioctl(machine, _CREATE_VCPU, 0)
             descriptors.append(processor)
             _start_at(processor, _CODE_ADDRESS)

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 import structlog
 from podvisor_common.api import meta
 from podvisor_common.api.v1 import names
-from podvisor_common.errors import Retryable
 from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.errors import ApiError
 from podvisor_common.kube.resources import NODES, ObjectKey
 
 INTERVAL_S = 60.0
@@ -33,7 +33,7 @@ class Heartbeat:
         while True:
             try:
                 await self._patch(schedulable=True)
-            except Retryable as error:
+            except ApiError as error:
                 _log.warning("heartbeat not written", error=str(error))
                 pause_s = _RETRY_S
             else:
@@ -44,7 +44,7 @@ class Heartbeat:
         """Takes the node out of scheduling, as far as the API server can be reached."""
         try:
             await self._patch(schedulable=False)
-        except Retryable as error:
+        except ApiError as error:
             _log.warning("node not marked unschedulable", error=str(error))
 
     async def _patch(self, *, schedulable: bool) -> None:
