@@ -8,6 +8,7 @@ policy. Only this package imports libvirt.
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import libvirt
@@ -40,6 +41,7 @@ class LibvirtConnection:
         self._connection: libvirt.virConnect | None = None
         self._lost = asyncio.Event()
         self._connected = asyncio.Event()
+        self._subscription = -1
         self._version = ""
 
     @property
@@ -69,7 +71,7 @@ class LibvirtConnection:
                 self._forget()
         finally:
             self._forget()
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool.shutdown(wait=False)
 
     async def guest(self, name: str) -> Guest:
         """The state of the domain. Raises LibvirtUnreachable or LibvirtFailed."""
@@ -98,8 +100,8 @@ class LibvirtConnection:
 
     async def press_power_button(self, name: str) -> None:
         """Press the guest's ACPI power button. Raises DomainMissing when it does not run, LibvirtUnreachable, LibvirtFailed."""
-        flags = libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
-        await self._on_domain(name, lambda domain: domain.shutdownFlags(flags))
+        # No flags: a domain without a guest agent has no other way to be asked.
+        await self._on_domain(name, lambda domain: domain.shutdown())
 
     async def destroy(self, name: str) -> None:
         """End the guest at once. Raises DomainMissing when it does not run, LibvirtUnreachable, LibvirtFailed."""
@@ -166,24 +168,30 @@ class LibvirtConnection:
         loop = asyncio.get_running_loop()
         self._lost.clear()
 
+        def hand_over(callback: Callable[[], None]) -> None:
+            with suppress(RuntimeError):  # the loop is closed: this process is about to end
+                loop.call_soon_threadsafe(callback)
+
         def changed(*_event: object) -> None:  # in libvirt's thread
-            loop.call_soon_threadsafe(self._on_change)
+            hand_over(self._on_change)
 
         def closed(*_reason: object) -> None:  # in libvirt's thread
-            loop.call_soon_threadsafe(self._lost.set)
+            hand_over(self._lost.set)
 
-        def connect() -> tuple[libvirt.virConnect, int]:
+        def connect() -> tuple[libvirt.virConnect, int, int]:
             ensure_event_loop()
             connection = libvirt.open(self._uri)
             connection.registerCloseCallback(closed, None)
             if not self._uri.startswith("test:"):  # the test driver lives in this process
                 connection.setKeepAlive(_KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT)
             lifecycle = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
-            connection.domainEventRegisterAny(None, lifecycle, changed, None)
-            return connection, connection.getLibVersion()
+            subscription = connection.domainEventRegisterAny(None, lifecycle, changed, None)
+            return connection, subscription, connection.getLibVersion()
 
         try:
-            self._connection, version = await self._in_thread(connect, _OPEN_TIMEOUT_S)
+            self._connection, self._subscription, version = await self._in_thread(
+                connect, _OPEN_TIMEOUT_S
+            )
         except libvirt.libvirtError as error:
             raise LibvirtUnreachable(error.get_error_message() or "connection refused") from error
         self._version = f"{version // 1_000_000}.{version // 1_000 % 1_000}.{version % 1_000}"
@@ -192,9 +200,21 @@ class LibvirtConnection:
         self._on_change()
 
     def _forget(self) -> None:
-        # The last reference closes the connection; a callback that still holds one ends with it.
-        self._connection = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.submit(_close, connection, self._subscription)
         self._on_change()
+
+
+def _close(connection: libvirt.virConnect, subscription: int) -> None:
+    """Let go of a connection, which may be broken. Without this its callbacks keep it alive for ever."""
+    for step in (
+        lambda: connection.domainEventDeregisterAny(subscription),
+        connection.unregisterCloseCallback,
+        connection.close,
+    ):
+        with suppress(libvirt.libvirtError):
+            step()
 
 
 def _discard(future: asyncio.Future[Any]) -> None:

@@ -1,0 +1,63 @@
+"""A launcher's world in a directory, with libvirt's own test driver for a hypervisor."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import libvirt
+import pytest
+from podvisor_launcher.settings import Settings
+from podvisor_launcher.virt.connection import LibvirtConnection
+from podvisor_launcher.virt.events import ensure_event_loop
+
+TEST_DRIVER = "test:///default"
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """The name of a machine that no other test uses: the test driver's state is shared by all connections of a process, and
+    lives as long as one of them."""
+    ensure_event_loop()
+    keeper = libvirt.open(TEST_DRIVER)
+    name = f"vm{next(_numbers)}"
+    yield name
+    with suppress(libvirt.libvirtError):
+        domain = keeper.lookupByName(f"default_{name}")
+        if domain.isActive():
+            domain.destroy()
+        domain.undefine()
+    keeper.close()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings for a launcher that lives in a directory of the test."""
+    for directory in ("sockets", "private", "console"):
+        (tmp_path / directory).mkdir()
+    return Settings(run_dir=tmp_path, libvirt_uri=TEST_DRIVER)
+
+
+@asynccontextmanager
+async def connected(
+    uri: str = TEST_DRIVER, on_change: Callable[[], None] = lambda: None
+) -> AsyncIterator[LibvirtConnection]:
+    """A connection that is up."""
+    up = asyncio.Event()
+
+    def changed() -> None:
+        up.set()
+        on_change()
+
+    connection = LibvirtConnection(uri, changed)
+    running = asyncio.create_task(connection.run(), name="libvirt")
+    try:
+        async with asyncio.timeout(10):
+            await up.wait()
+        yield connection
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running

@@ -1,0 +1,140 @@
+"""What libvirt really gets, one golden file per feature; `UPDATE_GOLDEN=1` writes them anew."""
+
+import os
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from podvisor.domain.v1 import domain_pb2 as pb
+from podvisor_launcher.domain.build import (
+    ConsolePaths,
+    Image,
+    ResolvedDisk,
+    UnbuildableSpec,
+    build_domain,
+    check_spec,
+)
+from podvisor_launcher.domain.elements import Domain
+from podvisor_launcher.domain.pci import PciBus, TooManyDevices
+from podvisor_launcher.domain.xml import format_xml, parse_xml
+
+from tests.unit.launcher.specs import cloud_init_disk, container_disk, interface, spec
+
+GOLDEN = Path(__file__).parent / "golden"
+CONSOLES = ConsolePaths("/sockets/serial0.sock", "/sockets/vnc.sock", "/console/serial0.log")
+
+SPECS = {
+    "introduction": spec(disks=[container_disk(), cloud_init_disk()], interfaces=[interface()]),
+    "kvm": spec(
+        accelerator=pb.ACCELERATOR_KVM,
+        cpu=pb.CpuSpec(sockets=2, cores=2, threads=1),
+        disks=[container_disk()],
+    ),
+    "named-cpu": spec(cpu=pb.CpuSpec(sockets=1, cores=1, threads=1, model="Nehalem")),
+    "host-model-under-tcg": spec(cpu=pb.CpuSpec(sockets=1, cores=1, threads=1, model="host-model")),
+    "graphics": spec(graphics=True, serial_log=False, firmware_serial="e4686d2c"),
+    "buses": spec(
+        disks=[
+            container_disk("root", bus=pb.DISK_BUS_SATA),
+            container_disk("cd", bus=pb.DISK_BUS_SATA, device=pb.DISK_DEVICE_CDROM),
+            container_disk("fast", bus=pb.DISK_BUS_SCSI, serial="S1"),
+            container_disk("stick", bus=pb.DISK_BUS_USB, read_only=True),
+        ]
+    ),
+    "boot-order": spec(
+        disks=[container_disk("first", boot_order=2), container_disk("second")],
+        interfaces=[interface(boot_order=1)],
+    ),
+    "bare": spec(serial_console=False),
+}
+
+
+def resolved(machine: pb.DomainSpec) -> dict[str, ResolvedDisk]:
+    disks = {}
+    for disk in machine.disks:
+        if disk.WhichOneof("source") == "cloud_init":
+            disks[disk.name] = ResolvedDisk(
+                Image(f"/cloud-init/{disk.name}.iso", "raw"), read_only=True
+            )
+        elif disk.read_only or disk.device == pb.DISK_DEVICE_CDROM:
+            disks[disk.name] = ResolvedDisk(Image(f"/images/{disk.name}", "raw"), read_only=True)
+        else:
+            below = Image(f"/images/{disk.name}", "qcow2")
+            disks[disk.name] = ResolvedDisk(Image(f"/disks/{disk.name}.qcow2", "qcow2"), below)
+    return disks
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_golden(name: str) -> None:
+    machine = SPECS[name]
+    check_spec(machine)
+    made = format_xml(build_domain(machine, resolved(machine), CONSOLES)) + "\n"
+    path = GOLDEN / f"{name}.xml"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(made)
+    canonical = ElementTree.canonicalize
+    assert canonical(made, strip_text=True) == canonical(path.read_text(), strip_text=True)
+    assert format_xml(parse_xml(Domain, made)) + "\n" == made
+
+
+def test_every_golden_file_has_its_test() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.xml")} == set(SPECS)
+
+
+def test_addresses_depend_on_nothing_but_the_order_of_devices() -> None:
+    machine = SPECS["introduction"]
+    domains = [build_domain(machine, resolved(machine), CONSOLES) for _ in range(2)]
+    assert domains[0] == domains[1]
+    devices = domains[0].devices
+    addresses = [each.address for each in devices.interfaces]
+    addresses += [each.address for each in devices.disks]
+    behind = [each.bus for each in addresses if each]
+    assert behind == ["0x01", "0x02", "0x03"]
+
+
+def test_a_machine_has_only_so_many_slots() -> None:
+    bus = PciBus()
+    for _ in range(112):
+        bus.next_address()
+    with pytest.raises(TooManyDevices):
+        bus.next_address()
+    places = [(each.address.slot, each.address.function) for each in bus.root_ports if each.address]
+    assert len(set(places)) == 112
+
+
+@pytest.mark.parametrize(
+    ("machine", "words"),
+    [
+        (spec(uid=""), "uid"),
+        (spec(memory=pb.MemorySpec()), "memory"),
+        (spec(cpu=pb.CpuSpec(sockets=1, cores=0, threads=1)), "cpu"),
+        (spec(accelerator=pb.ACCELERATOR_UNSPECIFIED), "accelerator"),
+        (spec(disks=[container_disk("a"), container_disk("a")]), "name of its own"),
+        (spec(disks=[container_disk("")]), "name of its own"),
+        (spec(interfaces=[interface("a"), interface("a")]), "name of its own"),
+        (spec(disks=[container_disk(bus=pb.DISK_BUS_UNSPECIFIED)]), '"root"'),
+        (spec(disks=[container_disk(device=pb.DISK_DEVICE_LUN)]), "block device"),
+        (spec(disks=[container_disk(device=pb.DISK_DEVICE_CDROM)]), "virtio"),
+        (spec(disks=[container_disk(container_disk=None)]), "no source"),
+    ],
+)
+def test_what_can_never_be_built_is_refused(machine: pb.DomainSpec, words: str) -> None:
+    with pytest.raises(UnbuildableSpec, match=words):
+        check_spec(machine)
+
+
+def test_a_full_bus_is_refused() -> None:
+    machine = spec(
+        disks=[container_disk(f"d{number}", bus=pb.DISK_BUS_SATA) for number in range(7)]
+    )
+    with pytest.raises(UnbuildableSpec, match="sata"):
+        build_domain(machine, resolved(machine), CONSOLES)
+
+
+def test_the_28th_disk_is_called_vdab() -> None:
+    machine = spec(disks=[container_disk(f"d{number}") for number in range(28)])
+    names = [
+        disk.target.dev for disk in build_domain(machine, resolved(machine), CONSOLES).devices.disks
+    ]
+    assert names[0] == "vda"
+    assert names[25:] == ["vdz", "vdaa", "vdab"]

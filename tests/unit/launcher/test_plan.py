@@ -1,0 +1,265 @@
+"""Every decision of the machine, as a table: a situation in words, what was observed, what is said and done."""
+
+from dataclasses import replace
+from operator import itemgetter
+
+import pytest
+from podvisor_launcher.lifecycle.plan import (
+    EXIT_CLEAN,
+    EXIT_FAILED,
+    MAX_START_ATTEMPTS,
+    POWER_BUTTON_INTERVAL_MS,
+    UNREACHABLE_AFTER_MS,
+    Blocked,
+    DestroyGuest,
+    Leave,
+    NoteStarted,
+    Plan,
+    PrepareDisks,
+    PressPowerButton,
+    RecordEnd,
+    ResumeGuest,
+    Situation,
+    StartFailure,
+    StartGuest,
+    State,
+    Why,
+    plan,
+)
+from podvisor_launcher.lifecycle.record import End, EndReason, Record, Start, Stop
+from podvisor_launcher.virt.guest import Absent, Active, Guest, Inactive, Off, Paused
+
+NOW = 1_000_000
+RUNNING = Active()
+ABSENT = Absent()
+NEW = Record()
+STARTED = Record(start=Start.DONE)
+ATTEMPTED = Record(start=Start.ATTEMPTED)
+
+
+def stop(in_ms: int = 30_000) -> Stop:
+    return Stop(NOW + in_ms, by_container=False)
+
+
+def now(guest: Guest | None = ABSENT, record: Record = NEW, **facts: object) -> Situation:
+    return replace(Situation(now_ms=NOW, record=record, guest=guest), **facts)  # type: ignore[arg-type]
+
+
+def specified(guest: Guest | None = ABSENT, record: Record = NEW, **facts: object) -> Situation:
+    return now(guest, record, has_spec=True, **facts)
+
+
+def ready(guest: Guest | None = ABSENT, record: Record = NEW, **facts: object) -> Situation:
+    return specified(guest, record, disks_ready=True, **facts)
+
+
+def failure(attempts: int = 1, retry_in_ms: int = 0, final: bool = False) -> StartFailure:
+    return StartFailure("QEMU said no", attempts, NOW + retry_in_ms, final)
+
+
+def blocked(retry_in_ms: int) -> Blocked:
+    return Blocked(Why.MISSING_SECRET, "no Secret", NOW + retry_in_ms)
+
+
+STEPS = [
+    ("nothing was applied yet", now(), State.NONE, None),
+    ("a specification came", specified(), State.PREPARING, PrepareDisks()),
+    ("the disks are there", ready(), State.PREPARING, StartGuest()),
+    ("a Secret is missing", specified(blocked=blocked(500)), State.WAITING, None),
+    ("the Secret may be there now", specified(blocked=blocked(0)), State.WAITING, PrepareDisks()),
+    ("the guest came up", ready(RUNNING, ATTEMPTED), State.RUNNING, NoteStarted()),
+    ("a restarted launcher finds its guest", specified(RUNNING, STARTED), State.RUNNING, None),
+    ("it was paused", ready(Active(Paused.BY_USER), STARTED), State.PAUSED, None),
+    ("a disk failed", ready(Active(Paused.IO_ERROR), STARTED), State.PAUSED, None),
+    (
+        "the start failed, too early for another",
+        ready(start_failure=failure(1, 500)),
+        State.WAITING,
+        None,
+    ),
+    (
+        "the start failed, time for another",
+        ready(start_failure=failure()),
+        State.WAITING,
+        StartGuest(),
+    ),
+    (
+        "the start was attempted and nothing is known of it",
+        ready(Inactive(Off.UNKNOWN), ATTEMPTED),
+        State.PREPARING,
+        StartGuest(),
+    ),
+    (
+        "asked to shut down",
+        ready(RUNNING, replace(STARTED, stop=stop())),
+        State.RUNNING,
+        PressPowerButton(),
+    ),
+    (
+        "the button was pressed just now",
+        ready(RUNNING, replace(STARTED, stop=stop()), button_pressed_ms=NOW - 1),
+        State.RUNNING,
+        None,
+    ),
+    (
+        "the guest did not hear the button",
+        ready(
+            RUNNING, replace(STARTED, stop=stop()), button_pressed_ms=NOW - POWER_BUTTON_INTERVAL_MS
+        ),
+        State.RUNNING,
+        PressPowerButton(),
+    ),
+    (
+        "a paused guest must run to shut down",
+        ready(Active(Paused.BY_USER), replace(STARTED, stop=stop())),
+        State.PAUSED,
+        ResumeGuest(),
+    ),
+    (
+        "the grace period is over",
+        ready(RUNNING, replace(STARTED, stop=stop(0))),
+        State.RUNNING,
+        DestroyGuest(EndReason.GRACE_PERIOD_EXPIRED),
+    ),
+    (
+        "a client wants it gone",
+        ready(RUNNING, replace(STARTED, destroy=EndReason.DESTROYED)),
+        State.RUNNING,
+        DestroyGuest(EndReason.DESTROYED),
+    ),
+    ("libvirt is away, the guest is not", specified(None, STARTED), State.RUNNING, None),
+    (
+        "libvirt is away from a paused guest",
+        specified(None, STARTED, last_active=Active(Paused.BY_USER)),
+        State.PAUSED,
+        None,
+    ),
+    ("libvirt is away during the start", specified(None, ATTEMPTED), State.RUNNING, None),
+    ("disks need no libvirt", specified(None), State.PREPARING, PrepareDisks()),
+    (
+        "libvirt has been away for a moment",
+        ready(None, unreachable_since_ms=NOW - 1),
+        State.PREPARING,
+        None,
+    ),
+    (
+        "libvirt has been away for long",
+        ready(None, unreachable_since_ms=NOW - UNREACHABLE_AFTER_MS),
+        State.WAITING,
+        None,
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("situation", "observed", "state", "action"), STEPS, ids=map(itemgetter(0), STEPS)
+)
+def test_a_step(situation: str, observed: Situation, state: State, action: object) -> None:
+    step = plan(observed)
+    assert (step.status.state, step.action) == (state, action)
+
+
+ENDS = [
+    ("the guest shut itself down", ready(Inactive(Off.SHUTDOWN), STARTED), EndReason.SHUTDOWN),
+    ("QEMU was killed", ready(Inactive(Off.CRASHED), STARTED), EndReason.CRASHED),
+    ("QEMU ended while nobody looked", ready(Inactive(Off.UNKNOWN), STARTED), EndReason.CRASHED),
+    ("somebody undefined the domain", ready(Absent(), STARTED), EndReason.CRASHED),
+    ("virsh destroy", ready(Inactive(Off.DESTROYED), STARTED), EndReason.DESTROYED),
+    (
+        "destroyed at the end of the grace period",
+        ready(Inactive(Off.DESTROYED), replace(STARTED, destroy=EndReason.GRACE_PERIOD_EXPIRED)),
+        EndReason.GRACE_PERIOD_EXPIRED,
+    ),
+    (
+        "it obeyed in the last moment",
+        ready(Inactive(Off.SHUTDOWN), replace(STARTED, destroy=EndReason.GRACE_PERIOD_EXPIRED)),
+        EndReason.SHUTDOWN,
+    ),
+    (
+        "a client destroyed it",
+        ready(Inactive(Off.DESTROYED), replace(STARTED, destroy=EndReason.DESTROYED)),
+        EndReason.DESTROYED,
+    ),
+    (
+        "it ran and ended while the launcher was away",
+        ready(Inactive(Off.SHUTDOWN), ATTEMPTED),
+        EndReason.SHUTDOWN,
+    ),
+    (
+        "told to end before any specification",
+        now(record=Record(stop=stop())),
+        EndReason.NEVER_STARTED,
+    ),
+    ("told to end before the start", ready(record=Record(stop=stop())), EndReason.NEVER_STARTED),
+    (
+        "told to end while a Secret is missing",
+        specified(record=Record(stop=stop()), blocked=blocked(500)),
+        EndReason.NEVER_STARTED,
+    ),
+    (
+        "told to end while libvirt is away",
+        specified(None, Record(stop=stop())),
+        EndReason.NEVER_STARTED,
+    ),
+    (
+        "destroyed before the start",
+        ready(record=Record(destroy=EndReason.DESTROYED)),
+        EndReason.NEVER_STARTED,
+    ),
+    ("libvirt refused the domain", ready(start_failure=failure(final=True)), EndReason.REJECTED),
+    (
+        "it failed to start once too often",
+        ready(Inactive(Off.FAILED), ATTEMPTED, start_failure=failure(MAX_START_ATTEMPTS)),
+        EndReason.START_FAILED,
+    ),
+]
+
+
+@pytest.mark.parametrize(("situation", "observed", "reason"), ENDS, ids=map(itemgetter(0), ENDS))
+def test_an_end(situation: str, observed: Situation, reason: EndReason) -> None:
+    step = plan(observed)
+    assert step.status.state is State.ENDED
+    assert isinstance(step.action, RecordEnd)
+    assert step.action.end.reason is reason
+    assert step.action.end.message
+
+
+@pytest.mark.parametrize(
+    ("reason", "exit_code"),
+    [
+        (EndReason.SHUTDOWN, EXIT_CLEAN),
+        (EndReason.DESTROYED, EXIT_CLEAN),
+        (EndReason.NEVER_STARTED, EXIT_CLEAN),
+        (EndReason.CRASHED, EXIT_FAILED),
+        (EndReason.GRACE_PERIOD_EXPIRED, EXIT_FAILED),
+        (EndReason.REJECTED, EXIT_FAILED),
+        (EndReason.START_FAILED, EXIT_FAILED),
+    ],
+)
+def test_an_end_is_final(reason: EndReason, exit_code: int) -> None:
+    record = replace(STARTED, end=End(reason, "over"), stop=stop())
+    for guest in (None, Absent(), Inactive(Off.UNKNOWN), RUNNING):
+        step = plan(ready(guest, record))
+        assert (step.status.state, step.status.reason) == (State.ENDED, reason)
+        assert step.action == Leave(exit_code)
+
+
+def test_it_wakes_for_whatever_is_due_first() -> None:
+    record = replace(STARTED, stop=stop(1_000))
+    assert plan(ready(RUNNING, record, button_pressed_ms=NOW)).wake_ms == NOW + 1_000
+    record = replace(STARTED, stop=stop(60_000))
+    assert (
+        plan(ready(RUNNING, record, button_pressed_ms=NOW)).wake_ms
+        == NOW + POWER_BUTTON_INTERVAL_MS
+    )
+    assert plan(specified(blocked=blocked(700))).wake_ms == NOW + 700
+    assert plan(ready(start_failure=failure(1, 900))).wake_ms == NOW + 900
+
+
+def test_no_step_without_a_way_on() -> None:
+    """What neither acts nor sets a time must be woken by an event: only states that others end may do so."""
+    waits_for_others = {State.NONE, State.RUNNING, State.PAUSED}
+    for _, observed, _, _ in STEPS:
+        step: Plan = plan(observed)
+        if step.action is None and step.wake_ms is None:
+            assert step.status.state in waits_for_others or observed.guest is None
