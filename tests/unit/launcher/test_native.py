@@ -1,0 +1,235 @@
+"""The two static programs, compiled for a directory of the test: what they start, survive, write and end with."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCES = Path(__file__).parents[3] / "services/launcher/native"
+LAUNCHER = """#!/bin/sh
+echo "launcher $$" >> {run}/started
+trap 'cp {run}/private/stop.json {run}/seen; exit 0' TERM
+while [ ! -e {run}/end ]; do read _ <> {run}/pipe; done
+exit $(cat {run}/end)
+"""
+LIBVIRTD = """#!/bin/sh
+echo "libvirtd $$" >> {run}/started
+(setsid sleep 600 & echo "guest $!" >> {run}/started)
+while :; do sleep 600 & wait; done
+"""
+
+
+def compiled(program: str, directory: Path, **macros: Path) -> Path:
+    """The program with its paths moved into the test's directory."""
+    defines = [f'-D{name}="{value}"' for name, value in macros.items()]
+    target = directory / program
+    source = SOURCES / f"{program}.c"
+    command = [
+        "gcc",
+        "-std=gnu11",
+        "-O1",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        *defines,
+        "-o",
+        target,
+        source,
+    ]
+    subprocess.run(command, check=True)
+    return target
+
+
+def eventually(holds: object, within_s: float = 10.0) -> None:
+    """Look every few milliseconds until `holds()`: these programs have nothing to wait on."""
+    deadline = time.monotonic() + within_s
+    while not holds():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class Supervised:
+    """A supervisor with a launcher and a libvirtd of shell."""
+
+    def __init__(self, run: Path, program: Path) -> None:
+        self.run = run
+        self.process = subprocess.Popen([program, "--grace-period-s=7"], stderr=subprocess.DEVNULL)
+
+    def started(self, name: str) -> list[int]:
+        """Process ids of all starts of `name` so far."""
+        try:
+            lines = (self.run / "started").read_text().split("\n")
+        except FileNotFoundError:
+            return []
+        return [int(line.split()[1]) for line in lines if line.startswith(f"{name} ")]
+
+    def wait_for_starts(self, name: str, count: int) -> int:
+        """Wait for the `count`th start and return its process id."""
+        eventually(lambda: len(self.started(name)) >= count)
+        return self.started(name)[count - 1]
+
+    def end_guest(self, code: int) -> None:
+        """Make the launcher end with `code`."""
+        (self.run / "end").write_text(str(code))
+        (self.run / "pipe").write_text("\n")
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def supervised(tmp_path: Path) -> Iterator[Supervised]:
+    for name in ("console", "private", "runtime"):
+        (tmp_path / name).mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name, text in (("launcher", LAUNCHER), ("libvirtd", LIBVIRTD)):
+        (tmp_path / name).write_text(text.format(run=tmp_path))
+        (tmp_path / name).chmod(0o755)
+    macros = {"RUN_DIR": tmp_path, "CONFIG_DIR": tmp_path}
+    programs = {"LIBVIRTD": tmp_path / "libvirtd", "PYTHON": tmp_path / "launcher"}
+    it = Supervised(tmp_path, compiled("supervisor", tmp_path, **macros, **programs))
+    yield it
+    for pid in (
+        it.process.pid,
+        *it.started("launcher"),
+        *it.started("libvirtd"),
+        *it.started("guest"),
+    ):
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
+    it.process.wait()
+
+
+def test_either_is_started_again_and_the_guest_is_left_alone(supervised: Supervised) -> None:
+    launcher, libvirtd = (supervised.wait_for_starts(name, 1) for name in ("launcher", "libvirtd"))
+    guest = supervised.wait_for_starts("guest", 1)
+    os.kill(launcher, signal.SIGKILL)
+    os.kill(libvirtd, signal.SIGKILL)
+    assert supervised.wait_for_starts("launcher", 2) != launcher
+    assert supervised.wait_for_starts("libvirtd", 2) != libvirtd
+    assert alive(guest)
+    parent = Path(f"/proc/{guest}/stat").read_text().rsplit(")", 1)[1].split()[1]
+    assert int(parent) == supervised.process.pid
+    assert supervised.process.poll() is None
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [(0, 0), (10, 1)])
+def test_the_end_of_the_guest_is_the_end_of_everything(
+    code: int, exit_code: int, supervised: Supervised
+) -> None:
+    supervised.wait_for_starts("launcher", 1)
+    guest = supervised.wait_for_starts("guest", 1)
+    supervised.end_guest(code)
+    assert supervised.process.wait(10) == exit_code
+    assert not alive(guest)
+    assert not any(map(alive, supervised.started("libvirtd")))
+
+
+def test_a_launcher_that_fails_is_started_again(supervised: Supervised) -> None:
+    supervised.wait_for_starts("launcher", 1)
+    supervised.end_guest(3)
+    supervised.wait_for_starts("launcher", 2)
+    assert supervised.process.poll() is None
+
+
+def test_the_stop_is_recorded_before_the_launcher_is_told(supervised: Supervised) -> None:
+    supervised.wait_for_starts("launcher", 1)
+    before_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+    supervised.process.terminate()
+    assert supervised.process.wait(10) == 0
+    deadline_ms = json.loads((supervised.run / "private/stop.json").read_text())[
+        "deadline_boottime_ms"
+    ]
+    assert before_ms + 7_000 <= deadline_ms <= before_ms + 17_000
+
+
+def test_it_holds_the_lock_for_its_life(supervised: Supervised) -> None:
+    supervised.wait_for_starts("launcher", 1)
+    lock = supervised.run / "console/compute.lock"
+    assert lock.read_bytes() == b"1"
+    with lock.open("rb+") as file:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        supervised.process.kill()
+        supervised.process.wait()
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # no child has inherited it
+
+
+def test_libvirt_finds_its_settings(supervised: Supervised) -> None:
+    supervised.wait_for_starts("launcher", 1)
+    link = supervised.run / "runtime/config/libvirt/qemu.conf"
+    assert link.readlink() == supervised.run / "qemu.conf"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--grace-period-s="], ["--grace-period-s=-1"], ["--grace-period-s=x"], ["x"]]
+)
+def test_wrong_arguments_are_refused(arguments: list[str], tmp_path: Path) -> None:
+    program = compiled("supervisor", tmp_path, RUN_DIR=tmp_path)
+    assert subprocess.run([program, *arguments], capture_output=True).returncode == 2
+
+
+class Console:
+    """console-log, and the directory it watches."""
+
+    def __init__(self, directory: Path) -> None:
+        self.log = directory / "serial0.log"
+        self.lock = directory / "compute.lock"
+        self.output = directory / "output"
+        program = compiled("console-log", directory, CONSOLE_DIR=directory)
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen([program], stdout=output)
+
+    def says(self, text: bytes) -> None:
+        eventually(lambda: self.output.read_bytes() == text)
+
+
+@pytest.fixture
+def console(tmp_path: Path) -> Iterator[Console]:
+    it = Console(tmp_path)
+    yield it
+    it.process.kill()
+    it.process.wait()
+
+
+def append(path: Path, text: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(text)
+
+
+def test_the_log_is_followed_to_the_last_word(console: Console) -> None:
+    with console.lock.open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(b"1")
+        lock.flush()
+        append(console.log, b"SeaBIOS\n")
+        console.says(b"SeaBIOS\n")
+        console.process.terminate()  # the pod is told to end, the guest goes on
+        append(console.log, b"login: ")
+        console.says(b"SeaBIOS\nlogin: ")
+        console.log.write_bytes(b"")
+        append(console.log, b"cut\n")
+        eventually(lambda: console.output.read_bytes().endswith(b"cut\n"))
+        append(console.log, b"Power down\n")
+        assert console.process.poll() is None
+    assert console.process.wait(5) == 0
+    assert console.output.read_bytes() == b"SeaBIOS\nlogin: cut\nPower down\n"
+
+
+def test_a_lock_that_nobody_has_had_yet_is_no_end(console: Console) -> None:
+    console.lock.touch()
+    append(console.log, b"early\n")
+    console.says(b"early\n")
+    assert console.process.poll() is None
+    console.lock.write_bytes(b"1")  # compute came and went
+    assert console.process.wait(5) == 0
