@@ -12,7 +12,8 @@ from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.network.plan import Masquerade
 from podvisor_handler.vmi.outcome import outcome_of
 from podvisor_handler.vmi.plan import Launcher, Observed, Problem
-from podvisor_handler.vmi.status import events_of, needs_write, printable, status_of, written_out
+from podvisor_handler.vmi.problems import printable
+from podvisor_handler.vmi.status import events_of, needs_write, status_of, written_out
 
 from tests.unit.handler.builders import CREATED, pod, vmi
 from tests.unit.handler.fake_launcher import VMI_UID
@@ -299,6 +300,32 @@ def test_an_empty_reason_is_written_out() -> None:
     """Otherwise the controller's words of before would stay beside the handler's `True`."""
     (ready, _) = written_out(said(observed()))["conditions"]
     assert (ready["status"], ready["reason"], ready["message"]) == ("True", "", "")
+
+
+@pytest.mark.parametrize(
+    ("source", "said_key", "named"),
+    [
+        ({"secretRef": {"name": "late"}}, "userdata or userData", 'Secret "late"'),
+        (
+            {"secretRef": {"name": "late"}, "networkDataSecretRef": {"name": "net"}},
+            "networkdata or networkData",
+            'Secret "net"',
+        ),
+        ({"userData": "x"}, "userdata", "as the launcher said it"),
+    ],
+)
+def test_a_missing_secret_is_named(source: dict[str, Any], said_key: str, named: str) -> None:
+    machine = vmi(spec={"volumes": [{"name": "ci", "cloudInitNoCloud": source}]})
+    now = observed(
+        domain_pb2.DOMAIN_STATE_WAITING,
+        machine=machine,
+        reason=domain_pb2.DOMAIN_REASON_MISSING_SECRET,
+        message=f'Volume "ci": no key {said_key}, as the launcher said it',
+    )
+    found = meta.find_condition(said(now).conditions, "Synchronized")
+    assert found is not None
+    assert 'Volume "ci"' in found.message
+    assert named in found.message
 
 
 def test_text_of_a_launcher_is_not_trusted() -> None:

@@ -27,6 +27,7 @@ from podvisor_handler.network.plan import Masquerade
 from podvisor_handler.vmi import plan, status
 from podvisor_handler.vmi.build import build_domain, masquerade_of
 from podvisor_handler.vmi.plan import ApplyDomain, Launcher, PrepareNetwork, Problem, ShutdownDomain
+from podvisor_handler.vmi.problems import printable
 
 FIELD_MANAGER = "virt-handler"
 
@@ -220,7 +221,7 @@ def _problem(error: Terminal) -> Problem:
     reason = getattr(error, "reason", "LauncherRefused")
     if reason not in status.OWN_SYNCHRONIZED_REASONS:
         reason = "LauncherRefused"
-    return Problem(reason, status.printable(str(error)))
+    return Problem(reason, printable(str(error)))
 
 
 def _next_look(now: plan.Observed) -> Requeue | None:

@@ -21,19 +21,12 @@ from podvisor_handler.network.plan import POD_INTERFACE
 from podvisor_handler.vmi import outcome
 from podvisor_handler.vmi.build import guest_memory_bytes, interface_mac, pod_interface
 from podvisor_handler.vmi.plan import Observed, Problem
+from podvisor_handler.vmi.problems import REASONS, printable, reported_problem
 
 # A launcher that is restarted is back before anybody needs to know.
 UNRESPONSIVE_AFTER_S = 10.0
-_MESSAGE_LIMIT = 1024
 _MACHINE_TYPE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-_REPORTED_PROBLEMS = {
-    domain_pb2.DOMAIN_REASON_INVALID_DISK: "InvalidDisk",
-    domain_pb2.DOMAIN_REASON_MISSING_SECRET: "MissingSecret",
-    domain_pb2.DOMAIN_REASON_LIBVIRT_UNREACHABLE: "LibvirtUnreachable",
-    domain_pb2.DOMAIN_REASON_START_FAILED: "StartFailed",
-    domain_pb2.DOMAIN_REASON_REJECTED: "DomainRejected",
-}
 _PAUSED = {
     domain_pb2.DOMAIN_REASON_IO_ERROR: (
         Reason.PAUSED_IO_ERROR,
@@ -118,14 +111,8 @@ def written_out(status: v1.VirtualMachineInstanceStatus) -> dict[str, Any]:
     return content
 
 
-def printable(text: str) -> str:
-    """Untrusted text as one bounded, printable line."""
-    line = "".join(character if character.isprintable() else " " for character in text)
-    return line.strip()[:_MESSAGE_LIMIT]
-
-
 def _starting(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus:
-    problem = now.problem or _reported_problem(now.launcher.report)
+    problem = now.problem or reported_problem(now.vmi, now.launcher.report)
     conditions: list[meta.Condition] = []
     if problem is not None:
         conditions = _with(now, conditions, ConditionType.SYNCHRONIZED, "False", problem, at)
@@ -146,7 +133,7 @@ def _running(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus:
         Problem("LiveMigrationNotSupported", "Live migration is not supported yet."),
         at,
     )
-    problem = now.problem or _reported_problem(report)
+    problem = now.problem or reported_problem(now.vmi, report)
     if problem is not None:
         conditions = _with(now, conditions, ConditionType.SYNCHRONIZED, "False", problem, at)
     return v1.VirtualMachineInstanceStatus(
@@ -166,7 +153,7 @@ def _ended(now: Observed, ended: outcome.Outcome, at: datetime) -> v1.VirtualMac
     message = printable(ended.message)
     not_running = Problem(Reason.GUEST_NOT_RUNNING, message)
     conditions = _with(now, [], ConditionType.READY, "False", not_running, at)
-    problem = _reported_problem(now.launcher.report)
+    problem = reported_problem(now.vmi, now.launcher.report)
     if problem is not None and ended.phase == Phase.FAILED:
         conditions = _with(now, conditions, ConditionType.SYNCHRONIZED, "False", problem, at)
     return v1.VirtualMachineInstanceStatus(
@@ -191,16 +178,6 @@ def _readiness(now: Observed) -> tuple[str, Problem]:
     if report is None or report.state != domain_pb2.DOMAIN_STATE_RUNNING:
         return "False", Problem(Reason.GUEST_NOT_RUNNING, "Guest VM is not reported as running")
     return "True", Problem("", "")
-
-
-def _reported_problem(report: domain_pb2.DomainReport | None) -> Problem | None:
-    if report is None or report.state not in (
-        domain_pb2.DOMAIN_STATE_WAITING,
-        domain_pb2.DOMAIN_STATE_ENDED,
-    ):
-        return None
-    reason = _REPORTED_PROBLEMS.get(report.reason)
-    return Problem(reason, printable(report.message)) if reason else None
 
 
 def _interfaces(now: Observed) -> list[v1.NetworkInterfaceStatus] | None:
@@ -301,7 +278,7 @@ def _is_own(condition: meta.Condition) -> bool:
 
 
 OWN_SYNCHRONIZED_REASONS = frozenset(
-    {*_REPORTED_PROBLEMS.values(), "InvalidSpec", "NetworkRefused", "LauncherRefused"}
+    {*REASONS.values(), "InvalidSpec", "NetworkRefused", "LauncherRefused"}
 )
 
 
