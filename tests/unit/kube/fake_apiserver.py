@@ -81,6 +81,7 @@ class FakeApiServer:
         self.watch_faults: deque[WatchFault] = deque()
         self.refusals: deque[Refuse] = deque()
         self.hang = False  # accept requests and never answer
+        self.hang_for: set[str] = set()  # the same, for these user agents
         self.response_headers: dict[str, str] = {}
         self.version = 100
         self._oldest_version = 0
@@ -190,7 +191,7 @@ class FakeApiServer:
         )
         self._wake()
         try:
-            if self.hang:
+            if self.hang or request.headers.get("User-Agent") in self.hang_for:
                 await asyncio.Event().wait()
             if self.refusals:
                 raise _Refused(self.refusals.popleft())

@@ -10,7 +10,9 @@ import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-_GRACE_S = 0.02
+# Long leaps are deadlines of calls: the answer may be on its way. Short ones are pauses.
+_LONG_S = 1.0
+_GRACE_S = {True: 0.05, False: 0.002}
 
 
 class _LeapingSelector(selectors.DefaultSelector):
@@ -20,7 +22,7 @@ class _LeapingSelector(selectors.DefaultSelector):
         if timeout is None or timeout <= 0:
             return super().select(timeout)
         # Only the loop's own self-pipe registered: there is no socket to wait for.
-        grace_s = _GRACE_S if len(self.get_map()) > 1 else 0
+        grace_s = _GRACE_S[timeout > _LONG_S] if len(self.get_map()) > 1 else 0
         ready = super().select(min(timeout, grace_s))
         if not ready:
             self.loop.jump(timeout)

@@ -99,11 +99,13 @@ class EventRecorder:
         component: str,
         instance: str,
         *,
+        queue_limit: int = QUEUE_LIMIT,
         wall_clock: Callable[[], datetime] = now,
     ) -> None:
         self._client = client
         self._component = component
         self._instance = instance[:128]
+        self._queue_limit = queue_limit
         self._wall_clock = wall_clock
         self._series: OrderedDict[_Fact, _Series] = OrderedDict()
         self._waiting: deque[_Fact] = deque()
@@ -135,7 +137,7 @@ class EventRecorder:
             self._series.move_to_end(fact)
             if len(self._series) > REMEMBERED_LIMIT:
                 self._series.popitem(last=False)
-        if len(self._waiting) >= QUEUE_LIMIT:
+        if len(self._waiting) >= self._queue_limit:
             self._waiting.popleft()
             metrics.EVENTS.labels("dropped").inc()
         self._waiting.append(fact)
@@ -153,7 +155,8 @@ class EventRecorder:
             tokens = min(float(BURST), tokens + (now_s - counted_s) * RATE_PER_S)
             counted_s = now_s
             if tokens < 1.0:
-                await asyncio.sleep((1.0 - tokens) / RATE_PER_S)
+                # At least a moment: rounding must not make this loop spin.
+                await asyncio.sleep(max((1.0 - tokens) / RATE_PER_S, 0.01))
                 continue
             tokens -= 1.0
             if self._waiting:

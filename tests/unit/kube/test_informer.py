@@ -1,0 +1,368 @@
+"""Informers against a fake API server that misbehaves in every way a watch can."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from podvisor_common.api.meta import ObjectMeta
+from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.informer import Informer
+from podvisor_common.kube.reflector import Timing
+from podvisor_common.kube.resources import PODS, ObjectKey
+from podvisor_common.kube.store import Store
+from structlog.testing import capture_logs
+
+from tests.unit.kube.fake_apiserver import (
+    Cut,
+    Delay,
+    Duplicate,
+    End,
+    FakeApiServer,
+    Gone,
+    Refuse,
+    Stall,
+    WatchFault,
+)
+from tests.unit.kube.virtual_time import virtual_time
+
+
+class Spec(msgspec.Struct, frozen=True, rename="camel"):
+    node_name: str = ""
+
+
+class Pod(msgspec.Struct, frozen=True):
+    metadata: ObjectMeta
+    spec: Spec = Spec()
+
+
+def pod(name: str, node: str = "n1", namespace: str = "shop") -> dict[str, Any]:
+    return {"metadata": {"namespace": namespace, "name": name}, "spec": {"nodeName": node}}
+
+
+def key(name: str) -> ObjectKey:
+    return ObjectKey("shop", name)
+
+
+class World:
+    """A server, an informer on its pods, and everything the informer has told."""
+
+    def __init__(self, server: FakeApiServer, informer: Informer[Pod]) -> None:
+        self.server = server
+        self.informer = informer
+        self.told: list[tuple[str, str | None, str | None]] = []
+        self._told = asyncio.Condition()
+        self._changed = asyncio.Event()
+        informer.subscribe(self._on_change)
+
+    def _on_change(self, key: ObjectKey, old: Pod | None, new: Pod | None) -> None:
+        self.told.append(
+            (key.name, old.spec.node_name if old else None, new.spec.node_name if new else None)
+        )
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
+
+    def nodes(self) -> dict[str, str]:
+        return {obj.metadata.name: obj.spec.node_name for obj in self.informer.list()}
+
+    @property
+    def lists(self) -> int:
+        return sum(request.is_list for request in self.server.requests)
+
+    @property
+    def watches(self) -> list[dict[str, str]]:
+        return [request.query for request in self.server.requests if request.is_watch]
+
+
+@asynccontextmanager
+async def world(
+    *objects: dict[str, Any],
+    faults: tuple[WatchFault, ...] = (),
+    timing: Timing = Timing(),  # noqa: B008  (frozen)
+    **options: Any,
+) -> AsyncIterator[World]:
+    async with (
+        FakeApiServer() as server,
+        KubeClient.for_url(server.url, user_agent="test") as client,
+    ):
+        for obj in objects:
+            server.put(PODS, obj)
+        server.watch_faults.extend(faults)
+        informer = Informer(
+            client,
+            PODS,
+            Pod,
+            indexers={"node": lambda pod: [pod.spec.node_name]},
+            timing=timing,
+            **options,
+        )
+        it = World(server, informer)
+        task = asyncio.create_task(informer.run(), name="informer")
+        try:
+            await informer.wait_synced()
+            yield it
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+@virtual_time
+async def test_list_then_watch() -> None:
+    async with world(pod("a"), pod("b", "n2")) as it:
+        assert it.informer.synced
+        assert it.nodes() == {"a": "n1", "b": "n2"}
+        it.server.put(PODS, pod("c"))
+        it.server.put(PODS, pod("a", "n2"))
+        it.server.remove(PODS, key("b"))
+        await it.until(lambda: len(it.told) == 5)
+        assert it.told == [
+            ("a", None, "n1"),
+            ("b", None, "n2"),
+            ("c", None, "n1"),
+            ("a", "n1", "n2"),
+            ("b", "n2", None),
+        ]
+        assert [obj.metadata.name for obj in it.informer.by_index("node", "n2")] == ["a"]
+        assert it.informer.by_index("node", "n3") == []
+        assert it.informer.get(key("b")) is None
+        assert it.lists == 1
+
+
+@virtual_time
+async def test_long_lists_come_in_pages_and_are_swapped_in_at_once() -> None:
+    pods = [pod(f"p{number:02}") for number in range(23)]
+    async with world(*pods, timing=Timing(page_size=5)) as it:
+        assert len(it.informer.list()) == 23
+        assert it.lists == 5
+        assert len(it.told) == 23
+
+
+@virtual_time
+async def test_watches_are_bounded_in_time_and_ask_for_bookmarks() -> None:
+    async with world(pod("a"), label_selector="x=y", field_selector="spec.nodeName=n1") as it:
+        await it.server.until(lambda: bool(it.watches))
+        watch = it.watches[0]
+        assert 300 <= int(watch["timeoutSeconds"]) <= 600
+        assert watch["allowWatchBookmarks"] == "true"
+        assert (watch["labelSelector"], watch["fieldSelector"]) == ("x=y", "spec.nodeName=n1")
+
+
+@virtual_time
+async def test_only_what_is_selected_is_known() -> None:
+    async with world(
+        pod("a", "n1"), pod("b", "n2"), field_selector="spec.nodeName=n1", namespace="shop"
+    ) as it:
+        it.server.put(PODS, pod("c", "n2"))
+        it.server.put(PODS, pod("d", "n1", namespace="other"))
+        it.server.put(PODS, pod("e", "n1"))
+        await it.until(lambda: len(it.told) == 2)
+        assert sorted(it.nodes()) == ["a", "e"]
+
+
+@virtual_time
+async def test_expired_watch_lists_again_and_tells_only_the_difference() -> None:
+    async with world(pod("a"), pod("b"), pod("c"), faults=(Gone(),)) as it:
+        it.server.remove(PODS, key("a"))
+        it.server.put(PODS, pod("b", "n2"))
+        it.server.put(PODS, pod("d"))
+        await it.until(lambda: len(it.told) == 6)
+        assert it.told[3:] == [("a", "n1", None), ("b", "n1", "n2"), ("d", None, "n1")]
+        assert it.lists == 2
+        assert [obj.metadata.name for obj in it.informer.by_index("node", "n1")] == ["c", "d"]
+
+
+@virtual_time
+async def test_watch_refused_with_410_lists_again() -> None:
+    async with world(pod("a"), faults=(Refuse(410, "Expired"),)) as it:
+        await it.server.until(lambda: it.lists == 2)
+        it.server.put(PODS, pod("b"))
+        await it.until(lambda: "b" in it.nodes())
+
+
+@virtual_time
+async def test_version_lost_to_compaction_during_a_cut_lists_again() -> None:
+    async with world(pod("a"), faults=(Cut(after_events=1),)) as it:
+        it.server.put(PODS, pod("b"))
+        await it.until(lambda: "b" in it.nodes())
+        it.server.remove(PODS, key("a"))
+        it.server.compact()
+        await it.until(lambda: "a" not in it.nodes())
+        assert it.lists == 2
+
+
+@virtual_time
+async def test_cut_watch_resumes_from_the_last_event() -> None:
+    async with world(pod("a"), faults=(Cut(after_events=2), Cut(after_events=1))) as it:
+        for name in "bcdef":
+            it.server.put(PODS, pod(name))
+        await it.until(lambda: len(it.told) == 6)
+        assert [name for name, *_ in it.told] == list("abcdef")
+        assert it.lists == 1
+        assert [watch["resourceVersion"] for watch in it.watches] == ["101", "103", "104"]
+
+
+@virtual_time
+async def test_ended_watch_resumes_from_the_bookmark() -> None:
+    async with world(pod("a"), faults=(End(after_events=1),)) as it:
+        await it.server.until(lambda: len(it.watches) == 1)
+        it.server.version += 50
+        it.server.bookmark(PODS)
+        await it.server.until(lambda: len(it.watches) == 2)
+        assert it.watches[1]["resourceVersion"] == "151"
+        assert it.lists == 1
+
+
+@virtual_time
+async def test_stalled_watch_is_given_up_and_resumed() -> None:
+    async with world(pod("a"), faults=(Stall(after_events=1),)) as it:
+        started_s = asyncio.get_running_loop().time()
+        it.server.put(PODS, pod("b"))
+        it.server.put(PODS, pod("c"))
+        await it.until(lambda: "c" in it.nodes())
+        assert 90 <= asyncio.get_running_loop().time() - started_s < 100
+        assert it.lists == 1
+
+
+@virtual_time
+async def test_repeated_and_stale_events_change_nothing() -> None:
+    async with world(pod("a"), faults=(Duplicate(after_events=3),)) as it:
+        it.server.put(PODS, pod("a", "n2"))
+        it.server.remove(PODS, key("a"))
+        it.server.put(PODS, pod("a", "n3"))
+        it.server.put(PODS, pod("end"))
+        await it.until(lambda: "end" in it.nodes())
+        assert it.told == [
+            ("a", None, "n1"),
+            ("a", "n1", "n2"),
+            ("a", "n2", None),
+            ("a", None, "n3"),
+            ("end", None, "n1"),
+        ]
+
+
+@virtual_time
+async def test_delayed_events_arrive_in_order() -> None:
+    release = asyncio.Event()
+    async with world(pod("a"), faults=(Delay(release),)) as it:
+        it.server.put(PODS, pod("b"))
+        it.server.remove(PODS, key("a"))
+        it.server.put(PODS, pod("a", "n2"))
+        assert it.nodes() == {"a": "n1"}
+        release.set()
+        await it.until(lambda: len(it.told) == 4)
+        assert it.nodes() == {"a": "n2", "b": "n1"}
+        assert it.lists == 1
+
+
+@virtual_time
+async def test_failures_are_paced_and_the_pace_recovers() -> None:
+    timing = Timing(retry_initial_s=1.0, retry_max_s=8.0)
+    async with world(pod("a"), faults=tuple(End() for _ in range(8)), timing=timing) as it:
+        loop = asyncio.get_running_loop()
+        times = [loop.time()]
+        for number in range(2, 9):
+            await it.server.until(lambda n=number: len(it.watches) >= n)  # type: ignore[misc]
+            times.append(loop.time())
+        pauses = [after - before for before, after in itertools.pairwise(times)]
+        for pause, least in zip(pauses, [1, 2, 4, 8, 8, 8, 8], strict=True):
+            assert least <= pause <= 2 * least + 0.5
+
+
+@virtual_time
+async def test_retry_after_is_honoured() -> None:
+    refusal = Refuse(429, "TooManyRequests", headers={"Retry-After": "40"})
+    async with world(pod("a"), faults=(refusal,)) as it:
+        await it.server.until(lambda: len(it.watches) == 1)
+        started_s = asyncio.get_running_loop().time()
+        await it.server.until(lambda: len(it.watches) == 2)
+        assert 40 <= asyncio.get_running_loop().time() - started_s < 42
+
+
+@virtual_time
+async def test_absent_server_is_waited_for() -> None:
+    async with FakeApiServer() as server:
+        server.refusals.extend([Refuse(503, "ServiceUnavailable"), Refuse(404, "NotFound")])
+        async with KubeClient.for_url(server.url, user_agent="test") as client:
+            informer = Informer(client, PODS, Pod)
+            task = asyncio.create_task(informer.run(), name="informer")
+            await informer.wait_synced()
+            assert len(server.requests) >= 3
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+
+
+@virtual_time
+async def test_expired_page_is_replaced_by_one_whole_list() -> None:
+    async with FakeApiServer() as server:
+        for number in range(4):
+            server.put(PODS, pod(f"p{number}"))
+        async with KubeClient.for_url(server.url, user_agent="test") as client:
+            informer = Informer(client, PODS, Pod, timing=Timing(page_size=2))
+            task = asyncio.create_task(informer.run(), name="informer")
+            await server.until(lambda: len(server.requests) == 1)
+            server.refusals.append(Refuse(410, "Expired"))
+            await informer.wait_synced()
+            assert len(informer.list()) == 4
+            assert [request.query.get("limit") for request in server.requests[:3]] == [
+                "2",
+                "2",
+                None,
+            ]
+            task.cancel()
+            await asyncio.wait([task])
+
+
+@virtual_time
+async def test_object_that_does_not_fit_harms_no_other() -> None:
+    bad: dict[str, Any] = {
+        "metadata": {"namespace": "shop", "name": "bad"},
+        "spec": {"nodeName": 7},
+    }
+    with capture_logs() as logs:
+        async with world(pod("a"), bad) as it:
+            it.server.put(PODS, {**bad, "metadata": {**bad["metadata"], "name": "worse"}})
+            it.server.put(PODS, pod("b"))
+            await it.until(lambda: "b" in it.nodes())
+            assert sorted(it.nodes()) == ["a", "b"]
+    errors = [log for log in logs if log["log_level"] == "error"]
+    assert [log["name"] for log in errors] == ["bad", "worse"]
+
+
+@virtual_time
+async def test_late_subscriber_is_told_what_is_known() -> None:
+    async with world(pod("a")) as it:
+        told: list[ObjectKey] = []
+        it.informer.subscribe(lambda key, old, new: told.append(key))
+        assert told == [key("a")]
+
+
+def stored(name: str, node: str, version: int, uid: str = "u") -> Pod:
+    meta = ObjectMeta(name=name, namespace="shop", uid=uid, resource_version=str(version))
+    return Pod(meta, Spec(node))
+
+
+def test_store_keeps_its_indexes_in_step() -> None:
+    store: Store[Pod] = Store({"node": lambda pod: [pod.spec.node_name]})
+    store.replace([stored("a", "n1", 1), stored("b", "n1", 2)])
+    store.apply(stored("a", "n2", 3))
+    assert [pod.metadata.name for pod in store.by_index("node", "n1")] == ["b"]
+    store.delete(stored("b", "n1", 4))
+    assert store.by_index("node", "n1") == []
+    store.replace([stored("c", "n2", 5)])
+    assert [pod.metadata.name for pod in store.by_index("node", "n2")] == ["c"]
+
+
+def test_store_ignores_what_is_older_than_what_it_has() -> None:
+    store: Store[Pod] = Store({})
+    store.replace([stored("a", "n2", 10, uid="second")])
+    assert store.apply(stored("a", "n1", 9)) is None
+    assert store.delete(stored("a", "n1", 9, uid="first")) is None
+    assert store.delete(stored("a", "n2", 11, uid="second")) is not None
+    assert len(store) == 0
