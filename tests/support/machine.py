@@ -103,7 +103,7 @@ class Machine:
     @asynccontextmanager
     async def console(self) -> AsyncIterator[AsyncIterator[str]]:
         """The serial console's log as the container `guest-console-log` shows it, growing chunk by chunk."""
-        pod = (await self.pod())["metadata"]["name"]
+        pod = await self._pod_with_console()
         process = await asyncio.create_subprocess_exec(
             str(ROOT / "dev/kubectl"), "-n", self.cluster.namespace, "logs", "-f", pod, "-c", "guest-console-log",
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
@@ -118,6 +118,20 @@ class Machine:
             yield chunks()
         finally:
             await end(process)
+
+    async def _pod_with_console(self) -> str:
+        """The name of the launcher pod once its console can be read: the guest may run before the kubelet says so."""
+        await self.running()
+        pod: str = (await self.pod())["metadata"]["name"]
+
+        def readable(state: Json | None) -> bool:
+            containers = (state or {}).get("status", {}).get("containerStatuses", [])
+            return any(c["name"] == "guest-console-log" and c["started"] for c in containers)
+
+        await self.cluster.until(
+            "pod", pod, readable, within_s=20, what="guest-console-log has started"
+        )
+        return pod
 
     async def console_shows(self, pattern: str, *, within_s: float = 60) -> str:
         """Follow the console until `pattern` (a regular expression) has appeared; return all text so far."""

@@ -1,7 +1,7 @@
 /* console-log: copies the guest's serial log to standard output and ends when the container `compute` has ended.
  *
- * It follows console/serial0.log by inotify, starts over when the launcher truncates the file to keep it small, and ignores
- * SIGTERM: the guest's last words come after the pod was told to end. The supervisor of `compute` holds a lock on
+ * It follows console/serial0.log by inotify, starts over when the launcher truncates the file to keep it small, and does not end
+ * on SIGTERM unless `compute` has never begun: the guest's last words come after the pod was told to end. The supervisor of `compute` holds a lock on
  * console/compute.lock for its whole life, and writes one byte into that file once it has it; a child of this process waits
  * for the lock, so its end is the end of `compute`, even after SIGKILL. Then the rest of the log is copied, and that is all.
  *
@@ -21,6 +21,7 @@
 #include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef CONSOLE_DIR
@@ -29,6 +30,13 @@
 #define LOG_FILE CONSOLE_DIR "/serial0.log"
 #define LOCK_FILE CONSOLE_DIR "/compute.lock"
 #define UNFINISHED_LINE_MS 200
+
+static volatile sig_atomic_t told_to_end;
+
+static void note_signal(int number) {
+    (void)number;
+    told_to_end = 1;
+}
 
 static void fail(const char *what) {
     dprintf(STDERR_FILENO, "console-log: %s: %s\n", what, strerror(errno));
@@ -47,6 +55,12 @@ static void drain_events(int fd) {
     char events[4096];
     if (read(fd, events, sizeof events) == -1 && errno != EINTR)
         fail("inotify");
+}
+
+/* The supervisor writes its byte once it runs; a pod whose images cannot be pulled never gets that far. */
+static bool compute_has_begun(void) {
+    struct stat status;
+    return stat(LOCK_FILE, &status) == 0 && status.st_size > 0;
 }
 
 /* The child: returns when `compute` has come and gone. */
@@ -127,19 +141,27 @@ int main(void) {
     signal(SIGINT, SIG_IGN);
     int events = watch_console();
     struct pollfd waits[] = {{.fd = events, .events = POLLIN}, {.fd = end_of_compute(), .events = POLLIN}};
+    /* SIGTERM is delivered inside ppoll only, so that it cannot slip in between the look and the wait. */
+    sigset_t outside, inside;
+    sigemptyset(&outside);
+    sigaddset(&outside, SIGTERM);
+    sigprocmask(SIG_BLOCK, &outside, &inside);
+    sigaction(SIGTERM, &(struct sigaction){.sa_handler = note_signal}, NULL);
+    const struct timespec unfinished_line = {.tv_nsec = UNFINISHED_LINE_MS * 1000000L};
     bool ended = false, mid_line = false;
     while (!ended) {
         copy_new(&log, &offset, &mid_line);
-        int ready = poll(waits, 2, mid_line ? UNFINISHED_LINE_MS : -1);
+        waits[0].revents = waits[1].revents = 0;
+        int ready = ppoll(waits, 2, mid_line ? &unfinished_line : NULL, &inside);
         if (ready == -1 && errno != EINTR)
-            fail("poll");
+            fail("ppoll");
         if (ready == 0) {
             write_all("\n", 1);
             mid_line = false;
         }
         if (waits[0].revents)
             drain_events(events);
-        ended = waits[1].revents != 0;
+        ended = waits[1].revents != 0 || (told_to_end && !compute_has_begun());
     }
     copy_new(&log, &offset, &mid_line);
     return 0;
