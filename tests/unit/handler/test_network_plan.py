@@ -25,7 +25,7 @@ DESIRED = Masquerade()
 
 
 def link(index: int, *, mtu_bytes: int = 1450, up: bool = True, master: int = 0) -> Link:
-    return Link(index, "02:00:00:00:00:09", mtu_bytes, up, master)
+    return Link(index, mtu_bytes, up, master)
 
 
 def observed(

@@ -4,6 +4,7 @@ Invariant: every request is answered before the next is sent, and a refusal is r
 with the kernel's number. Written for one-shot threads: it blocks, with a timeout.
 """
 
+import errno
 import itertools
 import os
 import socket
@@ -115,7 +116,7 @@ class NetlinkSocket:
         """The payload of the one answer to a request without ACK; None when there is no such object."""
         self._send([message])
         for kind, payload in self._receive():
-            if kind == _ERROR and _error_of(payload) == 2:
+            if kind == _ERROR and _error_of(payload) == errno.ENOENT:
                 return None
             _raise_error(kind, payload)
             return payload

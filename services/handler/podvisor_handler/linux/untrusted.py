@@ -120,5 +120,5 @@ def _open(parent: int | None, name: str, flags: int) -> int:
         return os.open(name, flags, dir_fd=parent)
     except FileNotFoundError as error:
         raise UntrustedPathMissing(f"{name} does not exist") from error
-    except (NotADirectoryError, OSError) as error:
+    except OSError as error:
         raise UntrustedPathRefused(f"{name} cannot be opened: {error.strerror}") from error

@@ -4,6 +4,7 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 
 from podvisor_handler.linux.netlink import (
     ACK,
@@ -46,10 +47,9 @@ def list_links(route: NetlinkSocket) -> dict[str, Link]:
         name = found[_IFLA_IFNAME].rstrip(b"\0").decode()
         links[name] = Link(
             index=index,
-            mac=found.get(_IFLA_ADDRESS, b"").hex(":"),
-            mtu_bytes=int.from_bytes(found[_IFLA_MTU], "little"),
+            mtu_bytes=int.from_bytes(found[_IFLA_MTU], sys.byteorder),
             up=bool(flags & _UP),
-            master=int.from_bytes(found.get(_IFLA_MASTER, b""), "little"),
+            master=int.from_bytes(found.get(_IFLA_MASTER, b""), sys.byteorder),
         )
     return links
 

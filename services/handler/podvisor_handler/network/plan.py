@@ -69,7 +69,6 @@ class Link:
     """A network device."""
 
     index: int
-    mac: str
     mtu_bytes: int
     up: bool
     master: int  # index of the bridge it is a port of; 0 for none
