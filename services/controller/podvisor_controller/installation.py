@@ -4,7 +4,8 @@ Invariant: what a person changes in the object is theirs. It is applied without 
 nobody else has set; values are applied once per change of the ConfigMap, not whenever the object differs.
 """
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -54,6 +55,19 @@ def status_of(
         observed_kube_virt_version=version,
         default_architecture=architecture,
     )
+
+
+def without(spec: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
+    """`spec` less the fields with these paths, such as `.spec.configuration.cpuModel`."""
+    rest: dict[str, Any] = copy.deepcopy(dict(spec))
+    for field in fields:
+        *parents, last = field.removeprefix(".spec.").split(".")
+        place: Any = rest
+        for parent in parents:
+            place = place.get(parent) if isinstance(place, dict) else None
+        if isinstance(place, dict):
+            place.pop(last, None)
+    return rest
 
 
 _NO_IMAGE_VOLUMES = (
@@ -107,15 +121,14 @@ class Installation:
     async def _apply_spec(self, text: str) -> v1.KubeVirt | None:
         spec: dict[str, Any] = msgspec.json.decode(text)
         try:
-            answer = await self._apply({"spec": spec})
+            kubevirt = await self._apply({"spec": spec})
         except ApiConflict as conflict:
             # Somebody set these by hand, and keeps them.
             fields = [cause.field for cause in conflict.causes]
             _log.warning("settings of the chart overridden in the cluster", fields=fields)
-            self._applied = text
-            return self.kubevirt
+            kubevirt = await self._apply({"spec": without(spec, fields)})
         self._applied = text
-        return answer
+        return kubevirt
 
     async def _write_status(self, kubevirt: v1.KubeVirt) -> None:
         wanted = status_of(

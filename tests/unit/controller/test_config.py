@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from podvisor_common.api import core, v1
 from podvisor_controller import config
-from podvisor_controller.installation import status_of
+from podvisor_controller.installation import status_of, without
 from podvisor_controller.node.health import NodeHealth, health_of
 from podvisor_controller.settings import Settings, SettingsError
 
@@ -145,3 +145,10 @@ def test_the_installation_says_what_it_lacks(image_volumes, degraded):
         "Degraded": degraded,
     }
     assert (status.phase, status.observed_generation) == ("Deployed", 4)
+
+
+def test_what_a_person_has_set_is_left_out():
+    spec = {"configuration": {"cpuModel": "host", "network": {"x": 1}}, "imagePullPolicy": "Always"}
+    fields = [".spec.configuration.cpuModel", ".spec.other.thing", ".spec.imagePullPolicy"]
+    assert without(spec, fields) == {"configuration": {"network": {"x": 1}}}
+    assert spec["configuration"]["cpuModel"] == "host"

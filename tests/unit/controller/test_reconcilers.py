@@ -227,6 +227,21 @@ async def test_a_pod_that_may_not_be_created_is_explained(cluster, server, leadi
     assert cluster.status(cluster.vmi)["phase"] == "Pending"
 
 
+async def test_settings_changed_by_hand_survive_a_leader(server, client, settings):
+    """The chart's values are applied again by each new leader, without what somebody else owns."""
+    conflict = Refuse(409, "Conflict", 'conflict with "kubectl-edit"')
+    server.refuse("PATCH", "/kubevirts/kubevirt", conflict)
+    controllers = Controllers(client, settings)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(controllers.watch()), group.create_task(controllers.lead())]
+        await server.until(lambda: "status" in (server.get(KUBEVIRTS, KUBEVIRT) or {}))
+        for task in tasks:
+            task.cancel()
+    applied = [r for r in server.requests if r.path.endswith("/kubevirts/kubevirt")]
+    assert applied
+    assert all("force" not in request.query for request in applied)
+
+
 async def test_a_machine_refused_at_admission_is_explained(cluster, server, leading):
     invalid = Refuse(422, "Invalid", "spec.domain.memory: too little")
     server.refuse("POST", "/virtualmachineinstances", invalid)

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import msgspec
 import pytest
 from podvisor_common.api.v1.names import Phase
 from podvisor_controller.node.health import NodeHealth
@@ -32,6 +33,7 @@ from tests.unit.controller.builders import (
 )
 
 DYING = {"deletionTimestamp": "2026-01-01T00:00:59Z"}
+SNAKE_DYING = {"deletion_timestamp": DYING["deletionTimestamp"]}
 NO_IMAGES = CONFIG.__class__(launcher_image="i", image_volumes=False)
 
 SITUATIONS = situations(
@@ -160,6 +162,23 @@ def test_the_kubelet_waits_longer_than_the_guest_may_take():
 def test_a_pod_without_a_guest_is_not_waited_for():
     [delete] = plan(observed(deleted({"phase": "Scheduled"}), waiting_pod("ImagePullBackOff")))
     assert delete.grace_period_s == 1
+
+
+@pytest.mark.parametrize(
+    ("phase", "granted_s", "expected"),
+    situations(
+        ("the kubelet waits for nobody", "Scheduled", 35, [DeletePod]),
+        ("cut already", "Scheduled", 1, []),
+        ("a guest did run", "Running", 35, []),
+    ),
+)
+def test_a_long_wait_for_no_guest_is_cut(phase, granted_s, expected):
+    stuck = waiting_pod("ErrImagePull")
+    meta = msgspec.structs.replace(
+        stuck.metadata, deletion_grace_period_seconds=granted_s, **SNAKE_DYING
+    )
+    now = observed(deleted({"phase": phase}), msgspec.structs.replace(stuck, metadata=meta))
+    assert [type(action) for action in plan(now)] == expected
 
 
 def test_of_several_pods_the_living_one_counts():

@@ -32,6 +32,7 @@ from podvisor_common.kube.resources import (
     key_of,
 )
 
+from podvisor_controller.refusals import explain
 from podvisor_controller.vm import plan, status
 from podvisor_controller.vm.observed import Observed
 
@@ -131,9 +132,10 @@ class VmReconciler:
             self._vmis.apply(_decode_vmi(answer))
             return
         except (ApiForbidden, ApiInvalid) as error:
-            notes.failure = f"The VirtualMachineInstance cannot be created: {error.message}"
+            notes.failure = explain("VirtualMachineInstance", error)
             notes.retry_at = self._clock() + timedelta(seconds=notes.backoff.next_s())
-            self._tell(vm, events.WARNING, EventReason.FAILED_CREATE, notes.failure)
+            if notes.failure is not None:
+                self._tell(vm, events.WARNING, EventReason.FAILED_CREATE, notes.failure)
             return
         notes.failure = notes.retry_at = None
         notes.backoff.reset()

@@ -80,13 +80,21 @@ def plan(now: Observed) -> list[Action]:
 def _wind_down(now: Observed) -> list[Action]:
     """Being deleted: the pods first, the object when they are gone."""
     if now.pods:
+        graces = [(pod, _grace_period_s(now, pod)) for pod in now.pods]
         return [
-            DeletePod(pod.metadata.name, pod.metadata.uid, _grace_period_s(now, pod))
-            for pod in now.pods
-            if not pod.metadata.is_being_deleted
+            DeletePod(pod.metadata.name, pod.metadata.uid, grace_period_s)
+            for pod, grace_period_s in graces
+            if not _is_going(pod, within_s=grace_period_s)
         ]
     held = names.VMI_FINALIZER in (now.vmi.metadata.finalizers or ())
     return [ReleaseFinalizer()] if held else []
+
+
+def _is_going(pod: core.Pod, *, within_s: int) -> bool:
+    """The pod is being deleted, with a grace period of that length at most. One that is longer may be cut."""
+    granted_s = pod.metadata.deletion_grace_period_seconds
+    is_long = within_s == STUCK_GRACE_S and granted_s is not None and granted_s > within_s
+    return pod.metadata.is_being_deleted and not is_long
 
 
 def _grace_period_s(now: Observed, pod: core.Pod) -> int:

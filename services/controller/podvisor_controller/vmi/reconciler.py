@@ -36,6 +36,7 @@ from podvisor_common.kube.resources import (
 
 from podvisor_controller.config import ClusterConfig
 from podvisor_controller.node.health import NodeHealth, health_of
+from podvisor_controller.refusals import explain
 from podvisor_controller.vmi import plan, status
 from podvisor_controller.vmi.observed import Observed, Trouble
 
@@ -178,8 +179,8 @@ class VmiReconciler:
             await self._take_over_pod(ObjectKey(namespace, name), now.vmi, notes)
             return
         except (ApiForbidden, ApiInvalid) as error:
-            message = f"The launcher pod cannot be created: {error.message}"
-            self._put_off(notes, Trouble(names.Reason.FAILED_CREATE, message))
+            text = explain("launcher pod", error)
+            self._put_off(notes, Trouble(names.Reason.FAILED_CREATE, text) if text else None)
             return
         notes.pod_created_at = self._clock()
         notes.failure = notes.retry_at = None
@@ -198,7 +199,7 @@ class VmiReconciler:
         message = f"A pod named {key.name} exists and does not belong to this instance."
         self._put_off(notes, Trouble(names.Reason.FAILED_CREATE, message))
 
-    def _put_off(self, notes: _Notes, trouble: Trouble) -> None:
+    def _put_off(self, notes: _Notes, trouble: Trouble | None) -> None:
         notes.failure = trouble
         notes.retry_at = self._clock() + timedelta(seconds=notes.backoff.next_s())
 
