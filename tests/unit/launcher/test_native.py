@@ -29,20 +29,9 @@ def compiled(program: str, directory: Path, **macros: Path) -> Path:
     """The program with its paths moved into the test's directory."""
     defines = [f'-D{name}="{value}"' for name, value in macros.items()]
     target = directory / program
-    source = SOURCES / f"{program}.c"
-    command = [
-        "gcc",
-        "-std=gnu11",
-        "-O1",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        *defines,
-        "-o",
-        target,
-        source,
-    ]
-    subprocess.run(command, check=True)
+    flags = ["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror"]
+    source = str(SOURCES / f"{program}.c")
+    subprocess.run(["gcc", *flags, *defines, "-o", str(target), source], check=True)
     return target
 
 
