@@ -1,17 +1,16 @@
 """A controller process's insides against an API server on a real socket."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
-from aiohttp import web
-from podvisor_common.api.meta import format_time, now
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.resources import CONFIGMAPS, KUBEVIRTS, NODES, ObjectKey
 from podvisor_controller.controllers import Controllers
 from podvisor_controller.settings import Settings
 
+from tests.unit.controller.api_server import ApiServer
 from tests.unit.controller.builders import IMAGE
-from tests.unit.kube.fake_apiserver import FakeApiServer, Refuse
 
 KUBEVIRT = ObjectKey("kubevirt", "kubevirt")
 SETTINGS = Settings(
@@ -24,40 +23,13 @@ SETTINGS = Settings(
 )
 
 
-class ApiServer(FakeApiServer):
-    """The fake API server, with dry runs, refusals of what a test names, and a clock."""
-
-    def __init__(self):
-        super().__init__()
-        self._refusals = []
-
-    def refuse(self, method: str, path_end: str, refusal: Refuse) -> None:
-        """Refuse the next request of that method whose path ends so."""
-        self._refusals.append((method, path_end, refusal))
-
-    def _store(self, collection, key, obj, type_):
-        if type_ == "ADDED":
-            obj["metadata"]["creationTimestamp"] = format_time(now())
-        return super()._store(collection, key, obj, type_)
-
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
-        for planned in self._refusals:
-            method, path_end, refusal = planned
-            if request.method == method and request.path.endswith(path_end):
-                self._refusals.remove(planned)
-                return self._reply_refusal(refusal)
-        if "dryRun" in request.query:
-            return self._reply(await request.json(), 201)
-        return await super()._handle(request)
-
-
 @pytest.fixture
-def settings():
+def settings() -> Settings:
     return SETTINGS
 
 
 @pytest.fixture
-async def server():
+async def server() -> AsyncIterator[ApiServer]:
     """A cluster with one node and the chart's settings."""
     async with ApiServer() as api:
         api.put(NODES, {"metadata": {"name": "n1"}})
@@ -73,13 +45,15 @@ async def server():
 
 
 @pytest.fixture
-async def client(server):
+async def client(server: ApiServer) -> AsyncIterator[KubeClient]:
     async with KubeClient.for_url(server.url, user_agent="test") as one:
         yield one
 
 
 @pytest.fixture
-async def leading(server, client, settings):
+async def leading(
+    server: ApiServer, client: KubeClient, settings: Settings
+) -> AsyncIterator[Controllers]:
     """Controllers that lead, with complete caches, in an installation that is complete."""
     controllers = Controllers(client, settings)
     async with asyncio.TaskGroup() as group:

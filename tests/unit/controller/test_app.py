@@ -1,6 +1,7 @@
 """Whole replicas against an API server on a socket: who leads, and what the others do meanwhile."""
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -13,25 +14,29 @@ from podvisor_common.kube.resources import (
     ObjectKey,
 )
 from podvisor_controller import app
+from podvisor_controller.settings import Settings
 
+from tests.unit.controller.api_server import ApiServer, Json
 from tests.unit.controller.builders import vmi_body
 
 LEASE = ObjectKey("kubevirt", "virt-controller")
 
 
-def holder(server):
+def holder(server: ApiServer) -> str:
     lease = server.get(LEASES, LEASE)
     return lease["spec"].get("holderIdentity", "") if lease else ""
 
 
-def apply_vmi(server, name):
+def apply_vmi(server: ApiServer, name: str) -> None:
     body = vmi_body(metadata={"name": name, "uid": name})
     del body["metadata"]["resourceVersion"]
     server.put(VIRTUAL_MACHINE_INSTANCES, body)
 
 
 @asynccontextmanager
-async def replica(server, settings, name):
+async def replica(
+    server: ApiServer, settings: Settings, name: str
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """A running replica; yields what stops it."""
     stop = asyncio.Event()
     async with (
@@ -40,7 +45,7 @@ async def replica(server, settings, name):
     ):
         running = group.create_task(app.serve(client, replace(settings, pod_name=name), stop))
 
-        async def end():
+        async def end() -> None:
             stop.set()
             await running
 
@@ -48,11 +53,13 @@ async def replica(server, settings, name):
         stop.set()
 
 
-def pods_of(server, name):
+def pods_of(server: ApiServer, name: str) -> list[Json]:
     return [p for p in server.list(PODS) if f"virt-launcher-{name}-" in p["metadata"]["name"]]
 
 
-async def test_one_replica_leads_and_hands_over_when_it_is_stopped(server, settings):
+async def test_one_replica_leads_and_hands_over_when_it_is_stopped(
+    server: ApiServer, settings: Settings
+) -> None:
     async with replica(server, settings, "a") as end_a:
         await server.until(lambda: holder(server) == "a")
         async with replica(server, settings, "b"):
@@ -67,12 +74,12 @@ async def test_one_replica_leads_and_hands_over_when_it_is_stopped(server, setti
     assert holder(server) == ""
 
 
-async def test_a_follower_only_watches(server, settings):
+async def test_a_follower_only_watches(server: ApiServer, settings: Settings) -> None:
     async with replica(server, settings, "a"):
         await server.until(lambda: holder(server) == "a")
         async with replica(server, settings, "b"):
 
-            def watching():
+            def watching() -> set[str]:
                 mine = [r for r in server.requests if r.headers["User-Agent"] == "b"]
                 return {r.path for r in mine if r.is_watch}
 
@@ -87,7 +94,9 @@ async def test_a_follower_only_watches(server, settings):
     assert writes == []
 
 
-async def test_every_replica_has_the_webhooks_authority(server, settings):
+async def test_every_replica_has_the_webhooks_authority(
+    server: ApiServer, settings: Settings
+) -> None:
     async with replica(server, settings, "a"):
         await server.until(
             lambda: server.get(SECRETS, ObjectKey("kubevirt", "podvisor-ca")) is not None

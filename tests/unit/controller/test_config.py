@@ -1,6 +1,7 @@
 """Settings: from the KubeVirt object, from the environment, from a node's state."""
 
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,7 +11,7 @@ from podvisor_controller.installation import status_of, without
 from podvisor_controller.node.health import NodeHealth, health_of
 from podvisor_controller.settings import Settings, SettingsError
 
-from tests.unit.controller.builders import situations
+from tests.unit.controller.builders import Json, situations
 
 ENVIRONMENT = {
     "POD_NAME": "virt-controller-1",
@@ -19,7 +20,7 @@ ENVIRONMENT = {
 }
 
 
-def kubevirt(configuration):
+def kubevirt(configuration: Json) -> v1.KubeVirt:
     body = {
         "metadata": {"name": "kubevirt", "generation": 4},
         "spec": {"configuration": configuration},
@@ -27,7 +28,7 @@ def kubevirt(configuration):
     return msgspec.convert(body, v1.KubeVirt)
 
 
-def config_of(obj):
+def config_of(obj: Any) -> config.ClusterConfig:
     return config.of(obj, launcher_image="l:1", architecture="amd64", image_volumes=None)
 
 
@@ -69,15 +70,15 @@ def config_of(obj):
         ),
     ),
 )
-def test_cluster_config(configuration, field, value):
+def test_cluster_config(configuration: Json, field: str, value: Any) -> None:
     assert getattr(config_of(kubevirt(configuration)), field) == value
 
 
-def test_before_the_object_exists_the_defaults_hold():
+def test_before_the_object_exists_the_defaults_hold() -> None:
     assert config_of(None) == config.ClusterConfig(launcher_image="l:1")
 
 
-def test_settings_from_the_environment():
+def test_settings_from_the_environment() -> None:
     settings = Settings.from_environment(ENVIRONMENT | {"LOG_LEVEL": "debug", "WEBHOOK_PORT": "0"})
     assert (settings.pod_name, settings.log_level, settings.webhook_port) == (
         "virt-controller-1",
@@ -95,12 +96,12 @@ def test_settings_from_the_environment():
         ("a port that is none", {"OBSERVABILITY_PORT": "http"}, "OBSERVABILITY_PORT"),
     ),
 )
-def test_an_unusable_environment_is_named(change, named):
+def test_an_unusable_environment_is_named(change: dict[str, str], named: str) -> None:
     with pytest.raises(SettingsError, match=named):
         Settings.from_environment(ENVIRONMENT | change)
 
 
-def node(ready="True", taint=""):
+def node(ready: str = "True", taint: str = "") -> core.Node:
     taints = [{"key": taint, "effect": "NoExecute"}] if taint else []
     body = {
         "metadata": {"name": "n1"},
@@ -121,7 +122,7 @@ def node(ready="True", taint=""):
         ("deleted", None, NodeHealth.FENCED),
     ),
 )
-def test_node_health(obj, health):
+def test_node_health(obj: Any, health: NodeHealth) -> None:
     assert health_of(obj) is health
 
 
@@ -129,7 +130,7 @@ def test_node_health(obj, health):
     ("image_volumes", "degraded"),
     situations(("supported", True, "False"), ("unknown", None, "False"), ("not", False, "True")),
 )
-def test_the_installation_says_what_it_lacks(image_volumes, degraded):
+def test_the_installation_says_what_it_lacks(image_volumes: Any, degraded: str) -> None:
     status = status_of(
         kubevirt({}),
         version="1.2",
@@ -137,7 +138,7 @@ def test_the_installation_says_what_it_lacks(image_volumes, degraded):
         image_volumes=image_volumes,
         now="2026-01-01T00:00:00Z",
     )
-    conditions = {c.type: c.status for c in status.conditions}
+    conditions = {c.type: c.status for c in status.conditions or ()}
     assert conditions == {
         "Available": "True",
         "Created": "True",
@@ -147,8 +148,9 @@ def test_the_installation_says_what_it_lacks(image_volumes, degraded):
     assert (status.phase, status.observed_generation) == ("Deployed", 4)
 
 
-def test_what_a_person_has_set_is_left_out():
-    spec = {"configuration": {"cpuModel": "host", "network": {"x": 1}}, "imagePullPolicy": "Always"}
+def test_what_a_person_has_set_is_left_out() -> None:
+    configuration = {"cpuModel": "host", "network": {"x": 1}}
+    spec = {"configuration": configuration, "imagePullPolicy": "Always"}
     fields = [".spec.configuration.cpuModel", ".spec.other.thing", ".spec.imagePullPolicy"]
     assert without(spec, fields) == {"configuration": {"network": {"x": 1}}}
-    assert spec["configuration"]["cpuModel"] == "host"
+    assert configuration["cpuModel"] == "host"

@@ -1,9 +1,11 @@
 """The controllers against an API server on a real socket; the test plays scheduler, kubelet and handler."""
 
 import asyncio
+from typing import Any
 
 import msgspec
 import pytest
+from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.resources import (
     EVENTS,
     KUBEVIRTS,
@@ -12,9 +14,12 @@ from podvisor_common.kube.resources import (
     VIRTUAL_MACHINE_INSTANCES,
     VIRTUAL_MACHINES,
     ObjectKey,
+    Resource,
 )
 from podvisor_controller.controllers import Controllers
+from podvisor_controller.settings import Settings
 
+from tests.unit.controller.api_server import ApiServer, Json
 from tests.unit.controller.builders import IMAGE, vm_body, vmi_body
 from tests.unit.kube.fake_apiserver import Refuse
 
@@ -26,54 +31,54 @@ OUR_SUBJECTS = ("virtualmachine", "/pods", "events")
 class Cluster:
     """What happens in the cluster beside the controller."""
 
-    def __init__(self, server):
+    def __init__(self, server: ApiServer) -> None:
         self.server = server
 
     @property
-    def vm(self):
+    def vm(self) -> Any:
         return self.server.get(VIRTUAL_MACHINES, MYVM)
 
     @property
-    def vmi(self):
+    def vmi(self) -> Any:
         return self.server.get(VIRTUAL_MACHINE_INSTANCES, MYVM)
 
     @property
-    def pods(self):
+    def pods(self) -> list[Json]:
         return [pod for pod in self.server.list(PODS) if pod["metadata"]["namespace"] == "shop"]
 
-    def status(self, obj):
+    def status(self, obj: Any) -> Json:
         return (obj or {}).get("status") or {}
 
-    def condition(self, obj, type_):
+    def condition(self, obj: Any, type_: str) -> Json:
         conditions = self.status(obj).get("conditions", [])
         return next((c for c in conditions if c["type"] == type_), {})
 
-    def apply_vm(self, run_strategy="Always"):
+    def apply_vm(self, run_strategy: str = "Always") -> Json:
         body = vm_body(run_strategy)
         del body["metadata"]["uid"], body["metadata"]["resourceVersion"]
         return self.server.put(VIRTUAL_MACHINES, body)
 
-    def apply_vmi(self):
+    def apply_vmi(self) -> Json:
         body = vmi_body()
         del body["metadata"]["resourceVersion"]
         return self.server.put(VIRTUAL_MACHINE_INSTANCES, body)
 
-    def change(self, resource, obj, **fields):
+    def change(self, resource: Resource, obj: Any, **fields: Any) -> Json:
         return self.server.put(resource, {**obj, **fields})
 
-    async def pod(self):
+    async def pod(self) -> Json:
         """The launcher pod, as soon as it is there."""
         await self.server.until(lambda: bool(self.pods))
         return self.pods[0]
 
-    async def bound_pod(self):
+    async def bound_pod(self) -> Json:
         """The launcher pod after the scheduler found a node, and the status that tells of it."""
         pod = await self.pod()
         self.change(PODS, pod, spec={**pod["spec"], "nodeName": "n1"}, status={"phase": "Pending"})
         await self.server.until(lambda: self.status(self.vmi).get("nodeName") == "n1")
         return self.pods[0]
 
-    def report(self, phase, ready="True"):
+    def report(self, phase: str, ready: str = "True") -> None:
         """The handler's word on the guest."""
         old = self.vmi["status"]
         times = [
@@ -88,7 +93,7 @@ class Cluster:
         }
         self.change(VIRTUAL_MACHINE_INSTANCES, self.vmi, status=status)
 
-    def writes(self):
+    def writes(self) -> list[str]:
         """Every write of ours about machines: method, resource and subresource."""
         found = []
         for request in self.server.requests:
@@ -101,15 +106,17 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(server):
+def cluster(server: ApiServer) -> Cluster:
     return Cluster(server)
 
 
-def event_reasons(server):
+def event_reasons(server: ApiServer) -> list[str]:
     return sorted(event["reason"] for event in server.list(EVENTS))
 
 
-async def test_a_start_costs_what_the_ledger_says(cluster, server, leading):
+async def test_a_start_costs_what_the_ledger_says(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
     cluster.apply_vm()
     await cluster.bound_pod()
     cluster.report("Running")
@@ -131,7 +138,7 @@ async def test_a_start_costs_what_the_ledger_says(cluster, server, leading):
     assert event_reasons(server) == ["SuccessfulCreate", "SuccessfulCreate"]
 
 
-async def test_the_pod_is_the_instances(cluster, leading):
+async def test_the_pod_is_the_instances(cluster: Cluster, leading: Controllers) -> None:
     vmi = cluster.apply_vmi()
     pod = await cluster.pod()
     assert pod["metadata"]["ownerReferences"][0]["uid"] == vmi["metadata"]["uid"]
@@ -139,7 +146,9 @@ async def test_the_pod_is_the_instances(cluster, leading):
     assert "devices.kubevirt.io/kvm" not in msgspec.json.encode(pod).decode()
 
 
-async def test_deletion_takes_everything_along(cluster, server, client, leading):
+async def test_deletion_takes_everything_along(
+    cluster: Cluster, server: ApiServer, client: KubeClient, leading: Controllers
+) -> None:
     cluster.apply_vm()
     await cluster.bound_pod()
     cluster.report("Running")
@@ -150,15 +159,17 @@ async def test_deletion_takes_everything_along(cluster, server, client, leading)
 
 
 async def test_an_instance_deleted_before_its_pod_was_made_goes_as_well(
-    cluster, server, client, leading
-):
+    cluster: Cluster, server: ApiServer, client: KubeClient, leading: Controllers
+) -> None:
     server.refuse("POST", "/pods", Refuse(503))
     cluster.apply_vmi()
     await client.delete(VIRTUAL_MACHINE_INSTANCES, MYVM)
     await server.until(lambda: cluster.vmi is None)
 
 
-async def test_always_starts_again_after_a_shutdown(cluster, server, leading):
+async def test_always_starts_again_after_a_shutdown(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
     cluster.apply_vm()
     first = (await cluster.bound_pod())["metadata"]["name"]
     cluster.report("Running")
@@ -167,7 +178,9 @@ async def test_always_starts_again_after_a_shutdown(cluster, server, leading):
     assert cluster.status(cluster.vmi).get("phase") != "Succeeded"
 
 
-async def test_once_stays_ended_even_without_its_instance(cluster, server, client, leading):
+async def test_once_stays_ended_even_without_its_instance(
+    cluster: Cluster, server: ApiServer, client: KubeClient, leading: Controllers
+) -> None:
     cluster.apply_vm("Once")
     await cluster.bound_pod()
     cluster.report("Running")
@@ -180,7 +193,9 @@ async def test_once_stays_ended_even_without_its_instance(cluster, server, clien
     assert cluster.vmi is None
 
 
-async def test_halting_stops_and_starting_starts(cluster, server, leading):
+async def test_halting_stops_and_starting_starts(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
     vm = cluster.apply_vm()
     await cluster.bound_pod()
     vm = cluster.change(VIRTUAL_MACHINES, cluster.vm, spec={**vm["spec"], "runStrategy": "Halted"})
@@ -190,7 +205,9 @@ async def test_halting_stops_and_starting_starts(cluster, server, leading):
     await cluster.pod()
 
 
-async def test_a_handler_that_was_faster_keeps_its_phase(cluster, server, leading):
+async def test_a_handler_that_was_faster_keeps_its_phase(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
     cluster.apply_vmi()
     pod = await cluster.pod()
     conflict = Refuse(409, "Conflict", 'conflict with "virt-handler"')
@@ -202,7 +219,9 @@ async def test_a_handler_that_was_faster_keeps_its_phase(cluster, server, leadin
     assert all("force" not in request.query for request in applied)
 
 
-async def test_a_pod_of_our_name_that_is_not_ours_is_left_alone(cluster, server, leading):
+async def test_a_pod_of_our_name_that_is_not_ours_is_left_alone(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
     vmi = cluster.apply_vmi()
     mine = await cluster.pod()
     stranger = {"metadata": {**mine["metadata"], "ownerReferences": [], "labels": {}}}
@@ -217,7 +236,9 @@ async def test_a_pod_of_our_name_that_is_not_ours_is_left_alone(cluster, server,
     assert len(cluster.pods) == 1
 
 
-async def test_a_pod_that_may_not_be_created_is_explained(cluster, server, leading):
+async def test_a_pod_that_may_not_be_created_is_explained(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
     server.refuse("POST", "/pods", Refuse(403, "Forbidden", "exceeded quota: small"))
     cluster.apply_vmi()
     await server.until(lambda: "FailedCreate" in event_reasons(server))
@@ -227,7 +248,9 @@ async def test_a_pod_that_may_not_be_created_is_explained(cluster, server, leadi
     assert cluster.status(cluster.vmi)["phase"] == "Pending"
 
 
-async def test_settings_changed_by_hand_survive_a_leader(server, client, settings):
+async def test_settings_changed_by_hand_survive_a_leader(
+    server: ApiServer, client: KubeClient, settings: Settings
+) -> None:
     """The chart's values are applied again by each new leader, without what somebody else owns."""
     conflict = Refuse(409, "Conflict", 'conflict with "kubectl-edit"')
     server.refuse("PATCH", "/kubevirts/kubevirt", conflict)
@@ -242,7 +265,9 @@ async def test_settings_changed_by_hand_survive_a_leader(server, client, setting
     assert all("force" not in request.query for request in applied)
 
 
-async def test_a_machine_refused_at_admission_is_explained(cluster, server, leading):
+async def test_a_machine_refused_at_admission_is_explained(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
     invalid = Refuse(422, "Invalid", "spec.domain.memory: too little")
     server.refuse("POST", "/virtualmachineinstances", invalid)
     cluster.apply_vm()
@@ -251,7 +276,9 @@ async def test_a_machine_refused_at_admission_is_explained(cluster, server, lead
     assert cluster.vmi is None
 
 
-async def test_a_pod_refused_by_the_kubelet_is_replaced(cluster, server, leading):
+async def test_a_pod_refused_by_the_kubelet_is_replaced(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
     cluster.apply_vmi()
     pod = await cluster.bound_pod()
     refusal = {"phase": "Failed", "reason": "OutOfcpu", "message": "not enough cpu"}
@@ -263,11 +290,13 @@ async def test_a_pod_refused_by_the_kubelet_is_replaced(cluster, server, leading
     status = {k: v for k, v in cluster.vmi["status"].items() if k not in ("nodeName", "activePods")}
     cluster.change(VIRTUAL_MACHINE_INSTANCES, cluster.vmi, status=status)
     await server.until(
-        lambda: cluster.pods and cluster.pods[0]["metadata"]["name"] != pod["metadata"]["name"]
+        lambda: any(p["metadata"]["name"] != pod["metadata"]["name"] for p in cluster.pods)
     )
 
 
-async def test_an_ended_pod_without_a_handler_ends_the_instance(cluster, server, leading):
+async def test_an_ended_pod_without_a_handler_ends_the_instance(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
     cluster.apply_vmi()
     pod = await cluster.bound_pod()
     cluster.report("Running")
@@ -279,8 +308,8 @@ async def test_an_ended_pod_without_a_handler_ends_the_instance(cluster, server,
 
 
 async def test_a_node_that_does_not_answer_fails_nobody_and_a_deleted_one_does(
-    cluster, server, leading
-):
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
     cluster.apply_vmi()
     await cluster.bound_pod()
     cluster.report("Running")
@@ -293,16 +322,19 @@ async def test_a_node_that_does_not_answer_fails_nobody_and_a_deleted_one_does(
     assert cluster.status(cluster.vmi)["reason"] == "NodeFenced"
 
 
-async def test_the_settings_object_is_made_and_an_upgrade_changes_it(server, leading):
+async def test_the_settings_object_is_made_and_an_upgrade_changes_it(
+    server: ApiServer, leading: Controllers
+) -> None:
     kubevirt = server.get(KUBEVIRTS, KUBEVIRT)
+    assert kubevirt is not None
     assert kubevirt["spec"]["configuration"]["developerConfiguration"] == {"useEmulation": True}
     assert kubevirt["status"]["phase"] == "Deployed"
     assert leading.config().use_emulation
 
 
 async def test_without_image_volumes_nothing_is_started_and_the_reason_is_told(
-    cluster, server, client, settings
-):
+    cluster: Cluster, server: ApiServer, client: KubeClient, settings: Settings
+) -> None:
     controllers = Controllers(client, settings)
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(controllers.watch())
@@ -317,7 +349,9 @@ async def test_without_image_volumes_nothing_is_started_and_the_reason_is_told(
             task.cancel()
 
 
-async def test_a_new_leader_goes_on_where_the_last_one_stopped(cluster, server, client, settings):
+async def test_a_new_leader_goes_on_where_the_last_one_stopped(
+    cluster: Cluster, server: ApiServer, client: KubeClient, settings: Settings
+) -> None:
     async with asyncio.TaskGroup() as group:
         first = Controllers(client, settings)
         tasks = [group.create_task(first.watch()), group.create_task(first.lead())]

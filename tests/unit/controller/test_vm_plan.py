@@ -1,12 +1,14 @@
 """What a machine needs next, and what its status says, as tables of situations."""
 
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 import pytest
 from podvisor_common.api import v1
+from podvisor_common.api.meta import Condition
 from podvisor_common.api.v1 import names
-from podvisor_controller.vm.observed import backoff_s
+from podvisor_controller.vm.observed import Observed, backoff_s
 from podvisor_controller.vm.plan import CreateInstance, DeleteInstance, ReleaseFinalizer, plan
 from podvisor_controller.vm.status import patch_of, printable_status, status_of
 
@@ -14,6 +16,7 @@ from tests.unit.controller.builders import (
     NOW,
     UID,
     VM_UID,
+    Json,
     instance,
     ran,
     situations,
@@ -27,7 +30,7 @@ DELETED = {"deletionTimestamp": stamp(1)}
 LATER = NOW + timedelta(seconds=5)
 
 
-def failed_before(count, *, uid=UID, retry_in_s=-1.0):
+def failed_before(count: Any, *, uid: str = UID, retry_in_s: float = -1.0) -> Json:
     """The status of a machine whose instance `uid` was the last of `count` failures."""
     retry = stamp(-retry_in_s)
     failure = {
@@ -38,7 +41,7 @@ def failed_before(count, *, uid=UID, retry_in_s=-1.0):
     return {"startFailure": failure}
 
 
-def once_done(**changes):
+def once_done(**changes: Any) -> v1.VirtualMachine:
     return vm("Once", status={"runStrategy": "Once"}, **changes)
 
 
@@ -133,13 +136,14 @@ def once_done(**changes):
         ),
     ),
 )
-def test_plan(now, expected):
+def test_plan(now: Any, expected: Any) -> None:
     assert [type(action) for action in plan(now)] == expected
     assert plan(now) == plan(now)
 
 
-def test_the_instance_is_the_machines():
+def test_the_instance_is_the_machines() -> None:
     [create] = plan(vm_observed(vm()))
+    assert isinstance(create, CreateInstance)
     metadata = create.manifest["metadata"]
     assert (metadata["namespace"], metadata["name"]) == ("shop", "myvm")
     assert metadata["labels"] == {"app": "demo"}
@@ -158,7 +162,7 @@ def test_the_instance_is_the_machines():
         ("second early crash", 2, True, 10),
     ),
 )
-def test_backoff(count, has_run, expected_s):
+def test_backoff(count: Any, has_run: bool, expected_s: int) -> None:
     assert backoff_s(count, has_run=has_run) == expected_s
 
 
@@ -200,12 +204,12 @@ def test_backoff(count, has_run, expected_s):
         ("once does not count", vm_observed(vm("Once"), instance("Failed")), None),
     ),
 )
-def test_failures_in_a_row(now, count):
+def test_failures_in_a_row(now: Any, count: Any) -> None:
     failure = now.start_failure
     assert (failure.consecutive_fail_count if failure else None) == count
 
 
-def trouble(type_, reason):
+def trouble(type_: str, reason: str) -> Json:
     return {"conditions": [{"type": type_, "status": "False", "reason": reason}]}
 
 
@@ -254,11 +258,11 @@ PAUSED = {"conditions": [{"type": "Paused", "status": "True"}]}
         ("nobody knows", vm_observed(vm(), instance("Unknown")), "Unknown"),
     ),
 )
-def test_printable_status(now, word):
+def test_printable_status(now: Any, word: str) -> None:
     assert printable_status(now) == word
 
 
-def running():
+def running() -> v1.VirtualMachineInstance:
     conditions = [
         {"type": "Ready", "status": "True", "lastTransitionTime": stamp(5)},
         {"type": "LiveMigratable", "status": "False", "reason": "DisksNotLiveMigratable"},
@@ -272,13 +276,24 @@ def running():
     return instance("Running", status=status, metadata={"annotations": annotations})
 
 
-def test_a_running_machine_mirrors_its_instance():
-    status = status_of(vm_observed(vm(), running()))
+def said(now: Observed) -> v1.VirtualMachineStatus:
+    """The status, where there is something to say."""
+    status = status_of(now)
+    assert status is not None
+    return status
+
+
+def conditions_of(status: v1.VirtualMachineStatus) -> list[Condition]:
+    return status.conditions or []
+
+
+def test_a_running_machine_mirrors_its_instance() -> None:
+    status = said(vm_observed(vm(), running()))
     assert (status.created, status.ready, status.phase) == (True, True, "Running")
-    assert (status.node_name, status.interfaces[0].ip_address) == ("n1", "10.1.2.3")
+    assert (status.node_name, (status.interfaces or [])[0].ip_address) == ("n1", "10.1.2.3")
     assert (status.observed_generation, status.desired_generation) == (2, 3)
     assert status.run_strategy == "Always"
-    assert [c.type for c in status.conditions] == ["Ready", "LiveMigratable"]
+    assert [c.type for c in conditions_of(status)] == ["Ready", "LiveMigratable"]
 
 
 @pytest.mark.parametrize(
@@ -302,12 +317,12 @@ def test_a_running_machine_mirrors_its_instance():
         ),
     ),
 )
-def test_conditions(now, expected):
-    conditions = status_of(now).conditions
+def test_conditions(now: Any, expected: Any) -> None:
+    conditions = conditions_of(said(now))
     assert [(c.type, c.status, c.reason) for c in conditions] == expected
 
 
-def test_a_new_instance_is_mentioned_once_it_is_bound():
+def test_a_new_instance_is_mentioned_once_it_is_bound() -> None:
     fresh = {"creationTimestamp": stamp(0)}
     now = vm_observed(vm(), instance(metadata=fresh))
     assert status_of(now) is None
@@ -316,24 +331,26 @@ def test_a_new_instance_is_mentioned_once_it_is_bound():
     assert status_of(vm_observed(vm(), instance(metadata=fresh), at=NOW + timedelta(seconds=3)))
 
 
-def test_once_is_recorded_with_its_instance():
-    assert status_of(vm_observed(vm("Once"), failure="denied")).run_strategy == ""
-    assert status_of(vm_observed(vm("Once"), instance("Scheduled"))).run_strategy == "Once"
-    assert status_of(vm_observed(once_done())).run_strategy == "Once"
+def test_once_is_recorded_with_its_instance() -> None:
+    assert said(vm_observed(vm("Once"), failure="denied")).run_strategy == ""
+    assert said(vm_observed(vm("Once"), instance("Scheduled"))).run_strategy == "Once"
+    assert said(vm_observed(once_done())).run_strategy == "Once"
 
 
-def test_termination_is_said_once():
+def test_termination_is_said_once() -> None:
     terminating = vm(metadata=DELETED, status={"printableStatus": "Terminating"})
     assert status_of(vm_observed(vm(metadata=DELETED), running())) is not None
     assert status_of(vm_observed(terminating, running())) is None
 
 
-def test_the_patch_is_the_least():
-    current = status_of(vm_observed(vm(), running()))
+def test_the_patch_is_the_least() -> None:
+    current = said(vm_observed(vm(), running()))
     assert patch_of(current, current) == {}
-    later = [msgspec.structs.replace(c, last_transition_time=stamp(0)) for c in current.conditions]
+    later = [
+        msgspec.structs.replace(c, last_transition_time=stamp(0)) for c in conditions_of(current)
+    ]
     assert patch_of(current, msgspec.structs.replace(current, conditions=later)) == {}
-    halted = status_of(vm_observed(vm("Halted")))
+    halted = said(vm_observed(vm("Halted")))
     patch = patch_of(current, halted)
     assert patch["nodeName"] is None
     assert patch["interfaces"] is None

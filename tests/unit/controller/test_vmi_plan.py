@@ -1,11 +1,13 @@
 """What an instance needs next, as a table of situations."""
 
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
 from podvisor_common.api.v1.names import Phase
 from podvisor_controller.node.health import NodeHealth
+from podvisor_controller.vmi.observed import Observed
 from podvisor_controller.vmi.plan import (
     CreatePod,
     DeletePod,
@@ -101,8 +103,18 @@ SITUATIONS = situations(
 )
 
 
+Kind = TypeVar("Kind")
+
+
+def the_one(kind: type[Kind], now: Observed) -> Kind:
+    """The only action planned, which is of that kind."""
+    [action] = plan(now)
+    assert isinstance(action, kind)
+    return action
+
+
 @pytest.mark.parametrize(("now", "expected"), SITUATIONS)
-def test_plan(now, expected):
+def test_plan(now: Any, expected: Any) -> None:
     assert [type(action) for action in plan(now)] == expected
     assert plan(now) == plan(now)
 
@@ -141,26 +153,27 @@ def test_plan(now, expected):
         ),
     ),
 )
-def test_how_it_ended(now, phase, reason):
-    [finish] = plan(now)
-    assert isinstance(finish, Finish)
+def test_how_it_ended(now: Any, phase: str, reason: str) -> None:
+    finish = the_one(Finish, now)
     assert (finish.phase, finish.reason) == (phase, reason)
     assert finish.message
 
 
-def test_every_attempt_has_a_name_of_its_own():
-    [first], [second] = plan(observed(vmi())), plan(observed(vmi(), attempt=1))
+def test_every_attempt_has_a_name_of_its_own() -> None:
+    first = the_one(CreatePod, observed(vmi()))
+    second = the_one(CreatePod, observed(vmi(), attempt=1))
     assert first.manifest["metadata"]["name"] == launcher_pod_name("myvm", UID)
     assert first.manifest["metadata"]["name"] != second.manifest["metadata"]["name"]
 
 
-def test_the_kubelet_waits_longer_than_the_guest_may_take():
-    [delete] = plan(observed(deleted(), pod()))
+def test_the_kubelet_waits_longer_than_the_guest_may_take() -> None:
+    delete = the_one(DeletePod, observed(deleted(), pod()))
     assert delete.grace_period_s == 5 + 30
 
 
-def test_a_pod_without_a_guest_is_not_waited_for():
-    [delete] = plan(observed(deleted({"phase": "Scheduled"}), waiting_pod("ImagePullBackOff")))
+def test_a_pod_without_a_guest_is_not_waited_for() -> None:
+    now = observed(deleted({"phase": "Scheduled"}), waiting_pod("ImagePullBackOff"))
+    delete = the_one(DeletePod, now)
     assert delete.grace_period_s == 1
 
 
@@ -172,7 +185,7 @@ def test_a_pod_without_a_guest_is_not_waited_for():
         ("a guest did run", "Running", 35, []),
     ),
 )
-def test_a_long_wait_for_no_guest_is_cut(phase, granted_s, expected):
+def test_a_long_wait_for_no_guest_is_cut(phase: str, granted_s: int, expected: Any) -> None:
     stuck = waiting_pod("ErrImagePull")
     meta = msgspec.structs.replace(
         stuck.metadata, deletion_grace_period_seconds=granted_s, **SNAKE_DYING
@@ -181,12 +194,12 @@ def test_a_long_wait_for_no_guest_is_cut(phase, granted_s, expected):
     assert [type(action) for action in plan(now)] == expected
 
 
-def test_of_several_pods_the_living_one_counts():
+def test_of_several_pods_the_living_one_counts() -> None:
     dying = pod(metadata={"name": "a", "uid": "a", **DYING})
     assert observed(vmi(), dying, pod()).pod == pod()
 
 
-def test_time_alone_changes_the_decision_only_where_it_does():
+def test_time_alone_changes_the_decision_only_where_it_does() -> None:
     assert observed(vmi(), pod()).look_again_in_s is None
     assert observed(vmi(), unschedulable_pod(0)).look_again_in_s == pytest.approx(1.5)
     assert observed(vmi(), unschedulable_pod(30)).look_again_in_s is None

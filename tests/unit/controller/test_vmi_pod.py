@@ -1,13 +1,16 @@
 """The launcher pod: what it holds, what it asks for, and what it must not carry."""
 
+from typing import Any
+
 import msgspec
 import pytest
+from podvisor_common.api import v1
 from podvisor_common.api.v1 import names
 from podvisor_controller.config import ClusterConfig
 from podvisor_controller.vmi.pod import launcher_pod_name, render_pod
 from podvisor_controller.vmi.resources import MIB, memory_overhead_bytes
 
-from tests.unit.controller.builders import CONFIG, IMAGE, UID, situations, spec_body, vmi
+from tests.unit.controller.builders import CONFIG, IMAGE, UID, Json, situations, spec_body, vmi
 
 KVM = ClusterConfig(launcher_image=IMAGE, image_volumes=True)
 SECRETS = [
@@ -21,22 +24,25 @@ SECRETS = [
 ]
 
 
-def rendered(instance=None, config=CONFIG):
+def rendered(
+    instance: v1.VirtualMachineInstance | None = None, config: ClusterConfig = CONFIG
+) -> Json:
     return render_pod(instance or vmi(), config)
 
 
-def compute(manifest):
-    return manifest["spec"]["containers"][0]
+def compute(manifest: Json) -> Json:
+    container: Json = manifest["spec"]["containers"][0]
+    return container
 
 
-def test_the_name_depends_on_the_instance_alone():
+def test_the_name_depends_on_the_instance_alone() -> None:
     assert launcher_pod_name("myvm", UID) == launcher_pod_name("myvm", UID)
     assert launcher_pod_name("myvm", UID) != launcher_pod_name("myvm", "other")
     assert launcher_pod_name("myvm", UID).startswith("virt-launcher-myvm-")
     assert len(launcher_pod_name("myvm", UID)) == len("virt-launcher-myvm-") + 5
 
 
-def test_who_it_is():
+def test_who_it_is() -> None:
     instance = vmi(
         metadata={
             "labels": {"app": "demo"},
@@ -68,7 +74,7 @@ def test_who_it_is():
     )
 
 
-def test_it_has_no_privilege():
+def test_it_has_no_privilege() -> None:
     spec = rendered()["spec"]
     assert spec["automountServiceAccountToken"] is False
     assert spec["enableServiceLinks"] is False
@@ -83,7 +89,7 @@ def test_it_has_no_privilege():
         }
 
 
-def test_containers_and_scratch_space():
+def test_containers_and_scratch_space() -> None:
     spec = rendered()["spec"]
     assert [c["name"] for c in spec["containers"]] == ["compute", "guest-console-log"]
     assert compute(rendered())["args"] == ["--grace-period-s=5"]
@@ -96,7 +102,7 @@ def test_containers_and_scratch_space():
     assert console_mount == {"name": "console", "mountPath": "/run/podvisor/console"}
 
 
-def test_container_disks_are_image_volumes():
+def test_container_disks_are_image_volumes() -> None:
     disk = {"image": "demo/disk:devel", "imagePullPolicy": "Never", "imagePullSecret": "registry"}
     manifest = rendered(vmi(spec={"volumes": [{"name": "root", "containerDisk": disk}]}))
     volume = {"name": "disk-root", "image": {"reference": "demo/disk:devel", "pullPolicy": "Never"}}
@@ -106,7 +112,7 @@ def test_container_disks_are_image_volumes():
     assert manifest["spec"]["imagePullSecrets"] == [{"name": "registry"}]
 
 
-def test_secrets_are_mounted_and_may_be_missing():
+def test_secrets_are_mounted_and_may_be_missing() -> None:
     manifest = rendered(vmi(spec={"volumes": SECRETS}))
     volumes = {v["name"]: v for v in manifest["spec"]["volumes"]}
     mounts = {m["name"]: m["mountPath"] for m in compute(manifest)["volumeMounts"]}
@@ -116,11 +122,11 @@ def test_secrets_are_mounted_and_may_be_missing():
     assert mounts["network-secret-seed"] == "/run/podvisor/secrets/seed/network-data"
 
 
-def test_user_data_stays_out_of_the_pod():
+def test_user_data_stays_out_of_the_pod() -> None:
     assert b"hunter2" not in msgspec.json.encode(rendered())
 
 
-def test_names_that_are_too_long_for_a_volume_are_cut_and_stay_apart():
+def test_names_that_are_too_long_for_a_volume_are_cut_and_stay_apart() -> None:
     long = ["a" * 62 + end for end in "xy"]
     disks = [{"name": name, "containerDisk": {"image": "i"}} for name in long]
     manifest = rendered(vmi(spec={"volumes": disks}))
@@ -131,7 +137,7 @@ def test_names_that_are_too_long_for_a_volume_are_cut_and_stay_apart():
     assert f"/run/podvisor/images/{long[0]}" in paths
 
 
-def test_placement_is_the_users_and_ours():
+def test_placement_is_the_users_and_ours() -> None:
     spec = {
         "nodeSelector": {"disk": "fast"},
         "tolerations": [{"key": "gpu", "operator": "Exists", "tolerationSeconds": 0}],
@@ -153,13 +159,13 @@ def test_placement_is_the_users_and_ours():
     assert "schedulerName" not in pod_spec
 
 
-def test_kvm_is_asked_for_only_without_emulation():
+def test_kvm_is_asked_for_only_without_emulation() -> None:
     assert names.KVM_RESOURCE not in compute(rendered())["resources"]["requests"]
     resources = compute(rendered(config=KVM))["resources"]
     assert resources["limits"] == {names.KVM_RESOURCE: "1", names.VHOST_NET_RESOURCE: "1"}
 
 
-def domain(**changes):
+def domain(**changes: Any) -> v1.VirtualMachineInstance:
     return vmi(spec={"domain": spec_body()["domain"] | changes})
 
 
@@ -173,7 +179,9 @@ def domain(**changes):
         ("translated", vmi(), CONFIG, 191),
     ),
 )
-def test_memory_beside_the_guests(instance, config, mebibytes):
+def test_memory_beside_the_guests(
+    instance: v1.VirtualMachineInstance, config: ClusterConfig, mebibytes: int
+) -> None:
     assert memory_overhead_bytes(instance, config) == mebibytes * MIB
 
 
@@ -201,7 +209,9 @@ def test_memory_beside_the_guests(instance, config, mebibytes):
         ),
     ),
 )
-def test_what_the_pod_asks_of_its_node(instance, requests, limits):
+def test_what_the_pod_asks_of_its_node(
+    instance: v1.VirtualMachineInstance, requests: Json, limits: Any
+) -> None:
     resources = compute(rendered(instance))["resources"]
     assert resources["requests"] == {**requests, "memory": str(requests["memory"])}
     assert resources.get("limits") == limits
@@ -217,7 +227,7 @@ def test_what_the_pod_asks_of_its_node(instance, requests, limits):
         ("no serial console", {"autoattachSerialConsole": False}, True, False),
     ),
 )
-def test_when_the_console_is_copied(devices, cluster_says, copied):
+def test_when_the_console_is_copied(devices: Json, cluster_says: bool, copied: bool) -> None:
     config = ClusterConfig(launcher_image=IMAGE, log_serial_console=cluster_says)
     containers = rendered(domain(devices=devices), config)["spec"]["containers"]
     assert ("guest-console-log" in [c["name"] for c in containers]) == copied

@@ -1,12 +1,14 @@
 """What the controller says of an instance, and when it is worth a write."""
 
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 import pytest
 from podvisor_common.api import v1
+from podvisor_common.api.v1.names import Phase
 from podvisor_controller.node.health import NodeHealth
-from podvisor_controller.vmi.observed import Trouble
+from podvisor_controller.vmi.observed import Observed, Trouble
 from podvisor_controller.vmi.plan import Finish
 from podvisor_controller.vmi.status import (
     finished,
@@ -18,6 +20,7 @@ from podvisor_controller.vmi.status import (
 
 from tests.unit.controller.builders import (
     NOW,
+    Json,
     deleted,
     ended_pod,
     observed,
@@ -35,16 +38,23 @@ TROUBLE = Trouble("FailedCreate", "exceeded quota")
 READY = {"type": "Ready", "status": "True"}
 
 
-def conditions_of(body):
+def conditions_of(body: Json) -> dict[str, tuple[str, str]]:
     return {c["type"]: (c["status"], c["reason"]) for c in body["conditions"]}
 
 
-def told(instance, body):
+def told(instance: v1.VirtualMachineInstance, body: Json) -> v1.VirtualMachineInstance:
     """The instance after `body` was applied to it by its only writer."""
     status = msgspec.convert(
         msgspec.to_builtins(instance.status) | body, v1.VirtualMachineInstanceStatus
     )
     return msgspec.structs.replace(instance, status=status)
+
+
+def said(now: Observed) -> Json:
+    """The body, where there is something to say."""
+    body = status_of(now)
+    assert body is not None
+    return body
 
 
 @pytest.mark.parametrize(
@@ -61,7 +71,7 @@ def told(instance, body):
         ),
     ),
 )
-def test_nothing_to_say(now):
+def test_nothing_to_say(now: Any) -> None:
     assert status_of(now) is None
 
 
@@ -141,15 +151,15 @@ def test_nothing_to_say(now):
         ),
     ),
 )
-def test_what_is_said(now, phase, conditions):
-    body = status_of(now)
+def test_what_is_said(now: Any, phase: str, conditions: Any) -> None:
+    body = said(now)
     assert body.get("phase") == phase
     assert conditions_of(body) == conditions
 
 
-def test_everything_a_bound_pod_tells_is_in_one_write():
+def test_everything_a_bound_pod_tells_is_in_one_write() -> None:
     now = observed(vmi(), pod(node="n1"), pod_created_at=NOW - timedelta(milliseconds=59_950))
-    body = status_of(now)
+    body = said(now)
     assert body["nodeName"] == "n1"
     assert body["activePods"] == {"pod-1": "n1"}
     assert body["qosClass"] == "Burstable"
@@ -163,17 +173,18 @@ def test_everything_a_bound_pod_tells_is_in_one_write():
     assert body["startTimeline"] == {"podCreated": 50, "podScheduled": 60_000}
 
 
-def test_a_refused_pod_takes_the_node_out_of_the_status():
+def test_a_refused_pod_takes_the_node_out_of_the_status() -> None:
     now = observed(scheduled(activePods={"pod-1": "n1"}), refused_pod())
-    body = status_of(now)
+    body = said(now)
     assert "nodeName" not in body
     assert "activePods" not in body
     assert has_changed(now.vmi, body)
 
 
-def test_a_pull_error_names_the_volume():
+def test_a_pull_error_names_the_volume() -> None:
     message = 'failed to pull "demo/disk:devel": not found'
     now = observed(scheduled(), waiting_pod("ErrImagePull", message))
+    assert now.trouble is not None
     assert now.trouble.message.startswith('Volume "root": image "demo/disk:devel" cannot be pulled')
 
 
@@ -186,76 +197,78 @@ def test_a_pull_error_names_the_volume():
         ("image error", observed(scheduled(), waiting_pod("ErrImagePull", "x"))),
     ),
 )
-def test_what_was_said_is_not_said_again(now):
-    body = status_of(now)
+def test_what_was_said_is_not_said_again(now: Any) -> None:
+    body = said(now)
     assert has_changed(now.vmi, body)
     later = observed(
         told(now.vmi, body), *now.pods, failure=now.failure, at=NOW + timedelta(seconds=9)
     )
-    assert not has_changed(later.vmi, status_of(later))
-    assert new_trouble(later.vmi, status_of(later)) is None
+    assert not has_changed(later.vmi, said(later))
+    assert new_trouble(later.vmi, said(later)) is None
 
 
-def test_an_image_that_is_tried_again_is_no_news():
+def test_an_image_that_is_tried_again_is_no_news() -> None:
     first = observed(scheduled(), waiting_pod("ErrImagePull", "not found"))
-    assert new_trouble(first.vmi, status_of(first))["reason"] == "ErrImagePull"
+    news = new_trouble(first.vmi, said(first))
+    assert news is not None
+    assert news["reason"] == "ErrImagePull"
     backing_off = observed(
-        told(first.vmi, status_of(first)), waiting_pod("ImagePullBackOff", "back-off")
+        told(first.vmi, said(first)), waiting_pod("ImagePullBackOff", "back-off")
     )
-    body = status_of(backing_off)
+    body = said(backing_off)
     assert has_changed(backing_off.vmi, body)
     assert new_trouble(backing_off.vmi, body) is None
     again = observed(told(backing_off.vmi, body), waiting_pod("ErrImagePull", "not found"))
-    assert not has_changed(again.vmi, status_of(again))
+    assert not has_changed(again.vmi, said(again))
 
 
-def test_the_handlers_words_are_no_reason_to_write():
+def test_the_handlers_words_are_no_reason_to_write() -> None:
     bound = observed(vmi(), pod(node="n1"))
-    status = status_of(bound) | {
+    status = said(bound) | {
         "phase": "Running",
         "conditions": [READY],
         "interfaces": [{"name": "default", "ipAddress": "10.1.2.3"}],
     }
     now = observed(told(vmi(), status), pod("Running", node="n1"))
-    assert not has_changed(now.vmi, status_of(now))
+    assert not has_changed(now.vmi, said(now))
 
 
-def test_trouble_that_is_over_is_taken_back():
+def test_trouble_that_is_over_is_taken_back() -> None:
     conditions = [{"type": "Synchronized", "status": "False", "reason": "ErrImagePull"}]
     now = observed(scheduled(conditions=conditions), pod(node="n1"))
-    body = status_of(now)
+    body = said(now)
     assert "Synchronized" not in conditions_of(body)
     assert has_changed(now.vmi, body)
 
 
-def test_trouble_of_the_handlers_is_left_alone():
-    bound = status_of(observed(vmi(), pod(node="n1")))
+def test_trouble_of_the_handlers_is_left_alone() -> None:
+    bound = said(observed(vmi(), pod(node="n1")))
     conditions = [
         *bound["conditions"],
         {"type": "Synchronized", "status": "False", "reason": "MissingSecret"},
     ]
     now = observed(told(vmi(), bound | {"conditions": conditions}), pod(node="n1"))
-    assert not has_changed(now.vmi, status_of(now))
+    assert not has_changed(now.vmi, said(now))
 
 
-def test_a_transition_time_moves_only_with_the_status():
+def test_a_transition_time_moves_only_with_the_status() -> None:
     since = stamp(1000)
     conditions = [
         {"type": "Ready", "status": "False", "reason": "PodNotExists", "lastTransitionTime": since}
     ]
-    body = status_of(observed(vmi(status={"conditions": conditions}), pod(node="n1")))
+    body = said(observed(vmi(status={"conditions": conditions}), pod(node="n1")))
     assert body["conditions"][0]["lastTransitionTime"] == since
 
 
-def test_a_node_that_answers_again_leaves_ready_to_its_handler():
+def test_a_node_that_answers_again_leaves_ready_to_its_handler() -> None:
     unknown = {"type": "Ready", "status": "Unknown", "reason": "NodeUnresponsive"}
     now = observed(scheduled("Running", conditions=[unknown]), pod("Running", node="n1"))
-    assert conditions_of(status_of(now)) == {"Ready": ("Unknown", "NodeUnresponsive")}
+    assert conditions_of(said(now)) == {"Ready": ("Unknown", "NodeUnresponsive")}
 
 
-def test_finishing_ends_everything_at_once():
+def test_finishing_ends_everything_at_once() -> None:
     now = observed(scheduled("Running"), ended_pod(1))
-    body = finished(now, Finish("Failed", "GuestCrashed", "It crashed."))
+    body = finished(now, Finish(Phase.FAILED, "GuestCrashed", "It crashed."))
     assert (body["phase"], body["reason"], body["nodeName"]) == ("Failed", "GuestCrashed", "n1")
     assert conditions_of(body) == {"Ready": ("False", "GuestCrashed")}
     assert body["phaseTransitionTimestamps"][-1]["phase"] == "Failed"
@@ -273,7 +286,7 @@ def test_finishing_ends_everything_at_once():
         ),
     ),
 )
-def test_without_what_another_owns(fields, left):
+def test_without_what_another_owns(fields: list[str], left: Any) -> None:
     body = {
         "phase": "Scheduled",
         "nodeName": "n1",

@@ -1,0 +1,38 @@
+"""The API server of the controller's tests: the fake one, with dry runs, planned refusals and the real time of day."""
+
+from typing import Any
+
+from aiohttp import web
+from podvisor_common.api.meta import format_time, now
+from podvisor_common.kube.resources import ObjectKey
+
+from tests.unit.kube.fake_apiserver import FakeApiServer, Refuse
+
+Json = dict[str, Any]
+
+
+class ApiServer(FakeApiServer):
+    """The fake API server, with dry runs, refusals of what a test names, and a clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._refusals: list[tuple[str, str, Refuse]] = []
+
+    def refuse(self, method: str, path_end: str, refusal: Refuse) -> None:
+        """Refuse the next request of that method whose path ends so."""
+        self._refusals.append((method, path_end, refusal))
+
+    def _store(self, collection: Any, key: ObjectKey, obj: Any, type_: str) -> Json:
+        if type_ == "ADDED":
+            obj["metadata"]["creationTimestamp"] = format_time(now())
+        return super()._store(collection, key, obj, type_)
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        for planned in self._refusals:
+            method, path_end, refusal = planned
+            if request.method == method and request.path.endswith(path_end):
+                self._refusals.remove(planned)
+                return self._reply_refusal(refusal)
+        if "dryRun" in request.query:
+            return self._reply(await request.json(), 201)
+        return await super()._handle(request)
