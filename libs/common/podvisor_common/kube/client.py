@@ -142,7 +142,7 @@ class KubeClient:
                     for line in splitter.feed(chunk):
                         yield line
             finally:
-                response.close()
+                _abandon(response)
         except transport.TRANSPORT_ERRORS as error:
             raise _no_answer("watch", error) from error
 
@@ -298,6 +298,7 @@ class KubeClient:
                 data=data,
                 timeout=_NO_TOTAL_TIMEOUT,
                 allow_redirects=False,
+                server_hostname=self._configuration.tls_server_name,
             )
             code = str(response.status)
         finally:
@@ -319,6 +320,14 @@ class KubeClient:
 
 # Deadlines are ours (asyncio.timeout); the library's own, five minutes in total, would cut watches.
 _NO_TOTAL_TIMEOUT = aiohttp.ClientTimeout(total=None)
+
+
+def _abandon(response: aiohttp.ClientResponse) -> None:
+    """Close a stream's connection at once; a TLS farewell could keep it for long, and nobody would wait for it."""
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    response.close()
 
 
 def _path(res: Resource, key: ObjectKey, subresource: str | None) -> str:

@@ -1,4 +1,4 @@
-"""kubernetes_asyncio without its models: where the cluster is, how to authenticate, a pooled TLS session.
+"""kubernetes_asyncio without its models: where the cluster is and how to authenticate; and the pooled session for it.
 
 Importing any submodule of kubernetes_asyncio normally runs its packages' __init__ files, which import every API and
 about 1500 generated models (72 MiB). Here the packages are entered into sys.modules as bare ones, with their real
@@ -10,8 +10,11 @@ import importlib
 import importlib.util
 import logging
 import os
+import ssl
 import sys
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
 from types import ModuleType
 from typing import Any, Protocol, cast
@@ -19,6 +22,9 @@ from typing import Any, Protocol, cast
 import aiohttp
 
 TOKEN_RENEWAL_S = 60.0
+CONNECTION_LIMIT = 100
+KEEPALIVE_S = 60.0
+READ_BUFFER_BYTES = 256 * 1024
 
 _PACKAGES = ("kubernetes_asyncio", "kubernetes_asyncio.client", "kubernetes_asyncio.config")
 
@@ -27,6 +33,12 @@ class Configuration(Protocol):
     """The part of kubernetes_asyncio's Configuration that is used here."""
 
     host: str
+    verify_ssl: bool
+    ssl_ca_cert: str | None
+    cert_file: str | None
+    key_file: str | None
+    tls_server_name: str | None
+    proxy: str | None
 
     async def auth_settings(self) -> Mapping[str, Mapping[str, str]]: ...
 
@@ -63,7 +75,6 @@ def _load(submodule: str) -> Any:
 
 _enter_bare_packages()
 _configuration = _load("client.configuration")
-_rest = _load("client.rest")
 _kube_config = _load("config.kube_config")
 _incluster_config = _load("config.incluster_config")
 # Its DEBUG lines hold response bodies, and with them Secrets.
@@ -111,8 +122,38 @@ def _token_renewal(loader: Any) -> Callable[[Any], Awaitable[None]]:
 
 
 def open_session(configuration: Configuration) -> aiohttp.ClientSession:
-    """A session with the configuration's TLS, proxy and pool settings, to be closed by the caller."""
-    return cast(aiohttp.ClientSession, _rest.RESTClientObject(configuration).pool_manager)
+    """A session with the configuration's TLS and proxy, to be closed by the caller.
+
+    The environment's proxy variables are looked at here, once; a .netrc never is.
+    """
+    connector = aiohttp.TCPConnector(
+        limit=CONNECTION_LIMIT,
+        keepalive_timeout=KEEPALIVE_S,
+        ssl=_tls(configuration) if configuration.host.startswith("https:") else True,
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        proxy=configuration.proxy or _proxy_from_environment(configuration.host),
+        read_bufsize=READ_BUFFER_BYTES,
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
+def _tls(configuration: Configuration) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+    if configuration.cert_file:
+        context.load_cert_chain(configuration.cert_file, configuration.key_file)
+    if not configuration.verify_ssl:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _proxy_from_environment(url: str) -> str | None:
+    parts = urllib.parse.urlsplit(url)
+    if urllib.request.proxy_bypass(parts.netloc):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)
 
 
 async def authorization(configuration: Configuration) -> str | None:
