@@ -296,6 +296,13 @@ def test_a_running_machine_mirrors_its_instance() -> None:
     assert [c.type for c in conditions_of(status)] == ["Ready", "LiveMigratable"]
 
 
+def test_a_machine_whose_guest_has_ended_has_no_address() -> None:
+    ended = running()
+    phase = msgspec.structs.replace(ended.status, phase="Succeeded")
+    status = said(vm_observed(once_done(), msgspec.structs.replace(ended, status=phase)))
+    assert (status.created, status.node_name, status.interfaces) == (True, "", None)
+
+
 @pytest.mark.parametrize(
     ("now", "expected"),
     situations(

@@ -31,14 +31,16 @@ def status_of(now: Observed) -> v1.VirtualMachineStatus | None:
         return None
     vmi = now.vmi
     ready = _ready(now)
+    # Where a guest was that has ended is on its instance; a stopped machine has no address.
+    living = vmi if vmi is not None and not vmi.is_final else None
     return v1.VirtualMachineStatus(
         created=vmi is not None,
         ready=ready.is_true,
         printable_status=printable_status(now),
         phase=vmi.status.phase if vmi else "",
         run_strategy=_recorded_strategy(now),
-        node_name=vmi.status.node_name if vmi else "",
-        interfaces=vmi.status.interfaces if vmi else None,
+        node_name=living.status.node_name if living else "",
+        interfaces=living.status.interfaces if living else None,
         conditions=[ready, *_mirrored(now), *_failure(now)],
         start_failure=now.start_failure,
         observed_generation=_observed_generation(vmi) or known.observed_generation,
