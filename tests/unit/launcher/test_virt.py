@@ -17,7 +17,8 @@ from podvisor_launcher.virt.errors import (
     LibvirtUnreachable,
     translate,
 )
-from podvisor_launcher.virt.guest import Absent, Active, Inactive, Off, Paused, guest_of
+from podvisor_launcher.virt.guest import Absent, Active, Inactive, Off, Paused
+from podvisor_launcher.virt.states import guest_of
 
 from tests.unit.launcher.conftest import connected
 

@@ -1,5 +1,6 @@
-"""All disks of a specification, made ready in order."""
+"""All disks of a specification, made ready."""
 
+import asyncio
 from pathlib import Path
 
 from podvisor.domain.v1 import domain_pb2 as pb
@@ -12,12 +13,20 @@ from podvisor_launcher.storage.container_disk import prepare_container_disk
 async def prepare_disks(
     spec: pb.DomainSpec, *, overlays: Path, cloud_init: Path
 ) -> dict[str, ResolvedDisk]:
-    """The files behind every disk, by its name, in two directories that exist. Raises DiskUnavailable for the first disk that
-    cannot be made. Overlays begin empty: a pod runs one guest, once, so this must not be called while it runs."""
-    resolved = {}
-    for disk in spec.disks:
+    """The files behind every disk, by its name, in two directories that exist. Raises DiskUnavailable for the first disk, in
+    the order of the specification, that cannot be made. Overlays begin empty: a pod runs one guest, once, so this must not be
+    called while it runs."""
+
+    async def prepare(disk: pb.DiskSpec) -> ResolvedDisk:
         if disk.WhichOneof("source") == "cloud_init":
-            resolved[disk.name] = prepare_cloud_init(disk, cloud_init)
-        else:
-            resolved[disk.name] = await prepare_container_disk(disk, overlays)
+            return prepare_cloud_init(disk, cloud_init)
+        return await prepare_container_disk(disk, overlays)
+
+    # In parallel: one disk waits for qemu-img while another's image is written.
+    outcomes = await asyncio.gather(*map(prepare, spec.disks), return_exceptions=True)
+    resolved = {}
+    for disk, outcome in zip(spec.disks, outcomes, strict=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
+        resolved[disk.name] = outcome
     return resolved

@@ -17,7 +17,8 @@ from podvisor_common.aio.backoff import Backoff
 
 from podvisor_launcher.virt.errors import DomainMissing, During, LibvirtUnreachable, translate
 from podvisor_launcher.virt.events import ensure_event_loop
-from podvisor_launcher.virt.guest import Absent, Guest, guest_of
+from podvisor_launcher.virt.guest import Absent, Guest
+from podvisor_launcher.virt.states import guest_of
 
 _T = TypeVar("_T")
 _log = structlog.stdlib.get_logger(__name__)

@@ -1,0 +1,30 @@
+"""libvirt's numbers for the state of a domain, as values."""
+
+import libvirt
+
+from podvisor_launcher.virt.guest import Active, Guest, Inactive, Off, Paused
+
+_OFF = {
+    libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: Off.SHUTDOWN,
+    libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED: Off.DESTROYED,
+    libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: Off.CRASHED,
+    libvirt.VIR_DOMAIN_SHUTOFF_DAEMON: Off.CRASHED,  # libvirt came back and found no QEMU
+    libvirt.VIR_DOMAIN_SHUTOFF_FAILED: Off.FAILED,
+}
+_PAUSED = {
+    libvirt.VIR_DOMAIN_PAUSED_USER: Paused.BY_USER,
+    libvirt.VIR_DOMAIN_PAUSED_IOERROR: Paused.IO_ERROR,
+}
+
+
+def guest_of(state: int, reason: int) -> Guest:
+    """The value of libvirt's (state, reason) pair."""
+    if state == libvirt.VIR_DOMAIN_SHUTOFF:
+        return Inactive(_OFF.get(reason, Off.UNKNOWN))
+    if state == libvirt.VIR_DOMAIN_CRASHED:
+        return Inactive(Off.CRASHED)
+    if state == libvirt.VIR_DOMAIN_PAUSED:
+        return Active(_PAUSED.get(reason, Paused.OTHER))
+    if state == libvirt.VIR_DOMAIN_PMSUSPENDED:
+        return Active(Paused.OTHER)
+    return Active()
