@@ -138,6 +138,26 @@ async def test_a_start_costs_what_the_ledger_says(
     assert event_reasons(server) == ["SuccessfulCreate", "SuccessfulCreate"]
 
 
+async def test_a_stop_costs_what_the_ledger_says(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
+    vm = cluster.apply_vm()
+    await cluster.bound_pod()
+    cluster.report("Running")
+    await server.until(lambda: cluster.status(cluster.vm).get("printableStatus") == "Running")
+    before = len(cluster.writes())
+    cluster.change(VIRTUAL_MACHINES, cluster.vm, spec={**vm["spec"], "runStrategy": "Halted"})
+    await server.until(lambda: cluster.status(cluster.vm).get("printableStatus") == "Stopped")
+    objects = [write for write in cluster.writes()[before:] if "events" not in write]
+    assert sorted(objects) == [
+        "DELETE pods",
+        "DELETE virtualmachineinstances",
+        "PATCH virtualmachineinstances",
+        "PATCH virtualmachines/status",
+        "PATCH virtualmachines/status",
+    ]
+
+
 async def test_the_pod_is_the_instances(cluster: Cluster, leading: Controllers) -> None:
     vmi = cluster.apply_vmi()
     pod = await cluster.pod()

@@ -83,8 +83,12 @@ class VmReconciler:
             return None
         notes = self._notes_of(key, vm)
         now = self._observe(vm, notes)
-        for action in plan.plan(now):
+        actions = plan.plan(now)
+        for action in actions:
             await self._carry_out(action, now, notes)
+        if any(isinstance(action, plan.DeleteInstance) for action in actions):
+            # The deletion brings another pass, which tells of it and of everything else in one write.
+            return None
         now = self._observe(self._vms.get(key) or vm, notes)
         await self._write_status(now)
         wait_s = now.look_again_in_s
