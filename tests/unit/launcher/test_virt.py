@@ -140,7 +140,8 @@ def test_only_codes_decide(code: int, domain: int, during: During, type_: type[E
     ("state", "reason", "guest"),
     [
         (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_BOOTED, Active()),
-        (libvirt.VIR_DOMAIN_SHUTDOWN, 0, Active()),
+        (libvirt.VIR_DOMAIN_SHUTDOWN, 0, Active(Paused.ENDING)),
+        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP, Active(Paused.STARTING)),
         (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR, Active(Paused.IO_ERROR)),
         (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION, Active(Paused.OTHER)),
         (libvirt.VIR_DOMAIN_PMSUSPENDED, 0, Active(Paused.OTHER)),

@@ -22,6 +22,9 @@ EXIT_FAILED = 10
 _CLEAN = {EndReason.SHUTDOWN, EndReason.DESTROYED, EndReason.NEVER_STARTED}
 
 
+_PASSING = {Paused.STARTING, Paused.ENDING}  # over in a moment, by themselves
+
+
 class State(StrEnum):
     """What the machine is doing, as reports name it."""
 
@@ -175,8 +178,10 @@ def plan(now: Situation) -> Plan:
 
 def _without_libvirt(now: Situation) -> Plan:
     """QEMU needs no libvirt: a guest that ran still runs, as far as anyone can know."""
-    if now.record.start is not Start.NEVER:
+    if now.record.start is Start.DONE:
         return Plan(_status_of(now.last_active or Active()))
+    if now.record.start is Start.ATTEMPTED:
+        return Plan(Status(State.PREPARING))
     since_ms = now.unreachable_since_ms if now.unreachable_since_ms is not None else now.now_ms
     step = _not_started(now)
     if not isinstance(step.action, StartGuest):
@@ -189,6 +194,9 @@ def _without_libvirt(now: Situation) -> Plan:
 
 
 def _running(now: Situation, guest: Active) -> Plan:
+    if guest.paused in _PASSING and now.record.start is not Start.DONE:
+        # Not a guest that was seen running: a libvirt that was interrupted in the middle of a start kills its QEMU.
+        return Plan(Status(State.PREPARING), wake_ms=now.now_ms + START_RETRY_MS)
     status = _status_of(guest)
     if now.record.start is not Start.DONE:
         return Plan(status, NoteStarted())
@@ -202,6 +210,8 @@ def _running(now: Situation, guest: Active) -> Plan:
 def _stopping(now: Situation, guest: Active, status: Status, stop: Stop) -> Plan:
     if now.now_ms >= stop.deadline_ms:
         return Plan(status, DestroyGuest(EndReason.GRACE_PERIOD_EXPIRED))
+    if guest.paused in _PASSING:
+        return Plan(status, wake_ms=stop.deadline_ms)
     next_press_ms = (
         now.now_ms
         if now.button_pressed_ms is None
@@ -213,7 +223,7 @@ def _stopping(now: Situation, guest: Active, status: Status, stop: Stop) -> Plan
 
 
 def _status_of(guest: Active) -> Status:
-    if guest.paused is None:
+    if guest.paused is None or guest.paused in _PASSING:
         return Status(State.RUNNING)
     if guest.paused is Paused.BY_USER:
         return Status(State.PAUSED, Why.PAUSED_BY_USER)
@@ -223,11 +233,11 @@ def _status_of(guest: Active) -> Status:
 
 
 def _ran_unseen(record: Record, guest: Guest) -> bool:
-    """The guest ran and ended between the request to start it and the moment somebody looked."""
-    return (
-        record.start is Start.ATTEMPTED
-        and isinstance(guest, Inactive)
-        and guest.why in (Off.SHUTDOWN, Off.DESTROYED, Off.CRASHED)
+    """The guest ran and ended between the request to start it and the moment somebody looked. A crash proves nothing: that is
+    how libvirt calls its own killing of a domain in whose start it was interrupted."""
+    return record.start is Start.ATTEMPTED and guest in (
+        Inactive(Off.SHUTDOWN),
+        Inactive(Off.DESTROYED),
     )
 
 

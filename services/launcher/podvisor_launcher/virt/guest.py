@@ -19,6 +19,8 @@ class Paused(Enum):
 
     BY_USER = "by user"
     IO_ERROR = "io error"
+    STARTING = "starting"  # libvirt has not let it run yet
+    ENDING = "ending"  # the guest has shut down, or libvirt is ending it; QEMU goes in a moment
     OTHER = "other"
 
 

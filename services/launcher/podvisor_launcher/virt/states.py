@@ -14,6 +14,7 @@ _OFF = {
 _PAUSED = {
     libvirt.VIR_DOMAIN_PAUSED_USER: Paused.BY_USER,
     libvirt.VIR_DOMAIN_PAUSED_IOERROR: Paused.IO_ERROR,
+    libvirt.VIR_DOMAIN_PAUSED_STARTING_UP: Paused.STARTING,
 }
 
 
@@ -25,6 +26,8 @@ def guest_of(state: int, reason: int) -> Guest:
         return Inactive(Off.CRASHED)
     if state == libvirt.VIR_DOMAIN_PAUSED:
         return Active(_PAUSED.get(reason, Paused.OTHER))
+    if state == libvirt.VIR_DOMAIN_SHUTDOWN:
+        return Active(Paused.ENDING)
     if state == libvirt.VIR_DOMAIN_PMSUSPENDED:
         return Active(Paused.OTHER)
     return Active()
