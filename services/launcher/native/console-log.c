@@ -1,9 +1,10 @@
 /* console-log: copies the guest's serial log to standard output and ends when the container `compute` has ended.
  *
- * It follows console/serial0.log by inotify, starts over when the launcher truncates the file to keep it small, and does not end
- * on SIGTERM unless `compute` has never begun: the guest's last words come after the pod was told to end. The supervisor of `compute` holds a lock on
- * console/compute.lock for its whole life, and writes one byte into that file once it has it; a child of this process waits
- * for the lock, so its end is the end of `compute`, even after SIGKILL. Then the rest of the log is copied, and that is all.
+ * It follows console/serial0.log by inotify, starts over when the launcher truncates the file to keep it small, and does not
+ * end on SIGTERM unless `compute` has never begun: the guest's last words come after the pod was told to end. The supervisor of
+ * `compute` holds a lock on console/compute.lock for its whole life, and writes one byte into that file once it has it; a child
+ * of this process waits for the lock, so its end is the end of `compute`, even after SIGKILL. Then the rest of the log is
+ * copied, and that is all.
  *
  * A container runtime shows whole lines only, and a prompt is none: a line on which nothing has come for a moment is ended here.
  *

@@ -205,14 +205,22 @@ def test_the_log_is_followed_to_the_last_word(console: Console) -> None:
         console.says(b"SeaBIOS\n")
         console.process.terminate()  # the pod is told to end, the guest goes on
         append(console.log, b"login: ")
-        console.says(b"SeaBIOS\nlogin: ")
+        console.says(b"SeaBIOS\nlogin: \n")  # a prompt is shown though its line has no end
         console.log.write_bytes(b"")
         append(console.log, b"cut\n")
         eventually(lambda: console.output.read_bytes().endswith(b"cut\n"))
         append(console.log, b"Power down\n")
         assert console.process.poll() is None
     assert console.process.wait(5) == 0
-    assert console.output.read_bytes() == b"SeaBIOS\nlogin: cut\nPower down\n"
+    assert console.output.read_bytes() == b"SeaBIOS\nlogin: \ncut\nPower down\n"
+
+
+def test_where_compute_never_came_the_order_to_end_is_obeyed(console: Console) -> None:
+    console.lock.touch()
+    append(console.log, b"ready\n")
+    console.says(b"ready\n")
+    console.process.terminate()
+    assert console.process.wait(5) == 0
 
 
 def test_a_lock_that_nobody_has_had_yet_is_no_end(console: Console) -> None:
