@@ -1,6 +1,7 @@
 """Every test gets a namespace of its own on the one cluster; at the end of the run all of them must have gone."""
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator, Iterator
 
@@ -9,6 +10,8 @@ import pytest
 from tests.support.cluster import Cluster, create_namespace
 from tests.support.machine import DEMO_KEY
 
+# Namespaces of an earlier run may still be going away.
+_RUN = f"{os.getpid() % 4096:03x}"
 _made: list[str] = []
 
 
@@ -20,7 +23,7 @@ async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
         .strip("-")[:40]
         .strip("-")
     )
-    namespace = await create_namespace(f"t{len(_made)}-{stem}")
+    namespace = await create_namespace(f"t{_RUN}-{len(_made)}-{stem}")
     _made.append(namespace.namespace)
     yield namespace
     await namespace.kubectl("delete", "namespace", namespace.namespace, "--wait=false")

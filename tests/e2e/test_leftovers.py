@@ -3,10 +3,10 @@
 import re
 
 from tests.support.cluster import Cluster, Json, on_node
-from tests.support.machine import Machine, vmi
+from tests.support.machine import Machine, gone, vmi
 
 LOOKS = {
-    "processes": "ps -eo args= | grep -E 'qemu|libvirtd|podvisor_launcher|supervisor|console-log' | grep -v grep",
+    "processes": "ps -eo args= | grep -E 'qemu|/libvirtd|podvisor_launcher|supervisor|console-log' | grep -v grep",
     "mounts": "findmnt -rno TARGET | grep -E '/pods/|netns'",
     "links": "ip -o link | grep -oE 'veth[0-9a-f]+|tap[0-9]+|k6t-[a-z0-9]+'",
     "nft tables": "nft list tables",
@@ -14,6 +14,8 @@ LOOKS = {
     "pod directories": "ls /var/lib/kubelet/pods",
     "launcher links": "ls /run/podvisor/launchers",
 }
+# The kubelet tidies up a moment after the pod object has gone.
+TIDY_UP_S = 20
 
 
 async def _node_state() -> Json:
@@ -29,16 +31,35 @@ async def _node_state() -> Json:
     return state
 
 
+async def _run_and_delete(cluster: Cluster, name: str) -> None:
+    await cluster.apply(vmi(name))
+    machine = Machine(cluster, name)
+    await machine.console_shows(rf"{name} login:")
+    uid = (await machine.pod())["metadata"]["uid"]
+    await cluster.kubectl("delete", "vmi", name, "--timeout=20s")
+    await on_node(
+        "sh", "-c", f"while [ -e /var/lib/kubelet/pods/{uid} ]; do sleep 0.2; done",
+        timeout_s=TIDY_UP_S,
+    )  # fmt: skip
+
+
 async def test_node_is_as_before(cluster: Cluster) -> None:
     """Processes, mounts, links, nft tables, files and the handler's descriptors equal those before the machine."""
-    await cluster.apply(vmi("first"))
-    await Machine(cluster, "first").running()
-    await cluster.kubectl("delete", "vmi", "first", "--timeout=20s")
+    await _machines_of_other_tests_are_gone()
+    await _run_and_delete(cluster, "first")
     before = await _node_state()
-
-    await cluster.apply(vmi("second"))
-    machine = Machine(cluster, "second")
-    await machine.console_shows(r"second login:")
-    await cluster.kubectl("delete", "vmi", "second", "--timeout=20s")
-
+    await _run_and_delete(cluster, "second")
     assert await _node_state() == before
+
+
+async def _machines_of_other_tests_are_gone() -> None:
+    everywhere = await Cluster("default").all("pods", "-A", "-l", "kubevirt.io=virt-launcher")
+    for pod in everywhere:
+        meta = pod["metadata"]
+        await Cluster(meta["namespace"]).until(
+            "pod", meta["name"], gone, within_s=60, what="another test's machine is gone"
+        )
+    await on_node(
+        "sh", "-c", "while ls /run/podvisor/launchers | grep -q .; do sleep 0.2; done",
+        timeout_s=TIDY_UP_S,
+    )  # fmt: skip

@@ -21,7 +21,7 @@ async def test_guest_outlives_its_launcher(cluster: Cluster) -> None:
     """kill -9 of the launcher: the guest does not notice, another launcher takes over, and its commands work."""
     machine = await _booted(cluster, "tough")
     before_s = await machine.uptime_s()
-    killed = await machine.kill("podvisor_launcher")
+    killed = await machine.kill("-m podvisor_launcher")
     await cluster.until("vmi", "tough", _managed, within_s=10, what="Running and Ready")
     assert await machine.uptime_s() > before_s
     assert killed not in await machine.processes()
@@ -33,7 +33,7 @@ async def test_guest_outlives_its_libvirtd(cluster: Cluster) -> None:
     """kill -9 of libvirtd: the guest runs on and can still be shut down properly."""
     machine = await _booted(cluster, "sturdy")
     before_s = await machine.uptime_s()
-    await machine.kill("libvirtd")
+    await machine.kill("/libvirtd -f")
     assert await machine.uptime_s() > before_s
     await cluster.until("vmi", "sturdy", _managed, within_s=10, what="Running and Ready")
     await cluster.kubectl("delete", "vmi", "sturdy", "--timeout=15s")
@@ -54,7 +54,7 @@ async def test_guest_outlives_the_handler(cluster: Cluster) -> None:
 async def test_killed_qemu_is_a_failure(cluster: Cluster) -> None:
     """kill -9 of QEMU: the instance has failed, and says so."""
     machine = await _booted(cluster, "mortal")
-    await machine.kill("qemu-system")
+    await machine.kill("/qemu-system")
 
     def failed(state: Json | None) -> bool:
         return bool(state and state.get("status", {}).get("phase") == "Failed")
