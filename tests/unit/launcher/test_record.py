@@ -19,7 +19,7 @@ FULL = Record(
     stop=Stop(deadline_ms=123, by_container=True),
     destroy=EndReason.GRACE_PERIOD_EXPIRED,
     end=End(EndReason.GRACE_PERIOD_EXPIRED, "too slow"),
-    applied_generation=7,
+    generation=7,
     timeline=(("LauncherReady", 1), ("DomainStarted", 2)),
     leased=("default",),
 )

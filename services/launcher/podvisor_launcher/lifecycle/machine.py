@@ -110,8 +110,8 @@ class Machine:
         if current is not None and self._is_fixed():
             applied = Applied(spec.generation, tuple(restart_required(current, spec)))
             self._spec = adopt_live_fields(current, spec)
-            if not applied.restart_required and self._record.start is Start.DONE:
-                self._change(applied_generation=spec.generation)
+            if not applied.restart_required:
+                self._change(generation=spec.generation)
         else:
             applied = Applied(spec.generation)
             if current is None or current != spec:
@@ -267,7 +267,7 @@ class Machine:
     async def _start(self) -> None:
         assert self._spec is not None
         assert self._disks is not None
-        self._change(start=Start.ATTEMPTED)
+        self._change(start=Start.ATTEMPTED, generation=self._spec.generation)
         self._starting = True
         try:
             await self._save()
@@ -289,9 +289,8 @@ class Machine:
         )
 
     async def _note_started(self) -> None:
-        assert self._spec is not None
         self._start_failure = None
-        self._change(start=Start.DONE, applied_generation=self._spec.generation)
+        self._change(start=Start.DONE)
         self._step_done("DomainStarted")
         _log.info("the guest runs", domain=self._name)
         await self._save()
@@ -305,8 +304,9 @@ class Machine:
 
     def _is_fixed(self) -> bool:
         """The guest runs, or may by now: its hardware can no longer be chosen."""
-        started = self._record.start is Start.DONE or self._starting
-        return started or isinstance(self._guest, Active)
+        if self._record.start is Start.ATTEMPTED and not self._starting:
+            return self._guest is None or isinstance(self._guest, Active)
+        return self._record.start is not Start.NEVER
 
     def _begin_anew(self, spec: pb.DomainSpec) -> None:
         self._spec = spec

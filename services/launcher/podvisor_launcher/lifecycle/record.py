@@ -58,7 +58,7 @@ class Record:
     stop: Stop | None = None
     destroy: EndReason | None = None  # the guest is being destroyed, for this reason
     end: End | None = None
-    applied_generation: int = 0
+    generation: int = 0  # of the specification the guest has, once it is started
     timeline: tuple[tuple[str, int], ...] = ()  # (step, milliseconds since the epoch), in order
     leased: tuple[str, ...] = ()  # interfaces whose guest took its address
 
@@ -99,7 +99,7 @@ def _decode(content: Mapping[str, Any]) -> Record:
         stop=Stop(**stop) if stop else None,
         destroy=EndReason(destroy) if destroy else None,
         end=End(EndReason(end["reason"]), end["message"]) if end else None,
-        applied_generation=content["applied_generation"],
+        generation=content["generation"],
         timeline=tuple((name, at_ms) for name, at_ms in content["timeline"]),
         leased=tuple(content["leased"]),
     )

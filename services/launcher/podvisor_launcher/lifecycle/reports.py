@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from podvisor.domain.v1 import domain_pb2 as pb
 
 from podvisor_launcher.lifecycle.plan import State, Status, Why
-from podvisor_launcher.lifecycle.record import EndReason, Record
+from podvisor_launcher.lifecycle.record import EndReason, Record, Start
 
 _STATES = {
     State.NONE: pb.DOMAIN_STATE_NONE,
@@ -58,7 +58,7 @@ def make_report(facts: Facts) -> pb.DomainReport:
     """The report of `facts`, without what numbers and dates it."""
     record, spec = facts.record, facts.spec
     report = pb.DomainReport(
-        applied_generation=record.applied_generation,
+        applied_generation=record.generation if record.start is Start.DONE else 0,
         uid=spec.uid if spec else "",
         state=_STATES[facts.status.state],
         reason=_REASONS[facts.status.reason],

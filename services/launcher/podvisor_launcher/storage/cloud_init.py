@@ -12,7 +12,7 @@ from pathlib import Path
 from podvisor.domain.v1 import domain_pb2 as pb
 
 from podvisor_launcher.domain.build import Image, ResolvedDisk
-from podvisor_launcher.storage.errors import MissingSecret
+from podvisor_launcher.storage.errors import InvalidDisk, MissingSecret
 from podvisor_launcher.storage.files import write_whole
 
 _USER_DATA_KEYS = ("userdata", "userData")
@@ -29,9 +29,13 @@ class NoCloud:
 
 
 def prepare_cloud_init(disk: pb.DiskSpec, directory: Path) -> ResolvedDisk:
-    """The ISO image behind `disk`, freshly made in `directory`. Raises MissingSecret, which names the disk."""
+    """The ISO image behind `disk`, freshly made in `directory`. Raises MissingSecret and InvalidDisk, which name the disk."""
     path = directory / f"{disk.name}.iso"
-    write_whole(path, make_iso(read_source(disk.name, disk.cloud_init)))
+    image = make_iso(read_source(disk.name, disk.cloud_init))
+    try:
+        write_whole(path, image)
+    except OSError as error:
+        raise InvalidDisk(f'Volume "{disk.name}": {error.strerror}.') from error
     return ResolvedDisk(Image(str(path), "raw"), read_only=True)
 
 
