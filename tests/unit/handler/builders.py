@@ -64,6 +64,7 @@ def pod_manifest(
     kvm: bool = False,
     creator: str = VMI_UID,
     namespace: str = "default",
+    domain: str = "myvm",
 ) -> dict[str, Any]:
     """The launcher pod of that instance."""
     metadata: dict[str, Any] = {
@@ -73,7 +74,7 @@ def pod_manifest(
         "resourceVersion": "50",
         "creationTimestamp": CREATED,
         "labels": {"kubevirt.io": "virt-launcher", "kubevirt.io/created-by": creator},
-        "annotations": {"kubevirt.io/domain": "myvm"},
+        "annotations": {"kubevirt.io/domain": domain},
     }
     if deletion_grace_s is not None:
         metadata["deletionTimestamp"] = CREATED

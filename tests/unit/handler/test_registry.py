@@ -10,7 +10,7 @@ import pytest
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import core
 from podvisor_handler.launchers.connection import LauncherConnection
-from podvisor_handler.launchers.registry import LauncherRegistry
+from podvisor_handler.launchers.registry import LauncherRegistry, launcher_pod
 from podvisor_handler.launchers.state import Connection
 from podvisor_handler.linux.process import cgroup_names_pod
 
@@ -243,3 +243,17 @@ async def test_a_terminal_pod_keeps_its_last_report(tmp_path: Path) -> None:
 )
 def test_control_groups(text: str, names_it: bool) -> None:
     assert cgroup_names_pod(text, POD_UID) is names_it
+
+
+@pytest.mark.parametrize(
+    "name", ["", "../../etc/x", "a/../x", "a\0b", "ü" * 200, "Upper", "a" * 254, "-a", "a\n"]
+)
+def test_a_pod_that_claims_what_no_machine_is_called_is_no_launcher(name: str) -> None:
+    """Whoever may create a pod writes its annotations, and names become files on the node."""
+    assert launcher_pod(pod(domain=name)) is None
+
+
+def test_a_pod_of_a_machine_is_a_launcher() -> None:
+    found = launcher_pod(pod(domain="my.vm-1"))
+    assert found is not None
+    assert (found.vmi_name, found.vmi_uid) == ("my.vm-1", VMI_UID)

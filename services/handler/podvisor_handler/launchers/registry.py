@@ -4,6 +4,7 @@ Invariant: derived from the pods of the node alone; nothing is remembered across
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable
 
 from podvisor_common.aio.tasks import spawn
@@ -14,6 +15,9 @@ from podvisor_handler.launchers.connection import LauncherConnection
 from podvisor_handler.launchers.state import LauncherPod
 from podvisor_handler.launchers.watch import SocketWatch
 from podvisor_handler.linux.inotify import Inotify
+
+# What the API server accepts as the name of a VirtualMachineInstance.
+_OBJECT_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 Subscriber = Callable[[LauncherConnection, bool], None]
 """Called with a connection whose state changed, and whether its pod has left."""
@@ -101,11 +105,16 @@ class LauncherRegistry:
 
 
 def launcher_pod(pod: core.Pod) -> LauncherPod | None:
-    """Whose launcher a pod carries; None when it does not say so completely."""
+    """Whose launcher a pod carries; None when it does not say so completely.
+
+    Anybody may have written it, and the names in it become names of files and lines of a log.
+    """
     metadata = pod.metadata
-    vmi_name = metadata.annotation(names.DOMAIN_ANNOTATION)
+    vmi_name = metadata.annotation(names.DOMAIN_ANNOTATION) or ""
     vmi_uid = metadata.label(names.CREATED_BY_LABEL)
-    if metadata.label(names.APP_LABEL) != names.LAUNCHER_APP or not vmi_name or not vmi_uid:
+    if metadata.label(names.APP_LABEL) != names.LAUNCHER_APP or not vmi_uid:
+        return None
+    if not _OBJECT_NAME.fullmatch(vmi_name):
         return None
     return LauncherPod(
         namespace=metadata.namespace,
