@@ -44,7 +44,7 @@ class LauncherRegistry:
         return self._connections.get(pod_uid)
 
     def all(self) -> Iterable[LauncherConnection]:
-        """All connections."""
+        """All connections, in the order in which their pods came."""
         return tuple(self._connections.values())
 
     def pod_changed(self, old: core.Pod | None, new: core.Pod | None) -> None:

@@ -4,11 +4,9 @@ Invariant: the directory belongs to root alone, and the links lead to paths on t
 itself never follows them.
 """
 
-import contextlib
 import os
 from pathlib import Path
 
-from podvisor_handler.launchers.connection import LauncherConnection
 from podvisor_handler.launchers.endpoint import SOCKET_NAME, SOCKETS_DIRECTORY
 from podvisor_handler.launchers.registry import LauncherRegistry
 from podvisor_handler.launchers.state import LauncherPod
@@ -27,34 +25,28 @@ class LauncherLinks:
     def start(self) -> None:
         """Makes the directory right and keeps it so. Call when the registry knows its pods."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        wanted = {link_name(c.pod): link_target(c.pod) for c in self._registry.all()}
-        for entry in self._directory.iterdir():
-            if entry.is_symlink() and wanted.get(entry.name) != os.readlink(entry):
-                entry.unlink()
-        for connection in self._registry.all():
-            self._link(connection.pod)
-        self._registry.subscribe(self._follow)
+        wanted = {link_name(connection.pod) for connection in self._registry.all()}
+        for name in wanted | {entry.name for entry in self._directory.iterdir()}:
+            self._settle(name)
+        self._registry.subscribe(lambda connection, _: self._settle(link_name(connection.pod)))
 
-    def _follow(self, connection: LauncherConnection, gone: bool) -> None:
-        if not gone:
-            self._link(connection.pod)
-            return
-        path = self._directory / link_name(connection.pod)
-        # A successor of the same name may have its link there already.
-        with contextlib.suppress(FileNotFoundError):
-            if os.readlink(path) == link_target(connection.pod):
-                path.unlink()
+    def _settle(self, name: str) -> None:
+        """The pod that came last has the link of its name; a link without a pod goes."""
+        pods = [c.pod for c in self._registry.all() if link_name(c.pod) == name]
+        path = self._directory / name
+        if pods:
+            _link(path, link_target(pods[-1]))
+        else:
+            path.unlink(missing_ok=True)
 
-    def _link(self, pod: LauncherPod) -> None:
-        path, target = self._directory / link_name(pod), link_target(pod)
-        if len(path.name) > _NAME_LIMIT:
-            return
-        if path.is_symlink() and os.readlink(path) == target:
-            return
-        temporary = path.with_name(f".{path.name}")
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(target)
-        temporary.rename(path)
+
+def _link(path: Path, target: str) -> None:
+    if len(path.name) > _NAME_LIMIT or (path.is_symlink() and os.readlink(path) == target):
+        return
+    temporary = path.with_name(f".{path.name}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.rename(path)
 
 
 def link_name(pod: LauncherPod) -> str:
