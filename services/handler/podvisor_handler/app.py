@@ -102,14 +102,14 @@ class App:
 
     def _pod_changed(self, key: ObjectKey, old: core.Pod | None, new: core.Pod | None) -> None:
         self._registry.pod_changed(old, new)
+        if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
+            self._reconciler.forget(old.metadata.uid)
         pod = new or old
         name = pod.metadata.annotation(names.DOMAIN_ANNOTATION) if pod is not None else None
         if name:
             self._controller.enqueue(ObjectKey(key.namespace, name))
 
     def _launcher_changed(self, connection: LauncherConnection, gone: bool) -> None:
-        if gone:
-            self._reconciler.forget(connection.pod.uid)
         self._controller.enqueue(ObjectKey(connection.pod.namespace, connection.pod.vmi_name))
 
     async def _synced(self) -> None:
