@@ -204,6 +204,19 @@ async def test_the_nodes_own_network_is_refused_readably(world: World) -> None:
     assert launcher.applied == []
 
 
+async def test_a_specification_that_cannot_be_is_refused_readably(world: World) -> None:
+    launcher = FakeLauncher()
+    start(world, spec={"networks": [{"name": "default", "pod": {"vmNetworkCIDR": "10.0.2.1/24"}}]})
+    async with serving(launcher, world.pods), handler(world):
+        await world.until(lambda: world.condition("Synchronized") != {})
+        assert world.condition("Synchronized")["reason"] == "InvalidSpec"
+        await launcher.report(
+            state=domain_pb2.DOMAIN_STATE_ENDED, reason=domain_pb2.DOMAIN_REASON_NEVER_STARTED
+        )
+        await world.until(lambda: world.status("phase") == "Failed")
+    assert launcher.applied == []
+
+
 async def test_a_forged_pod_moves_nothing(world: World) -> None:
     """A pod that claims the instance and is not among its active pods is not acted on."""
     launcher = FakeLauncher()

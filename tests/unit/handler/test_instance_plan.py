@@ -60,7 +60,6 @@ def observed(
         vmi=machine or vmi(),
         pod=carrier or pod(),
         launcher=state or launcher(),
-        wanted_network=Masquerade(),
         network=network,
     )
 
@@ -151,8 +150,9 @@ def test_plan(now: Observed, expected: list[Action]) -> None:
 
 
 def test_a_machine_without_interface_needs_no_network() -> None:
-    now = Observed(vmi(), pod(), launcher())
-    assert plan(now) == [ApplyDomain()]
+    devices = {"autoattachPodInterface": False}
+    machine = vmi(spec={"domain": {"memory": {"guest": "64M"}, "devices": devices}})
+    assert plan(observed(machine, network=None)) == [ApplyDomain()]
 
 
 def test_no_pod() -> None:

@@ -9,7 +9,6 @@ from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import core, meta, v1
 from podvisor_handler.launchers.state import Connection
 from podvisor_handler.network.facts import PodNetwork
-from podvisor_handler.network.plan import Masquerade
 from podvisor_handler.vmi.outcome import outcome_of
 from podvisor_handler.vmi.plan import Launcher, Observed, Problem
 from podvisor_handler.vmi.problems import printable
@@ -44,7 +43,6 @@ def observed(
         vmi=machine or vmi(),
         pod=carrier or pod(),
         launcher=Launcher(connection, said, silent_for_s),
-        wanted_network=Masquerade(),
         network=network,
         problem=problem,
     )

@@ -14,6 +14,7 @@ from podvisor_common.api.v1 import names
 from podvisor_handler.launchers.state import Connection
 from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.network.plan import Masquerade
+from podvisor_handler.vmi.build import masquerade_of
 
 # States in which a guest may exist or come into being.
 _STOPPABLE = (
@@ -53,7 +54,6 @@ class Observed:
     vmi: v1.VirtualMachineInstance
     pod: core.Pod | None  # the pod that carries the instance, whatever its phase
     launcher: Launcher
-    wanted_network: Masquerade | None = None  # None: the guest has no interface
     network: PodNetwork | None = None  # None: not wired yet, as far as this process knows
     network_ready_at: datetime | None = None
     problem: Problem | None = None
@@ -82,7 +82,7 @@ Action = PrepareNetwork | ApplyDomain | ShutdownDomain
 
 
 def plan(now: Observed) -> list[Action]:
-    """The actions that bring `now` one step nearer to what is wanted, in order."""
+    """The actions that bring `now` one step nearer to what is wanted, in order. Raises SpecRefused."""
     report = now.launcher.report
     if now.vmi.is_final or now.pod is None or now.pod.is_terminal:
         return []
@@ -93,8 +93,9 @@ def plan(now: Observed) -> list[Action]:
     if now.vmi.metadata.is_being_deleted or now.pod.metadata.is_being_deleted:
         return _stop(now, now.pod, report)
     actions: list[Action] = []
-    if now.wanted_network is not None and now.network is None:
-        actions.append(PrepareNetwork(now.wanted_network))
+    wanted_network = masquerade_of(now.vmi)
+    if wanted_network is not None and now.network is None:
+        actions.append(PrepareNetwork(wanted_network))
     generation = now.vmi.metadata.generation or 1
     if report.applied_generation < generation and now.launcher.pushed != (report.epoch, generation):
         actions.append(ApplyDomain())

@@ -25,7 +25,7 @@ from podvisor_handler.network import netns
 from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.network.plan import Masquerade
 from podvisor_handler.vmi import plan, status
-from podvisor_handler.vmi.build import build_domain, masquerade_of
+from podvisor_handler.vmi.build import build_domain
 from podvisor_handler.vmi.plan import ApplyDomain, Launcher, PrepareNetwork, Problem, ShutdownDomain
 from podvisor_handler.vmi.problems import printable
 
@@ -100,7 +100,6 @@ class VmiReconciler:
             vmi=vmi,
             pod=pod,
             launcher=_launcher(connection, memory),
-            wanted_network=masquerade_of(vmi),
             network=memory.network,
             network_ready_at=memory.network_ready_at,
             problem=memory.problem,
@@ -110,8 +109,8 @@ class VmiReconciler:
         connection = self.registry.of_pod(pod.metadata.uid)
         if connection is None:
             return
-        actions = plan.plan(self._observe(vmi, pod, memory))
         try:
+            actions = plan.plan(self._observe(vmi, pod, memory))
             for action in actions:
                 await self._carry_out(action, vmi, pod, connection, memory)
         except Terminal as error:
