@@ -249,7 +249,8 @@ async def test_leadership_survives_a_foreign_change_and_short_failures() -> None
 
 
 @virtual_time
-async def test_work_that_does_not_end_is_reported_as_such() -> None:
+@pytest.mark.parametrize("cause", ["lost", "stopped"])
+async def test_work_that_does_not_end_is_reported_as_such(cause: str) -> None:
     async with cluster() as (server, client, _):
         end = asyncio.Event()
 
@@ -263,9 +264,13 @@ async def test_work_that_does_not_end_is_reported_as_such() -> None:
         election = LeaderElection(client, KEY.namespace, KEY.name, "a", wall_clock=lambda: T0)
         task = asyncio.create_task(election.run(stubborn), name="a")
         await asyncio.sleep(30)
-        put_lease(server, "thief", T0)
+        if cause == "lost":
+            put_lease(server, "thief", T0)
+        else:
+            task.cancel()
         with pytest.raises(LeadingTaskStuck):
             await task
+        assert lease(server)["holderIdentity"] == ("thief" if cause == "lost" else "a")
         end.set()
 
 

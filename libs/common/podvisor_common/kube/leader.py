@@ -104,11 +104,10 @@ class LeaderElection:
             has_ended = await self._end(leading, renewing)
             if has_ended:
                 await self._release()
-            else:
-                _log.error("leading task does not end", lease=str(self._key))
             self._valid_until_s = None
-        if not has_ended:
-            raise LeadingTaskStuck(f"the work under lease {self._key} goes on without it")
+            if not has_ended:
+                # Even to a cancelled caller: what goes on without the lease matters more than how it came to that.
+                raise LeadingTaskStuck(f"the work under lease {self._key} goes on without it")
         if is_lost:
             cause = _failure_of(renewing) or _failure_of(leading)
             raise LeadershipLost(f"lease {self._key} was lost") from cause
