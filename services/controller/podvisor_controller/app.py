@@ -1,11 +1,13 @@
 """The virt-controller process: what runs in every replica, and what only in the leading one.
 
 Invariant: webhooks, caches and metrics go on whoever leads. Losing the lease ends reconciling within two seconds, or else
-the process; the replica then stands for election again.
+the process; the replica then stands for election again. A replica that is told to stop hands the lease back at once and
+answers webhooks for a while longer, until the cluster sends it no more.
 """
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 
 import structlog
 from podvisor_common.aio.tasks import spawn
@@ -33,6 +35,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 async def serve(client: KubeClient, settings: Settings, stop: asyncio.Event) -> None:
     """As run(), with a client of the caller's."""
     controllers = Controllers(client, settings)
+    election = LeaderElection(client, settings.pod_namespace, LEASE, settings.pod_name)
     health = Health()
     health.add_readiness("caches", controllers.not_synced)
     app = observability_app(REGISTRY, health)
@@ -41,6 +44,8 @@ async def serve(client: KubeClient, settings: Settings, stop: asyncio.Event) -> 
         settings.pod_namespace,
         port=settings.webhook_port,
         defaults=controllers.admission_defaults,
+        leads=lambda: election.is_leader,
+        is_stopping=stop.is_set,
     )
     async with (
         serve_http(app, port=settings.observability_port),
@@ -53,24 +58,24 @@ async def serve(client: KubeClient, settings: Settings, stop: asyncio.Event) -> 
             spawn(group, controllers.watch(), name="caches"),
             spawn(group, certificates.run(), name="certificates"),
         ]
-        leading = spawn(group, _stand_for_election(client, settings, controllers), name="election")
+        leading = spawn(group, stand_for_election(election, controllers.lead), name="election")
         await stop.wait()
         leading.cancel()
         await asyncio.wait([leading])
+        # Not a wait for something: the time that the node proxies take to learn that this endpoint is going.
+        await asyncio.sleep(settings.drain_s)
         for task in background:
             task.cancel()
 
 
-async def _stand_for_election(
-    client: KubeClient, settings: Settings, controllers: Controllers
-) -> None:
+async def stand_for_election(election: LeaderElection, lead: Callable[[], Awaitable[None]]) -> None:
+    """Run `lead` whenever the lease is held, until cancelled. Ends the process when `lead` outlives the lease."""
     while True:
-        election = LeaderElection(client, settings.pod_namespace, LEASE, settings.pod_name)
         try:
-            await election.run(controllers.lead)
+            await election.run(lead)
         except LeadingTaskStuck:
             # Another replica may be at work already: not even an orderly end may be waited for.
             _log.critical("reconciling did not end with the lease")
             os._exit(1)
         except LeadershipLost:
-            _log.warning("standing for election again", pod=settings.pod_name)
+            _log.warning("standing for election again")

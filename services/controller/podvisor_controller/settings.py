@@ -23,6 +23,8 @@ class Settings:
     log_level: str = "INFO"
     observability_port: int = 8080
     webhook_port: int = 8443
+    # How long webhooks are still answered after the stop signal.
+    drain_s: float = 5.0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":

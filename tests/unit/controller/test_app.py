@@ -1,11 +1,16 @@
 """Whole replicas against an API server on a socket: who leads, and what the others do meanwhile."""
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import aiohttp
+import pytest
 from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.leader import LeaderElection
 from podvisor_common.kube.resources import (
     LEASES,
     PODS,
@@ -87,9 +92,7 @@ async def test_a_follower_only_watches(server: ApiServer, settings: Settings) ->
             apply_vmi(server, "first")
             await server.until(lambda: len(pods_of(server, "first")) == 1)
     writes = [
-        r.path
-        for r in server.requests
-        if r.method != "GET" and r.headers["User-Agent"] == "b" and "kubevirt.io" in r.path
+        r.path for r in server.requests if r.method != "GET" and r.headers["User-Agent"] == "b"
     ]
     assert writes == []
 
@@ -101,3 +104,65 @@ async def test_every_replica_has_the_webhooks_authority(
         await server.until(
             lambda: server.get(SECRETS, ObjectKey("kubevirt", "podvisor-ca")) is not None
         )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def test_a_replica_that_stops_hands_the_lease_back_first_and_answers_on(
+    server: ApiServer, client: KubeClient, settings: Settings
+) -> None:
+    stop = asyncio.Event()
+    settings = replace(settings, pod_name="a", webhook_port=free_port(), drain_s=60.0)
+    running = asyncio.create_task(app.serve(client, settings, stop), name="replica")
+    url = f"https://127.0.0.1:{settings.webhook_port}/virtualmachines-validate"
+    try:
+        await server.until(lambda: holder(server) == "a")
+        stop.set()
+        await server.until(lambda: holder(server) == "")
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(url, data=b"{}", ssl=False) as answer,
+        ):
+            assert answer.status == 400
+            assert answer.headers["Connection"] == "close"
+        assert not running.done()
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
+class Exited(BaseException):
+    """Stands for the end of the process."""
+
+
+async def test_work_that_outlives_the_lease_takes_the_process_with_it(
+    server: ApiServer, client: KubeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end_process(code: int) -> None:
+        raise Exited(code)
+
+    monkeypatch.setattr(os, "_exit", end_process)
+    began, end = asyncio.Event(), asyncio.Event()
+
+    async def stubborn() -> None:
+        began.set()
+        while not end.is_set():
+            try:
+                await end.wait()
+            except asyncio.CancelledError:
+                continue
+
+    election = LeaderElection(
+        client, LEASE.namespace, LEASE.name, "a", retry_s=0.2, cancel_within_s=0.1
+    )
+    standing = asyncio.ensure_future(app.stand_for_election(election, stubborn))
+    await began.wait()
+    standing.cancel()
+    with pytest.raises(Exited, match="1"):
+        await standing
+    end.set()

@@ -24,7 +24,7 @@ from podvisor_common.kube.resources import (
 )
 from podvisor_common.tls.authority import split_bundle
 from podvisor_controller.webhooks import rotation
-from podvisor_controller.webhooks.certificates import Certificates
+from podvisor_controller.webhooks.certificates import Certificates, NotPublished
 from podvisor_controller.webhooks.publication import OWNER
 
 from tests.unit.kube.fake_apiserver import FakeApiServer
@@ -75,8 +75,14 @@ def clock() -> Clock:
     return Clock(datetime.now(UTC))
 
 
-def replica(client: KubeClient, clock: Clock) -> Certificates:
-    return Certificates(client, NAMESPACE, wall_clock=clock.wall, monotonic_s=clock.monotonic_s)
+def replica(client: KubeClient, clock: Clock, *, leads: bool = True) -> Certificates:
+    return Certificates(
+        client,
+        NAMESPACE,
+        leads=lambda: leads,
+        wall_clock=clock.wall,
+        monotonic_s=clock.monotonic_s,
+    )
 
 
 def published(server: FakeApiServer) -> list[bytes]:
@@ -138,12 +144,40 @@ async def test_from_nothing_to_trusted(
 async def test_two_replicas_share_one_authority(
     server: FakeApiServer, client: KubeClient, clock: Clock
 ) -> None:
-    one, two = replica(client, clock), replica(client, clock)
+    one, two = replica(client, clock), replica(client, clock, leads=False)
     await one.bring_up_to_date()
     await two.bring_up_to_date()
     assert len(published(server)) == 1
     assert await is_trusted(one, published(server))
     assert await is_trusted(two, published(server))
+
+
+async def test_a_follower_is_ready_once_the_leader_has_published(
+    server: FakeApiServer, client: KubeClient, clock: Clock
+) -> None:
+    leader, follower = replica(client, clock), replica(client, clock, leads=False)
+    with pytest.raises(NotPublished):
+        await follower.bring_up_to_date()
+    assert follower.not_ready() is not None
+    assert server.get(MUTATING_WEBHOOKS, ObjectKey("", "podvisor-mutating")) is None
+    await leader.bring_up_to_date()
+    await follower.bring_up_to_date()
+    assert follower.not_ready() is None
+    assert await is_trusted(follower, published(server))
+
+
+async def test_a_follower_of_another_release_leaves_the_leaders_registration(
+    server: FakeApiServer, client: KubeClient, clock: Clock
+) -> None:
+    await replica(client, clock).bring_up_to_date()
+    key = ObjectKey("", "podvisor-mutating")
+    found = server.get(MUTATING_WEBHOOKS, key)
+    assert found is not None
+    for webhook in found["webhooks"]:
+        webhook["timeoutSeconds"] = 3
+    other = server.put(MUTATING_WEBHOOKS, found)
+    await replica(client, clock, leads=False).bring_up_to_date()
+    assert server.get(MUTATING_WEBHOOKS, key) == other
 
 
 async def test_a_second_pass_writes_nothing(
@@ -170,7 +204,7 @@ async def test_rotation_never_leaves_a_replica_untrusted(
     server: FakeApiServer, client: KubeClient
 ) -> None:
     clock = Clock(datetime.now(UTC) - rotation.AUTHORITY_LIFE * 0.7)
-    one, two = replica(client, clock), replica(client, clock)
+    one, two = replica(client, clock), replica(client, clock, leads=False)
     for each in (one, two):
         await each.bring_up_to_date()
     old = published(server)

@@ -47,10 +47,15 @@ def convert(obj: Mapping[str, Any], api_version: str) -> Mapping[str, Any]:
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[aiohttp.ClientSession]:
+def stopping() -> asyncio.Event:
+    return asyncio.Event()
+
+
+@pytest.fixture
+async def client(stopping: asyncio.Event) -> AsyncIterator[aiohttp.ClientSession]:
     authority = CertificateAuthority.create("ca", now=NOW, valid_for=timedelta(days=1))
     leaf = authority.issue("x", ["127.0.0.1"], now=NOW, valid_for=timedelta(hours=1))
-    app = webhook_app(Webhooks({"/validate": judge}, convert))
+    app = webhook_app(Webhooks({"/validate": judge}, convert), is_stopping=stopping.is_set)
     trust = ssl.create_default_context(cadata=authority.certificate.decode())
     async with (
         serve_http(app, host="127.0.0.1", port=0, tls=server_context(leaf), grace_s=0.2) as port,
@@ -201,3 +206,14 @@ async def converted(client: aiohttp.ClientSession, objects: list[Any]) -> dict[s
         answer: dict[str, Any] = (await reply.json())["response"]
     assert answer["uid"] == "u-2"
     return answer
+
+
+async def test_connections_end_with_the_answer_once_the_replica_stops(
+    client: aiohttp.ClientSession, stopping: asyncio.Event
+) -> None:
+    async with client.post("/validate", json=review("good")) as before:
+        assert "Connection" not in before.headers
+    stopping.set()
+    async with client.post("/validate", json=review("good")) as after:
+        assert after.status == 200
+        assert after.headers["Connection"] == "close"

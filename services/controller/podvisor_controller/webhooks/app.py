@@ -1,10 +1,10 @@
 """The webhooks of one replica as a whole: certificates, registration and the HTTPS port.
 
-    async with serve_webhooks(client, namespace, port=8443, defaults=…) as certificates:
+    async with serve_webhooks(client, namespace, port=8443, …) as certificates:
         health.add_readiness("webhooks", certificates.not_ready)
         spawn(group, certificates.run(), name="certificates")
 
-Every replica does this, whoever leads.
+Every replica does this, whoever leads; only the leading one tells the API server whom to ask and whom to trust.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -26,13 +26,16 @@ async def serve_webhooks(
     *,
     port: int,
     defaults: Callable[[], ClusterDefaults],
+    leads: Callable[[], bool],
+    is_stopping: Callable[[], bool],
 ) -> AsyncIterator[Certificates]:
     """Serve admission and conversion on `port` until the block is left.
 
     The caller runs the certificates' run() in its own task group; until its first pass is through,
-    the port answers with a certificate that nobody trusts.
+    the port answers with a certificate that nobody trusts. While `is_stopping`, answers end their
+    connections, so that the API server keeps none to a process that is about to go.
     """
-    certificates = Certificates(client, namespace)
-    app = webhook_app(webhooks_for(namespace, defaults))
+    certificates = Certificates(client, namespace, leads=leads)
+    app = webhook_app(webhooks_for(namespace, defaults), is_stopping=is_stopping)
     async with serve_http(app, port=port, tls=certificates.context):
         yield certificates

@@ -2,8 +2,8 @@
 replica's memory.
 
 Invariants: any replica may make the Secret and whoever comes second reads it; a replica is ready
-only with a leaf of an authority that the API server has been told to trust; a new authority is
-published before it signs. Keys are in the Secret and in memory, nowhere else.
+only with a leaf of an authority that the API server has been told to trust, which the leading replica
+tells it; a new authority is published before it signs. Keys are in the Secret and in memory, nowhere else.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ import structlog
 from podvisor_common.aio.backoff import Backoff
 from podvisor_common.api.core import Secret
 from podvisor_common.api.meta import now as wall_clock_now
+from podvisor_common.errors import Retryable
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.errors import ApiAlreadyExists, ApiConflict, ApiError, ApiNotFound
 from podvisor_common.kube.resources import SECRETS, ObjectKey
@@ -23,7 +24,7 @@ from podvisor_common.tls.authority import CertificateAuthority, KeyPair
 from podvisor_common.tls.contexts import load_pair, server_context
 
 from podvisor_controller.webhooks import rotation
-from podvisor_controller.webhooks.publication import publish
+from podvisor_controller.webhooks.publication import is_published, publish
 from podvisor_controller.webhooks.registration import SERVICE, server_names
 from podvisor_controller.webhooks.rotation import Authorities, Step
 
@@ -33,6 +34,10 @@ PASS_INTERVAL_S = 20.0
 
 _log = structlog.stdlib.get_logger(__name__)
 _decode_secret = msgspec.json.Decoder(Secret).decode
+
+
+class NotPublished(Retryable):
+    """The leading replica has not told the API server of the authority yet."""
 
 
 class Certificates:
@@ -45,11 +50,13 @@ class Certificates:
         client: KubeClient,
         namespace: str,
         *,
+        leads: Callable[[], bool],
         wall_clock: Callable[[], datetime] = wall_clock_now,
         monotonic_s: Callable[[], float] | None = None,
     ) -> None:
         self._client = client
         self._namespace = namespace
+        self._leads = leads
         self._key = ObjectKey(namespace, SECRET_NAME)
         self._wall_clock = wall_clock
         self._monotonic_s = monotonic_s
@@ -68,7 +75,7 @@ class Certificates:
         while True:
             try:
                 await self.bring_up_to_date()
-            except ApiConflict:
+            except (ApiConflict, NotPublished):
                 pause_s = backoff.next_s()
             except ApiError as error:
                 pause_s = backoff.next_s()
@@ -84,12 +91,15 @@ class Certificates:
 
     async def bring_up_to_date(self) -> None:
         """One pass: Secret, publication, leaf. Safe to repeat and to run in every replica. Raises
-        ApiError.
+        ApiError, and NotPublished where another replica has to act first.
         """
         state = await self._state()
         bundle = state.bundle(now=self._wall_clock())
         # First trust, then use: the other order would have the API server meet an unknown signer.
-        await publish(self._client, self._namespace, bundle)
+        if self._leads():
+            await publish(self._client, self._namespace, bundle)
+        elif not await is_published(self._client, bundle):
+            raise NotPublished("the API server has not been told of the authority yet")
         if self._published != bundle:
             self._published, self._published_at_s = bundle, self._now_s()
         self._renew_leaf(state)

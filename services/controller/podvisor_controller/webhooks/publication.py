@@ -1,7 +1,7 @@
 """Keeps the API server's view of the webhooks right: both configurations and the conversion entry.
 
-Idempotent: any replica may do it at any time, and all write the same. Reads before it writes, so a
-pass over a published state writes nothing.
+Idempotent; reads before it writes, so a pass over a published state writes nothing. Publishing is for
+the leader alone, for replicas of two releases would undo each other's; anybody may ask whether it is done.
 """
 
 from collections.abc import Mapping
@@ -38,6 +38,16 @@ async def publish(client: KubeClient, namespace: str, ca_bundle: bytes) -> None:
     validating = registration.validating_configuration(namespace, ca_bundle, owner)
     await _bring(client, VALIDATING_WEBHOOKS, registration.VALIDATING, validating)
     await _bring_conversion(client, registration.conversion(namespace, ca_bundle))
+
+
+async def is_published(client: KubeClient, ca_bundle: bytes) -> bool:
+    """Whether the API server trusts `ca_bundle` wherever it asks us, as whichever release put it."""
+    configurations = [
+        await _read(client, MUTATING_WEBHOOKS, ObjectKey("", registration.MUTATING)),
+        await _read(client, VALIDATING_WEBHOOKS, ObjectKey("", registration.VALIDATING)),
+    ]
+    definition = await _read(client, CRDS, ObjectKey("", registration.CONVERTED_CRD))
+    return registration.trusts(configurations, definition, ca_bundle)
 
 
 async def _bring(

@@ -114,6 +114,21 @@ def is_covered(desired: Any, live: Any) -> bool:
     return bool(desired == live)
 
 
+def trusts(configurations: Sequence[Any], definition: Any, ca_bundle: bytes) -> bool:
+    """Whether every webhook and the conversion, as the API server has them (None: not at all), name `ca_bundle`."""
+    if definition is None or None in configurations:
+        return False
+    clients = [
+        webhook["clientConfig"]
+        for configuration in configurations
+        for webhook in configuration["webhooks"]
+    ]
+    conversion = definition["spec"].get("conversion", {}).get("webhook", {})
+    clients.append(conversion.get("clientConfig", {}))
+    wanted = base64.b64encode(ca_bundle).decode()
+    return all(client.get("caBundle") == wanted for client in clients)
+
+
 def _webhook(
     name: str,
     path: str,

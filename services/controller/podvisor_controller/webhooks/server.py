@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from podvisor_common.errors import Terminal
 
 from podvisor_controller.webhooks.review import (
@@ -53,9 +54,17 @@ class Webhooks:
     convert: Convert
 
 
-def webhook_app(webhooks: Webhooks) -> web.Application:
-    """The application to serve on the webhook port."""
-    app = web.Application(client_max_size=CONVERSION_LIMIT_BYTES)
+def webhook_app(webhooks: Webhooks, *, is_stopping: Callable[[], bool]) -> web.Application:
+    """The application to serve on the webhook port. Answers given while `is_stopping` close the connection."""
+
+    @web.middleware
+    async def closing(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        if is_stopping():
+            response.force_close()
+        return response
+
+    app = web.Application(client_max_size=CONVERSION_LIMIT_BYTES, middlewares=[closing])
     for path, judge in webhooks.judges.items():
         app.router.add_post(path, _admission_handler(judge))
     app.router.add_post("/convert", _conversion_handler(webhooks.convert))
