@@ -35,12 +35,25 @@ Reason = domain_pb2.DomainReason
 class FakeLauncher(launcher_pb2_grpc.LauncherServiceServicer):
     """Answers like a launcher; its reports are the test's to give."""
 
-    def __init__(self, epoch: int = 1, *, contract_version: int = 1, uid: str = "") -> None:
+    def __init__(
+        self,
+        epoch: int = 1,
+        *,
+        contract_version: int = 1,
+        uid: str = "",
+        message: str = "",
+        floods: bool = False,
+    ) -> None:
         self.contract_version = contract_version
+        self.floods = floods  # reports without an end, as fast as they are taken
         self.applied: list[domain_pb2.DomainSpec] = []
         self.shutdowns: list[int] = []
         self.current = domain_pb2.DomainReport(
-            epoch=epoch, sequence=1, uid=uid, state=domain_pb2.DOMAIN_STATE_NONE
+            epoch=epoch,
+            sequence=1,
+            uid=uid,
+            state=domain_pb2.DOMAIN_STATE_NONE,
+            message=message,
         )
         self._changed = asyncio.Condition()
 
@@ -107,8 +120,9 @@ class FakeLauncher(launcher_pb2_grpc.LauncherServiceServicer):
         sent = -1
         while True:
             async with self._changed:
-                while self.current.sequence == sent:
+                while self.current.sequence == sent and not self.floods:
                     await self._changed.wait()
+                self.current.sequence += self.floods
                 report = domain_pb2.DomainReport()
                 report.CopyFrom(self.current)
             sent = report.sequence

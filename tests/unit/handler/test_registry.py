@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -170,8 +171,12 @@ async def test_a_listener_outside_of_the_pod_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "stranger",
-    [FakeLauncher(contract_version=0), FakeLauncher(uid="99999999-2222-4333-8444-555555555555")],
-    ids=["speaks no known contract", "reports another machine"],
+    [
+        FakeLauncher(contract_version=0),
+        FakeLauncher(uid="99999999-2222-4333-8444-555555555555"),
+        FakeLauncher(message="x" * 100_000),
+    ],
+    ids=["speaks no known contract", "reports another machine", "reports too much"],
 )
 async def test_a_launcher_that_cannot_be_believed(tmp_path: Path, stranger: FakeLauncher) -> None:
     with control_group(POD_UID, OTHER_POD_UID):
@@ -183,6 +188,19 @@ async def test_a_launcher_that_cannot_be_believed(tmp_path: Path, stranger: Fake
             async with serving(FakeLauncher(), tmp_path, OTHER_POD_UID):
                 await connected(registry, OTHER_POD_UID)
             assert connection(registry).report is None
+
+
+async def test_endless_reports_are_taken_at_a_bounded_pace(tmp_path: Path) -> None:
+    with control_group(POD_UID):
+        async with (
+            serving(FakeLauncher(floods=True), tmp_path),
+            registry_of(tmp_path, pod()) as registry,
+        ):
+            await connected(registry)
+            taken: list[float] = []
+            registry.subscribe(lambda _, gone: taken.append(time.monotonic()))
+            await until(registry, lambda: len(taken) >= 25)
+            assert taken[24] - taken[0] > 0.3
 
 
 async def test_a_pod_that_leaves_is_forgotten(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from podvisor_handler.launchers.endpoint import (
     untrusted_inode,
     untrusted_open_endpoint,
 )
+from podvisor_handler.launchers.pace import Pace
 from podvisor_handler.launchers.state import Connection, LauncherPod
 from podvisor_handler.launchers.watch import SocketWatch
 from podvisor_handler.linux.process import PinnedProcess
@@ -35,6 +36,11 @@ CONTRACT_VERSION = 1
 _HANDSHAKE_TIMEOUT_S = 5.0
 _CALL_TIMEOUT_S = 10.0
 _FIRST_REPORT_TIMEOUT_S = 10.0
+# A report has about 1 KiB. Each is whole, so one that is not fetched in time is no loss.
+_REPORT_LIMIT_BYTES = 64 * 1024
+_BURST = 20
+_REPORTS_PER_S = 10.0
+_LOOKS_PER_S = 5.0
 
 _log = structlog.get_logger(__name__)
 
@@ -45,10 +51,10 @@ class LauncherIncompatible(Terminal):
     reason = "LauncherIncompatible"
 
 
-class ForeignReport(Terminal):
-    """The launcher reports a machine that its pod does not belong to."""
+class ReportRefused(Terminal):
+    """The launcher reports what no launcher of this pod has to report."""
 
-    reason = "ForeignReport"
+    reason = "ReportRefused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,9 @@ class LauncherConnection:
         self._changed = changed
         self._session: _Session | None = None
         self._complaint = ""
+        # What a pod's processes do in its tree and on its stream costs the handler a bounded effort.
+        self._looks = Pace(_BURST, _LOOKS_PER_S)
+        self._reports = Pace(_BURST, _REPORTS_PER_S)
 
     @property
     def process(self) -> PinnedProcess:
@@ -109,6 +118,7 @@ class LauncherConnection:
 
     async def _attempt(self, backoff: Backoff) -> None:
         try:
+            await self._looks.turn()
             self._watch.arm()
             async with self._open_session() as session:
                 backoff.reset()
@@ -173,18 +183,22 @@ class LauncherConnection:
         async with aclosing(replies):
             async for reply in replies:
                 report = reply.report
+                if reply.ByteSize() > _REPORT_LIMIT_BYTES:
+                    raise ReportRefused(f"a report has more than {_REPORT_LIMIT_BYTES} bytes")
                 if report.uid not in ("", self.pod.vmi_uid):
-                    raise ForeignReport(f"the launcher reports the machine {report.uid!r}")
+                    raise ReportRefused(f"the launcher reports the machine {report.uid!r}")
                 if report.epoch == last[0] and report.sequence <= last[1]:
                     continue
                 last = (report.epoch, report.sequence)
                 self._take(report)
+                await self._reports.turn()
         raise LauncherUnreachable("the launcher ended the stream of reports")
 
     async def _replaced(self, session: _Session) -> None:
         """Returns when the pod shows another socket than the session's."""
         while True:
             await self._watch.wait()
+            await self._looks.turn()
             self._watch.arm()
             with contextlib.suppress(UntrustedPathMissing):
                 if untrusted_inode(self._pods_directory, self.pod.uid) != session.endpoint.inode:

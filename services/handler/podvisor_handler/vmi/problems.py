@@ -39,8 +39,10 @@ def reported_problem(
 
 def printable(text: str) -> str:
     """Untrusted text as one bounded, printable line."""
-    line = "".join(character if character.isprintable() else " " for character in text)
-    return line.strip()[:_MESSAGE_LIMIT]
+    line = "".join(
+        character if character.isprintable() else " " for character in text[:_MESSAGE_LIMIT]
+    )
+    return line.strip()
 
 
 def _missing_secret(vmi: v1.VirtualMachineInstance, said: str) -> str | None:
