@@ -101,6 +101,17 @@ def test_the_timeline_counts_from_creation() -> None:
     assert again == timeline
 
 
+@pytest.mark.parametrize(("seconds", "nanos"), [(2**62, 0), (-1, 0), (1, -1), (1, 2**31 - 1)])
+def test_a_step_at_no_moment_is_left_out(seconds: int, nanos: int) -> None:
+    now = observed()
+    step = now.launcher.report.timeline.add(name="DomainStarted")  # type: ignore[union-attr]
+    step.at.seconds, step.at.nanos = seconds, nanos
+    status = said(now)
+    assert status.phase == "Running"
+    assert status.start_timeline is not None
+    assert status.start_timeline.domain_started is None
+
+
 def test_nothing_is_written_twice() -> None:
     first = said(observed())
     again = said(observed(machine=written(first)), LATER)

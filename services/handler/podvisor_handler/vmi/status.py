@@ -246,7 +246,9 @@ def _timeline(now: Observed, at: datetime) -> v1.StartTimeline:
         moments["network_ready"] = now.network_ready_at
     report = now.launcher.report
     for step in report.timeline if report is not None else ():
-        if step.name in _LAUNCHER_STEPS:
+        # What is no moment of the past is left out; its launcher is not vouched for.
+        is_past = 0 < step.at.seconds <= at.timestamp() and 0 <= step.at.nanos < 10**9
+        if step.name in _LAUNCHER_STEPS and is_past:
             moments[_LAUNCHER_STEPS[step.name]] = step.at.ToDatetime(tzinfo=at.tzinfo)
     created = meta.parse_time(now.vmi.metadata.creation_timestamp or meta.format_time(at))
     steps = {
