@@ -233,8 +233,15 @@ def test_the_handlers_words_are_no_reason_to_write() -> None:
     assert not has_changed(now.vmi, said(now))
 
 
-def test_trouble_that_is_over_is_taken_back() -> None:
-    conditions = [{"type": "Synchronized", "status": "False", "reason": "ErrImagePull"}]
+@pytest.mark.parametrize(
+    "reason",
+    [
+        pytest.param("ErrImagePull", id="as it was said"),
+        pytest.param("", id="what stays of it when the handler wrote over it and healed first"),
+    ],
+)
+def test_trouble_that_is_over_is_taken_back(reason: str) -> None:
+    conditions = [{"type": "Synchronized", "status": "False", "reason": reason}]
     now = observed(scheduled(conditions=conditions), pod(node="n1"))
     body = said(now)
     assert "Synchronized" not in conditions_of(body)

@@ -21,9 +21,11 @@ CONTROLLER_PHASES = frozenset(
 UNSCHEDULABLE_PATIENCE = timedelta(seconds=1.5)
 
 POD_REFUSED = "PodRefused"
-# The reasons of Synchronized=False that are the controller's to set and to take back.
+# The reasons of Synchronized=False that are the controller's to set and to take back. Without a reason it is what stays of
+# one that the handler wrote over and then took back.
 CONTROLLER_REASONS = frozenset(
     {
+        "",
         names.Reason.FAILED_CREATE,
         names.Reason.ERR_IMAGE_PULL,
         names.Reason.IMAGE_PULL_BACK_OFF,
