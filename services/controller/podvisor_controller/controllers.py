@@ -28,7 +28,7 @@ from podvisor_common.kube.resources import (
 
 from podvisor_controller import config
 from podvisor_controller.capabilities import ImageVolumes
-from podvisor_controller.installation import CONFIG_MAP_NAME, Installation
+from podvisor_controller.installation import CONFIG_MAP_NAME, BadSettings, Installation
 from podvisor_controller.node.health import health_of
 from podvisor_controller.settings import Settings
 from podvisor_controller.vm.reconciler import VmReconciler
@@ -156,7 +156,7 @@ class Controllers:
         await self.image_volumes.probe()
         try:
             await self.installation.reconcile(self.installation.key)
-        except ApiError as error:
+        except (ApiError, BadSettings) as error:
             _log.warning("settings not settled yet", error=str(error))
 
     def _informers(

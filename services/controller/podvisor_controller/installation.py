@@ -12,6 +12,7 @@ import msgspec
 import structlog
 from podvisor_common.api import core, meta, v1
 from podvisor_common.api.v1 import names
+from podvisor_common.errors import Terminal
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.conditions import set_condition
 from podvisor_common.kube.controller import Requeue
@@ -76,6 +77,10 @@ _NO_IMAGE_VOLUMES = (
 )
 
 
+class BadSettings(Terminal):
+    """The ConfigMap does not hold a specification; the settings stay what they are until it is changed."""
+
+
 class Installation:
     """Keeps the KubeVirt object of the install namespace."""
 
@@ -104,7 +109,7 @@ class Installation:
         return self._kubevirts.get(self.key)
 
     async def reconcile(self, key: ObjectKey) -> Requeue | None:
-        """Bring the object a step nearer to the ConfigMap and its status up to date."""
+        """Bring the object a step nearer to the ConfigMap and its status up to date. Raises ApiError and BadSettings."""
         if key != self.key:
             return None
         config_map = self._config_maps.get(ObjectKey(key.namespace, CONFIG_MAP_NAME))
@@ -119,7 +124,10 @@ class Installation:
         return None
 
     async def _apply_spec(self, text: str) -> v1.KubeVirt | None:
-        spec: dict[str, Any] = msgspec.json.decode(text)
+        try:
+            spec = msgspec.json.decode(text, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise BadSettings(f"{CONFIG_MAP_NAME}: {CONFIG_MAP_FIELD}: {error}") from error
         try:
             kubevirt = await self._apply({"spec": spec})
         except ApiConflict as conflict:

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.resources import (
+    CONFIGMAPS,
     EVENTS,
     KUBEVIRTS,
     NODES,
@@ -350,6 +351,23 @@ async def test_the_settings_object_is_made_and_an_upgrade_changes_it(
     assert kubevirt["spec"]["configuration"]["developerConfiguration"] == {"useEmulation": True}
     assert kubevirt["status"]["phase"] == "Deployed"
     assert leading.config().use_emulation
+
+
+async def test_settings_that_make_no_sense_keep_nobody_from_starting(
+    cluster: Cluster, server: ApiServer, client: KubeClient, settings: Settings
+) -> None:
+    name = {"namespace": "kubevirt", "name": "podvisor-config"}
+    server.put(CONFIGMAPS, {"metadata": name, "data": {"spec.json": "[1"}})
+    controllers = Controllers(client, settings)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(controllers.watch()), group.create_task(controllers.lead())]
+        cluster.apply_vmi()
+        await cluster.pod()
+        assert server.get(KUBEVIRTS, KUBEVIRT) is None
+        server.put(CONFIGMAPS, {"metadata": name, "data": {"spec.json": "{}"}})
+        await server.until(lambda: server.get(KUBEVIRTS, KUBEVIRT) is not None)
+        for task in tasks:
+            task.cancel()
 
 
 async def test_without_image_volumes_nothing_is_started_and_the_reason_is_told(
