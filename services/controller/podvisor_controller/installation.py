@@ -165,5 +165,5 @@ class Installation:
             subresource=subresource,
         )
         kubevirt = msgspec.json.decode(answer, type=v1.KubeVirt)
-        self._kubevirts.apply(kubevirt)
+        self._kubevirts.learn(kubevirt)
         return kubevirt

@@ -336,6 +336,31 @@ async def test_object_that_does_not_fit_harms_no_other() -> None:
 
 
 @virtual_time
+async def test_the_answer_to_a_write_is_known_before_the_watch_tells_of_it() -> None:
+    release = asyncio.Event()
+    async with world(pod("a"), faults=(Delay(release),)) as it:
+        answers = (it.server.put(PODS, pod("a", "n2")), it.server.put(PODS, pod("b")))
+        for answer in answers:
+            it.informer.learn(msgspec.convert(answer, Pod))
+        assert it.nodes() == {"a": "n2", "b": "n1"}
+        release.set()
+        it.server.put(PODS, pod("end"))
+        await it.until(lambda: "end" in it.nodes())
+        assert [name for name, *_ in it.told] == ["a", "a", "b", "end"]
+
+
+@virtual_time
+async def test_the_answer_to_a_write_does_not_bring_a_deleted_object_back() -> None:
+    async with world(pod("a")) as it:
+        answer = it.server.put(PODS, pod("b"))
+        it.server.remove(PODS, key("b"))
+        it.server.put(PODS, pod("end"))
+        await it.until(lambda: "end" in it.nodes())
+        it.informer.learn(msgspec.convert(answer, Pod))
+        assert it.nodes() == {"a": "n1", "end": "n1"}
+
+
+@virtual_time
 async def test_late_subscriber_is_told_what_is_known() -> None:
     async with world(pod("a")) as it:
         told: list[ObjectKey] = []

@@ -11,8 +11,8 @@ from typing import Generic, TypeVar
 from podvisor_common.kube import metrics
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.reflector import Reflector, Selection, Timing
-from podvisor_common.kube.resources import KubeObject, ObjectKey, Resource
-from podvisor_common.kube.store import Change, Indexer, Store
+from podvisor_common.kube.resources import KubeObject, ObjectKey, Resource, key_of
+from podvisor_common.kube.store import Change, Indexer, Store, is_older_version
 
 T = TypeVar("T", bound=KubeObject)
 Callback = Callable[[ObjectKey, T | None, T | None], None]
@@ -76,6 +76,16 @@ class Informer(Generic[T]):
     async def run(self) -> None:
         """Keep the cache in step until cancelled."""
         await self._reflector.run()
+
+    def learn(self, obj: T) -> None:
+        """Take over the answer to a write of our own, so that the next pass sees it before the watch tells of it.
+
+        One that the watch is past already, of an object that is not here, is of an object deleted meanwhile.
+        """
+        version = obj.metadata.resource_version or ""
+        is_known = self._store.get(key_of(obj)) is not None
+        if is_known or is_older_version(self._reflector.version, version):
+            self.apply(obj)
 
     def replace(self, objects: builtins.list[T]) -> None:
         """For the reflector: the complete state."""

@@ -127,6 +127,11 @@ class Reflector(Generic[T]):
         self._last_failure_s = float("-inf")
         self._version = ""
 
+    @property
+    def version(self) -> str:
+        """The resource version up to which the sink has been told everything; empty before the first list."""
+        return self._version
+
     async def run(self) -> None:
         """Reflect until cancelled."""
         while True:

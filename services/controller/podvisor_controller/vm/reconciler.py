@@ -133,7 +133,7 @@ class VmReconciler:
         except ApiAlreadyExists:
             # By our own earlier attempt or by somebody else: the next pass sees whose it is.
             answer = await self._client.get(VIRTUAL_MACHINE_INSTANCES, key_of(vm))
-            self._vmis.apply(_decode_vmi(answer))
+            self._vmis.learn(_decode_vmi(answer))
             return
         except (ApiForbidden, ApiInvalid) as error:
             notes.failure = explain("VirtualMachineInstance", error)
@@ -143,7 +143,7 @@ class VmReconciler:
             return
         notes.failure = notes.retry_at = None
         notes.backoff.reset()
-        self._vmis.apply(_decode_vmi(answer))
+        self._vmis.learn(_decode_vmi(answer))
         message = f"Started the virtual machine by creating the virtual machine instance {name}"
         self._tell(vm, events.NORMAL, EventReason.SUCCESSFUL_CREATE, message)
 
@@ -190,7 +190,7 @@ class VmReconciler:
             )
         except ApiNotFound:
             return
-        self._vms.apply(_decode_vm(answer))
+        self._vms.learn(_decode_vm(answer))
 
     def _tell(self, vm: v1.VirtualMachine, type_: str, reason: str, message: str) -> None:
         about = events.reference_to(VIRTUAL_MACHINES, vm)

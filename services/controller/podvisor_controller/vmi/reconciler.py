@@ -184,7 +184,7 @@ class VmiReconciler:
             return
         notes.pod_created_at = self._clock()
         notes.failure = notes.retry_at = None
-        self._pods.apply(pod)
+        self._pods.learn(pod)
         message = f"Created virtual machine pod {name}"
         self._tell(now.vmi, events.NORMAL, EventReason.SUCCESSFUL_CREATE, message)
 
@@ -194,7 +194,7 @@ class VmiReconciler:
         """The name is taken: by our own earlier attempt, unless the owner says otherwise."""
         pod = _decode_pod(await self._client.get(PODS, key))
         if vmi.metadata.uid in owner_uids(pod):
-            self._pods.apply(pod)
+            self._pods.learn(pod)
             return
         message = f"A pod named {key.name} exists and does not belong to this instance."
         self._put_off(notes, Trouble(names.Reason.FAILED_CREATE, message))
@@ -280,7 +280,7 @@ class VmiReconciler:
             force=force,
             subresource="status",
         )
-        self._vmis.apply(_decode_vmi(answer))
+        self._vmis.learn(_decode_vmi(answer))
 
     def _tell(self, vmi: v1.VirtualMachineInstance, type_: str, reason: str, message: str) -> None:
         about = events.reference_to(VIRTUAL_MACHINE_INSTANCES, vmi)
