@@ -10,7 +10,7 @@ from podvisor_common.api import generate
 from podvisor_common.api.crds import all_crds
 from podvisor_common.api.emit import to_yaml
 
-CHART_CRDS = Path(__file__).parents[3] / "charts" / "podvisor" / "crds"
+REPOSITORY = Path(__file__).parents[3]
 
 
 def schemas() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -28,19 +28,23 @@ def nodes(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[st
             yield from nodes(schema[key], f"{path}[]")
 
 
-def test_files_in_the_chart_are_up_to_date() -> None:
-    assert generate.stale_files(CHART_CRDS) == []
+def test_committed_files_are_up_to_date() -> None:
+    assert generate.stale_files(REPOSITORY) == []
 
 
 def test_check_names_stale_files_and_changes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "old.yaml").write_text("left over")
-    assert generate.main(["--check", "--directory", str(tmp_path)]) == 1
-    assert "virtualmachines.yaml" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["old.yaml"]
-    assert generate.main(["--directory", str(tmp_path)]) == 0
-    assert generate.main(["--check", "--directory", str(tmp_path)]) == 0
+    old = tmp_path / "charts" / "podvisor" / "crds" / "old.yaml"
+    old.parent.mkdir(parents=True)
+    old.write_text("left over")
+    assert generate.main(["--check", "--root", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert all(name in told for name in ("virtualmachines.yaml", "compatibility.md", "old.yaml"))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [old]
+    assert generate.main(["--root", str(tmp_path)]) == 0
+    assert generate.main(["--check", "--root", str(tmp_path)]) == 0
+    assert not old.exists()
 
 
 def test_emitted_yaml_reads_back() -> None:

@@ -117,6 +117,6 @@ def _metadata_schema() -> Schema:
     }
 
 
-def json_fields(struct: type[ApiStruct]) -> tuple[str, ...]:
+def json_fields(struct: type[msgspec.Struct]) -> tuple[str, ...]:
     """JSON names of the fields a struct implements."""
     return tuple(field.encode_name for field in msgspec.structs.fields(struct))

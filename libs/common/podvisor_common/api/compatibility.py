@@ -1,0 +1,143 @@
+"""docs/compatibility.md from the API's types: what of KubeVirt's API is served, what is refused, what differs.
+
+Invariant: fields and versions come from the types and the table of unsupported fields, never from hand-written lists; only
+the differences that no type can tell are written here.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+from msgspec import inspect as types
+
+from podvisor_common.api import v1, v1alpha1
+from podvisor_common.api.crds import all_crds
+from podvisor_common.api.schema import json_fields
+from podvisor_common.api.unsupported import UNSUPPORTED
+from podvisor_common.api.v1 import names
+
+_HEADER = (
+    "<!-- Generated from libs/common/podvisor_common/api by `make generate`; do not edit. -->\n"
+)
+
+_INTRODUCTION = """# Compatibility with KubeVirt
+
+podvisor serves KubeVirt's API: manifests are taken as they are, and a field that is not implemented is **refused by its path**
+(`spec.template.spec.domain.devices.gpus is not supported yet`) rather than ignored. A field that KubeVirt does not have
+either is refused by the API server under strict validation, which is kubectl's default, and answered with a warning otherwise."""
+
+_DIFFERENCES = """## Differences that a client can see
+
+- VirtualMachineInstance has a `status` subresource: a write to the object itself does not change its status.
+- `status.interfaces` is replaced as a whole by its one writer; conditions and `phaseTransitionTimestamps` are maps by type and phase.
+- VirtualMachine shows `status.nodeName`, `status.phase` and `status.interfaces`, and `kubectl get vm` prints node and address.
+- `status.startTimeline` of an instance names the steps of its start, each in milliseconds from creation.
+- A VirtualMachine applied as v1alpha1 runs once (`runStrategy: Once`), keeps its specification literally, and can be read as v1 and
+  v1alpha3; what only one version can say rides in the annotation `podvisor.kubevirt.io/conversion`.
+- A node that does not answer makes `Ready` Unknown (`NodeUnresponsive`) and leaves the phase alone. An instance is Failed, and
+  replaced, only when its handler or kubelet says that the guest has ended, or when the node is deleted or tainted out-of-service.
+- Container disks are mounted by the kubelet as OCI image volumes, without an init container or a sidecar. A cluster without them
+  shows it in the `Degraded` condition of the KubeVirt object and in the instance's `Synchronized` condition.
+- A missing Secret or a broken disk image is the instance's `Synchronized` condition, and the start goes on when it is healed.
+- User-data that stands in the manifest as clear text is admitted with a warning.
+- Launcher pods hold no capability and no token; they have the containers `compute` and `guest-console-log`, and the latter's log is
+  the serial console.
+- The settings object `KubeVirt` is made from the chart's values. What a person changes in it stays as that person wrote it.
+- The subresources of `subresources.kubevirt.io` (console, VNC, restart, pause and others) and live migration are not served yet."""
+
+
+def compatibility_page() -> str:
+    """The whole page, in Markdown."""
+    parts = (
+        _INTRODUCTION,
+        _versions(),
+        _run_strategies(),
+        _fields(),
+        _first_version(),
+        _status_fields(),
+        _DIFFERENCES,
+    )
+    return _HEADER + "\n" + "\n\n".join(parts) + "\n"
+
+
+def _versions() -> str:
+    rows = []
+    for definition in all_crds().values():
+        versions = [
+            f"{version['name']} (stored)" if version["storage"] else version["name"]
+            for version in definition["spec"]["versions"]
+        ]
+        rows.append((definition["spec"]["names"]["kind"], ", ".join(versions)))
+    return "## Kinds and versions\n\n" + _table(("Kind", "Versions"), rows)
+
+
+def _run_strategies() -> str:
+    served = [s for s in names.RunStrategy if s in names.SUPPORTED_RUN_STRATEGIES]
+    refused = [s for s in names.RunStrategy if s not in names.SUPPORTED_RUN_STRATEGIES]
+    return f"## Run strategies\n\nServed: {_code(served)}. Refused: {_code(refused)}."
+
+
+def _fields() -> str:
+    """What a specification may say, by place; every struct once, where it is met first."""
+    rows = [
+        (f"`{path}`", _code(json_fields(struct)), _code(UNSUPPORTED.get(struct, ())))
+        for path, struct in _structs(v1.VirtualMachineSpec, "spec")
+    ]
+    note = "A VirtualMachineInstance has under `spec` what a VirtualMachine has under `spec.template.spec`."
+    return f"## Fields of v1 and v1alpha3\n\n{note}\n\n" + _table(
+        ("Place", "Served", "Refused"), rows
+    )
+
+
+def _first_version() -> str:
+    rows = [
+        (f"`{path}`", _code(json_fields(struct)))
+        for path, struct in _structs(v1alpha1.VirtualMachineSpec, "spec")
+    ]
+    note = "What v1 refuses is refused here as well, under the path it has in v1alpha1."
+    return f"## Fields of v1alpha1\n\n{note}\n\n" + _table(("Place", "Known"), rows)
+
+
+def _status_fields() -> str:
+    rows = [
+        (kind.__name__.removesuffix("Status"), _code(UNSUPPORTED[kind]))
+        for kind in (v1.VirtualMachineStatus, v1.VirtualMachineInstanceStatus)
+    ]
+    return "## Status\n\n" + _table(("Kind", "Known by name, never filled in"), rows)
+
+
+def _structs(struct: type[msgspec.Struct], path: str) -> Iterator[tuple[str, type[msgspec.Struct]]]:
+    """`struct` and the structs below it that the API of podvisor itself defines, each with its path."""
+    waiting: list[tuple[str, type[msgspec.Struct]]] = [(path, struct)]
+    seen = {struct}
+    while waiting:
+        path, struct = waiting.pop(0)
+        yield path, struct
+        info = types.type_info(struct)
+        assert isinstance(info, types.StructType)
+        for field in info.fields:
+            for below, mark in _below(field.type):
+                if below not in seen and below.__module__ != "podvisor_common.api.meta":
+                    seen.add(below)
+                    waiting.append((f"{path}.{field.encode_name}{mark}", below))
+
+
+def _below(kind: types.Type) -> Iterator[tuple[type[msgspec.Struct], str]]:
+    """The structs directly inside a field, with `[]` where they are items of a list."""
+    if isinstance(kind, types.Metadata):
+        yield from _below(kind.type)
+    elif isinstance(kind, types.UnionType):
+        for member in kind.types:
+            yield from _below(member)
+    elif isinstance(kind, types.ListType):
+        yield from ((struct, f"[]{mark}") for struct, mark in _below(kind.item_type))
+    elif isinstance(kind, types.StructType):
+        yield kind.cls, ""
+
+
+def _code(words: Sequence[str]) -> str:
+    return ", ".join(f"`{word}`" for word in words)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
