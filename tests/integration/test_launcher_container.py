@@ -25,6 +25,7 @@ GUEST = ROOT / ".dev/guest/i386/disk.qcow2"
 IMAGE = "podvisor-launcher:integration"
 RUN = "/run/podvisor"
 TCP_BANNER = "import socket; print(socket.create_connection(('10.0.2.2', 22), 10).recv(64))"
+CAPABILITIES = "cat $XDG_CACHE_HOME/libvirt/qemu/cache/capabilities/*.xml"
 _numbers = itertools.count()
 
 pytestmark = [
@@ -253,6 +254,8 @@ async def test_the_guest_outlives_everything_but_itself(image: str, tmp_path: Pa
         await it.launcher.ApplyDomain(pb.ApplyDomainRequest(spec=spec(tap=True)), timeout=5)
         first = await it.until(domain.DOMAIN_STATE_RUNNING)
         assert re.fullmatch(r"pc-q35-\d+\.\d+", first.machine_type)
+        # Had libvirt not believed the image's knowledge of QEMU, it would have replaced it by its own.
+        assert "when the image was built" in docker("exec", it.name, "sh", "-c", CAPABILITIES)
         await it.console_shows("myvm login:")
 
         for pid in it.processes().values():

@@ -24,6 +24,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -42,9 +43,19 @@
 #define CONFIG_DIR "/etc/podvisor"
 #endif
 
+#ifndef QEMU
+#define QEMU "/usr/bin/qemu-system-x86_64"
+#endif
+#ifndef QEMU_DRIVER
+#define QEMU_DRIVER "/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so"
+#endif
+
 #define LOCK_FILE RUN_DIR "/console/compute.lock"
 #define STOP_FILE RUN_DIR "/private/stop.json"
 #define RUNTIME_DIR RUN_DIR "/runtime"
+#define CAPABILITIES_DIR RUNTIME_DIR "/cache/libvirt/qemu/cache/capabilities"
+/* libvirt's name for it: the SHA-256 of the emulator's path. */
+#define CAPABILITIES_FILE CAPABILITIES_DIR "/926803a9278e445ec919c2b6cbd8c1c449c75b26dcb1686b774314180376c725.xml"
 
 enum {
     LAUNCHER_GUEST_ENDED = 0,  /* exit code of the launcher: the guest ended cleanly */
@@ -97,12 +108,43 @@ static void make_runtime_directories(void) {
         RUNTIME_DIR "/run",        RUNTIME_DIR "/config",          RUNTIME_DIR "/config/libvirt",
         RUNTIME_DIR "/cache",      RUNTIME_DIR "/data",            RUNTIME_DIR "/state",
         RUNTIME_DIR "/tmp",
+        RUNTIME_DIR "/cache/libvirt", RUNTIME_DIR "/cache/libvirt/qemu", RUNTIME_DIR "/cache/libvirt/qemu/cache",
+        CAPABILITIES_DIR,
     };
     for (size_t i = 0; i < sizeof directories / sizeof *directories; i++)
         make_directory(directories[i]);
     const char *link = RUNTIME_DIR "/config/libvirt/qemu.conf";
     if (symlink(CONFIG_DIR "/qemu.conf", link) == -1 && errno != EEXIST)
         fail(link);
+}
+
+static long long changed_s(const char *path) {
+    struct stat status;
+    return stat(path, &status) == 0 ? (long long)status.st_ctime : 0;
+}
+
+/* Gives libvirt what it found out about this QEMU when the image was built, in place of probing it in every pod. libvirt checks
+ * that neither has changed since, by times that are known only where the image was unpacked, and that KVM is as absent as then;
+ * where it disagrees, it probes. */
+static void hand_over_capabilities(void) {
+    int from = open(CONFIG_DIR "/capabilities.xml", O_RDONLY | O_CLOEXEC);
+    int to = open(CAPABILITIES_FILE, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    long long daemon_s = changed_s(LIBVIRTD), driver_s = changed_s(QEMU_DRIVER);
+    bool written = from != -1 && to != -1 &&
+                   dprintf(to, "<qemuCaps>\n  <!-- found out when the image was built -->\n"
+                               "  <qemuctime>%lld</qemuctime>\n  <selfctime>%lld</selfctime>\n",
+                           changed_s(QEMU), daemon_s > driver_s ? daemon_s : driver_s) > 0;
+    ssize_t copied = 1;
+    while (written && copied > 0)
+        copied = sendfile(to, from, NULL, 1 << 20);
+    if (!written || copied == -1) {
+        say("\"level\": \"warning\", \"event\": \"libvirt has to probe QEMU itself\", \"error\": \"%s\"", strerror(errno));
+        unlink(CAPABILITIES_FILE);
+    }
+    if (from != -1)
+        close(from);
+    if (to != -1)
+        close(to);
 }
 
 /* The byte is written after the lock is held: whoever sees it and then gets the lock knows that this process is gone.
@@ -269,6 +311,7 @@ int main(int argc, char **argv) {
     if (getpid() != 1 && prctl(PR_SET_CHILD_SUBREAPER, 1) == -1)
         fail("PR_SET_CHILD_SUBREAPER");
     make_runtime_directories();
+    hand_over_capabilities();
     take_lock();
 
     bool stopping = false;

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -84,8 +85,14 @@ def supervised(tmp_path: Path) -> Iterator[Supervised]:
     for name, text in (("launcher", LAUNCHER), ("libvirtd", LIBVIRTD)):
         (tmp_path / name).write_text(text.format(run=tmp_path))
         (tmp_path / name).chmod(0o755)
+    (tmp_path / "capabilities.xml").write_text("  <flag name='vnc'/>\n</qemuCaps>\n")
     macros = {"RUN_DIR": tmp_path, "CONFIG_DIR": tmp_path}
-    programs = {"LIBVIRTD": tmp_path / "libvirtd", "PYTHON": tmp_path / "launcher"}
+    programs = {
+        "LIBVIRTD": tmp_path / "libvirtd",
+        "PYTHON": tmp_path / "launcher",
+        "QEMU": tmp_path / "launcher",
+        "QEMU_DRIVER": tmp_path / "absent",
+    }
     it = Supervised(tmp_path, compiled("supervisor", tmp_path, **macros, **programs))
     yield it
     for pid in (
@@ -158,6 +165,16 @@ def test_libvirt_finds_its_settings(supervised: Supervised) -> None:
     supervised.wait_for_starts("launcher", 1)
     link = supervised.run / "runtime/config/libvirt/qemu.conf"
     assert link.readlink() == supervised.run / "qemu.conf"
+
+
+def test_libvirt_is_told_what_was_found_out_about_qemu(supervised: Supervised) -> None:
+    supervised.wait_for_starts("launcher", 1)
+    (cache,) = (supervised.run / "runtime/cache/libvirt/qemu/cache/capabilities").iterdir()
+    assert cache.stat().st_mode & 0o777 == 0o600
+    found = ElementTree.parse(cache).getroot()
+    for element, program in (("qemuctime", "launcher"), ("selfctime", "libvirtd")):
+        assert found.findtext(element) == str(int((supervised.run / program).stat().st_ctime))
+    assert [flag.get("name") for flag in found.iter("flag")] == ["vnc"]
 
 
 @pytest.mark.parametrize(
