@@ -36,6 +36,7 @@ from podvisor_handler.rpc.links import LauncherLinks
 from podvisor_handler.rpc.service import SERVICE, HandlerServicer, NodeInfo
 from podvisor_handler.settings import Settings
 from podvisor_handler.vmi.reconciler import Caches, VmiReconciler
+from podvisor_handler.vmi.vanished import VanishedPods
 
 WORKERS = 8
 VHOST_NET_DEVICE = "/dev/vhost-net"
@@ -69,7 +70,8 @@ class App:
         self._registry = LauncherRegistry(settings.pods_directory)
         self._events = EventRecorder(client, "virt-handler", settings.pod_name)
         caches = Caches(self._vmis.get, lambda uid: self._pods.by_index(_BY_CREATOR, uid))
-        self._reconciler = VmiReconciler(client, self._events, self._registry, caches)
+        vanished = VanishedPods(client, node, settings.pods_directory)
+        self._reconciler = VmiReconciler(client, self._events, self._registry, caches, vanished)
         self._controller = Controller("vmi", self._reconciler.reconcile, workers=WORKERS)
         self._heartbeat = Heartbeat(client, node)
         self._links = LauncherLinks(settings.run_directory / "launchers", self._registry)
@@ -97,6 +99,7 @@ class App:
     def _connect(self) -> None:
         """Lets every change lead to the key of the instance it concerns."""
         self._registry.subscribe(self._launcher_changed)
+        self._registry.subscribe_directory(self._directory_changed)
         self._vmis.subscribe(lambda key, old, new: self._controller.enqueue(key))
         self._pods.subscribe(self._pod_changed)
 
@@ -111,6 +114,10 @@ class App:
 
     def _launcher_changed(self, connection: LauncherConnection, gone: bool) -> None:
         self._controller.enqueue(ObjectKey(connection.pod.namespace, connection.pod.vmi_name))
+
+    def _directory_changed(self) -> None:
+        for key in self._reconciler.without_pod:
+            self._controller.enqueue(key)
 
     async def _synced(self) -> None:
         await self._pods.wait_synced()

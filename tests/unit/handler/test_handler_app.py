@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -26,9 +27,11 @@ from podvisor_common.rpc.errors import NotFound
 from podvisor_handler.app import App
 from podvisor_handler.devices.kvm import KvmVerdict
 from podvisor_handler.settings import SettingMissing, Settings
+from podvisor_handler.vmi.vanished import Remains, VanishedPods
 
-from tests.unit.handler.builders import pod_manifest, vmi_manifest
+from tests.unit.handler.builders import pod_manifest, vmi, vmi_manifest
 from tests.unit.handler.fake_launcher import (
+    OTHER_POD_UID,
     POD_UID,
     VMI_UID,
     FakeLauncher,
@@ -192,6 +195,46 @@ async def test_a_waiting_launcher_becomes_a_readable_condition(world: World) -> 
             message,
         )
         assert world.status("phase") == "Scheduled"
+
+
+async def test_a_pod_deleted_by_force_fails_when_nothing_of_it_is_left(world: World) -> None:
+    directory = world.pods / OTHER_POD_UID
+    (directory / "volumes").mkdir(parents=True)
+    world.server.put(PODS, pod_manifest(uid=OTHER_POD_UID))
+    machine = vmi_manifest(spec=NO_NETWORK, phase="Running", pods=(OTHER_POD_UID,))
+    world.server.put(VIRTUAL_MACHINE_INSTANCES, machine)
+    async with handler(world):
+        await world.until(lambda: "labels" in (world.server.list(NODES)[0]["metadata"]))
+        world.server.remove(PODS, POD_KEY)
+        assert world.status("phase") == "Running"
+        await asyncio.to_thread(shutil.rmtree, directory)
+        await world.until(lambda: world.status("phase") == "Failed")
+        assert world.status("reason") == "PodVanished"
+        assert world.condition("Ready")["status"] == "False"
+        await world.until(lambda: len(world.server.list(EVENTS)) == 1)
+
+
+@pytest.mark.parametrize(
+    ("situation", "expected"),
+    [
+        ("nothing is there", Remains.NOTHING),
+        ("the directory is there", Remains.DIRECTORY),
+        ("a process runs", Remains.PROCESS),
+        ("the pod is on its way into the cache", Remains.EXPECTED),
+        ("it was on another node", Remains.EXPECTED),
+    ],
+)
+async def test_what_is_left_of_a_pod(world: World, situation: str, expected: Remains) -> None:
+    uid = POD_UID if situation == "a process runs" else OTHER_POD_UID
+    if situation == "the directory is there":
+        (world.pods / uid).mkdir()
+    if situation == "the pod is on its way into the cache":
+        world.server.put(PODS, pod_manifest(uid=uid))
+    node = "node2" if situation == "it was on another node" else "node1"
+    machine = vmi(phase="Running", status={"activePods": {uid: node}})
+    async with KubeClient.for_url(world.server.url, user_agent="test") as client:
+        vanished = VanishedPods(client, "node1", str(world.pods))
+        assert await vanished.remains_of(machine) is expected
 
 
 async def test_the_nodes_own_network_is_refused_readably(world: World) -> None:

@@ -214,6 +214,17 @@ async def test_a_pod_that_leaves_is_forgotten(tmp_path: Path) -> None:
             assert seen == [True]
 
 
+async def test_a_directory_that_goes_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / POD_UID).mkdir()
+    changed = asyncio.Event()
+    async with registry_of(tmp_path) as registry:
+        registry.subscribe_directory(changed.set)
+        await asyncio.sleep(0)
+        (tmp_path / POD_UID).rmdir()
+        async with asyncio.timeout(5):
+            await changed.wait()
+
+
 async def test_no_descriptor_stays_behind(tmp_path: Path) -> None:
     def ours() -> list[str]:
         targets = []

@@ -15,6 +15,7 @@ from podvisor_handler.launchers.connection import LauncherConnection
 from podvisor_handler.launchers.state import LauncherPod
 from podvisor_handler.launchers.watch import SocketWatch
 from podvisor_handler.linux.inotify import Inotify
+from podvisor_handler.linux.untrusted import untrusted_directory
 
 # What the API server accepts as the name of a VirtualMachineInstance.
 _OBJECT_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
@@ -31,6 +32,7 @@ class LauncherRegistry:
         self._connections: dict[str, LauncherConnection] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._subscribers: list[Subscriber] = []
+        self._directory_subscribers: list[Callable[[], None]] = []
         self._inotify = Inotify()
         self._group: asyncio.TaskGroup | None = None
 
@@ -38,6 +40,10 @@ class LauncherRegistry:
         """Calls `subscriber` on every change from now on; the result ends that."""
         self._subscribers.append(subscriber)
         return lambda: self._subscribers.remove(subscriber)
+
+    def subscribe_directory(self, subscriber: Callable[[], None]) -> None:
+        """Calls `subscriber` whenever the directory of a pod comes or goes."""
+        self._directory_subscribers.append(subscriber)
 
     def of_pod(self, pod_uid: str) -> LauncherConnection | None:
         """The connection to the launcher of a pod."""
@@ -64,11 +70,17 @@ class LauncherRegistry:
     async def run(self) -> None:
         """Keeps the connections, until it is cancelled."""
         with self._inotify:
+            with untrusted_directory(self._pods_directory, "") as directory:
+                self._inotify.watch_directory(directory, self._directory_changed)
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 for connection in self._connections.values():
                     self._start(connection)
                 await asyncio.Event().wait()
+
+    def _directory_changed(self) -> None:
+        for subscriber in self._directory_subscribers:
+            subscriber()
 
     def _add(self, pod: LauncherPod) -> None:
         watch = SocketWatch(self._inotify, self._pods_directory, pod.uid)

@@ -1,7 +1,7 @@
 """How a VirtualMachineInstance ends.
 
-Only two facts end one here: its launcher says that the guest is gone, or the kubelet says that its
-pod is. That a launcher cannot be reached never does.
+Only three facts end one here: its launcher says that the guest is gone, the kubelet says that its pod
+is, or the pod has vanished and left nothing on the node. That a launcher cannot be reached never does.
 """
 
 from dataclasses import dataclass
@@ -25,6 +25,11 @@ class Outcome:
 
 
 _SHUT_DOWN = Outcome(Phase.SUCCEEDED, "Shutdown", "The VirtualMachineInstance was shut down.")
+_VANISHED = Outcome(
+    Phase.FAILED,
+    "PodVanished",
+    "The pod was removed before its end was seen, and nothing of it is left on the node.",
+)
 _FAILURES = {
     domain_pb2.DOMAIN_REASON_CRASHED: ("GuestCrashed", "The VirtualMachineInstance crashed."),
     domain_pb2.DOMAIN_REASON_REJECTED: ("DomainRejected", "The machine was rejected."),
@@ -40,7 +45,7 @@ def outcome_of(now: Observed) -> Outcome | None:
         return _reported(report, wanted=now.vmi.metadata.is_being_deleted)
     if now.pod is not None and now.pod.is_terminal:
         return _of_pod(now.pod)
-    return None
+    return _VANISHED if now.has_vanished else None
 
 
 def _reported(report: domain_pb2.DomainReport, *, wanted: bool) -> Outcome:

@@ -4,7 +4,7 @@ Invariant: plan() reads only its arguments and returns a value; it never waits, 
 anything. reconciler.py observes, carries out, and asks again until there is nothing left to do.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from podvisor.domain.v1 import domain_pb2
@@ -53,6 +53,7 @@ class Observed:
 
     vmi: v1.VirtualMachineInstance
     pod: core.Pod | None  # the pod that carries the instance, whatever its phase
+    has_vanished: bool = field(default=False, kw_only=True)  # nothing of the pod is left anywhere
     launcher: Launcher
     network: PodNetwork | None = None  # None: not wired yet, as far as this process knows
     network_ready_at: datetime | None = None

@@ -28,8 +28,11 @@ from podvisor_handler.vmi import plan, status
 from podvisor_handler.vmi.build import build_domain
 from podvisor_handler.vmi.plan import ApplyDomain, Launcher, PrepareNetwork, Problem, ShutdownDomain
 from podvisor_handler.vmi.problems import printable
+from podvisor_handler.vmi.vanished import Remains, VanishedPods
 
 FIELD_MANAGER = "virt-handler"
+# A process that outlives its pod's directory is being killed.
+_PROCESS_ENDS_WITHIN_S = 1.0
 
 _log = structlog.get_logger(__name__)
 _decode = msgspec.json.Decoder(v1.VirtualMachineInstance).decode
@@ -65,16 +68,20 @@ class VmiReconciler:
     events: EventRecorder
     registry: LauncherRegistry
     caches: Caches
+    vanished: VanishedPods
+    # Instances whose pod's object is gone while its directory is here.
+    without_pod: set[ObjectKey] = field(default_factory=set)
     _memory: dict[str, _Memory] = field(default_factory=dict)
 
     async def reconcile(self, key: ObjectKey) -> Requeue | None:
         """Does what one instance needs next and writes what has become visible. Safe to repeat."""
+        self.without_pod.discard(key)
         vmi = self.caches.vmi(key)
         if vmi is None:
             return None
         pod = plan.select_pod(vmi, self.caches.pods_of(vmi.metadata.uid))
         if pod is None:
-            return None
+            return await self._look_for_remains(key, vmi)
         memory = self._memory.setdefault(pod.metadata.uid, _Memory())
         # What cannot be done now must not keep back what is to be said.
         failure: Retryable | None = None
@@ -87,6 +94,24 @@ class VmiReconciler:
         if failure is not None:
             raise failure
         return _next_look(now)
+
+    async def _look_for_remains(
+        self, key: ObjectKey, vmi: v1.VirtualMachineInstance
+    ) -> Requeue | None:
+        if vmi.is_final or vmi.metadata.is_being_deleted:
+            return None
+        # Noted before looking, so that the directory does not go unnoticed.
+        self.without_pod.add(key)
+        remains = await self.vanished.remains_of(vmi)
+        if remains is Remains.DIRECTORY:
+            return None
+        self.without_pod.discard(key)
+        if remains is Remains.PROCESS:
+            return Requeue(_PROCESS_ENDS_WITHIN_S)
+        if remains is Remains.NOTHING:
+            now = plan.Observed(vmi, None, Launcher(Connection.WAITING), has_vanished=True)
+            await self._say(now, vmi, _Memory())
+        return None
 
     def forget(self, pod_uid: str) -> None:
         """The pod has left the node."""
@@ -182,6 +207,8 @@ class VmiReconciler:
                 "name": metadata.name,
                 "namespace": metadata.namespace,
                 "uid": metadata.uid,
+                # What was found out holds for the pod that this version names.
+                **({"resourceVersion": metadata.resource_version} if now.has_vanished else {}),
             },
             "status": status.written_out(desired),
         }
