@@ -1,6 +1,7 @@
 """The facade over libvirt, against libvirt's test driver: states, events, errors, deadlines, lost connections."""
 
 import asyncio
+import queue
 import threading
 from pathlib import Path
 
@@ -82,16 +83,49 @@ async def test_without_a_connection_nothing_is_known(tmp_path: Path) -> None:
     assert lonely.version == ""
 
 
-async def test_a_call_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_that_hangs_is_given_up_with_its_connection(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(facade, "_QUERY_TIMEOUT_S", 0.05)
     release = threading.Event()
-    async with connected() as libvirt_:
-        monkeypatch.setattr(libvirt.virConnect, "lookupByName", lambda *_: release.wait(10))
-        try:
-            with pytest.raises(LibvirtUnreachable, match="no answer"):
-                await libvirt_.guest("x")
-        finally:
-            release.set()
+    changed = asyncio.Queue[None]()
+    async with connected(on_change=lambda: changed.put_nowait(None)) as libvirt_:
+        first = libvirt_._connection
+        with monkeypatch.context() as hanging:
+            hanging.setattr(libvirt.virConnect, "lookupByName", lambda *_: release.wait(10))
+            try:
+                with pytest.raises(LibvirtUnreachable, match="no answer"):
+                    await libvirt_.guest("x")
+            finally:
+                release.set()
+        async with asyncio.timeout(5):
+            while libvirt_._connection in (first, None):
+                await changed.get()
+        monkeypatch.setattr(facade, "_QUERY_TIMEOUT_S", 10.0)
+        assert await libvirt_.guest(f"default_{name}") == Absent()
+
+
+async def test_a_connection_that_comes_too_late_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(facade, "_OPEN_TIMEOUT_S", 0.05)
+    release, opened, open_ = threading.Event(), queue.Queue[libvirt.virConnect](), libvirt.open
+
+    def slow_open(uri: str) -> libvirt.virConnect:
+        release.wait(10)
+        connection = open_(uri)
+        opened.put(connection)
+        return connection
+
+    monkeypatch.setattr(libvirt, "open", slow_open)
+    late = LibvirtConnection("test:///default", lambda: None)
+    with pytest.raises(LibvirtUnreachable, match="does not take"):
+        await late._open()
+    release.set()
+    late._pool.shutdown(wait=True)
+    with pytest.raises(libvirt.libvirtError):
+        opened.get(timeout=5).getLibVersion()
+    assert not late.connected
 
 
 async def test_a_lost_connection_is_opened_again(name: str) -> None:

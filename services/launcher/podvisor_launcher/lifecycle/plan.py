@@ -11,6 +11,7 @@ from podvisor_launcher.lifecycle.record import End, EndReason, Record, Start, St
 from podvisor_launcher.virt.guest import Absent, Active, Guest, Inactive, Off, Paused
 
 POWER_BUTTON_INTERVAL_MS = 3_000  # a guest that is still booting misses the first press
+LOOK_AGAIN_MS = 1_000  # a libvirt that refused to answer sends no event when it would
 UNREACHABLE_AFTER_MS = 3_000  # libvirt's own restart takes less and is nobody's concern
 MAX_START_ATTEMPTS = 5
 START_RETRY_MS = 1_000  # doubled with every attempt
@@ -178,19 +179,21 @@ def plan(now: Situation) -> Plan:
 
 def _without_libvirt(now: Situation) -> Plan:
     """QEMU needs no libvirt: a guest that ran still runs, as far as anyone can know."""
+    look_again_ms = now.now_ms + LOOK_AGAIN_MS
     if now.record.start is Start.DONE:
-        return Plan(_status_of(now.last_active or Active()))
+        return Plan(_status_of(now.last_active or Active()), wake_ms=look_again_ms)
     if now.record.start is Start.ATTEMPTED:
-        return Plan(Status(State.PREPARING))
+        return Plan(Status(State.PREPARING), wake_ms=look_again_ms)
     since_ms = now.unreachable_since_ms if now.unreachable_since_ms is not None else now.now_ms
     step = _not_started(now)
     if not isinstance(step.action, StartGuest):
         return step
     if now.now_ms - since_ms >= UNREACHABLE_AFTER_MS:
         return Plan(
-            Status(State.WAITING, Why.LIBVIRT_UNREACHABLE, "libvirt does not answer; tried again.")
+            Status(State.WAITING, Why.LIBVIRT_UNREACHABLE, "libvirt does not answer; tried again."),
+            wake_ms=look_again_ms,
         )
-    return Plan(Status(State.PREPARING), wake_ms=since_ms + UNREACHABLE_AFTER_MS)
+    return Plan(Status(State.PREPARING), wake_ms=look_again_ms)
 
 
 def _running(now: Situation, guest: Active) -> Plan:

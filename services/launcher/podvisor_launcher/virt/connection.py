@@ -1,15 +1,15 @@
 """libvirt for coroutines: one connection that comes back by itself, every call in a thread and with a deadline.
 
-Invariants: no libvirt call runs in the event loop's thread; a call that does not return in time is abandoned and reported as
-LibvirtUnreachable, and so is every call while there is no connection. The connection knows nothing of specifications or
+Invariants: no libvirt call runs in the event loop's thread; a call that does not return in time is abandoned together with its
+connection and reported as LibvirtUnreachable, and so is every call while there is no connection. The connection knows nothing of specifications or
 policy. Only this package imports libvirt.
 """
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TypeAlias, TypeVar
 
 import libvirt
 import structlog
@@ -21,6 +21,7 @@ from podvisor_launcher.virt.guest import Absent, Guest
 from podvisor_launcher.virt.states import guest_of
 
 _T = TypeVar("_T")
+_Opened: TypeAlias = tuple[libvirt.virConnect, int, int]  # connection, subscription, version
 _log = structlog.stdlib.get_logger(__name__)
 
 _THREADS = 3  # one may hang in a start, one in a query, one is left for destroy
@@ -145,25 +146,26 @@ class LibvirtConnection:
         timeout_s: float,
         during: During = During.OTHER,
     ) -> _T:
-        connection = self._connection
+        loop, connection = asyncio.get_running_loop(), self._connection
         if connection is None:
             raise LibvirtUnreachable("there is no connection to libvirt")
         try:
-            return await self._in_thread(lambda: call(connection), timeout_s)
+            async with asyncio.timeout(
+                timeout_s
+            ):  # a call that still waits for a thread is never made
+                return await loop.run_in_executor(self._pool, call, connection)
         except libvirt.libvirtError as error:
             typed = translate(error, during)
-            if isinstance(typed, LibvirtUnreachable) and connection is self._connection:
-                self._lost.set()
+            if isinstance(typed, LibvirtUnreachable):
+                self._give_up(connection)
             raise typed from error
-
-    async def _in_thread(self, call: Callable[[], _T], timeout_s: float) -> _T:
-        future = asyncio.get_running_loop().run_in_executor(self._pool, call)
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await asyncio.shield(future)
         except TimeoutError as error:
-            future.add_done_callback(_discard)
+            self._give_up(connection)
             raise LibvirtUnreachable(f"no answer from libvirt within {timeout_s:g} s") from error
+
+    def _give_up(self, connection: libvirt.virConnect) -> None:
+        if connection is self._connection:
+            self._lost.set()
 
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()
@@ -179,22 +181,31 @@ class LibvirtConnection:
         def closed(*_reason: object) -> None:  # in libvirt's thread
             hand_over(self._lost.set)
 
-        def connect() -> tuple[libvirt.virConnect, int, int]:
+        def connect() -> _Opened:
             ensure_event_loop()
             connection = libvirt.open(self._uri)
-            connection.registerCloseCallback(closed, None)
-            if not self._uri.startswith("test:"):  # the test driver lives in this process
-                connection.setKeepAlive(_KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT)
-            lifecycle = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
-            subscription = connection.domainEventRegisterAny(None, lifecycle, changed, None)
-            return connection, subscription, connection.getLibVersion()
+            subscription = -1
+            try:
+                connection.registerCloseCallback(closed, None)
+                if not self._uri.startswith("test:"):  # the test driver lives in this process
+                    connection.setKeepAlive(_KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT)
+                lifecycle = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
+                subscription = connection.domainEventRegisterAny(None, lifecycle, changed, None)
+                return connection, subscription, connection.getLibVersion()
+            except libvirt.libvirtError:
+                _close(connection, subscription)
+                raise
 
+        opening = self._pool.submit(connect)
         try:
-            self._connection, self._subscription, version = await self._in_thread(
-                connect, _OPEN_TIMEOUT_S
-            )
+            async with asyncio.timeout(_OPEN_TIMEOUT_S):
+                opened = await asyncio.wrap_future(opening)
         except libvirt.libvirtError as error:
             raise LibvirtUnreachable(error.get_error_message() or "connection refused") from error
+        except TimeoutError as error:
+            opening.add_done_callback(_close_late)
+            raise LibvirtUnreachable("libvirt does not take a connection") from error
+        self._connection, self._subscription, version = opened
         self._version = f"{version // 1_000_000}.{version // 1_000 % 1_000}.{version % 1_000}"
         _log.info("connected to libvirt", version=self._version)
         self._connected.set()
@@ -218,7 +229,8 @@ def _close(connection: libvirt.virConnect, subscription: int) -> None:
             step()
 
 
-def _discard(future: asyncio.Future[Any]) -> None:
-    """Take note of the late result of an abandoned call, so that nobody complains that it was never read."""
-    if not future.cancelled():
-        future.exception()
+def _close_late(opening: Future[_Opened]) -> None:
+    """Let go of a connection that came when nobody waited for it any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        connection, subscription, _ = opening.result()
+        _close(connection, subscription)
