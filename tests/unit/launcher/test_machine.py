@@ -322,6 +322,48 @@ async def test_a_granted_lease_is_reported_and_remembered(
         assert list(report.interfaces[0].addresses) == ["10.0.2.2"]
 
 
+async def test_a_client_that_hangs_up_leaves_a_specification_that_lasts(
+    settings: Settings, machine_spec: pb.DomainSpec
+) -> None:
+    async with launcher(settings) as first:
+        await first.until_state(pb.DOMAIN_STATE_NONE)
+        newer = pb.DomainSpec()
+        newer.CopyFrom(machine_spec)
+        newer.generation = 2
+        older_call = asyncio.create_task(first.machine.apply(machine_spec), name="older")
+        newer_call = asyncio.create_task(first.machine.apply(newer), name="newer")
+        await asyncio.sleep(0)  # both have come as far as the disk
+        newer_call.cancel()
+        await older_call
+        await first.until_state(pb.DOMAIN_STATE_RUNNING)
+    assert pb.DomainSpec.FromString(settings.spec.read_bytes()).generation == 2
+
+
+async def test_a_full_disk_does_not_hold_up_the_end(
+    settings: Settings, machine_spec: pb.DomainSpec
+) -> None:
+    async with launcher(settings) as it:
+        await it.machine.apply(machine_spec)
+        await it.until_state(pb.DOMAIN_STATE_RUNNING)
+        settings.record.unlink()
+        settings.record.mkdir()  # nothing can be saved there any more
+        outside(machine_spec.name, "shutdown")
+        assert (await it.until_state(pb.DOMAIN_STATE_ENDED)).reason == pb.DOMAIN_REASON_SHUTDOWN
+        assert await it.exit_code() == 0
+
+
+async def test_a_start_that_cannot_be_recorded_is_not_made(
+    settings: Settings, machine_spec: pb.DomainSpec
+) -> None:
+    async with launcher(settings) as it:
+        settings.record.mkdir()
+        with pytest.raises(OSError, match="directory"):
+            await it.machine.apply(machine_spec)
+        waiting = await it.until_state(pb.DOMAIN_STATE_WAITING)
+        assert waiting.reason == pb.DOMAIN_REASON_START_FAILED
+        assert "recorded" in waiting.message
+
+
 async def test_confidential_data_is_in_no_log(
     settings: Settings, machine_spec: pb.DomainSpec, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,10 +17,12 @@ from podvisor_launcher.storage.files import write_whole
 
 
 class MachineFiles:
-    """Record, specification and stop order in the pod's private directory. All calls block for a moment of disk time."""
+    """Record, specification and stop order in the pod's private directory. All calls block for a moment of disk time, and no two
+    may run at once."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._saved: pb.DomainSpec | None = None
         for directory in (settings.disks, settings.cloud_init):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -31,15 +33,16 @@ class MachineFiles:
     def load_spec(self) -> pb.DomainSpec | None:
         """The specification in force, if one was accepted."""
         with contextlib.suppress(FileNotFoundError, DecodeError):
-            return pb.DomainSpec.FromString(self._settings.spec.read_bytes())
-        return None
+            self._saved = pb.DomainSpec.FromString(self._settings.spec.read_bytes())
+        return self._saved
 
     def load_stop_order(self) -> Stop | None:
         """The supervisor's order to end, if there is one."""
         return load_stop_order(self._settings.stop_order)
 
     def save(self, record: Record, spec: pb.DomainSpec | None) -> None:
-        """Save `spec` unless it is None, then make `record` durable."""
-        if spec is not None:
+        """Save `spec` unless it is saved already, then make `record` durable. Raises OSError."""
+        if spec is not None and spec is not self._saved:
             write_whole(self._settings.spec, spec.SerializeToString())
+            self._saved = spec
         save_record(self._settings.record, record)

@@ -8,6 +8,7 @@ A specification is never logged: it holds confidential data.
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import structlog
@@ -79,7 +80,8 @@ class Machine:
         self.libvirt = LibvirtConnection(settings.libvirt_uri, self._wake.set)
         self._record = self._files.load_record()
         self._dirty = False  # the record in memory is newer than the one on disk
-        self._saving = asyncio.Lock()
+        # One thread: what is asked for first is on disk first.
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="state")
         self._spec = self._files.load_spec()
         self._guest: Guest | None = None
         self._last_active: Active | None = None
@@ -120,7 +122,7 @@ class Machine:
         assert self._spec is not None
         self._on_spec(self._spec)
         self._wake.set()
-        await self._save(spec=self._spec)
+        await self._save()
         return applied
 
     async def shutdown(self, grace_period_s: int) -> None:
@@ -163,7 +165,7 @@ class Machine:
         while True:
             self._wake.clear()
             if self._dirty:
-                await self._save()
+                await self._save_if_possible()
             step = planning.plan(await self._observe())
             await self._reports.publish(
                 Facts(step.status, self._record, self._spec, self._machine_type)
@@ -206,10 +208,11 @@ class Machine:
                 if not self._machine_type:
                     description = parse_xml(xml.Domain, await self.libvirt.domain_xml(name))
                     self._machine_type = description.os.type.machine or ""
-        except (LibvirtUnreachable, LibvirtFailed, DomainMissing):
+        except (LibvirtUnreachable, LibvirtFailed, DomainMissing) as error:
             self._guest = None
             if self._unreachable_since_ms is None:
                 self._unreachable_since_ms = boottime_ms()
+                _log.info("libvirt does not say how the guest is", error=str(error))
             return
         self._unreachable_since_ms = None
 
@@ -231,12 +234,12 @@ class Machine:
                 await self.libvirt.press_power_button(self._name)
             case planning.DestroyGuest(reason=reason):
                 self._change(destroy=reason)
-                await self._save()
+                await self._save_if_possible()
                 _log.info("destroying the guest", reason=reason.value)
                 await self.libvirt.destroy(self._name)
             case planning.RecordEnd(end=end):
                 self._change(end=end)
-                await self._save()
+                await self._save_if_possible()
                 _log.info("the guest has ended", reason=end.reason.value, message=end.message)
             case planning.Leave():
                 raise AssertionError("run() returns instead")
@@ -272,6 +275,10 @@ class Machine:
         try:
             await self._save()
             await start_guest(self.libvirt, self._spec, self._disks, self._settings)
+        except OSError as error:
+            self._start_failed(
+                DomainStartFailed(f"The start cannot be recorded: {error.strerror}.")
+            )
         except (DomainRejected, DomainStartFailed, LibvirtFailed) as error:
             self._start_failed(error)
         else:
@@ -293,7 +300,7 @@ class Machine:
         self._change(start=Start.DONE)
         self._step_done("DomainStarted")
         _log.info("the guest runs", domain=self._name)
-        await self._save()
+        await self._save_if_possible()
 
     # State.
 
@@ -330,10 +337,20 @@ class Machine:
         self._dirty = True
         self._wake.set()
 
-    async def _save(self, spec: pb.DomainSpec | None = None) -> None:
-        async with self._saving:
-            self._dirty = False
-            await asyncio.to_thread(self._files.save, self._record, spec)
+    async def _save(self) -> None:
+        """Make record and specification durable, also when the client that asked for it hangs up. Raises OSError."""
+        self._dirty = False
+        loop = asyncio.get_running_loop()
+        await asyncio.shield(
+            loop.run_in_executor(self._disk, self._files.save, self._record, self._spec)
+        )
+
+    async def _save_if_possible(self) -> None:
+        """For steps that a full disk must not hold up: whoever comes next finds the same by looking."""
+        try:
+            await self._save()
+        except OSError as error:
+            _log.error("the machine's state cannot be saved", error=error.strerror)
 
     async def _wait_until(self, wake_ms: int | None) -> None:
         timeout_s = None if wake_ms is None else max(wake_ms - boottime_ms(), 0) / 1000
