@@ -60,10 +60,14 @@ def pod_problems(name: str, pod: Manifest) -> Iterator[str]:
 
 
 def workload_problems(manifest: Manifest) -> Iterator[str]:
+    """Confined pods, of system priority and probed; a Deployment that is replaced without a gap."""
     template = manifest["spec"]["template"]
     yield from pod_problems(manifest["metadata"]["name"], template["spec"])
     if manifest["kind"] == "Job":
         return
+    rollout = manifest["spec"].get("strategy", {}).get("rollingUpdate", {})
+    if manifest["kind"] == "Deployment" and rollout.get("maxUnavailable") != 0:
+        yield "webhook calls are lost in a rollout"
     if not template["spec"].get("priorityClassName", "").startswith("system-"):
         yield "no system priority"
     for container in template["spec"]["containers"]:
@@ -73,6 +77,7 @@ def workload_problems(manifest: Manifest) -> Iterator[str]:
 
 
 def problems(manifest: Manifest) -> Iterator[str]:
+    """Every way in which one rendered object breaks the chart's promises."""
     kind = manifest["kind"]
     if kind in {"Role", "ClusterRole"}:
         yield from rbac_problems(manifest)
@@ -83,6 +88,7 @@ def problems(manifest: Manifest) -> Iterator[str]:
 
 
 def main() -> int:
+    """The program; returns the exit code."""
     found = [
         f"{manifest['kind']} {manifest['metadata']['name']}: {problem}"
         for manifest in yaml.safe_load_all(sys.stdin)
