@@ -78,9 +78,8 @@ def _wire_pinned(process: PinnedProcess, desired: Masquerade) -> PodNetwork:
 
 
 def _enter(namespace: int) -> None:
-    # The handler is a pod itself: the node's namespace is that of the node's first process.
-    forbidden = (os.stat("/proc/1/ns/net"), os.stat("/proc/thread-self/ns/net"))
-    if any(os.path.samestat(each, os.fstat(namespace)) for each in forbidden):
+    own, other = os.stat("/proc/thread-self/ns/net"), os.fstat(namespace)
+    if (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino):
         raise NetworkRefused("the pod shares the node's network")
     if _LIBC.setns(namespace, _CLONE_NEWNET) != 0:
         number = ctypes.get_errno()
