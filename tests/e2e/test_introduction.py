@@ -3,6 +3,7 @@
 import json
 from decimal import Decimal
 
+import pytest
 import yaml
 
 from tests.support.cluster import ROOT, Cluster, Json
@@ -97,3 +98,22 @@ async def _vm_status(cluster: Cluster, version: str) -> Json:
     assert state is not None
     status: Json = state["status"]
     return status
+
+
+@pytest.mark.parametrize("name", ["vm", "vmi"])
+async def test_examples_boot(cluster: Cluster, name: str) -> None:
+    """The other examples boot as they are written, and their key lets in."""
+    await cluster.apply(ROOT / f"examples/{name}.yaml")
+    machine = Machine(cluster, name)
+    await machine.console_shows(rf"{name} login:")
+    assert (await machine.ssh("hostname")).stdout.strip() == name
+
+
+async def test_ssh_service_reaches_myvm(cluster: Cluster) -> None:
+    """The example Service selects the introduction's machine."""
+    await cluster.apply(MANIFEST)
+    await cluster.apply(ROOT / "examples/ssh-service.yaml")
+    machine = Machine(cluster, "myvm")
+    await machine.console_shows(r"myvm login:")
+    # `ssh` uses the Service of this name when there is one
+    assert (await machine.ssh("hostname")).stdout.strip() == "myvm"

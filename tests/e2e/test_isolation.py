@@ -33,6 +33,26 @@ async def test_launcher_pod_is_powerless(cluster: Cluster) -> None:
     assert not any("serviceaccount" in line for line in mounts)
 
 
+async def test_nothing_stands_before_the_guest(cluster: Cluster) -> None:
+    """No init container, no sidecar but the console log; the timeline shows every step of the start in order."""
+    await cluster.apply(vmi("swift"))
+    machine = Machine(cluster, "swift")
+    running = await machine.running()
+    spec = (await machine.pod())["spec"]
+    assert "initContainers" not in spec
+    assert [c["name"] for c in spec["containers"]] == ["compute", "guest-console-log"]
+    timeline = running["status"]["startTimeline"]
+    steps = [
+        "podCreated",
+        "podScheduled",
+        "launcherReady",
+        "networkReady",
+        "domainStarted",
+        "running",
+    ]
+    assert [timeline[step] for step in steps] == sorted(timeline[step] for step in steps)
+
+
 async def test_secret_user_data_shows_nowhere(cluster: Cluster) -> None:
     """User-data of a Secret reaches the guest, and no log, event, object but the Secret, or command line."""
     await cluster.apply(
