@@ -1,0 +1,55 @@
+"""Objects for the tests of admission: good ones, and good ones with one value changed."""
+
+from typing import Any
+
+Json = dict[str, Any]
+
+
+def machine() -> Json:
+    return {
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachine",
+        "metadata": {"name": "myvm", "namespace": "default"},
+        "spec": {
+            "runStrategy": "Always",
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {
+                    "domain": {
+                        "resources": {"requests": {"memory": "64M"}},
+                        "devices": {
+                            "disks": [
+                                {"name": "root", "disk": {"bus": "virtio"}},
+                                {"name": "seed", "disk": {"bus": "virtio"}},
+                            ],
+                            "interfaces": [{"name": "default", "masquerade": {}}],
+                        },
+                    },
+                    "networks": [{"name": "default", "pod": {}}],
+                    "volumes": [
+                        {"name": "root", "containerDisk": {"image": "quay.io/disks/cirros:1.0"}},
+                        {"name": "seed", "cloudInitNoCloud": {"userData": "#cloud-config\n"}},
+                    ],
+                },
+            },
+        },
+    }
+
+
+def changed(path: str, value: Any) -> Json:
+    """The good machine with one value changed; a path is relative to the instance's specification."""
+    obj = machine()
+    target: Any = obj["spec"]["template"]["spec"]
+    *parents, last = path.split("/")
+    for key in parents:
+        target = target[int(key)] if isinstance(target, list) else target.setdefault(key, {})
+    if isinstance(target, list):
+        target[int(last)] = value
+    else:
+        target[last] = value
+    return obj
+
+
+def instance() -> Json:
+    obj = machine()
+    return {**obj, "kind": "VirtualMachineInstance", "spec": obj["spec"]["template"]["spec"]}

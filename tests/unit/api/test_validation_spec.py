@@ -1,0 +1,328 @@
+"""Each bad value in a specification has its own error, which names the field and says what to do."""
+
+import base64
+from typing import Any
+
+import pytest
+from podvisor_controller.webhooks.validation import validate_virtual_machine
+
+from tests.unit.api.machines import changed
+
+DISKS = "domain.devices.disks"
+NICS = "domain.devices.interfaces"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field", "message"),
+    [
+        (
+            "domain/devices/disks/1/name",
+            "nothing",
+            f"{DISKS}[1].name",
+            "'nothing' not found: there is no volume",
+        ),
+        (
+            "domain/devices/disks/1/name",
+            "root",
+            f"{DISKS}[1].name",
+            "must not have the same Name ('root')",
+        ),
+        ("domain/devices/disks/1/cdrom", {}, f"{DISKS}[1]", "must have only a single target"),
+        (
+            "domain/devices/disks/1/disk/bus",
+            "ide",
+            f"{DISKS}[1].disk.bus",
+            "IDE bus is not supported",
+        ),
+        (
+            "domain/devices/disks/1/disk/bus",
+            "fdc",
+            f"{DISKS}[1].disk.bus",
+            "unrecognized bus 'fdc', must be one of",
+        ),
+        (
+            "domain/devices/disks/1",
+            {"name": "seed", "cdrom": {"bus": "virtio"}},
+            f"{DISKS}[1].cdrom.bus",
+            "CD-ROM",
+        ),
+        (
+            "domain/devices/disks/1/disk",
+            {"bus": "sata", "readonly": True},
+            f"{DISKS}[1].disk.readonly",
+            "read-only",
+        ),
+        (
+            "domain/devices/disks/1/serial",
+            "a b",
+            f"{DISKS}[1].serial",
+            "made up of the following characters",
+        ),
+        ("domain/devices/disks/1/bootOrder", 0, f"{DISKS}[1].bootOrder", "boot order > 0"),
+        ("domain/devices/gpus", [{}], "domain.devices.gpus", "is not supported yet"),
+        ("domain/devices/disks/0/lun", {}, f"{DISKS}[0].lun", "is not supported yet"),
+        (
+            "domain/resources/requests/memory",
+            0,
+            "domain.resources.requests.memory",
+            "'0': must be greater than",
+        ),
+        (
+            "domain/resources/requests/memory",
+            "64Q",
+            "domain.resources.requests.memory",
+            "'64Q' is not a quantity",
+        ),
+        (
+            "domain/resources/requests/memory",
+            "-64M",
+            "domain.resources.requests.memory",
+            "'-64M': must be greater",
+        ),
+        (
+            "domain/resources/limits/memory",
+            "32M",
+            "domain.resources.requests.memory",
+            "greater than spec.template",
+        ),
+        (
+            "domain/resources/requests/cpu",
+            "x",
+            "domain.resources.requests.cpu",
+            "'x' is not a quantity",
+        ),
+        ("domain/resources/requests", {}, "domain.memory", "no memory requested"),
+        ("domain/memory/guest", "64Q", "domain.memory.guest", "'64Q' is not a quantity"),
+        ("domain/memory/guest", "1k", "domain.memory.guest", "greater than or equal to 1M"),
+        ("domain/cpu/cores", 0, "domain.cpu.cores", "must be greater than 0"),
+        ("domain/cpu", {"cores": 100, "sockets": 100}, "domain.cpu", "asks for 10000 processors"),
+        ("domain/cpu/model", "a b", "domain.cpu.model", "is not the name of a CPU model"),
+        (
+            "domain/machine/type",
+            "isapc",
+            "domain.machine.type",
+            "is not supported: isapc (allowed values: [q35*",
+        ),
+        ("domain/firmware/uuid", "x", "domain.firmware.uuid", "'x' is not a UUID"),
+        ("hostname", "A_b", "hostname", "does not conform to the DNS-1123 label rules"),
+        ("subdomain", "-", "subdomain", "does not conform to the DNS-1123 subdomain rules"),
+        ("architecture", "vax", "architecture", "must be one of: amd64"),
+        (
+            "terminationGracePeriodSeconds",
+            -1,
+            "terminationGracePeriodSeconds",
+            "must not be negative",
+        ),
+        ("volumes/1/name", "root", "volumes[1].name", "must not have the same Name ('root')"),
+        ("volumes/1", {"name": "seed"}, "volumes[1]", "must have exactly one source, not none"),
+        (
+            "volumes/1/containerDisk",
+            {"image": "x"},
+            "volumes[1]",
+            "not containerDisk and cloudInitNoCloud",
+        ),
+        (
+            "volumes/1",
+            {"name": "seed", "dataVolume": {}},
+            "volumes[1].dataVolume",
+            "is not supported yet",
+        ),
+        (
+            "volumes/0/containerDisk/image",
+            "",
+            "volumes[0].containerDisk.image",
+            "must name an image",
+        ),
+        (
+            "volumes/0/containerDisk/image",
+            "A:B:C",
+            "volumes[0].containerDisk.image",
+            "not a valid image reference",
+        ),
+        (
+            "volumes/0/containerDisk/path",
+            "../x",
+            "volumes[0].containerDisk.path",
+            "must be an absolute path",
+        ),
+        (
+            "volumes/0/containerDisk/path",
+            "/",
+            "volumes[0].containerDisk.path",
+            "must be an absolute path",
+        ),
+        (
+            "volumes/0/containerDisk/imagePullPolicy",
+            "x",
+            "volumes[0].containerDisk.imagePullPolicy",
+            "one of: Always",
+        ),
+        (
+            "volumes/0/containerDisk/imagePullSecret",
+            "_",
+            "volumes[0].containerDisk.imagePullSecret",
+            "not a name",
+        ),
+        (
+            "volumes/1/cloudInitNoCloud",
+            {},
+            "volumes[1].cloudInitNoCloud",
+            "at least one userdatasource",
+        ),
+        (
+            "volumes/1/cloudInitNoCloud/userDataBase64",
+            "eA==",
+            "volumes[1].cloudInitNoCloud",
+            "must have only one userdatasource set, not userData and userDataBase64",
+        ),
+        (
+            "volumes/1/cloudInitNoCloud",
+            {"userDataBase64": "no base64!"},
+            "volumes[1].cloudInitNoCloud.userDataBase64",
+            "is not a valid base64 value",
+        ),
+        (
+            "volumes/1/cloudInitNoCloud",
+            {"userData": "é" * 1025},
+            "volumes[1].cloudInitNoCloud.userData",
+            "exceeds 2048 byte limit (it has 2050). Should use secretRef for larger data.",
+        ),
+        (
+            "volumes/1/cloudInitNoCloud",
+            {"networkDataBase64": base64.b64encode(b"x" * 2049).decode()},
+            "volumes[1].cloudInitNoCloud.networkDataBase64",
+            "exceeds 2048 byte limit (it has 2049). Should use networkDataSecretRef",
+        ),
+        (
+            "volumes/1/cloudInitNoCloud",
+            {"secretRef": {"name": "A B"}},
+            "volumes[1].cloudInitNoCloud.secretRef.name",
+            "is not the name of a Secret",
+        ),
+        ("networks", [], f"{NICS}[0].name", "'default' not found: there is no network"),
+        (
+            "domain/devices/interfaces",
+            [],
+            "networks[0].name",
+            "'default' not found: there is no interface",
+        ),
+        ("networks/0", {"name": "default"}, "networks[0]", "should have a network type"),
+        (
+            "networks/0",
+            {"name": "default", "multus": {}},
+            "networks[0].multus",
+            "is not supported yet",
+        ),
+        (
+            "networks/0/pod/vmNetworkCIDR",
+            "10.0.2",
+            "networks[0].pod.vmNetworkCIDR",
+            "is not an IPv4 network",
+        ),
+        (
+            "networks/0/pod/vmNetworkCIDR",
+            "10.0.2.0/31",
+            "networks[0].pod.vmNetworkCIDR",
+            "is too small",
+        ),
+        ("domain/devices/interfaces/0", {"name": "default"}, f"{NICS}[0]", "must have a binding"),
+        (
+            "domain/devices/interfaces/0",
+            {"name": "default", "bridge": {}},
+            f"{NICS}[0].bridge",
+            "is not supported yet",
+        ),
+        (
+            "domain/devices/interfaces/0/model",
+            "ne1",
+            f"{NICS}[0].model",
+            "'ne1' is not supported, must be one of",
+        ),
+        (
+            "domain/devices/interfaces/0/macAddress",
+            "zz",
+            f"{NICS}[0].macAddress",
+            "malformed MAC address",
+        ),
+        (
+            "domain/devices/interfaces/0/macAddress",
+            "01:00:00:00:00:01",
+            f"{NICS}[0].macAddress",
+            "multicast",
+        ),
+        (
+            "domain/devices/interfaces/0/macAddress",
+            "02-00-00-00-00-00",
+            f"{NICS}[0].macAddress",
+            "reserved",
+        ),
+        (
+            "domain/devices/interfaces/0/ports",
+            [{"port": 0}],
+            f"{NICS}[0].ports[0].port",
+            "between 1 and 65535",
+        ),
+        (
+            "domain/devices/interfaces/0/ports",
+            [{"port": 1, "protocol": "SCTP"}],
+            f"{NICS}[0].ports[0].protocol",
+            "must be TCP or UDP",
+        ),
+        (
+            "domain/devices/interfaces/0/ports",
+            [{"port": 1}, {"port": 1, "protocol": "TCP"}],
+            f"{NICS}[0].ports[1]",
+            "repeats TCP port 1",
+        ),
+        (
+            "domain/devices/interfaces/0/ports",
+            [{"port": 1, "name": "a"}, {"port": 2, "name": "a"}],
+            f"{NICS}[0].ports[1].name",
+            "used twice",
+        ),
+        ("volumes/0/name", 7, "volumes[0].name", "Expected `str`, got `int`"),
+    ],
+)
+def test_bad_specification(path: str, value: Any, field: str, message: str) -> None:
+    causes = validate_virtual_machine(changed(path, value))
+    by_field = {cause.field: cause.message for cause in causes}
+    full = f"spec.template.spec.{field}"
+    assert full in by_field, causes
+    assert message in by_field[full]
+    assert full in by_field[full] or "same Name" in by_field[full]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("domain/devices/disks", []),
+        ("domain/devices/gpus", []),
+        ("domain/devices/autoattachVSOCK", False),
+        ("domain/resources/requests/memory", 67108864),
+        ("domain/memory/guest", "64Mi"),
+        ("domain/machine/type", "pc-q35-10.0"),
+        ("volumes/0/containerDisk/image", "kubevirt/cirros-registry-disk-demo:devel"),
+        ("volumes/0/containerDisk/image", "registry.local:5000/a/b_c@sha256:" + "0" * 64),
+        ("volumes/0/containerDisk/image", "localhost/x"),
+        ("volumes/0/containerDisk/path", "/disk/x.qcow2"),
+        ("volumes/1/cloudInitNoCloud", {"userData": "x" * 2048}),
+        ("volumes/1/cloudInitNoCloud", {"userDataBase64": "eHh4\neHh4\n"}),
+        ("volumes/1/cloudInitNoCloud", {"secretRef": {"name": "my.secret"}}),
+        ("domain/devices/interfaces/0/macAddress", "52-54-00-AA-bb-01"),
+        (
+            "domain/devices/interfaces/0/ports",
+            [{"port": 53}, {"port": 53, "protocol": "UDP", "name": "d"}],
+        ),
+        ("networks/0/pod/vmNetworkCIDR", "192.168.10.0/24"),
+    ],
+)
+def test_unusual_and_good(path: str, value: Any) -> None:
+    assert validate_virtual_machine(changed(path, value)) == []
+
+
+def test_boot_orders_are_unique_among_disks_and_interfaces() -> None:
+    obj = changed("domain/devices/disks/0/bootOrder", 1)
+    obj["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"][0]["bootOrder"] = 1
+    [cause] = validate_virtual_machine(obj)
+    assert cause.field == "spec.template.spec.domain.devices.interfaces[0].bootOrder"
+    assert "already set for spec.template.spec.domain.devices.disks[0]" in cause.message
