@@ -31,10 +31,8 @@ __all__ = [
 
 Raw = Mapping[str, Any]
 
-# A launcher pod is called virt-launcher-<name>-<5 characters>, and its name is its host name.
-_MAX_POD_NAME_LENGTH = 63
-_POD_NAME_FRAME_LENGTH = len("virt-launcher-") + len("-xxxxx")
-_MAX_NAME_LENGTH = _MAX_POD_NAME_LENGTH - _POD_NAME_FRAME_LENGTH
+# The name is the value of a label of the launcher pod, by which Services and people select it.
+_MAX_NAME_LENGTH = 63
 
 
 def validate_virtual_machine(obj: Raw, old: Raw | None = None) -> list[Cause]:
@@ -127,13 +125,11 @@ def _name_causes(obj: Raw) -> list[Cause]:
     name = metadata.get("name") if isinstance(metadata, Mapping) else None
     if not isinstance(name, str) or len(name) <= _MAX_NAME_LENGTH:
         return []
-    pod_length = len(name) + _POD_NAME_FRAME_LENGTH
     return [
         invalid(
             "metadata.name",
-            f"{quoted(name)} is too long for a pod: its pod virt-launcher-<name>-xxxxx would have a name"
-            f" of {pod_length} characters, {_MAX_POD_NAME_LENGTH} are allowed. Use a name of at most"
-            f" {_MAX_NAME_LENGTH} characters.",
+            f"{quoted(name)} is too long for a pod: its launcher pod carries the name as the value of a label,"
+            f" and {len(name)} characters are more than the {_MAX_NAME_LENGTH} allowed there.",
         )
     ]
 
