@@ -14,6 +14,7 @@ from podvisor_launcher.storage.cloud_init import NoCloud, make_iso, read_source
 from podvisor_launcher.storage.container_disk import prepare_container_disk
 from podvisor_launcher.storage.errors import InvalidDisk, MissingSecret
 from podvisor_launcher.storage.files import UnsafePath, plain_file_below
+from podvisor_launcher.storage.iso9660 import make_image
 from podvisor_launcher.storage.prepare import prepare_disks
 from podvisor_launcher.storage.qemu_img import image_info, parse_info
 
@@ -184,6 +185,20 @@ def test_without_network_data_there_is_no_such_file() -> None:
         "meta-data",
         "user-data",
     }
+
+
+def test_an_image_is_readable_without_joliet_and_from_any_size() -> None:
+    contents = {"empty": b"", "sector": bytes(2048), "user-data": b"x" * 5000}
+    image = make_image("cidata", contents)
+    assert image == make_image("cidata", contents)
+    iso = pycdlib.PyCdlib()
+    iso.open_fp(BytesIO(image))
+    for name, content in contents.items():
+        read = BytesIO()
+        iso.get_file_from_iso_fp(read, iso_path=f"/{name.upper()}.;1")
+        assert read.getvalue() == content
+    assert iso.pvd.space_size * 2048 == len(image)
+    iso.close()
 
 
 def test_odd_names_stay_yaml() -> None:

@@ -6,7 +6,6 @@ else: not into a log, an argument list or the text of an error.
 
 import json
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 
 from podvisor.domain.v1 import domain_pb2 as pb
@@ -14,6 +13,7 @@ from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_launcher.domain.build import Image, ResolvedDisk
 from podvisor_launcher.storage.errors import InvalidDisk, MissingSecret
 from podvisor_launcher.storage.files import write_whole
+from podvisor_launcher.storage.iso9660 import make_image
 
 _USER_DATA_KEYS = ("userdata", "userData")
 _NETWORK_DATA_KEYS = ("networkdata", "networkData")
@@ -60,26 +60,11 @@ def read_source(name: str, source: pb.CloudInitSource) -> NoCloud:
 
 
 def make_iso(content: NoCloud) -> bytes:
-    """An ISO 9660 image with Joliet and Rock Ridge names that cloud-init recognises by its label."""
-    import pycdlib
-
+    """The image by whose label cloud-init recognises a data source."""
     files = {"meta-data": content.meta_data, "user-data": content.user_data}
     if content.network_config:
         files["network-config"] = content.network_config
-    iso = pycdlib.PyCdlib()
-    iso.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident="cidata")
-    for number, (name, data) in enumerate(files.items()):
-        iso.add_fp(
-            BytesIO(data),
-            len(data),
-            iso_path=f"/F{number}.;1",
-            rr_name=name,
-            joliet_path=f"/{name}",
-        )
-    image = BytesIO()
-    iso.write_fp(image)
-    iso.close()
-    return image.getvalue()
+    return make_image("cidata", files)
 
 
 def _scalar(value: str) -> str:
