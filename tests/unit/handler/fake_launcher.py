@@ -43,9 +43,11 @@ class FakeLauncher(launcher_pb2_grpc.LauncherServiceServicer):
         uid: str = "",
         message: str = "",
         floods: bool = False,
+        hangs: bool = False,
     ) -> None:
         self.contract_version = contract_version
         self.floods = floods  # reports without an end, as fast as they are taken
+        self.hangs = hangs  # takes orders and never answers
         self.applied: list[domain_pb2.DomainSpec] = []
         self.shutdowns: list[int] = []
         self.current = domain_pb2.DomainReport(
@@ -96,6 +98,8 @@ class FakeLauncher(launcher_pb2_grpc.LauncherServiceServicer):
         async with self._changed:
             self.shutdowns.append(request.grace_period_s)
             self._changed.notify_all()
+        if self.hangs:
+            await asyncio.Event().wait()
         return launcher_pb2.ShutdownDomainResponse()
 
     async def DestroyDomain(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import core
+from podvisor_common.errors import Retryable
 from podvisor_handler.launchers.connection import LauncherConnection
 from podvisor_handler.launchers.registry import LauncherRegistry, launcher_pod
 from podvisor_handler.launchers.state import Connection
@@ -212,6 +213,18 @@ async def test_a_pod_that_leaves_is_forgotten(tmp_path: Path) -> None:
             registry.pod_changed(pod(), None)
             assert registry.of_pod(POD_UID) is None
             assert seen == [True]
+
+
+async def test_a_call_in_flight_when_the_pod_leaves_is_no_cancellation(tmp_path: Path) -> None:
+    launcher = FakeLauncher(hangs=True)
+    with control_group(POD_UID):
+        async with serving(launcher, tmp_path), registry_of(tmp_path, pod()) as registry:
+            found = await connected(registry)
+            call = asyncio.create_task(found.shutdown(5), name="call")
+            await launcher.until(lambda: launcher.shutdowns == [5])
+            registry.pod_changed(pod(), None)
+            with pytest.raises(Retryable):
+                await call
 
 
 async def test_a_directory_that_goes_is_told_of(tmp_path: Path) -> None:

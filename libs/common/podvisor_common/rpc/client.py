@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import grpc
 
-from podvisor_common.rpc.errors import DeadlineExceeded, from_status
+from podvisor_common.rpc.errors import DeadlineExceeded, Unavailable, from_status
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
@@ -58,6 +58,12 @@ async def call(
         return await method(request, timeout=timeout_s, wait_for_ready=wait_for_ready)
     except grpc.aio.AioRpcError as error:
         raise from_status(error) from error
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # grpc cancels the call, not its caller, when the channel is closed under it.
+        raise Unavailable("the connection was closed during the call") from None
 
 
 async def stream(
