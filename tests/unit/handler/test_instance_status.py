@@ -182,6 +182,29 @@ def test_conditions(now: Observed, type_: str, expected: tuple[str, str]) -> Non
     assert condition(said(now), type_) == expected
 
 
+@pytest.mark.parametrize(
+    ("connection", "silent_for_s", "refusal", "expected"),
+    [
+        (Connection.WAITING, 9999, None, ("", "")),
+        (Connection.UNRESPONSIVE, 3, None, ("", "")),
+        (Connection.UNRESPONSIVE, 11, None, ("False", "LauncherUnresponsive")),
+        (Connection.WAITING, 0, Problem("LauncherRefused", "no"), ("False", "LauncherRefused")),
+    ],
+    ids=["image is being pulled", "may be restarting", "was there and is silent", "refused"],
+)
+def test_what_keeps_a_guest_from_starting(
+    connection: Connection, silent_for_s: float, refusal: Problem | None, expected: tuple[str, str]
+) -> None:
+    now = Observed(vmi(), pod(), Launcher(connection, None, silent_for_s, refusal=refusal))
+    status = said(now)
+    assert condition(status, "Synchronized") == expected
+    assert status.phase == ""
+    again = written(status)
+    solved = said(observed(domain_pb2.DOMAIN_STATE_PREPARING, machine=again))
+    assert solved.conditions is None
+    assert needs_write(again.status, solved) is (expected != ("", ""))
+
+
 def test_being_unreachable_is_never_failed() -> None:
     running = written(said(observed()))
     now = observed(None, machine=running, connection=Connection.UNRESPONSIVE, silent_for_s=9999)

@@ -62,6 +62,11 @@ async def connected(registry: LauncherRegistry, uid: str = POD_UID) -> LauncherC
     return connection(registry, uid)
 
 
+async def refused(registry: LauncherRegistry) -> None:
+    await until(registry, lambda: connection(registry).refusal is not None)
+    assert state(registry) is Connection.WAITING
+
+
 async def test_a_socket_that_appears_is_dialled(tmp_path: Path) -> None:
     """Every directory of the path comes into being only after the handler began to wait."""
     with control_group(POD_UID):
@@ -128,9 +133,8 @@ async def test_a_symlink_to_the_socket_of_another_pod_is_refused(tmp_path: Path)
             link.symlink_to(target)
             both = (pod(), pod(uid=OTHER_POD_UID))
             async with registry_of(tmp_path, *both) as registry:
-                # The pods are tried in order: when the second answers, the first was tried.
+                await refused(registry)
                 await connected(registry, OTHER_POD_UID)
-                assert state(registry) is Connection.WAITING
                 link.unlink()
                 async with serving(FakeLauncher(), tmp_path):
                     await connected(registry)
@@ -144,8 +148,8 @@ async def test_a_symlink_in_place_of_the_directory_is_refused(tmp_path: Path) ->
             directory.symlink_to(sockets_directory(tmp_path, OTHER_POD_UID))
             both = (pod(), pod(uid=OTHER_POD_UID))
             async with registry_of(tmp_path, *both) as registry:
+                await refused(registry)
                 await connected(registry, OTHER_POD_UID)
-                assert state(registry) is Connection.WAITING
 
 
 async def test_what_is_not_a_socket_is_refused(tmp_path: Path) -> None:
@@ -155,8 +159,8 @@ async def test_what_is_not_a_socket_is_refused(tmp_path: Path) -> None:
             serving(FakeLauncher(), tmp_path, OTHER_POD_UID),
             registry_of(tmp_path, pod(), pod(uid=OTHER_POD_UID)) as registry,
         ):
+            await refused(registry)
             await connected(registry, OTHER_POD_UID)
-            assert state(registry) is Connection.WAITING
 
 
 async def test_a_listener_outside_of_the_pod_is_refused(tmp_path: Path) -> None:
@@ -166,29 +170,32 @@ async def test_a_listener_outside_of_the_pod_is_refused(tmp_path: Path) -> None:
             serving(FakeLauncher(), tmp_path, OTHER_POD_UID),
             registry_of(tmp_path, pod(), pod(uid=OTHER_POD_UID)) as registry,
         ):
+            await refused(registry)
             await connected(registry, OTHER_POD_UID)
-            assert state(registry) is Connection.WAITING
 
 
 @pytest.mark.parametrize(
-    "stranger",
+    ("stranger", "reason"),
     [
-        FakeLauncher(contract_version=0),
-        FakeLauncher(uid="99999999-2222-4333-8444-555555555555"),
-        FakeLauncher(message="x" * 100_000),
+        (FakeLauncher(contract_version=0), "LauncherIncompatible"),
+        (FakeLauncher(uid="99999999-2222-4333-8444-555555555555"), "ReportRefused"),
+        (FakeLauncher(message="x" * 100_000), "ReportRefused"),
     ],
     ids=["speaks no known contract", "reports another machine", "reports too much"],
 )
-async def test_a_launcher_that_cannot_be_believed(tmp_path: Path, stranger: FakeLauncher) -> None:
-    with control_group(POD_UID, OTHER_POD_UID):
-        async with (
-            serving(stranger, tmp_path, POD_UID),
-            registry_of(tmp_path, pod(), pod(uid=OTHER_POD_UID)) as registry,
-        ):
-            await stranger.until(lambda: True)
-            async with serving(FakeLauncher(), tmp_path, OTHER_POD_UID):
-                await connected(registry, OTHER_POD_UID)
-            assert connection(registry).report is None
+async def test_a_launcher_that_cannot_be_believed(
+    tmp_path: Path, stranger: FakeLauncher, reason: str
+) -> None:
+    with control_group(POD_UID):
+        async with registry_of(tmp_path, pod()) as registry:
+            found = connection(registry)
+            async with serving(stranger, tmp_path):
+                await until(registry, lambda: found.refusal is not None)
+                assert found.report is None
+                assert getattr(found.refusal, "reason", "") == reason
+            async with serving(FakeLauncher(), tmp_path):
+                await connected(registry)
+                assert found.refusal is None
 
 
 async def test_endless_reports_are_taken_at_a_bounded_pace(tmp_path: Path) -> None:

@@ -78,6 +78,8 @@ class LauncherConnection:
         self.report: domain_pb2.DomainReport | None = None
         # When the handler began to wait for it, monotonic; None while it answers.
         self.silent_since_s: float | None = time.monotonic()
+        # Why it is not spoken to, when it is there and trying again cannot help.
+        self.refusal: Terminal | None = None
         self.ready_at_s: float | None = None  # wall clock of the first handshake
         self._pods_directory = pods_directory
         self._watch = watch
@@ -127,6 +129,8 @@ class LauncherConnection:
             await self._watch.wait()
         except Terminal as error:
             self._complain(error)
+            self.refusal = error
+            self._changed(self)
             await self._watch.wait()
         except Retryable as error:
             self._complain(error)
@@ -208,6 +212,7 @@ class LauncherConnection:
         first = self.state is not Connection.CONNECTED
         self.state = Connection.CONNECTED
         self.silent_since_s = None
+        self.refusal = None
         self.report = report
         self._complaint = ""
         if first:

@@ -41,6 +41,7 @@ class Launcher:
     report: domain_pb2.DomainReport | None = None
     silent_for_s: float = 0.0  # how long the handler has been waiting for it
     ready_at: datetime | None = None
+    refusal: Problem | None = None  # why the handler does not speak with it
     # The epoch of the launcher process and the generation that it was given last.
     pushed: tuple[int, int] | None = None
     # The epoch of the launcher process that was asked to end the guest.

@@ -238,6 +238,7 @@ def _launcher(connection: LauncherConnection | None, memory: _Memory) -> Launche
         report=connection.report,
         silent_for_s=time.monotonic() - since_s if since_s is not None else 0.0,
         ready_at=datetime.fromtimestamp(ready_at_s, UTC) if ready_at_s is not None else None,
+        refusal=_problem(connection.refusal) if connection.refusal is not None else None,
         pushed=memory.pushed,
         stopped=memory.stopped,
     )
@@ -253,7 +254,9 @@ def _problem(error: Terminal) -> Problem:
 def _next_look(now: plan.Observed) -> Requeue | None:
     """When time alone changes what is to be said."""
     launcher = now.launcher
-    if launcher.connection is Connection.CONNECTED or now.vmi.status.phase != v1.Phase.RUNNING:
+    if launcher.connection is Connection.CONNECTED or now.vmi.is_final:
+        return None
+    if launcher.connection is Connection.WAITING and now.vmi.status.phase != v1.Phase.RUNNING:
         return None
     left_s = status.UNRESPONSIVE_AFTER_S - launcher.silent_for_s
     return Requeue(left_s) if left_s > 0 else None

@@ -25,6 +25,7 @@ from podvisor_handler.vmi.problems import REASONS, printable, reported_problem
 
 # A launcher that is restarted is back before anybody needs to know.
 UNRESPONSIVE_AFTER_S = 10.0
+LAUNCHER_UNRESPONSIVE = "LauncherUnresponsive"
 _MACHINE_TYPE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 _PAUSED = {
@@ -112,7 +113,8 @@ def written_out(status: v1.VirtualMachineInstanceStatus) -> dict[str, Any]:
 
 
 def _starting(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus:
-    problem = now.problem or reported_problem(now.vmi, now.launcher.report)
+    problem = now.problem or now.launcher.refusal or _silence(now)
+    problem = problem or reported_problem(now.vmi, now.launcher.report)
     conditions: list[meta.Condition] = []
     if problem is not None:
         conditions = _with(now, conditions, ConditionType.SYNCHRONIZED, "False", problem, at)
@@ -168,11 +170,21 @@ def _ended(now: Observed, ended: outcome.Outcome, at: datetime) -> v1.VirtualMac
     )
 
 
+def _silence(now: Observed) -> Problem | None:
+    """A launcher that has answered and does not any more; one that never has is still coming up."""
+    launcher = now.launcher
+    if launcher.connection is not Connection.UNRESPONSIVE:
+        return None
+    if launcher.silent_for_s < UNRESPONSIVE_AFTER_S:
+        return None
+    return Problem(LAUNCHER_UNRESPONSIVE, "The launcher in the pod does not answer any more.")
+
+
 def _readiness(now: Observed) -> tuple[str, Problem]:
     report, launcher = now.launcher.report, now.launcher
     if launcher.connection is not Connection.CONNECTED:
         return "Unknown", Problem(
-            "LauncherUnresponsive",
+            LAUNCHER_UNRESPONSIVE,
             "The launcher in the pod does not answer; what the guest does is not known.",
         )
     if report is None or report.state != domain_pb2.DOMAIN_STATE_RUNNING:
@@ -280,7 +292,14 @@ def _is_own(condition: meta.Condition) -> bool:
 
 
 OWN_SYNCHRONIZED_REASONS = frozenset(
-    {*REASONS.values(), "InvalidSpec", "NetworkRefused", "LauncherRefused"}
+    {
+        *REASONS.values(),
+        "InvalidSpec",
+        "NetworkRefused",
+        "LauncherIncompatible",
+        "LauncherRefused",
+        LAUNCHER_UNRESPONSIVE,
+    }
 )
 
 
