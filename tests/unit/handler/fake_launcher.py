@@ -44,9 +44,11 @@ class FakeLauncher(launcher_pb2_grpc.LauncherServiceServicer):
         message: str = "",
         floods: bool = False,
         hangs: bool = False,
+        failures: int = 0,
     ) -> None:
         self.contract_version = contract_version
         self.floods = floods  # reports without an end, as fast as they are taken
+        self.failures = failures  # of so many streams to come
         self.hangs = hangs  # takes orders and never answers
         self.applied: list[domain_pb2.DomainSpec] = []
         self.shutdowns: list[int] = []
@@ -121,6 +123,9 @@ class FakeLauncher(launcher_pb2_grpc.LauncherServiceServicer):
         request: launcher_pb2.WatchDomainRequest,
         context: grpc.aio.ServicerContext[object, object],
     ) -> AsyncIterator[launcher_pb2.WatchDomainResponse]:
+        if self.failures > 0:
+            self.failures -= 1
+            await context.abort(grpc.StatusCode.INTERNAL, "failed once")
         sent = -1
         while True:
             async with self._changed:

@@ -116,6 +116,16 @@ async def test_a_restarted_launcher_is_dialled_again(tmp_path: Path) -> None:
                 assert found.silent_since_s is None
 
 
+async def test_a_launcher_that_failed_is_tried_again(tmp_path: Path) -> None:
+    """Nothing in its directory tells that it has recovered."""
+    with control_group(POD_UID):
+        async with (
+            serving(FakeLauncher(failures=1), tmp_path),
+            registry_of(tmp_path, pod()) as registry,
+        ):
+            await connected(registry)
+
+
 async def test_a_replaced_socket_ends_the_session_with_the_old_one(tmp_path: Path) -> None:
     old, new = FakeLauncher(epoch=1), FakeLauncher(epoch=2)
     with control_group(POD_UID):

@@ -18,6 +18,7 @@ from podvisor.launcher.v1 import launcher_pb2, launcher_pb2_grpc
 from podvisor_common.aio.backoff import Backoff
 from podvisor_common.errors import Retryable, Terminal
 from podvisor_common.rpc.client import call, stream, unix_channel
+from podvisor_common.rpc.errors import RpcError
 
 from podvisor_handler import __version__
 from podvisor_handler.launchers.endpoint import (
@@ -127,14 +128,15 @@ class LauncherConnection:
                 await self._follow(session)
         except UntrustedPathMissing:
             await self._watch.wait()
+        except (Retryable, RpcError) as error:
+            # Whatever a launcher answers with, the next attempt may meet another launcher.
+            self._complain(error)
+            await self._pause(backoff)
         except Terminal as error:
             self._complain(error)
             self.refusal = error
             self._changed(self)
             await self._watch.wait()
-        except Retryable as error:
-            self._complain(error)
-            await self._pause(backoff)
         except Exception:
             # One launcher, which nobody vouches for, must not end the connections to the others.
             _log.exception("launcher connection failed", **self._context())
