@@ -88,23 +88,17 @@ class Controllers:
             kubevirts=self.kubevirts,
             image_volumes=lambda: self.image_volumes.supported,
         )
-        self._vm = Controller(
-            "vm",
-            VmReconciler(client, vms=self.vms, vmis=self.vmis, recorder=self.recorder).reconcile,
-            workers=VM_WORKERS,
+        machines = VmReconciler(client, vms=self.vms, vmis=self.vmis, recorder=self.recorder)
+        instances = VmiReconciler(
+            client,
+            vmis=self.vmis,
+            pods=self.pods,
+            nodes=self.nodes,
+            config=self.config,
+            recorder=self.recorder,
         )
-        self._vmi = Controller(
-            "vmi",
-            VmiReconciler(
-                client,
-                vmis=self.vmis,
-                pods=self.pods,
-                nodes=self.nodes,
-                config=self.config,
-                recorder=self.recorder,
-            ).reconcile,
-            workers=VMI_WORKERS,
-        )
+        self._vm = Controller("vm", machines.reconcile, workers=VM_WORKERS)
+        self._vmi = Controller("vmi", instances.reconcile, workers=VMI_WORKERS)
         self._installation = Controller("installation", self.installation.reconcile, workers=1)
         self._is_leading = False
         self._subscribe()

@@ -7,9 +7,7 @@ import msgspec
 import pytest
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.resources import (
-    CONFIGMAPS,
     EVENTS,
-    KUBEVIRTS,
     NODES,
     PODS,
     VIRTUAL_MACHINE_INSTANCES,
@@ -269,23 +267,6 @@ async def test_a_pod_that_may_not_be_created_is_explained(
     assert cluster.status(cluster.vmi)["phase"] == "Pending"
 
 
-async def test_settings_changed_by_hand_survive_a_leader(
-    server: ApiServer, client: KubeClient, settings: Settings
-) -> None:
-    """The chart's values are applied again by each new leader, without what somebody else owns."""
-    conflict = Refuse(409, "Conflict", 'conflict with "kubectl-edit"')
-    server.refuse("PATCH", "/kubevirts/kubevirt", conflict)
-    controllers = Controllers(client, settings)
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(controllers.watch()), group.create_task(controllers.lead())]
-        await server.until(lambda: "status" in (server.get(KUBEVIRTS, KUBEVIRT) or {}))
-        for task in tasks:
-            task.cancel()
-    applied = [r for r in server.requests if r.path.endswith("/kubevirts/kubevirt")]
-    assert applied
-    assert all("force" not in request.query for request in applied)
-
-
 async def test_a_machine_refused_at_admission_is_explained(
     cluster: Cluster, server: ApiServer, leading: Controllers
 ) -> None:
@@ -341,33 +322,6 @@ async def test_a_node_that_does_not_answer_fails_nobody_and_a_deleted_one_does(
     server.remove(NODES, ObjectKey("", node["metadata"]["name"]))
     await server.until(lambda: cluster.status(cluster.vmi)["phase"] == "Failed")
     assert cluster.status(cluster.vmi)["reason"] == "NodeFenced"
-
-
-async def test_the_settings_object_is_made_and_an_upgrade_changes_it(
-    server: ApiServer, leading: Controllers
-) -> None:
-    kubevirt = server.get(KUBEVIRTS, KUBEVIRT)
-    assert kubevirt is not None
-    assert kubevirt["spec"]["configuration"]["developerConfiguration"] == {"useEmulation": True}
-    assert kubevirt["status"]["phase"] == "Deployed"
-    assert leading.config().use_emulation
-
-
-async def test_settings_that_make_no_sense_keep_nobody_from_starting(
-    cluster: Cluster, server: ApiServer, client: KubeClient, settings: Settings
-) -> None:
-    name = {"namespace": "kubevirt", "name": "podvisor-config"}
-    server.put(CONFIGMAPS, {"metadata": name, "data": {"spec.json": "[1"}})
-    controllers = Controllers(client, settings)
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(controllers.watch()), group.create_task(controllers.lead())]
-        cluster.apply_vmi()
-        await cluster.pod()
-        assert server.get(KUBEVIRTS, KUBEVIRT) is None
-        server.put(CONFIGMAPS, {"metadata": name, "data": {"spec.json": "{}"}})
-        await server.until(lambda: server.get(KUBEVIRTS, KUBEVIRT) is not None)
-        for task in tasks:
-            task.cancel()
 
 
 async def test_without_image_volumes_nothing_is_started_and_the_reason_is_told(

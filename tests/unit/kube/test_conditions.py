@@ -1,7 +1,7 @@
 """Conditions: order and transition times."""
 
 from podvisor_common.api.meta import Condition
-from podvisor_common.kube.conditions import remove_condition, set_condition
+from podvisor_common.kube.conditions import set_condition
 
 READY = Condition(type="Ready", status="True", reason="Up", last_transition_time="t1")
 PAUSED = Condition(type="Paused", status="False", last_transition_time="t2", last_probe_time="t3")
@@ -29,8 +29,3 @@ def test_new_condition_comes_last_and_other_fields_stay() -> None:
     assert [condition.type for condition in conditions] == ["Paused", "Ready", "Synchronized"]
     [paused] = set_condition([PAUSED], "Paused", "True", "", "", "t9")
     assert paused.last_probe_time == "t3"
-
-
-def test_removed_condition_is_gone() -> None:
-    assert remove_condition([READY, PAUSED], "Ready") == [PAUSED]
-    assert remove_condition(None, "Ready") == []

@@ -177,48 +177,6 @@ class Node(ApiObject, frozen=True):
     status: NodeStatus = NodeStatus()
 
 
-class PersistentVolumeClaimSpec(ApiStruct, frozen=True):
-    """What a claim asks for."""
-
-    access_modes: list[str] | None = None
-    volume_mode: str = "Filesystem"
-    volume_name: str = ""
-    storage_class_name: str | None = None
-    resources: ResourceRequirements | None = None
-
-
-class PersistentVolumeClaimStatus(ApiStruct, frozen=True):
-    """What a claim got."""
-
-    phase: str = ""
-    capacity: dict[str, Quantity] | None = None
-
-
-class PersistentVolumeClaim(ApiObject, frozen=True):
-    """A claim on storage."""
-
-    metadata: ObjectMeta
-    api_version: str = "v1"
-    kind: str = "PersistentVolumeClaim"
-    spec: PersistentVolumeClaimSpec = PersistentVolumeClaimSpec()
-    status: PersistentVolumeClaimStatus = PersistentVolumeClaimStatus()
-
-
-class NamespaceStatus(ApiStruct, frozen=True):
-    """What is known of a namespace."""
-
-    phase: str = ""
-
-
-class Namespace(ApiObject, frozen=True):
-    """A namespace."""
-
-    metadata: ObjectMeta
-    api_version: str = "v1"
-    kind: str = "Namespace"
-    status: NamespaceStatus = NamespaceStatus()
-
-
 class LeaseSpec(ApiStruct, frozen=True):
     """Who holds a lease, since when and for how long."""
 

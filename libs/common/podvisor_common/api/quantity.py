@@ -67,16 +67,6 @@ def quantity_to_int(text: Quantity) -> int:
     return int(parse_quantity(text).to_integral_value(ROUND_CEILING))
 
 
-def quantity_to_milli(text: Quantity) -> int:
-    """The amount in thousandths (millicores, for cpu), rounded up."""
-    return int(_EXACT.scaleb(parse_quantity(text), 3).to_integral_value(ROUND_CEILING))
-
-
-def quantities_equal(left: Quantity, right: Quantity) -> bool:
-    """Both texts name the same amount."""
-    return parse_quantity(left) == parse_quantity(right)
-
-
 def format_bytes(size_bytes: int) -> str:
     """The shortest exact quantity of a number of bytes with a binary suffix: 134217728 is `128Mi`."""
     for suffix, exponent in sorted(_BINARY_EXPONENTS.items(), key=lambda item: -item[1]):

@@ -41,8 +41,3 @@ def set_condition(
             )
         )
     return result if is_known else [*result, wanted]
-
-
-def remove_condition(conditions: Sequence[Condition] | None, type_: str) -> list[Condition]:
-    """The conditions without that type: it does not apply (any more)."""
-    return [condition for condition in conditions or () if condition.type != type_]

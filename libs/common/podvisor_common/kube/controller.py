@@ -65,10 +65,6 @@ class Controller:
         """Have `key` reconciled soon."""
         self._queue.add(key)
 
-    def enqueue_after(self, key: ObjectKey, delay_s: float) -> None:
-        """Have `key` reconciled after `delay_s` at the latest."""
-        self._queue.add_after(key, delay_s)
-
     async def run(self) -> None:
         """Work until cancelled. Start it when the caches it reads are synced."""
         try:

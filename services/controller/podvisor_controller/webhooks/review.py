@@ -34,12 +34,16 @@ class Refused(Terminal):
 
 
 class GroupVersionKind(msgspec.Struct, frozen=True):
+    """A kind in one version of its API group."""
+
     group: str = ""
     version: str = ""
     kind: str = ""
 
 
 class UserInfo(msgspec.Struct, frozen=True):
+    """Who sent the request."""
+
     username: str = ""
     groups: tuple[str, ...] = ()
 

@@ -84,6 +84,7 @@ def take(step: Step, state: Authorities | None, *, now: datetime) -> Authorities
 
 
 def new_authority(now: datetime) -> CertificateAuthority:
+    """A fresh authority, valid from `now`."""
     # The date tells two authorities of one installation apart for people.
     name = f"podvisor {now:%Y-%m-%dT%H:%M:%SZ}"
     return CertificateAuthority.create(name, now=now, valid_for=AUTHORITY_LIFE)

@@ -127,14 +127,6 @@ class EventReason(StrEnum):
     NODE_UNRESPONSIVE = "NodeUnresponsive"
 
 
-class VolumePhase(StrEnum):
-    """Phases in `status.volumeStatus`."""
-
-    PENDING = "Pending"
-    BOUND = "Bound"
-    READY = "Ready"
-
-
 VM_FINALIZER = "kubevirt.io/virtualMachineControllerFinalize"
 VMI_FINALIZER = "kubevirt.io/foregroundDeleteVirtualMachine"
 
