@@ -1,6 +1,7 @@
 """Container disks and NoCloud images, with the real qemu-img."""
 
 import json
+import os
 import subprocess
 from io import BytesIO
 from pathlib import Path
@@ -9,6 +10,7 @@ import pycdlib
 import pytest
 from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_launcher.domain.build import Image
+from podvisor_launcher.storage import qemu_img as qemu_img_module
 from podvisor_launcher.storage import serial_log
 from podvisor_launcher.storage.cloud_init import NoCloud, make_iso, read_source
 from podvisor_launcher.storage.container_disk import prepare_container_disk
@@ -115,6 +117,15 @@ def _text(root: Path) -> None:
     (root / "disk/disk.img").touch()
 
 
+def _odd_name(root: Path) -> None:
+    qemu_img("create", "-f", "raw", root / "disk/d", "1M")
+    (root / "disk/d").rename(root / "disk" / os.fsdecode(b"d\xff"))
+
+
+def _fifo(root: Path) -> None:
+    os.mkfifo(root / "disk/disk.img")
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -127,6 +138,8 @@ def _text(root: Path) -> None:
         (_vmdk, "vmdk is not supported"),
         (_truncated, "Could not"),
         (_text, "too small"),
+        (_odd_name, "cannot be shown"),
+        (_fifo, "not a plain file"),
     ],
 )
 async def test_an_image_that_will_not_do(
@@ -137,6 +150,15 @@ async def test_an_image_that_will_not_do(
         await prepare_container_disk(container_disk("data", str(root)), overlays)
     assert 'Volume "data"' in str(caught.value)
     assert names_in(overlays) == []
+
+
+async def test_an_image_that_says_too_much(
+    root: Path, overlays: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qemu_img_module, "_OUTPUT_LIMIT_BYTES", 64)
+    qemu_img("create", "-f", "qcow2", root / "disk/disk.img", "1M")
+    with pytest.raises(InvalidDisk, match="more to say"):
+        await prepare_container_disk(container_disk("data", str(root)), overlays)
 
 
 @pytest.mark.parametrize(

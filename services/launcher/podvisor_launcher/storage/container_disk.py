@@ -48,12 +48,17 @@ def find_disk(image_root: Path, path: str) -> Path:
     if path:
         return plain_file_below(image_root, path)
     try:
-        names = sorted(entry.name for entry in os.scandir(image_root / "disk") if _counts(entry))
+        with os.scandir(image_root / "disk") as entries:
+            names = [entry.name for entry in entries if _counts(entry)]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UnsafePath("the image has no directory /disk") from error
     if len(names) != 1:
         count = "no file" if not names else f"{len(names)} files"
         raise UnsafePath(f"the image has {count} in /disk, and exactly one is needed")
+    if not names[
+        0
+    ].isprintable():  # it goes into XML and into reports, which cannot hold every byte
+        raise UnsafePath("the name of the file in /disk has characters that cannot be shown")
     return plain_file_below(image_root, f"disk/{names[0]}")
 
 

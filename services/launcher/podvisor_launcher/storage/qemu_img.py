@@ -8,6 +8,7 @@ from pathlib import Path
 _MEMORY_LIMIT_BYTES = 1 << 30
 _CPU_LIMIT_S = 10
 _TIMEOUT_S = 30.0
+_OUTPUT_LIMIT_BYTES = 1 << 20  # an image with thousands of snapshots would have all of them listed
 _LIMITS = ("prlimit", f"--as={_MEMORY_LIMIT_BYTES}", f"--cpu={_CPU_LIMIT_S}", "--")
 
 
@@ -68,14 +69,29 @@ async def _run(*arguments: str) -> bytes:
     )
     try:
         async with asyncio.timeout(_TIMEOUT_S):
-            output, errors = await process.communicate()
+            output, errors = await asyncio.gather(
+                _read_all(process.stdout), _read_all(process.stderr)
+            )
+            await process.wait()
     except TimeoutError as error:
         raise QemuImgFailed(f"qemu-img took longer than {_TIMEOUT_S:g} s") from error
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+            await process.communicate()
     if process.returncode != 0:
         words = errors.decode(errors="replace").strip().splitlines()
         raise QemuImgFailed(words[-1] if words else f"qemu-img ended with {process.returncode}")
+    if len(output) > _OUTPUT_LIMIT_BYTES:
+        raise QemuImgFailed("qemu-img has more to say of the image than can be true")
+    return output
+
+
+async def _read_all(stream: asyncio.StreamReader | None) -> bytes:
+    """Read to the end, so that the process can end, and keep no more than the limit and a little."""
+    assert stream is not None
+    output = b""
+    while chunk := await stream.read(1 << 16):
+        if len(output) <= _OUTPUT_LIMIT_BYTES:
+            output += chunk
     return output
