@@ -252,11 +252,19 @@ def test_no_interface() -> None:
     assert not build_domain(vmi(spec=spec), pod(), None).interfaces
 
 
-def test_a_network_that_is_none() -> None:
+def on_network(cidr: str) -> dict[str, Any]:
     interface = {"name": "default", "masquerade": {}}
-    spec = {
+    return {
         **domain(devices={"interfaces": [interface]}),
-        "networks": [{"name": "default", "pod": {"vmNetworkCIDR": "10.0.2.7/24"}}],
+        "networks": [{"name": "default", "pod": {"vmNetworkCIDR": cidr}}],
     }
+
+
+def test_a_network_may_be_named_by_an_address_in_it() -> None:
+    """Admission lets it pass, as KubeVirt does."""
+    assert masquerade_of(vmi(spec=on_network("10.0.3.7/24"))) == Masquerade("10.0.3.0/24")
+
+
+def test_a_network_that_is_none() -> None:
     with pytest.raises(SpecRefused, match=r"spec\.networks"):
-        masquerade_of(vmi(spec=spec))
+        masquerade_of(vmi(spec=on_network("10.0.2.0/33")))

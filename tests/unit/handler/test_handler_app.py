@@ -249,7 +249,7 @@ async def test_the_nodes_own_network_is_refused_readably(world: World) -> None:
 
 async def test_a_specification_that_cannot_be_is_refused_readably(world: World) -> None:
     launcher = FakeLauncher()
-    start(world, spec={"networks": [{"name": "default", "pod": {"vmNetworkCIDR": "10.0.2.1/24"}}]})
+    start(world, spec={"networks": [{"name": "default", "pod": {"vmNetworkCIDR": "no network"}}]})
     async with serving(launcher, world.pods), handler(world):
         await world.until(lambda: world.condition("Synchronized") != {})
         assert world.condition("Synchronized")["reason"] == "InvalidSpec"

@@ -124,11 +124,12 @@ def masquerade_of(vmi: v1.VirtualMachineInstance) -> Masquerade | None:
     network = networks.get(interface.name)
     cidr = network.pod.vm_network_cidr if network and network.pod else ""
     try:
-        ipaddress.IPv4Network(cidr or DEFAULT_GUEST_NETWORK)
+        # An address in the network names it, as admission allows.
+        guest_network = ipaddress.IPv4Network(cidr or DEFAULT_GUEST_NETWORK, strict=False)
     except ValueError as error:
         raise SpecRefused(f"spec.networks: {error}") from error
     ports = {Port((port.protocol or "TCP").lower(), port.port) for port in interface.ports or ()}
-    return Masquerade(cidr or DEFAULT_GUEST_NETWORK, tuple(sorted(ports)))
+    return Masquerade(str(guest_network), tuple(sorted(ports)))
 
 
 def pod_interface(vmi: v1.VirtualMachineInstance) -> v1.Interface | None:
