@@ -141,6 +141,17 @@ async def test_from_nothing_to_trusted(
     assert definition["spec"]["group"] == "kubevirt.io"
 
 
+async def test_not_ready_with_a_certificate_that_is_over(
+    server: FakeApiServer, client: KubeClient, clock: Clock
+) -> None:
+    one = replica(client, clock)
+    await one.bring_up_to_date()
+    clock.pass_(rotation.LEAF_LIFE)
+    assert one.not_ready() is not None
+    await one.bring_up_to_date()
+    assert one.not_ready() is None
+
+
 async def test_two_replicas_share_one_authority(
     server: FakeApiServer, client: KubeClient, clock: Clock
 ) -> None:

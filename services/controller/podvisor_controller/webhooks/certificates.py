@@ -20,7 +20,7 @@ from podvisor_common.errors import Retryable
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.errors import ApiAlreadyExists, ApiConflict, ApiError, ApiNotFound
 from podvisor_common.kube.resources import SECRETS, ObjectKey
-from podvisor_common.tls.authority import CertificateAuthority, KeyPair
+from podvisor_common.tls.authority import CertificateAuthority, KeyPair, expires_at
 from podvisor_common.tls.contexts import load_pair, server_context
 
 from podvisor_controller.webhooks import rotation
@@ -64,7 +64,6 @@ class Certificates:
         self._issuer = b""
         self._published = b""
         self._published_at_s = 0.0
-        self._ready = False
         # Serves an untrusted placeholder until the first pass is through: the port opens at once,
         # clients fail.
         self.context: ssl.SSLContext = server_context(self._placeholder())
@@ -87,7 +86,10 @@ class Certificates:
 
     def not_ready(self) -> str | None:
         """A readiness check: why not, or None."""
-        return None if self._ready else "no certificate of the published authority yet"
+        if self._leaf is None:
+            return "no certificate of the published authority yet"
+        is_over = expires_at(self._leaf.certificate) <= self._wall_clock()
+        return "the certificate has expired and could not be renewed" if is_over else None
 
     async def bring_up_to_date(self) -> None:
         """One pass: Secret, publication, leaf. Safe to repeat and to run in every replica. Raises
@@ -103,7 +105,6 @@ class Certificates:
         if self._published != bundle:
             self._published, self._published_at_s = bundle, self._now_s()
         self._renew_leaf(state)
-        self._ready = True
 
     async def _state(self) -> Authorities:
         """The stored state after the step that is due, if one is."""
