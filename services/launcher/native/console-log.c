@@ -6,6 +6,9 @@
  * of this process waits for the lock, so its end is the end of `compute`, even after SIGKILL. Then the rest of the log is
  * copied, and that is all.
  *
+ * QEMU writes every character by itself; a pause after the first lets more of them come, so that a guest that prints for ever
+ * costs a hundred wake-ups a second and no processor.
+ *
  * A container runtime shows whole lines only, and a prompt is none: a line on which nothing has come for a moment is ended here.
  *
  * Exit 0 when everything was copied, 1 when it could not be.
@@ -31,6 +34,7 @@
 #define LOG_FILE CONSOLE_DIR "/serial0.log"
 #define LOCK_FILE CONSOLE_DIR "/compute.lock"
 #define UNFINISHED_LINE_MS 200
+#define GATHER_MS 10
 
 static volatile sig_atomic_t told_to_end;
 
@@ -149,6 +153,7 @@ int main(void) {
     sigprocmask(SIG_BLOCK, &outside, &inside);
     sigaction(SIGTERM, &(struct sigaction){.sa_handler = note_signal}, NULL);
     const struct timespec unfinished_line = {.tv_nsec = UNFINISHED_LINE_MS * 1000000L};
+    const struct timespec gather = {.tv_nsec = GATHER_MS * 1000000L};
     bool ended = false, mid_line = false;
     while (!ended) {
         copy_new(&log, &offset, &mid_line);
@@ -160,8 +165,11 @@ int main(void) {
             write_all("\n", 1);
             mid_line = false;
         }
-        if (waits[0].revents)
+        if (waits[0].revents) {
+            if (!waits[1].revents)
+                nanosleep(&gather, NULL);
             drain_events(events);
+        }
         ended = waits[1].revents != 0 || (told_to_end && !compute_has_begun());
     }
     copy_new(&log, &offset, &mid_line);

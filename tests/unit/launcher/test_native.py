@@ -232,6 +232,23 @@ def test_the_log_is_followed_to_the_last_word(console: Console) -> None:
     assert console.output.read_bytes() == b"SeaBIOS\nlogin: \ncut\nPower down\n"
 
 
+def test_a_flood_costs_little(console: Console) -> None:
+    def switches() -> int:
+        status = Path(f"/proc/{console.process.pid}/status").read_text()
+        return sum(int(line.split()[1]) for line in status.splitlines() if "_switches" in line)
+
+    append(console.log, b"SeaBIOS\n")
+    console.says(b"SeaBIOS\n")
+    before = switches()
+    with console.log.open("ab", buffering=0) as guest:
+        for _ in range(500):
+            guest.write(b"x")
+            time.sleep(0.001)  # the pace of a guest, which prints a character at a time
+        guest.write(b"\n")
+    eventually(lambda: console.output.read_bytes().count(b"x") == 500)
+    assert switches() - before < 300
+
+
 def test_where_compute_never_came_the_order_to_end_is_obeyed(console: Console) -> None:
     console.lock.touch()
     append(console.log, b"ready\n")
