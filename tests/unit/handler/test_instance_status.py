@@ -205,6 +205,18 @@ def test_what_keeps_a_guest_from_starting(
     assert needs_write(again.status, solved) is (expected != ("", ""))
 
 
+@pytest.mark.parametrize(("failing_for_s", "shown"), [(3, False), (11, True)])
+def test_what_fails_again_and_again_is_told(failing_for_s: float, shown: bool) -> None:
+    failure = Problem("NetworkNotReady", "cannot wire the pod's network: not supported")
+    connected = Launcher(Connection.CONNECTED)
+    now = Observed(vmi(), pod(), connected, failure=failure, failing_for_s=failing_for_s)
+    expected = ("False", "NetworkNotReady") if shown else ("", "")
+    status = said(now)
+    assert condition(status, "Synchronized") == expected
+    solved = said(observed(domain_pb2.DOMAIN_STATE_PREPARING, machine=written(status)))
+    assert needs_write(written(status).status, solved) is shown
+
+
 def test_being_unreachable_is_never_failed() -> None:
     running = written(said(observed()))
     now = observed(None, machine=running, connection=Connection.UNRESPONSIVE, silent_for_s=9999)

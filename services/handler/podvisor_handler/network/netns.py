@@ -45,6 +45,8 @@ class NetworkRefused(Terminal):
 class NetworkNotReady(Retryable):
     """The pod's network lacks something that may still come, or the kernel refused a step."""
 
+    reason = "NetworkNotReady"
+
 
 async def wire(process: PinnedProcess, desired: Masquerade) -> PodNetwork:
     """Makes the network of the process's pod what `desired` says, and returns what is there.

@@ -59,6 +59,8 @@ class Observed:
     network: PodNetwork | None = None  # None: not wired yet, as far as this process knows
     network_ready_at: datetime | None = None
     problem: Problem | None = None
+    failure: Problem | None = None  # of the last attempt, which will be repeated
+    failing_for_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,8 @@ class _Memory:
     pushed: tuple[int, int] | None = None
     stopped: int | None = None
     problem: Problem | None = None
+    failure: Problem | None = None
+    failing_since_s: float = 0.0  # monotonic
     # The answer to the last write, and the version that was in the cache when it was made.
     written: v1.VirtualMachineInstance | None = None
     written_over: str = ""
@@ -87,8 +89,12 @@ class VmiReconciler:
         failure: Retryable | None = None
         try:
             await self._act(vmi, pod, memory)
+            memory.failure = None
         except Retryable as error:
             failure = error
+            if memory.failure is None:
+                memory.failing_since_s = time.monotonic()
+            memory.failure = _problem(error, otherwise=status.LAUNCHER_UNRESPONSIVE)
         now = self._observe(self._latest(vmi, memory), pod, memory)
         await self._say(now, vmi, memory)
         if failure is not None:
@@ -128,6 +134,8 @@ class VmiReconciler:
             network=memory.network,
             network_ready_at=memory.network_ready_at,
             problem=memory.problem,
+            failure=memory.failure,
+            failing_for_s=time.monotonic() - memory.failing_since_s,
         )
 
     async def _act(self, vmi: v1.VirtualMachineInstance, pod: core.Pod, memory: _Memory) -> None:
@@ -139,7 +147,7 @@ class VmiReconciler:
             for action in actions:
                 await self._carry_out(action, vmi, pod, connection, memory)
         except Terminal as error:
-            problem = _problem(error)
+            problem = _problem(error, otherwise=status.LAUNCHER_REFUSED)
             if problem != memory.problem:
                 _log.warning("machine cannot be brought about", error=problem.message)
             memory.problem = problem
@@ -238,17 +246,23 @@ def _launcher(connection: LauncherConnection | None, memory: _Memory) -> Launche
         report=connection.report,
         silent_for_s=time.monotonic() - since_s if since_s is not None else 0.0,
         ready_at=datetime.fromtimestamp(ready_at_s, UTC) if ready_at_s is not None else None,
-        refusal=_problem(connection.refusal) if connection.refusal is not None else None,
+        refusal=_refusal(connection),
         pushed=memory.pushed,
         stopped=memory.stopped,
     )
 
 
-def _problem(error: Terminal) -> Problem:
-    reason = getattr(error, "reason", "LauncherRefused")
-    if reason not in status.OWN_SYNCHRONIZED_REASONS:
-        reason = "LauncherRefused"
-    return Problem(reason, printable(str(error)))
+def _refusal(connection: LauncherConnection) -> Problem | None:
+    if connection.refusal is None:
+        return None
+    return _problem(connection.refusal, otherwise=status.LAUNCHER_REFUSED)
+
+
+def _problem(error: Exception, *, otherwise: str) -> Problem:
+    """`otherwise` is the reason when the error has none that a status knows."""
+    reason = getattr(error, "reason", "")
+    known = reason in status.OWN_SYNCHRONIZED_REASONS
+    return Problem(reason if known else otherwise, printable(str(error)))
 
 
 def _next_look(now: plan.Observed) -> Requeue | None:

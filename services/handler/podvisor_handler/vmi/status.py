@@ -25,6 +25,8 @@ from podvisor_handler.vmi.problems import REASONS, printable, reported_problem
 
 # A launcher that is restarted is back before anybody needs to know.
 UNRESPONSIVE_AFTER_S = 10.0
+FAILURE_LASTS_AFTER_S = 10.0
+LAUNCHER_REFUSED = "LauncherRefused"
 LAUNCHER_UNRESPONSIVE = "LauncherUnresponsive"
 _MACHINE_TYPE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -113,8 +115,7 @@ def written_out(status: v1.VirtualMachineInstanceStatus) -> dict[str, Any]:
 
 
 def _starting(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus:
-    problem = now.problem or now.launcher.refusal or _silence(now)
-    problem = problem or reported_problem(now.vmi, now.launcher.report)
+    problem = now.launcher.refusal or _silence(now) or _problem(now)
     conditions: list[meta.Condition] = []
     if problem is not None:
         conditions = _with(now, conditions, ConditionType.SYNCHRONIZED, "False", problem, at)
@@ -135,7 +136,7 @@ def _running(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus:
         Problem("LiveMigrationNotSupported", "Live migration is not supported yet."),
         at,
     )
-    problem = now.problem or reported_problem(now.vmi, report)
+    problem = _problem(now)
     if problem is not None:
         conditions = _with(now, conditions, ConditionType.SYNCHRONIZED, "False", problem, at)
     return v1.VirtualMachineInstanceStatus(
@@ -168,6 +169,12 @@ def _ended(now: Observed, ended: outcome.Outcome, at: datetime) -> v1.VirtualMac
         memory=current.memory,
         start_timeline=_own_timeline(current.start_timeline),
     )
+
+
+def _problem(now: Observed) -> Problem | None:
+    """What keeps the machine from being as it is wanted; what fails once is not worth a word."""
+    lasting = now.failure if now.failing_for_s >= FAILURE_LASTS_AFTER_S else None
+    return now.problem or lasting or reported_problem(now.vmi, now.launcher.report)
 
 
 def _silence(now: Observed) -> Problem | None:
@@ -295,9 +302,10 @@ OWN_SYNCHRONIZED_REASONS = frozenset(
     {
         *REASONS.values(),
         "InvalidSpec",
+        "NetworkNotReady",
         "NetworkRefused",
         "LauncherIncompatible",
-        "LauncherRefused",
+        LAUNCHER_REFUSED,
         LAUNCHER_UNRESPONSIVE,
     }
 )
