@@ -45,10 +45,12 @@ class FakeLauncher(launcher_pb2_grpc.LauncherServiceServicer):
         floods: bool = False,
         hangs: bool = False,
         failures: int = 0,
+        apply_failures: int = 0,
     ) -> None:
         self.contract_version = contract_version
         self.floods = floods  # reports without an end, as fast as they are taken
         self.failures = failures  # of so many streams to come
+        self.apply_failures = apply_failures
         self.hangs = hangs  # takes orders and never answers
         self.applied: list[domain_pb2.DomainSpec] = []
         self.shutdowns: list[int] = []
@@ -87,6 +89,9 @@ class FakeLauncher(launcher_pb2_grpc.LauncherServiceServicer):
         request: launcher_pb2.ApplyDomainRequest,
         context: grpc.aio.ServicerContext[object, object],
     ) -> launcher_pb2.ApplyDomainResponse:
+        if self.apply_failures > 0:
+            self.apply_failures -= 1
+            await context.abort(grpc.StatusCode.INTERNAL, "no space left on device")
         async with self._changed:
             self.applied.append(request.spec)
             self._changed.notify_all()

@@ -143,6 +143,14 @@ async def test_from_scheduled_to_running(world: World) -> None:
             assert (event["reason"], event["reportingInstance"]) == ("Started", "virt-handler-x")
 
 
+async def test_a_launcher_that_fails_is_asked_again(world: World) -> None:
+    launcher = FakeLauncher(apply_failures=2)
+    start(world)
+    async with serving(launcher, world.pods), handler(world):
+        await launcher.until(lambda: len(launcher.applied) == 1)
+    assert world.condition("Synchronized") == {}
+
+
 async def test_a_restarted_handler_writes_and_asks_nothing(world: World) -> None:
     launcher = FakeLauncher()
     start(world)

@@ -8,7 +8,7 @@ known of the launcher, never what is known of the guest.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from podvisor.launcher.v1 import launcher_pb2, launcher_pb2_grpc
 from podvisor_common.aio.backoff import Backoff
 from podvisor_common.errors import Retryable, Terminal
 from podvisor_common.rpc.client import call, stream, unix_channel
-from podvisor_common.rpc.errors import RpcError
+from podvisor_common.rpc.errors import Internal, RpcError, UnknownFailure
 
 from podvisor_handler import __version__
 from podvisor_handler.launchers.endpoint import (
@@ -50,6 +50,12 @@ class LauncherIncompatible(Terminal):
     """The launcher speaks no version of the contract that this handler knows."""
 
     reason = "LauncherIncompatible"
+
+
+class LauncherFailed(Retryable):
+    """The launcher broke down over what it was asked, which is no refusal: asked again, it may not."""
+
+    reason = "LauncherFailed"
 
 
 class ReportRefused(Terminal):
@@ -97,14 +103,16 @@ class LauncherConnection:
         return self._connected().endpoint.process
 
     async def apply(self, spec: domain_pb2.DomainSpec) -> None:
-        """Pushes the desired machine. Raises RpcError or LauncherUnreachable."""
+        """Pushes the desired machine. Raises RpcError, LauncherFailed or LauncherUnreachable."""
         request = launcher_pb2.ApplyDomainRequest(spec=spec)
-        await call(self._connected().stub.ApplyDomain, request, timeout_s=_CALL_TIMEOUT_S)
+        with _breakdowns():
+            await call(self._connected().stub.ApplyDomain, request, timeout_s=_CALL_TIMEOUT_S)
 
     async def shutdown(self, grace_period_s: int) -> None:
-        """Asks for the guest's end. Raises RpcError or LauncherUnreachable."""
+        """Asks for the guest's end. Raises RpcError, LauncherFailed or LauncherUnreachable."""
         request = launcher_pb2.ShutdownDomainRequest(grace_period_s=grace_period_s)
-        await call(self._connected().stub.ShutdownDomain, request, timeout_s=_CALL_TIMEOUT_S)
+        with _breakdowns():
+            await call(self._connected().stub.ShutdownDomain, request, timeout_s=_CALL_TIMEOUT_S)
 
     def poke(self) -> None:
         """The pod has changed: worth looking for its socket again."""
@@ -253,3 +261,11 @@ class LauncherConnection:
             "vmi": self.pod.vmi_name,
             "pod": self.pod.name,
         }
+
+
+@contextlib.contextmanager
+def _breakdowns() -> Iterator[None]:
+    try:
+        yield
+    except (Internal, UnknownFailure) as error:
+        raise LauncherFailed(f"the launcher failed: {error.message}") from error

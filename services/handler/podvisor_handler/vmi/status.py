@@ -304,6 +304,7 @@ OWN_SYNCHRONIZED_REASONS = frozenset(
         "InvalidSpec",
         "NetworkNotReady",
         "NetworkRefused",
+        "LauncherFailed",
         "LauncherIncompatible",
         LAUNCHER_REFUSED,
         LAUNCHER_UNRESPONSIVE,
