@@ -1,9 +1,13 @@
 """DHCP packets: what a guest sends and what it gets."""
 
+import asyncio
+import socket
 import struct
+from collections import Counter
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
+from podvisor_launcher.dhcp import responder
 from podvisor_launcher.dhcp.packet import (
     Lease,
     MessageType,
@@ -12,7 +16,7 @@ from podvisor_launcher.dhcp.packet import (
     encode_domains,
     parse_request,
 )
-from podvisor_launcher.dhcp.responder import offers_by_bridge
+from podvisor_launcher.dhcp.responder import Listener, offers_by_bridge
 
 from tests.unit.launcher.specs import interface, spec
 
@@ -167,3 +171,56 @@ def test_offers_come_from_the_specification() -> None:
     assert (offer.interface, offer.mac) == ("default", "02:00:00:12:34:56")
     assert offer.lease.network == IPv4Network("10.0.2.0/24")
     assert offer.lease.mtu_bytes == 1450
+
+
+async def test_a_flood_is_taken_in_small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(responder, "_PAUSE_S", 0.01)
+    server, guest = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    server.bind(("127.0.0.1", 0))
+    guest.connect(server.getsockname())
+    turns, seen = 0, list[int]()
+    done = asyncio.Event()
+
+    def respond(packet: bytes) -> None:
+        seen.append(turns)
+        if packet == b"last":
+            done.set()
+
+    listener = Listener(server, respond)
+    try:
+        for _ in range(99):
+            guest.send(b"x")
+        guest.send(b"last")
+        async with asyncio.timeout(10):
+            while not done.is_set():
+                turns += 1
+                await asyncio.sleep(0)
+    finally:
+        listener.close()
+        guest.close()
+    assert len(seen) == 100
+    assert max(Counter(seen).values()) == 16
+
+
+async def test_an_address_that_cannot_be_answered_is_no_reason_to_stop() -> None:
+    server, guest = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    server.bind(("127.0.0.1", 0))
+    guest.connect(server.getsockname())
+    nowhere = Reply(
+        MessageType.ACK, b"x", IPv4Address("255.255.255.255")
+    )  # not allowed to broadcast
+    asked = asyncio.Queue[bytes]()
+
+    def respond(packet: bytes) -> Reply:
+        asked.put_nowait(packet)
+        return nowhere
+
+    listener = Listener(server, respond)
+    try:
+        async with asyncio.timeout(10):
+            for packet in (b"one", b"two"):
+                guest.send(packet)
+                assert await asked.get() == packet
+    finally:
+        listener.close()
+        guest.close()

@@ -14,11 +14,14 @@ import structlog
 from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_common.aio.backoff import Backoff
 
-from podvisor_launcher.dhcp.packet import Lease, MessageType, answer, parse_request
+from podvisor_launcher.dhcp.packet import Lease, MessageType, Reply, answer, parse_request
 
 _log = structlog.stdlib.get_logger(__name__)
 
 _SERVER_PORT, _CLIENT_PORT = 67, 68
+_MAX_PACKET_BYTES = 2048
+# At most 320 requests a second: a guest that floods loses requests, and nobody a processor.
+_BATCH, _PAUSE_S = 16, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class Responder:
         self._on_lease = on_lease
         self._wanted: Mapping[str, tuple[Offer, ...]] = {}
         self._changed = asyncio.Event()
-        self._open: dict[str, asyncio.DatagramTransport] = {}
+        self._open: dict[str, Listener] = {}
 
     def serve(self, spec: pb.DomainSpec) -> None:
         """Answer as `spec` says from now on. Raises ValueError for an address that is none."""
@@ -74,7 +77,7 @@ class Responder:
             while True:
                 self._changed.clear()
                 self._close_unwanted()
-                pause_s = None if await self._open_wanted() else backoff.next_s()
+                pause_s = None if self._open_wanted() else backoff.next_s()
                 if pause_s is None:
                     backoff.reset()
                 try:
@@ -90,53 +93,81 @@ class Responder:
         for bridge in [each for each in self._open if each not in self._wanted]:
             self._open.pop(bridge).close()
 
-    async def _open_wanted(self) -> bool:
+    def _open_wanted(self) -> bool:
         complete = True
         for bridge in self._wanted:
             if bridge in self._open:
                 continue
             try:
-                self._open[bridge] = await self._listen(bridge)
+                self._open[bridge] = self._listen(bridge)
             except OSError as error:
                 complete = False
                 _log.warning("cannot answer DHCP yet", bridge=bridge, error=error.strerror)
         return complete
 
-    async def _listen(self, bridge: str) -> asyncio.DatagramTransport:
+    def _listen(self, bridge: str) -> "Listener":
         server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
             server.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             server.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, bridge.encode() + b"\0")
             server.bind(("0.0.0.0", _SERVER_PORT))
-            server.setblocking(False)
-            transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-                lambda: _Protocol(lambda packet: self._respond(bridge, packet)), sock=server
-            )
-        except BaseException:
+        except OSError:
             server.close()
             raise
         _log.info("answering DHCP", bridge=bridge)
-        return transport
+        return Listener(server, lambda packet: self._respond(bridge, packet))
 
-    def _respond(self, bridge: str, packet: bytes) -> None:
+    def _respond(self, bridge: str, packet: bytes) -> Reply | None:
         request = parse_request(packet)
         if request is None:
-            return
+            return None
         for offer in self._wanted.get(bridge, ()):
             reply = answer(request, offer.lease) if offer.mac == request.mac else None
             if reply is None:
                 continue
-            self._open[bridge].sendto(reply.packet, (str(reply.destination), _CLIENT_PORT))
             if reply.type is MessageType.ACK and request.type is MessageType.REQUEST:
                 self._on_lease(offer.interface)
+            return reply
+        return None
 
 
-class _Protocol(asyncio.DatagramProtocol):
-    def __init__(self, respond: Callable[[bytes], None]) -> None:
+class Listener:
+    """Owns the socket `server`, and sends what `respond` says to each packet until closed. Takes a few packets at a time and
+    never queues an answer: DHCP is made for packets that get lost."""
+
+    def __init__(self, server: socket.socket, respond: Callable[[bytes], Reply | None]) -> None:
+        server.setblocking(False)
+        self._server = server
         self._respond = respond
+        self._loop = asyncio.get_running_loop()
+        self._resume: asyncio.TimerHandle | None = None
+        self._loop.add_reader(server, self._read)
 
-    def datagram_received(self, data: bytes, addr: object) -> None:
-        self._respond(data)
+    def close(self) -> None:
+        """Answer no more."""
+        if self._resume is not None:
+            self._resume.cancel()
+        self._loop.remove_reader(self._server)
+        self._server.close()
 
-    def error_received(self, exc: Exception) -> None:
-        _log.warning("DHCP reply was not sent", error=str(exc))
+    def _read(self) -> None:
+        self._loop.remove_reader(self._server)
+        self._resume = self._loop.call_later(
+            _PAUSE_S, self._loop.add_reader, self._server, self._read
+        )
+        for _ in range(_BATCH):
+            try:
+                packet = self._server.recv(_MAX_PACKET_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                _log.debug("DHCP request was not received", error=error.strerror)
+                return
+            if (reply := self._respond(packet)) is not None:
+                self._send(reply)
+
+    def _send(self, reply: Reply) -> None:
+        try:
+            self._server.sendto(reply.packet, (str(reply.destination), _CLIENT_PORT))
+        except OSError as error:  # the guest chooses the address, so this is not worth a line of the log each time
+            _log.debug("DHCP reply was not sent", error=error.strerror)
