@@ -1,10 +1,15 @@
 """`python -m podvisor_launcher`. Exit code 0: the guest ended cleanly or was never started; 10: it crashed, was refused or had to
 be destroyed; anything else: the launcher failed and is to be started again."""
 
+# ruff: noqa: E402 (the imports below must find the process prepared)
+
 import os
+import sys
 
 # libvirt forks in its daemon, we only exec: gRPC's fork handlers would abort such a child. Must precede the import of grpc.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+# Every connection of a launcher is a unix socket. asyncio does without ssl, which is 0.7 MiB of memory in every pod.
+sys.modules["ssl"] = None  # type: ignore[assignment]
 
 import asyncio
 

@@ -34,12 +34,12 @@ def test_the_number_of_modules_is_bounded(modules: set[str]) -> None:
     assert len(modules) < 480
 
 
-def test_fork_support_is_off_before_grpc_is_there() -> None:
+def test_grpc_and_asyncio_find_the_process_prepared() -> None:
     program = (
         "import sys, os, podvisor_launcher.__main__ as m; "
-        "print(os.environ['GRPC_ENABLE_FORK_SUPPORT'], 'grpc' in sys.modules)"
+        "print(os.environ['GRPC_ENABLE_FORK_SUPPORT'], 'grpc' in sys.modules, '_ssl' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     )
-    assert done.stdout.split() == ["0", "True"]
+    assert done.stdout.split() == ["0", "True", "False"]
