@@ -24,6 +24,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -145,6 +146,14 @@ static void hand_over_capabilities(void) {
         close(from);
     if (to != -1)
         close(to);
+}
+
+/* No process here may leave a core dump: the guest's memory and its cloud-init data would be in it. A limit of one byte, unlike
+ * none, also keeps the kernel from feeding the dump to a program of the host. */
+static void forbid_core_dumps(void) {
+    const struct rlimit limit = {1, 1};
+    if (setrlimit(RLIMIT_CORE, &limit) == -1)
+        fail("RLIMIT_CORE");
 }
 
 /* The byte is written after the lock is held: whoever sees it and then gets the lock knows that this process is gone.
@@ -307,6 +316,7 @@ int main(int argc, char **argv) {
     sigaddset(&signals, SIGINT);
     sigprocmask(SIG_BLOCK, &signals, NULL);
     umask(0077);
+    forbid_core_dumps();
 
     if (getpid() != 1 && prctl(PR_SET_CHILD_SUBREAPER, 1) == -1)
         fail("PR_SET_CHILD_SUBREAPER");

@@ -161,6 +161,13 @@ def test_it_holds_the_lock_for_its_life(supervised: Supervised) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # no child has inherited it
 
 
+def test_nothing_here_leaves_a_core_dump(supervised: Supervised) -> None:
+    for name in ("launcher", "guest"):
+        limits = Path(f"/proc/{supervised.wait_for_starts(name, 1)}/limits").read_text()
+        (core,) = (line for line in limits.splitlines() if line.startswith("Max core file size"))
+        assert core.split()[4:6] == ["1", "1"]
+
+
 def test_libvirt_finds_its_settings(supervised: Supervised) -> None:
     supervised.wait_for_starts("launcher", 1)
     link = supervised.run / "runtime/config/libvirt/qemu.conf"
