@@ -110,7 +110,12 @@ def writes_since(
 
 def cpu_s(pid: int) -> float:
     """CPU seconds that a process of this host has used, its reaped children included."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return parse_stat(Path(f"/proc/{pid}/stat").read_text())
+
+
+def parse_stat(text: str) -> float:
+    """CPU seconds in the content of /proc/PID/stat, those of reaped children included."""
+    fields = text.rsplit(")", 1)[1].split()
     return sum(int(value) for value in fields[11:15]) / _TICKS_PER_S
 
 

@@ -1,26 +1,23 @@
-"""What one start costs: time to Running and to the login prompt, our API writes by account and verb, memory by process.
+"""What one start costs: time to Running and to the login prompt, CPU, our API writes, memory by process.
 
     python -m tests.perf.start [--samples 10] [--image IMAGE] [--memory 64M]
 
-Prints tables for people and, last, one line of JSON. Each sample is a machine of its own, started when the one before is gone, so
-that they do not disturb each other.
+Each sample is a machine of its own, started when the one before is gone, so that they do not disturb each other. They are
+made by server-side POST of a VirtualMachineInstance without a VirtualMachine.
 """
 
 import argparse
 import asyncio
-import json
 import statistics
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.support.cluster import ROOT, Cluster, create_namespace, on_node
+from tests.perf.measure import Figure, Writes, audit_mark, writes_since
+from tests.perf.usage import Usage, beside_qemu, usage_of
+from tests.support.cluster import Cluster, namespace
 from tests.support.machine import DISK_IMAGE, Machine, gone, vmi
-
-AUDIT_LOG = ROOT / ".dev/audit.log"
-OURS = ("virt-controller", "virt-handler")
-READING = {"get", "list", "watch"}
 
 
 @dataclass(slots=True)
@@ -31,119 +28,122 @@ class Sample:
     login_s: float = 0
     deletion_s: float = 0
     timeline_ms: dict[str, int] = field(default_factory=dict)
-    memory_mib: dict[str, tuple[float, float]] = field(default_factory=dict)
-    start_writes: Counter[str] = field(default_factory=Counter)
-    deletion_writes: Counter[str] = field(default_factory=Counter)
+    usage: list[Usage] = field(default_factory=list)
+    start_writes: Writes = field(default_factory=Writes)
+    deletion_writes: Writes = field(default_factory=Writes)
+
+
+def manifest(name: str, image: str = DISK_IMAGE, memory: str = "64M") -> dict[str, Any]:
+    """The machine that is measured."""
+    content = vmi(name)
+    content["spec"]["domain"]["resources"]["requests"]["memory"] = memory
+    content["spec"]["volumes"][0]["containerDisk"]["image"] = image
+    return content
 
 
 async def measure(cluster: Cluster, name: str, image: str, memory: str) -> Sample:
     """Start one machine, look at it, delete it."""
     sample = Sample()
-    manifest = vmi(name)
-    manifest["spec"]["domain"]["resources"]["requests"]["memory"] = memory
-    manifest["spec"]["volumes"][0]["containerDisk"]["image"] = image
     machine = Machine(cluster, name)
-    mark = AUDIT_LOG.stat().st_size
+    mark = audit_mark()
     started = time.monotonic()
 
-    async def running() -> dict[str, Any]:
-        state = await machine.running(within_s=120)
+    async def running() -> None:
+        await machine.running(within_s=120)
         sample.running_s = time.monotonic() - started
-        return state
 
     async def login() -> None:
         await machine.console_shows(rf"{name} login:", within_s=120)
         sample.login_s = time.monotonic() - started
 
     watcher = asyncio.create_task(running(), name="running")
-    await cluster.apply(manifest)
+    await cluster.apply(manifest(name, image, memory))
     await asyncio.gather(watcher, login())
     state = await cluster.get("vmi", name)
     assert state is not None
     sample.timeline_ms = state["status"].get("startTimeline", {})
-    sample.memory_mib = await _memory(machine)
-    sample.start_writes = _writes_since(mark, cluster.namespace)
-
-    mark = AUDIT_LOG.stat().st_size
-    started = time.monotonic()
-    await cluster.kubectl("delete", "vmi", name, "--wait=false")
-    await cluster.until("vmi", name, gone, within_s=30, what="gone")
-    sample.deletion_s = time.monotonic() - started
-    sample.deletion_writes = _writes_since(mark, cluster.namespace)
+    sample.usage = await usage_of((await machine.pod())["metadata"]["uid"])
+    sample.start_writes = writes_since(mark, cluster.namespace)
+    mark = audit_mark()
+    sample.deletion_s = await deletion(cluster, name)
+    sample.deletion_writes = writes_since(mark, cluster.namespace)
     return sample
 
 
-async def _memory(machine: Machine) -> dict[str, tuple[float, float]]:
-    """RSS and PSS in MiB of every process of the pod, by program."""
-    found: dict[str, tuple[float, float]] = {}
-    for pid, command in (await machine.processes()).items():
-        rollup = await on_node("cat", f"/proc/{pid}/smaps_rollup", check=False)
-        sizes = {
-            line.split(":")[0]: int(line.split()[1]) for line in rollup.stdout.splitlines()[1:]
-        }
-        program = (
-            "launcher" if "podvisor_launcher" in command else command.split()[0].rsplit("/", 1)[-1]
-        )
-        if sizes:
-            found[program] = (sizes["Rss"] / 1024, sizes["Pss"] / 1024)
+async def deletion(cluster: Cluster, name: str) -> float:
+    """Seconds from asking for an instance's deletion until the object is gone."""
+    started = time.monotonic()
+    await cluster.kubectl("delete", "vmi", name, "--wait=false")
+    await cluster.until("vmi", name, gone, within_s=60, what="gone")
+    return time.monotonic() - started
+
+
+async def starts(samples: int, image: str = DISK_IMAGE, memory: str = "64M") -> list[Sample]:
+    """As many samples, one after another."""
+    found = []
+    async with namespace(f"perf-start-{int(time.time())}") as cluster:
+        for index in range(samples):
+            found.append(await measure(cluster, f"m{index}", image, memory))
+            print(
+                f"» start {index + 1}: Running {found[-1].running_s:.2f} s, login {found[-1].login_s:.2f} s,"
+                f" gone {found[-1].deletion_s:.2f} s",
+                flush=True,
+            )
     return found
 
 
-def _writes_since(mark: int, namespace: str) -> Counter[str]:
-    """Our accounts' writes about one namespace, as `account verb resource[/subresource]`."""
-    writes: Counter[str] = Counter()
-    with AUDIT_LOG.open("rb") as log:
-        log.seek(mark)
-        for line in log:
-            entry = json.loads(line)
-            account = entry["user"]["username"].rsplit(":", 1)[-1]
-            target = entry.get("objectRef", {})
-            if (
-                entry["stage"] != "ResponseComplete"
-                or account not in OURS
-                or entry["verb"] in READING
-            ):
-                continue
-            if target.get("namespace") == namespace and target.get("resource") != "leases":
-                what = target["resource"] + (
-                    "/" + target["subresource"] if "subresource" in target else ""
-                )
-                writes[f"{account} {entry['verb']} {what}"] += 1
-    return writes
-
-
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):7.2f} {min(values):7.2f} {max(values):7.2f}"
-
-
-def report(samples: list[Sample]) -> None:
-    """The tables, then the JSON."""
-    print(f"\n{'seconds':34} {'median':>7} {'min':>7} {'max':>7}")
-    for title, key in (
-        ("apply → Running", "running_s"),
-        ("apply → login prompt", "login_s"),
-        ("delete → gone", "deletion_s"),
-    ):
-        print(f"{title:34} {_spread([getattr(s, key) for s in samples])}")
-    print("\nstart timeline, milliseconds from creation")
+def figures(samples: list[Sample]) -> list[Figure]:
+    """What SPECIFICATION.md asks for, and the steps of the start."""
+    found = [
+        Figure("running", "create → Running", "s", [s.running_s for s in samples], 1.5, 3.88),
+        Figure("login", "create → login prompt", "s", [s.login_s for s in samples], 5.0, 8.83),
+        Figure("gone", "delete → gone", "s", [s.deletion_s for s in samples], 3.2, 5.20),
+    ]
     for step in samples[0].timeline_ms:
-        print(f"{step:34} {_spread([float(s.timeline_ms.get(step, 0)) for s in samples])}")
-    for title, key in (
-        ("writes, create → prompt", "start_writes"),
-        ("writes, delete → gone", "deletion_writes"),
+        moments = [s.timeline_ms[step] / 1000 for s in samples if step in s.timeline_ms]
+        found.append(Figure(f"timeline_{step}", f"status.startTimeline.{step}", "s", moments))
+    for phase, writes, limit, upstream in (
+        ("start", [s.start_writes for s in samples], (5, 2), (10, 3)),
+        ("deletion", [s.deletion_writes for s in samples], (3, 2), (6, 6.7)),
     ):
-        print(f"\nour {title}, mean of {len(samples)}")
-        total: Counter[str] = sum((getattr(s, key) for s in samples), Counter())
-        for what, count in sorted(total.items()):
-            print(f"{what:60} {count / len(samples):5.1f}")
-    print(f"\n{'MiB at the prompt, medians':34} {'RSS':>7} {'PSS':>7}")
-    for program in sorted(samples[0].memory_mib):
-        sizes = [s.memory_mib[program] for s in samples if program in s.memory_mib]
-        print(
-            f"{program:34} {statistics.median(r for r, _ in sizes):7.1f} {statistics.median(p for _, p in sizes):7.1f}"
-        )
-    print(json.dumps([{"running_s": s.running_s, "login_s": s.login_s, "deletion_s": s.deletion_s, "timeline_ms": s.timeline_ms,
-                       "writes": s.start_writes, "deletion_writes": s.deletion_writes} for s in samples]))  # fmt: skip
+        for kind, values, budget, theirs in (
+            ("object", [w.objects for w in writes], limit[0], upstream[0]),
+            ("event", [w.events for w in writes], limit[1], upstream[1]),
+        ):
+            title = f"our {kind} writes of one {phase} of a VMI"
+            found.append(Figure(f"writes_{phase}_{kind}", title, "1", values, budget, theirs))
+    return found + usage_figures([s.usage for s in samples])
+
+
+_BUDGETS_MIB = {"qemu": (None, 247.4), "launcher": (None, 63.3), "libvirtd": (None, 38.4)}
+
+
+def usage_figures(usages: list[list[Usage]]) -> list[Figure]:
+    """Memory and CPU of the processes of a machine that is alone on its node, at its login prompt."""
+    beside = [beside_qemu(usage) for usage in usages]
+    found = [Figure("pss_beside_qemu", "PSS of all in the pod but QEMU, alone", "MiB", beside, 80, 105)]  # fmt: skip
+    for program in sorted({u.program for usage in usages for u in usage} - {"pause"}):
+        own = [u for usage in usages for u in usage if u.program == program]
+        budget, upstream = _BUDGETS_MIB.get(program, (None, None))
+        found += [
+            Figure(f"rss_{program}", f"RSS of {program}, alone", "MiB", [u.rss for u in own], budget, upstream),
+            Figure(f"pss_{program}", f"PSS of {program}, alone", "MiB", [u.pss for u in own]),
+            Figure(f"cpu_{program}", f"CPU of {program}, start to login prompt", "CPU s", [u.cpu_s for u in own]),
+        ]  # fmt: skip
+    return found
+
+
+def ledger(samples: list[Sample]) -> str:
+    """The writes of one start and of one deletion, each named."""
+    lines = []
+    for title, all_writes in (
+        ("start", [s.start_writes for s in samples]),
+        ("deletion", [s.deletion_writes for s in samples]),
+    ):
+        lines.append(f"our writes of one {title}, mean of {len(samples)}")
+        total: Counter[str] = sum((w.by_call for w in all_writes), Counter())
+        lines += [f"  {call:60} {n / len(samples):5.1f}" for call, n in sorted(total.items())]
+    return "\n".join(lines)
 
 
 async def main() -> None:
@@ -155,18 +155,12 @@ async def main() -> None:
     parser.add_argument("--image", default=DISK_IMAGE)
     parser.add_argument("--memory", default="64M")
     options = parser.parse_args()
-    cluster = await create_namespace(f"perf-start-{int(time.time())}")
-    samples = []
-    try:
-        for index in range(options.samples):
-            samples.append(await measure(cluster, f"m{index}", options.image, options.memory))
-            print(
-                f"» sample {index + 1}: Running {samples[-1].running_s:.2f} s, login {samples[-1].login_s:.2f} s",
-                flush=True,
-            )
-    finally:
-        await cluster.kubectl("delete", "namespace", cluster.namespace, "--wait=false")
-    report(samples)
+    samples = await starts(options.samples, options.image, options.memory)
+    for figure in figures(samples):
+        low, high = min(figure.samples), max(figure.samples)
+        median = statistics.median(figure.samples)
+        print(f"{figure.title:56} {low:8.2f} {median:8.2f} {high:8.2f} {figure.unit}")
+    print(ledger(samples))
 
 
 if __name__ == "__main__":
