@@ -46,7 +46,7 @@ result=$cache/tools/$family-$key
 # official_binaries: Kubernetes' own release, each file checked against its published digest; fails where it cannot be reached.
 official_binaries() {
   local base=https://dl.k8s.io/release/$version/bin/linux/amd64 program
-  [ "$(uname -m)" = x86_64 ] && command -v curl >/dev/null && curl -fsSL -m 3 -o "$result.partial/probe" "$base/kubectl.sha256" || return 1
+  [ "$(uname -m)" = x86_64 ] && command -v curl >/dev/null && curl -fsSL -m 3 -o "$result.partial/probe" "$base/kubectl.sha256" 2>/dev/null || return 1
   rm "$result.partial/probe"
   say "downloading Kubernetes $version from dl.k8s.io"
   for program in $(sed -n 's#^\tk8s.io/kubernetes/cmd/##p' go.mod); do
@@ -61,7 +61,7 @@ build_from_modules() {
   say "building $family from Go modules (once; kept in $result)"
   tick_until_killed & ticker=$!
   CGO_ENABLED=$cgo GOFLAGS=-mod=readonly \
-    go build -buildvcs=false -trimpath -tags "$tags" -ldflags "$ldflags" -o "$result.partial/" tool >&2 || status=$?
+    go build -buildvcs=false -trimpath -tags "$tags" -ldflags "$ldflags" -o "$result.partial/" tool 2> >(grep -v "^go: downloading" >&2) || status=$?
   kill "$ticker"
   wait "$ticker" || true
   [ "$status" -eq 0 ] || fail "building $family failed"
