@@ -249,3 +249,32 @@ async def test_path_too_long_for_a_socket(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="107"):
         async with serve_unix(tmp_path / ("x" * 100), []):
             pass
+
+
+async def test_a_server_that_is_slow_to_answer_is_not_given_up(tmp_path: Path) -> None:
+    """A launcher without a processor: the kernel takes the connection, the process greets later."""
+    dialled = 0
+
+    async def greet_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal dialled
+        dialled += 1
+        # The delay is the subject.
+        await asyncio.sleep(0.3)
+        back_reader, back_writer = await asyncio.open_unix_connection(tmp_path / "real")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_copy(reader, back_writer), name="there")
+            group.create_task(_copy(back_reader, writer), name="back")
+
+    slow = await asyncio.start_unix_server(greet_late, tmp_path / "slow")
+    async with slow, serve_unix(tmp_path / "real", [service(new_launcher())]):
+        assert await get_info(tmp_path / "slow") == launcher_pb2.GetInfoResponse()
+    assert dialled == 1
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+    finally:
+        writer.close()

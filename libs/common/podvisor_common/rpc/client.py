@@ -19,8 +19,10 @@ Reply = TypeVar("Reply")
 _OPTIONS: Sequence[tuple[str, int]] = (
     # A restarted launcher is back within a second; the default backoff would find it seconds later.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Despite its name the time that one attempt may take, not a pause. A socket without a listener refuses at once; one
+    # whose process has no processor at the moment must not be dialled again and again for it.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
