@@ -146,11 +146,7 @@ class Load:
     def _pod_changed(self, key: ObjectKey, old: core.Pod | None, new: core.Pod | None) -> None:
         if new is None:
             self._binding.discard(key)
-        elif (
-            not new.spec.node_name
-            and new.spec.scheduler_name == SCHEDULER
-            and key not in self._binding
-        ):
+        elif not new.spec.node_name and key not in self._binding:
             self._binding.add(key)
             self._unbound.put_nowait(key)
 

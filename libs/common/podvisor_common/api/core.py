@@ -20,22 +20,11 @@ class Container(ApiStruct, frozen=True):
     resources: ResourceRequirements | None = None
 
 
-class PodVolume(ApiStruct, frozen=True):
-    """A volume of a pod; only its name is read."""
-
-    name: str
-
-
 class PodSpec(ApiStruct, frozen=True):
     """What a pod shall be."""
 
     node_name: str = ""
     containers: list[Container] | None = None
-    init_containers: list[Container] | None = None
-    volumes: list[PodVolume] | None = None
-    termination_grace_period_seconds: int | None = None
-    priority_class_name: str = ""
-    scheduler_name: str = ""
 
 
 class ContainerStateWaiting(ApiStruct, frozen=True):
@@ -47,8 +36,6 @@ class ContainerStateWaiting(ApiStruct, frozen=True):
 
 class ContainerStateRunning(ApiStruct, frozen=True):
     """A container that runs."""
-
-    started_at: str | None = None
 
 
 class ContainerStateTerminated(ApiStruct, frozen=True):
@@ -74,20 +61,7 @@ class ContainerStatus(ApiStruct, frozen=True):
     """What the kubelet knows of a container."""
 
     name: str
-    ready: bool = False
-    started: bool | None = None
-    restart_count: int = 0
-    image: str = ""
-    image_id: str = ""
-    container_id: str = ""
     state: ContainerState | None = None
-    last_state: ContainerState | None = None
-
-
-class PodIP(ApiStruct, frozen=True):
-    """One address of a pod."""
-
-    ip: str = ""
 
 
 class PodStatus(ApiStruct, frozen=True):
@@ -98,12 +72,7 @@ class PodStatus(ApiStruct, frozen=True):
     message: str = ""
     conditions: list[Condition] | None = None
     container_statuses: list[ContainerStatus] | None = None
-    init_container_statuses: list[ContainerStatus] | None = None
-    host_ip: str = ""
-    pod_ip: str = ""
-    pod_ips: list[PodIP] | None = None
     qos_class: str = ""
-    start_time: str | None = None
 
 
 class Pod(ApiObject, frozen=True):
