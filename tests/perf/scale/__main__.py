@@ -116,6 +116,7 @@ async def drive(run: Run, namespace_name: str) -> None:
         run.servers_cpu_s[moment] = {n: measure.cpu_s(pid) for n, pid in servers.items()}
         run.at[moment] = (time.monotonic(), time.time())
         run.audit_at[moment] = measure.audit_mark()
+        print(f"» {moment}", flush=True)
 
     os.environ["KUBECONFIG"] = str(ROOT / ".dev/kubeconfig")
     async with await KubeClient.from_environment(user_agent="scale-test") as client:

@@ -75,6 +75,7 @@ class Load:
         self._unbound: asyncio.Queue[ObjectKey] = asyncio.Queue()
         self._binding: set[ObjectKey] = set()
         self.created_s: dict[str, float] = {}
+        self.answered_s: dict[str, float] = {}
         self.running_s: dict[str, float] = {}
         self.deleted_s: dict[str, float] = {}
         self.gone_s: dict[str, float] = {}

@@ -63,46 +63,77 @@ def _stalls_ms(run: Run, service: Service) -> tuple[list[float], list[float]]:
 
 def figures(run: Run) -> list[Figure]:
     """What is stored and compared from run to run."""
-    assert run.controller is not None
-    assert run.load is not None
-    size, load = f"{run.vmis} VMIs", run.load
-    per_vmi = 1000 / run.vmis
-    running = [load.running_s[name] - load.created_s[name] for name in load.running_s]
-    gone = [load.gone_s[name] - load.deleted_s[name] for name in load.gone_s]
-    grown = run.controller.memory_at["settled"]["pss"] - run.controller.memory_at["empty"]["pss"]
-    handlers_grown = [
-        (h.memory_at["settled"]["pss"] - h.memory_at["empty"]["pss"]) * 1024 * len(run.handlers) / run.vmis
-        for h in run.handlers
-    ]  # fmt: skip
-    found = [
-        Figure("rate", f"{size}: machines started per second", "1/s", [run.vmis / run.span_s("empty", "running")]),
-        Figure("deletion_rate", f"{size}: machines deleted per second", "1/s", [run.vmis / run.span_s("idled", "gone")]),
+    return [*_times(run), *_costs(run), *_writes(run), *_waits(run)]
+
+
+def _times(run: Run) -> list[Figure]:
+    load, size = run.load, f"{run.vmis} VMIs"
+    assert load is not None
+    answered = [moment - load.created_s[name] for name, moment in load.answered_s.items()]
+    running = [moment - load.created_s[name] for name, moment in load.running_s.items()]
+    gone = [moment - load.deleted_s[name] for name, moment in load.gone_s.items()]
+    started, deleted = run.vmis / run.span_s("empty", "running"), run.vmis / run.span_s("idled", "gone")  # fmt: skip
+    return [
+        Figure("rate", f"{size}: machines started per second", "1/s", [started]),
+        Figure("deletion_rate", f"{size}: machines deleted per second", "1/s", [deleted]),
+        Figure("answered", f"{size}: POST → answer", "s", _spread(answered)),
         Figure("running", f"{size}: create → Running", "s", _spread(running)),
         Figure("gone", f"{size}: delete → gone", "s", _spread(gone)),
-        Figure("controller_memory", f"{size}: controller memory per machine", "kB", [grown * 1024 * 1.024 / run.vmis], 20, 280),
-        Figure("controller_pss", f"{size}: controller PSS", "MiB", [run.controller.memory_at["settled"]["pss"]]),
-        Figure("handler_memory", f"{size}: handler memory per machine of its own", "kB", handlers_grown),
-        Figure("controller_cpu", f"{size}: controller CPU per machine, start to Running", "ms", [run.controller.cpu_between("empty", "settled") * per_vmi]),
-        Figure("controller_cpu_deletion", f"{size}: controller CPU per machine, deletion", "ms", [run.controller.cpu_between("idled", "end") * per_vmi]),
-        Figure("handler_cpu", f"{size}: handlers' CPU per machine, start to Running", "ms", [sum(h.cpu_between("empty", "settled") for h in run.handlers) * per_vmi]),
-        Figure("handler_cpu_deletion", f"{size}: handlers' CPU per machine, deletion", "ms", [sum(h.cpu_between("idled", "end") for h in run.handlers) * per_vmi]),
-        Figure("writes_start", f"{size}: object writes per machine, create → Running", "1", [run.writes["start"].objects / run.vmis], 5, 10),
-        Figure("events_start", f"{size}: events per machine, create → Running", "1", [run.writes["start"].events / run.vmis], 2, 3),
-        Figure("writes_idle", f"{size}: writes while nothing changes", "1/s", [run.writes["idle"].by_call.total() / run.span_s("settled", "idled")]),
-        Figure("writes_deletion", f"{size}: object writes per machine, delete → gone", "1", [run.writes["deletion"].objects / run.vmis], 3, 6),
-        Figure("events_deletion", f"{size}: events per machine, delete → gone", "1", [run.writes["deletion"].events / run.vmis], 2, 6.7),
+    ]
+
+
+def _costs(run: Run) -> list[Figure]:
+    """Memory and CPU by machine."""
+    controller, size = run.controller, f"{run.vmis} VMIs"
+    assert controller is not None
+    of_each = run.vmis / len(run.handlers)
+
+    def kb_per_machine(service: Service, machines: float) -> float:
+        grown = service.memory_at["settled"]["pss"] - service.memory_at["empty"]["pss"]
+        return grown * 1048.576 / machines
+
+    def ms_per_machine(services: list[Service], one: str, other: str) -> float:
+        return sum(s.cpu_between(one, other) for s in services) * 1000 / run.vmis
+
+    found = [
+        Figure("controller_memory", f"{size}: controller memory per machine", "kB", [kb_per_machine(controller, run.vmis)], 20, 280),
+        Figure("controller_pss", f"{size}: controller PSS", "MiB", [controller.memory_at["settled"]["pss"]]),
+        Figure("handler_memory", f"{size}: handler memory per machine of its own", "kB", [kb_per_machine(h, of_each) for h in run.handlers]),
     ]  # fmt: skip
-    for queue, service in (("vmi", run.controller), ("vmi", run.handlers[0])):
-        waits = [
-            queue_percentile_s(run.metrics[service.name], queue, share) * 1000
-            for share in (0.5, 0.99)
-        ]
-        who = service.name.split()[0]
-        found.append(Figure(f"{who}_queue", f"{size}: {who}, wait in the queue, p50 and p99 (upper bounds)", "ms", waits))  # fmt: skip
+    for who, services in (("controller", [controller]), ("handlers", run.handlers)):
+        found += [
+            Figure(f"{who}_cpu", f"{size}: CPU of {who} per machine, create → Running", "CPU ms", [ms_per_machine(services, "empty", "settled")]),
+            Figure(f"{who}_cpu_deletion", f"{size}: CPU of {who} per machine, delete → gone", "CPU ms", [ms_per_machine(services, "idled", "end")]),
+        ]  # fmt: skip
+    for program in run.servers_cpu_s["empty"]:
+        used = run.servers_cpu_s["settled"][program] - run.servers_cpu_s["empty"][program]
+        found.append(Figure(f"{program}_cpu", f"{size}: CPU of {program} per machine, create → Running", "CPU ms", [used * 1000 / run.vmis]))  # fmt: skip
+    return found
+
+
+def _writes(run: Run) -> list[Figure]:
+    size, start, deletion = f"{run.vmis} VMIs", run.writes["start"], run.writes["deletion"]
+    idle = run.writes["idle"].objects / run.span_s("settled", "idled")
+    return [
+        Figure("writes_start", f"{size}: object writes per machine, create → Running", "1", [start.objects / run.vmis], 5, 10),
+        Figure("events_start", f"{size}: events per machine, create → Running", "1", [start.events / run.vmis], 2, 3),
+        Figure("writes_deletion", f"{size}: object writes per machine, delete → gone", "1", [deletion.objects / run.vmis], 3, 6),
+        Figure("events_deletion", f"{size}: events per machine, delete → gone", "1", [deletion.events / run.vmis], 2, 6.7),
+        Figure("writes_idle", f"{size}: object writes while nothing changes", "1/s", [idle]),
+    ]  # fmt: skip
+
+
+def _waits(run: Run) -> list[Figure]:
+    """How long keys and timers had to wait."""
+    assert run.controller is not None
+    size, found = f"{run.vmis} VMIs", []
     for who, services in (("controller", [run.controller]), ("handler", run.handlers)):
+        metrics = run.metrics[services[0].name]
+        waits = [queue_percentile_s(metrics, "vmi", share) * 1000 for share in (0.5, 0.99)]
         late = [ms for service in services for ms in _stalls_ms(run, service)[0]]
         own = [ms for service in services for ms in _stalls_ms(run, service)[1]]
         found += [
+            Figure(f"{who}_queue", f"{size}: {who}, wait in the queue, p50 and p99 (upper bounds)", "ms", waits),
             Figure(f"{who}_stall", f"{size}: {who}, longest stall of the event loop by its own computing", "ms", [max(own, default=0.0)], 50),
             Figure(f"{who}_late", f"{size}: {who}, timers late by more than 10 ms: p99 and longest", "ms", [percentile(late, 0.99), max(late, default=0.0)]),
         ]  # fmt: skip
@@ -136,9 +167,15 @@ def table(run: Run) -> str:
                 f"  {service.name:20} {moment:10} {numbers}  {service.cpu_at[moment]:8.2f}"
             )
         late, own = _stalls_ms(run, service)
+        begin = run.at["empty"][1]
+        longest = sorted(run.loops[service.name].get("stalls", ()), key=lambda s: -s[2])[:4]
+        moments = ", ".join(f"{s[2] * 1000:.0f} ms at {s[0] - begin:.1f} s" for s in longest)
         pauses = [round(s * 1000) for s in run.loops[service.name].get("collections", ())]
         lines.append(f"  {service.name:20} stalls > 50 ms: late {sum(ms > 50 for ms in late)}, own {sum(ms > 50 for ms in own)};"
+            f" longest own: {moments};"
                      f" full collections, ms: {sorted(pauses)[-5:]} of {len(pauses)}")  # fmt: skip
+    spans = (("empty", "running"), ("running", "settled"), ("settled", "idled"), ("idled", "gone"))
+    lines.append("  " + ", ".join(f"{a} → {b} {run.span_s(a, b):.1f} s" for a, b in spans))
     for program, used in run.servers_cpu_s["empty"].items():
         start, deletion = (run.servers_cpu_s[m][program] for m in ("settled", "end"))
         lines.append(
