@@ -63,6 +63,7 @@ enum {
     LAUNCHER_GUEST_FAILED = 10, /* the guest crashed, was refused, or had to be destroyed */
     BACKOFF_FIRST_MS = 200,
     BACKOFF_MAX_MS = 5000,
+    KILLED_BACKOFF_MS = 200, /* SIGKILL is no fault of the process: it may come back at once, however often that happens */
     HEALTHY_AFTER_MS = 10000, /* a process that lived this long starts again without delay */
     LIBVIRTD_END_MS = 500,
     LEFTOVERS_END_MS = 1000,
@@ -187,11 +188,13 @@ static void has_died(struct service *service, int status) {
     if (now - service->started_ms >= HEALTHY_AFTER_MS)
         service->backoff_ms = 0;
     service->pid = 0;
-    service->restart_ms = now + service->backoff_ms;
+    bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+    int64_t delay_ms = killed && service->backoff_ms > KILLED_BACKOFF_MS ? KILLED_BACKOFF_MS : service->backoff_ms;
+    service->restart_ms = now + delay_ms;
     say("\"level\": \"warning\", \"event\": \"process died, starting it again\", \"process\": \"%s\", \"exit_code\": %d, "
         "\"signal\": %d, \"delay_ms\": %d",
         service->name, WIFEXITED(status) ? WEXITSTATUS(status) : -1, WIFSIGNALED(status) ? WTERMSIG(status) : 0,
-        (int)service->backoff_ms);
+        (int)delay_ms);
     service->backoff_ms = service->backoff_ms == 0 ? BACKOFF_FIRST_MS : service->backoff_ms * 2;
     if (service->backoff_ms > BACKOFF_MAX_MS)
         service->backoff_ms = BACKOFF_MAX_MS;

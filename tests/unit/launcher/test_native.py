@@ -138,6 +138,14 @@ def test_a_launcher_that_fails_is_started_again(supervised: Supervised) -> None:
     assert supervised.process.poll() is None
 
 
+def test_being_killed_again_and_again_costs_no_growing_pause(supervised: Supervised) -> None:
+    began = time.monotonic()
+    for times in range(1, 8):
+        os.kill(supervised.wait_for_starts("launcher", times), signal.SIGKILL)
+    supervised.wait_for_starts("launcher", 8)
+    assert time.monotonic() - began < 5
+
+
 def test_the_stop_is_recorded_before_the_launcher_is_told(supervised: Supervised) -> None:
     supervised.wait_for_starts("launcher", 1)
     before_ms = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
