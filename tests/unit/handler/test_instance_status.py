@@ -155,6 +155,12 @@ def test_a_restarted_handler_keeps_what_is_known() -> None:
             id="launcher is silent",
         ),
         pytest.param(
+            observed(reason=domain_pb2.DOMAIN_REASON_LIBVIRT_UNREACHABLE),
+            "Ready",
+            ("Unknown", "LibvirtUnresponsive"),
+            id="libvirt is silent",
+        ),
+        pytest.param(
             observed(
                 domain_pb2.DOMAIN_STATE_WAITING,
                 reason=domain_pb2.DOMAIN_REASON_MISSING_SECRET,

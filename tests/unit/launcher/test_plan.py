@@ -195,6 +195,21 @@ def test_a_step(situation: str, observed: Situation, state: State, action: objec
     assert (step.status.state, step.action) == (state, action)
 
 
+@pytest.mark.parametrize(
+    ("last", "state"), [(Active(), State.RUNNING), (Active(Paused.BY_USER), State.PAUSED)]
+)
+def test_a_guest_whose_libvirt_is_away_for_long_is_what_it_was_and_so_is_told(
+    last: Active, state: State
+) -> None:
+    away = specified(
+        None, STARTED, last_active=last, unreachable_since_ms=NOW - UNREACHABLE_AFTER_MS
+    )
+    step = plan(away)
+    assert (step.status.state, step.status.reason) == (state, Why.LIBVIRT_UNREACHABLE)
+    assert step.action is None
+    assert step.wake_ms is not None
+
+
 ENDS = [
     ("the guest shut itself down", ready(Inactive(Off.SHUTDOWN), STARTED), EndReason.SHUTDOWN),
     ("QEMU was killed", ready(Inactive(Off.CRASHED), STARTED), EndReason.CRASHED),

@@ -28,6 +28,7 @@ UNRESPONSIVE_AFTER_S = 10.0
 FAILURE_LASTS_AFTER_S = 10.0
 LAUNCHER_REFUSED = "LauncherRefused"
 LAUNCHER_UNRESPONSIVE = "LauncherUnresponsive"
+LIBVIRT_UNRESPONSIVE = "LibvirtUnresponsive"
 _MACHINE_TYPE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 _PAUSED = {
@@ -193,6 +194,11 @@ def _readiness(now: Observed) -> tuple[str, Problem]:
         return "Unknown", Problem(
             LAUNCHER_UNRESPONSIVE,
             "The launcher in the pod does not answer; what the guest does is not known.",
+        )
+    if report is not None and report.reason == domain_pb2.DOMAIN_REASON_LIBVIRT_UNREACHABLE:
+        return "Unknown", Problem(
+            LIBVIRT_UNRESPONSIVE,
+            "libvirt in the pod does not answer; what the guest does is not known.",
         )
     if report is None or report.state != domain_pb2.DOMAIN_STATE_RUNNING:
         return "False", Problem(Reason.GUEST_NOT_RUNNING, "Guest VM is not reported as running")

@@ -180,15 +180,19 @@ def plan(now: Situation) -> Plan:
 def _without_libvirt(now: Situation) -> Plan:
     """QEMU needs no libvirt: a guest that ran still runs, as far as anyone can know."""
     look_again_ms = now.now_ms + LOOK_AGAIN_MS
+    since_ms = now.unreachable_since_ms if now.unreachable_since_ms is not None else now.now_ms
+    is_away = now.now_ms - since_ms >= UNREACHABLE_AFTER_MS
     if now.record.start is Start.DONE:
-        return Plan(_status_of(now.last_active or Active()), wake_ms=look_again_ms)
+        last = _status_of(now.last_active or Active())
+        if is_away:
+            last = Status(last.state, Why.LIBVIRT_UNREACHABLE, "libvirt does not answer.")
+        return Plan(last, wake_ms=look_again_ms)
     if now.record.start is Start.ATTEMPTED:
         return Plan(Status(State.PREPARING), wake_ms=look_again_ms)
-    since_ms = now.unreachable_since_ms if now.unreachable_since_ms is not None else now.now_ms
     step = _not_started(now)
     if not isinstance(step.action, StartGuest):
         return step
-    if now.now_ms - since_ms >= UNREACHABLE_AFTER_MS:
+    if is_away:
         return Plan(
             Status(State.WAITING, Why.LIBVIRT_UNREACHABLE, "libvirt does not answer; tried again."),
             wake_ms=look_again_ms,

@@ -28,8 +28,9 @@ _THREADS = 3  # one may hang in a start, one in a query, one is left for destroy
 _OPEN_TIMEOUT_S = 10.0
 _QUERY_TIMEOUT_S = 10.0
 _CHANGE_TIMEOUT_S = 60.0
+# A daemon that hangs is noticed after ten seconds; one that ends, at once.
 _KEEPALIVE_INTERVAL_S = 5
-_KEEPALIVE_COUNT = 3
+_KEEPALIVE_COUNT = 1
 
 
 class LibvirtConnection:
