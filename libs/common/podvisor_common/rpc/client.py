@@ -23,8 +23,8 @@ _OPTIONS: Sequence[tuple[str, int]] = (
     # Despite its name the time that one attempt may take, not a pause. A socket without a listener refuses at once; one
     # whose process has no processor at the moment must not be dialled again and again for it.
     ("grpc.min_reconnect_backoff_ms", 5_000),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.enable_http_proxy", 0),
@@ -79,7 +79,7 @@ async def stream(
     leaving the loop ends the call.
 
     Watch streams have no end, so only their first reply has a deadline (they open with a snapshot);
-    afterwards keepalive notices a dead peer within 40 s. `timeout_s` bounds the whole stream where
+    afterwards keepalive notices a dead or stopped peer within 15 s. `timeout_s` bounds the whole stream where
     it has an end.
     """
     replies = method(request, timeout=timeout_s)

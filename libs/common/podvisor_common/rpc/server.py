@@ -20,10 +20,10 @@ from podvisor_common.rpc.interceptor import ErrorInterceptor
 
 _PATH_LIMIT_BYTES = 107  # sun_path without its terminator
 _OPTIONS: Sequence[tuple[str, int]] = (
-    # Clients ping every 30 s; refusing that would cut their idle streams.
+    # Clients ping every 10 s; refusing that would cut their idle streams.
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
 )
 
