@@ -6,6 +6,13 @@ from typing import Annotated
 from podvisor_common.api.base import ApiStruct, doc
 
 
+class TypeMeta(ApiStruct, frozen=True):
+    """What kind of object something is, before it is known how to read the rest of it."""
+
+    api_version: str = ""
+    kind: str = ""
+
+
 class OwnerReference(ApiStruct, frozen=True):
     """The object that owns another: when it goes, the owned one is collected."""
 

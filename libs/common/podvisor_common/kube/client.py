@@ -231,8 +231,11 @@ class KubeClient:
         resource_version: str | None = None,
         propagation: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
-    ) -> None:
-        """Begin the deletion of an object. ApiConflict when it is not the one of `uid` and `resource_version`."""
+    ) -> bytes:
+        """Begin the deletion of an object; the object as it is now, or a Status when nothing of it is left.
+
+        ApiConflict when it is not the one of `uid` and `resource_version`.
+        """
         options: dict[str, Any] = {}
         if grace_period_s is not None:
             options["gracePeriodSeconds"] = grace_period_s
@@ -241,7 +244,7 @@ class KubeClient:
         preconditions = _query(uid=uid or "", resourceVersion=resource_version or "")
         if preconditions:
             options["preconditions"] = preconditions
-        await self._call(
+        return await self._call(
             "DELETE", res.path(key.namespace, key.name), body=options, timeout_s=timeout_s
         )
 

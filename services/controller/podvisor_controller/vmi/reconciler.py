@@ -47,6 +47,7 @@ NODE_INDEX = "node"
 _decode_vmi = msgspec.json.Decoder(v1.VirtualMachineInstance).decode
 _decode_pod = msgspec.json.Decoder(core.Pod).decode
 _decode_node = msgspec.json.Decoder(core.Node).decode
+_decode_kind = msgspec.json.Decoder(meta.TypeMeta).decode
 _log = structlog.get_logger(__name__)
 
 
@@ -208,9 +209,13 @@ class VmiReconciler:
     ) -> None:
         key = ObjectKey(vmi.metadata.namespace, name)
         try:
-            await self._client.delete(PODS, key, uid=uid, grace_period_s=grace_period_s)
+            answer = await self._client.delete(PODS, key, uid=uid, grace_period_s=grace_period_s)
         except ApiNotFound:
             _log.debug("pod was gone already", pod=name)
+            return
+        if _decode_kind(answer).kind == PODS.kind:
+            # A pass that comes before the watch tells of it must not delete the pod a second time.
+            self._pods.learn(_decode_pod(answer))
 
     async def _release_finalizer(self, vmi: v1.VirtualMachineInstance) -> None:
         position = (vmi.metadata.finalizers or []).index(names.VMI_FINALIZER)
