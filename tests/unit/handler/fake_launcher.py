@@ -44,6 +44,7 @@ class FakeLauncher(launcher_pb2_grpc.LauncherServiceServicer):
         message: str = "",
         floods: bool = False,
         hangs: bool = False,
+        ends: bool = False,
         failures: int = 0,
         apply_failures: int = 0,
     ) -> None:
@@ -51,6 +52,7 @@ class FakeLauncher(launcher_pb2_grpc.LauncherServiceServicer):
         self.floods = floods  # reports without an end, as fast as they are taken
         self.failures = failures  # of so many streams to come
         self.apply_failures = apply_failures
+        self.ends = ends  # every stream after its first report
         self.hangs = hangs  # takes orders and never answers
         self.applied: list[domain_pb2.DomainSpec] = []
         self.shutdowns: list[int] = []
@@ -141,6 +143,8 @@ class FakeLauncher(launcher_pb2_grpc.LauncherServiceServicer):
                 report.CopyFrom(self.current)
             sent = report.sequence
             yield launcher_pb2.WatchDomainResponse(report=report)
+            if self.ends:
+                return
 
 
 def sockets_directory(pods: Path, pod_uid: str = POD_UID) -> Path:

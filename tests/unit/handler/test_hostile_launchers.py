@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from podvisor_handler.launchers.connection import LauncherConnection
 from podvisor_handler.launchers.registry import LauncherRegistry
 from podvisor_handler.launchers.state import Connection
 
@@ -111,6 +112,21 @@ async def test_garbage(tmp_path: Path, answer: bytes) -> None:
                     assert connection(registry).report is None
     complaints = [line for line in lines if line.get("log_level") in ("warning", "error")]
     assert len(complaints) <= 2, complaints
+
+
+async def test_a_launcher_that_comes_and_goes_for_ever(tmp_path: Path) -> None:
+    ending = FakeLauncher(ends=True)
+    with control_group(POD_UID), structlog.testing.capture_logs() as lines:
+        async with serving(ending, tmp_path), registry_of(tmp_path, pod()) as registry:
+            lost = 0
+
+            def note(each: LauncherConnection, gone: bool) -> None:
+                nonlocal lost
+                lost += each.state is Connection.UNRESPONSIVE
+
+            registry.subscribe(note)
+            await until(registry, lambda: lost >= 22)
+    assert 2 <= len(lines) <= 21, len(lines)
 
 
 async def test_a_report_of_64_mib(tmp_path: Path) -> None:

@@ -17,3 +17,11 @@ def test_a_pause_earns_at_most_a_burst() -> None:
     waits = [pace.next_turn_s() for _ in range(4)]
     assert waits[1] <= 0
     assert waits[2:] == [pytest.approx(0.1), pytest.approx(0.2)]
+
+
+def test_a_turn_that_is_not_to_be_had_is_not_taken() -> None:
+    now_s = 100.0
+    pace = Pace(2, 1.0, clock=lambda: now_s)
+    assert [pace.take_turn() for _ in range(4)] == [True, True, False, False]
+    now_s += 1
+    assert [pace.take_turn() for _ in range(2)] == [True, False]

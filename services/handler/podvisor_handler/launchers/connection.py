@@ -42,6 +42,7 @@ _REPORT_LIMIT_BYTES = 64 * 1024
 _BURST = 20
 _REPORTS_PER_S = 10.0
 _LOOKS_PER_S = 5.0
+_LINES_PER_S = 1 / 60
 
 _log = structlog.get_logger(__name__)
 
@@ -96,6 +97,7 @@ class LauncherConnection:
         # What a pod's processes do in its tree and on its stream costs the handler a bounded effort.
         self._looks = Pace(_BURST, _LOOKS_PER_S)
         self._reports = Pace(_BURST, _REPORTS_PER_S)
+        self._lines = Pace(_BURST, _LINES_PER_S)
 
     @property
     def process(self) -> PinnedProcess:
@@ -225,7 +227,7 @@ class LauncherConnection:
         self.refusal = None
         self.report = report
         self._complaint = ""
-        if first:
+        if first and self._lines.take_turn():
             _log.info("launcher connected", **self._context())
         self._changed(self)
 
@@ -248,7 +250,7 @@ class LauncherConnection:
     def _complain(self, error: Exception) -> None:
         """Logs a failure once, not with every attempt."""
         complaint = f"{type(error).__name__}: {error}"
-        if complaint == self._complaint:
+        if complaint == self._complaint or not self._lines.take_turn():
             return
         self._complaint = complaint
         ended = self.report is not None and self.report.state == domain_pb2.DOMAIN_STATE_ENDED

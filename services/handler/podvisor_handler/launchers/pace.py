@@ -21,6 +21,15 @@ class Pace:
         """Returns when it is the caller's turn."""
         await asyncio.sleep(max(0.0, self.next_turn_s()))
 
+    def take_turn(self) -> bool:
+        """Takes a turn if one is to be had now; whether it was."""
+        now_s = self._clock()
+        due_s = max(self._due_s, now_s - self._allowance_s)
+        if due_s > now_s:
+            return False
+        self._due_s = due_s + self._interval_s
+        return True
+
     def next_turn_s(self) -> float:
         """Takes a turn; how long it is away, in seconds, not positive when it is now."""
         now_s = self._clock()
