@@ -1,6 +1,7 @@
 """aio: backoff and the life of a service."""
 
 import asyncio
+import gc
 import os
 import signal
 
@@ -37,6 +38,20 @@ def test_second_signal_cancels_a_service_that_does_not_stop() -> None:
         await asyncio.Event().wait()
 
     assert run_service(main) == 0
+
+
+def test_what_was_imported_is_not_collected_again_and_again() -> None:
+    frozen = 0
+
+    async def main(stop: asyncio.Event) -> None:
+        nonlocal frozen
+        frozen = gc.get_freeze_count()
+
+    try:
+        assert run_service(main) == 0
+        assert frozen > 10_000
+    finally:
+        gc.unfreeze()
 
 
 def test_failure_of_a_service_is_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
