@@ -22,9 +22,11 @@ from typing import Any
 from tests.perf import burst, footprint, lifecycle, recovery, start
 from tests.perf.measure import Figure
 from tests.perf.plot import Row, chart
+from tests.perf.specification import with_figures
 from tests.support.cluster import ROOT
 
 RESULTS = ROOT / "docs/benchmarks"
+SPECIFICATION = ROOT / "SPECIFICATION.md"
 SCHEMA = 1
 _PLOTS = {"s": "seconds", "MiB": "memory", "1": "writes", "CPU s": "cpu"}
 
@@ -85,6 +87,15 @@ def save(directory: Path, parts: Mapping[str, Part]) -> None:
     (directory / "latest.txt").write_text(table(parts) + "\n")
     for name, text in plots(parts).items():
         (directory / f"{name}.svg").write_text(text)
+    if directory == RESULTS:
+        _into_specification(parts)
+
+
+def _into_specification(parts: Mapping[str, Part]) -> None:
+    def figure(part: str, key: str) -> Figure | None:
+        return parts[part].figures.get(key) if part in parts else None
+
+    SPECIFICATION.write_text(with_figures(SPECIFICATION.read_text(), figure))
 
 
 def plots(parts: Mapping[str, Part]) -> dict[str, str]:

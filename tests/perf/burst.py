@@ -5,48 +5,37 @@ import time
 
 from tests.perf.footprint import handler_rss
 from tests.perf.measure import Figure
+from tests.perf.observer import Observer, observing
 from tests.perf.start import manifest
 from tests.perf.usage import Usage, beside_qemu, usage_of
-from tests.support.cluster import Cluster, namespace
-from tests.support.machine import Machine, gone
+from tests.support.cluster import namespace
 
 COUNT = 10
-PATIENCE_S = 180.0
 
 
 async def burst(count: int = COUNT) -> list[Figure]:
     """Create `count` machines at once, wait for all login prompts, weigh them, delete them at once."""
     names = [f"m{number}" for number in range(count)]
-    async with namespace(f"perf-burst-{int(time.time())}") as cluster:
-        machines = [Machine(cluster, name) for name in names]
-        started = time.monotonic()
-        watchers = [asyncio.create_task(_times(machine, started)) for machine in machines]
-        await cluster.apply(
-            {"apiVersion": "v1", "kind": "List", "items": [manifest(n) for n in names]}
-        )
-        times = await asyncio.gather(*watchers)
-        usages = [await usage_of((await machine.pod())["metadata"]["uid"]) for machine in machines]
+    async with (
+        namespace(f"perf-burst-{int(time.time())}") as cluster,
+        observing(cluster.namespace) as observer,
+    ):
+        times = await asyncio.gather(*(_start(observer, name) for name in names))
+        usages = [await usage_of(observer.pod_uid(name)) for name in names]
         handler = await handler_rss()
-        deleted = await _delete(cluster, names)
-    return _figures(count, times, usages, deleted, handler)  # fmt: skip
+        deleted = await asyncio.gather(*(_delete(observer, name) for name in names))
+    return _figures(count, times, usages, deleted, handler)
 
 
-async def _times(machine: Machine, started: float) -> tuple[float, float]:
-    await machine.running(within_s=PATIENCE_S)
-    running_s = time.monotonic() - started
-    await machine.console_shows(rf"{machine.name} login:", within_s=PATIENCE_S)
-    return running_s, time.monotonic() - started
+async def _start(observer: Observer, name: str) -> tuple[float, float]:
+    sent_s = await observer.create(manifest(name))
+    running_s = await observer.running(name, after_s=sent_s) - sent_s
+    return running_s, await observer.login(name, look_every_s=0.25) - sent_s
 
 
-async def _delete(cluster: Cluster, names: list[str]) -> list[float]:
-    started = time.monotonic()
-
-    async def one(name: str) -> float:
-        await cluster.until("vmi", name, gone, within_s=60, what="gone")
-        return time.monotonic() - started
-
-    await cluster.kubectl("delete", "vmi", "--all", "--wait=false")
-    return list(await asyncio.gather(*(one(name) for name in names)))
+async def _delete(observer: Observer, name: str) -> float:
+    sent_s = await observer.delete(name)
+    return await observer.gone(name, after_s=sent_s) - sent_s
 
 
 def _figures(

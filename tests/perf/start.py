@@ -14,10 +14,16 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from tests.perf.measure import Figure, Writes, audit_mark, writes_since
+from tests.perf.observer import Observer, observing
 from tests.perf.usage import Usage, beside_qemu, usage_of
-from tests.support.cluster import Cluster, namespace
-from tests.support.machine import DISK_IMAGE, Machine, gone, vmi
+from tests.support.cluster import namespace
+from tests.support.machine import DISK_IMAGE, vmi
+
+# The last events are written after the object they are about is gone.
+EVENTS_LAG_S = 0.5
 
 
 @dataclass(slots=True)
@@ -41,49 +47,34 @@ def manifest(name: str, image: str = DISK_IMAGE, memory: str = "64M") -> dict[st
     return content
 
 
-async def measure(cluster: Cluster, name: str, image: str, memory: str) -> Sample:
+async def measure(observer: Observer, name: str, image: str, memory: str) -> Sample:
     """Start one machine, look at it, delete it."""
-    sample = Sample()
-    machine = Machine(cluster, name)
+    sample, namespace_name = Sample(), observer.namespace
     mark = audit_mark()
-    started = time.monotonic()
-
-    async def running() -> None:
-        await machine.running(within_s=120)
-        sample.running_s = time.monotonic() - started
-
-    async def login() -> None:
-        await machine.console_shows(rf"{name} login:", within_s=120)
-        sample.login_s = time.monotonic() - started
-
-    watcher = asyncio.create_task(running(), name="running")
-    await cluster.apply(manifest(name, image, memory))
-    await asyncio.gather(watcher, login())
-    state = await cluster.get("vmi", name)
-    assert state is not None
-    sample.timeline_ms = state["status"].get("startTimeline", {})
-    sample.usage = await usage_of((await machine.pod())["metadata"]["uid"])
-    sample.start_writes = writes_since(mark, cluster.namespace)
+    sent_s = await observer.create(manifest(name, image, memory))
+    sample.running_s = await observer.running(name, after_s=sent_s) - sent_s
+    sample.login_s = await observer.login(name) - sent_s
+    timeline = observer.instance(name).status.start_timeline
+    sample.timeline_ms = msgspec.to_builtins(timeline)
+    sample.usage = await usage_of(observer.pod_uid(name))
+    sample.start_writes = writes_since(mark, namespace_name)
     mark = audit_mark()
-    sample.deletion_s = await deletion(cluster, name)
-    sample.deletion_writes = writes_since(mark, cluster.namespace)
+    sent_s = await observer.delete(name)
+    sample.deletion_s = await observer.gone(name, after_s=sent_s) - sent_s
+    await asyncio.sleep(EVENTS_LAG_S)
+    sample.deletion_writes = writes_since(mark, namespace_name)
     return sample
-
-
-async def deletion(cluster: Cluster, name: str) -> float:
-    """Seconds from asking for an instance's deletion until the object is gone."""
-    started = time.monotonic()
-    await cluster.kubectl("delete", "vmi", name, "--wait=false")
-    await cluster.until("vmi", name, gone, within_s=60, what="gone")
-    return time.monotonic() - started
 
 
 async def starts(samples: int, image: str = DISK_IMAGE, memory: str = "64M") -> list[Sample]:
     """As many samples, one after another."""
     found = []
-    async with namespace(f"perf-start-{int(time.time())}") as cluster:
+    async with (
+        namespace(f"perf-start-{int(time.time())}") as cluster,
+        observing(cluster.namespace) as observer,
+    ):
         for index in range(samples):
-            found.append(await measure(cluster, f"m{index}", image, memory))
+            found.append(await measure(observer, f"m{index}", image, memory))
             print(
                 f"» start {index + 1}: Running {found[-1].running_s:.2f} s, login {found[-1].login_s:.2f} s,"
                 f" gone {found[-1].deletion_s:.2f} s",

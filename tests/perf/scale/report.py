@@ -174,6 +174,11 @@ def table(run: Run) -> str:
         lines.append(f"  {service.name:20} stalls > 50 ms: late {sum(ms > 50 for ms in late)}, own {sum(ms > 50 for ms in own)};"
             f" longest own: {moments};"
                      f" full collections, ms: {sorted(pauses)[-5:]} of {len(pauses)}")  # fmt: skip
+    for service in run.services:
+        loop = run.loops[service.name]
+        for at_s, late_s, own_s in sorted(loop.get("stalls", ()), key=lambda s: -s[2])[:2]:
+            seen = [stack for when, stack in loop["stacks"] if at_s - late_s <= when <= at_s]
+            lines += [f"  {service.name}, {own_s * 1000:.0f} ms: {stack}" for stack in seen[:3]]
     spans = (("empty", "running"), ("running", "settled"), ("settled", "idled"), ("idled", "gone"))
     lines.append("  " + ", ".join(f"{a} → {b} {run.span_s(a, b):.1f} s" for a, b in spans))
     for program, used in run.servers_cpu_s["empty"].items():

@@ -15,7 +15,9 @@ import asyncio
 import cProfile
 import gc
 import json
+import threading
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -24,7 +26,10 @@ from podvisor_common.obs.logging import configure_logging
 
 TICK_S = 0.010
 NOTED_S = 0.010
+WATCH_S = 0.020
+SUSPICIOUS_S = 0.040
 _NOTED_AT_MOST = 100_000
+_STACKS_AT_MOST = 5_000
 
 
 class LoopSampler:
@@ -36,18 +41,34 @@ class LoopSampler:
     def __init__(self) -> None:
         self.stalls: list[tuple[float, float, float]] = []  # wall clock, late by, computed for
         self.collections: list[float] = []
+        self.stacks: list[tuple[float, str]] = []  # wall clock, what the loop's thread was at
         self._collecting_since_s = 0.0
+        self._ticked_s = time.monotonic()
+        self._loop_thread = threading.get_ident()
 
     async def run(self) -> None:
         """Sample until cancelled."""
         gc.callbacks.append(self._on_collection)
+        threading.Thread(target=self._watch, name="stall-watch", daemon=True).start()
         while True:
-            began_s, computed_s = time.monotonic(), time.thread_time()
+            self._ticked_s = began_s = time.monotonic()
+            computed_s = time.thread_time()
             await asyncio.sleep(TICK_S)
             late_s = time.monotonic() - began_s - TICK_S
             if late_s >= NOTED_S and len(self.stalls) < _NOTED_AT_MOST:
                 computed_s = min(late_s, time.thread_time() - computed_s)
                 self.stalls.append((time.time(), round(late_s, 4), round(computed_s, 4)))
+
+    def _watch(self) -> None:
+        """Look over the loop's shoulder while it is late."""
+        while len(self.stacks) < _STACKS_AT_MOST:
+            time.sleep(WATCH_S)
+            if time.monotonic() - self._ticked_s < SUSPICIOUS_S:
+                continue
+            frame = sys._current_frames().get(self._loop_thread)
+            stack = traceback.extract_stack(frame)[-8:]
+            names = [f"{Path(f.filename).stem}.{f.name}:{f.lineno}" for f in stack]
+            self.stacks.append((time.time(), " > ".join(names)))
 
     def _on_collection(self, phase: str, info: dict[str, int]) -> None:
         if phase == "start":
@@ -101,7 +122,11 @@ def main(service: str, result: str, profile: str = "") -> int:
     try:
         return run_service(lambda stop: _sampled(run, stop, sampler))
     finally:
-        content = {"stalls": sampler.stalls, "collections": sampler.collections}
+        content = {
+            "stalls": sampler.stalls,
+            "collections": sampler.collections,
+            "stacks": sampler.stacks,
+        }
         Path(result).write_text(json.dumps(content))
         if profile:
             profiler.disable()
