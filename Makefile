@@ -26,6 +26,10 @@ check: setup ## everything that needs no cluster
 test: setup ## prove every layer: check, then the tests on a real cluster (brought up when needed)
 	@dev/test
 
+bench: setup ## measure what SPECIFICATION.md promises (PARTS="start scale" for some of it), on a cluster brought up when needed
+	@[ -f .dev/kubeconfig ] || $(MAKE) --no-print-directory guest up
+	@.venv/bin/python -m tests.perf.bench $(PARTS)
+
 demo: ## boot the introduction's machine on a real cluster and show its console
 	@dev/demo
 
