@@ -6,7 +6,7 @@ import time
 from tests.perf.footprint import handler_rss
 from tests.perf.measure import Figure
 from tests.perf.observer import Observer, observing
-from tests.perf.start import manifest
+from tests.perf.start import manifest, pull
 from tests.perf.usage import Usage, beside_qemu, usage_of
 from tests.support.cluster import namespace
 
@@ -20,6 +20,7 @@ async def burst(count: int = COUNT) -> list[Figure]:
         namespace(f"perf-burst-{int(time.time())}") as cluster,
         observing(cluster.namespace) as observer,
     ):
+        await pull(observer)
         times = await asyncio.gather(*(_start(observer, name) for name in names))
         usages = [await usage_of(observer.pod_uid(name)) for name in names]
         handler = await handler_rss()

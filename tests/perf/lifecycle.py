@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from tests.perf.measure import Figure, audit_mark, writes_since
 from tests.perf.observer import Observer, observing
+from tests.perf.start import manifest, pull
 from tests.support.cluster import Cluster, Json, namespace
-from tests.support.machine import Machine, vm, vmi
+from tests.support.machine import Machine, vm
 
 SAMPLES = 3
 
@@ -20,7 +22,8 @@ async def lifecycle(samples: int = SAMPLES) -> list[Figure]:
         namespace(f"perf-vm-{int(time.time())}") as cluster,
         observing(cluster.namespace) as observer,
     ):
-        await observer.create(vm("m", run_strategy="Halted"))
+        await pull(observer)
+        await observer.create(_machine("m"))
         for number in range(samples):
             for action, act in (("start", _start), ("restart", _restart), ("stop", _stop)):
                 mark = audit_mark()
@@ -48,6 +51,12 @@ async def lifecycle(samples: int = SAMPLES) -> list[Figure]:
             Figure(f"writes_{action}_event", f"our events of one VM {action}", "1", events[action], e_budget, e_theirs),
         ]  # fmt: skip
     return found
+
+
+def _machine(name: str) -> dict[str, Any]:
+    content = vm(name, run_strategy="Halted")
+    content["spec"]["template"]["spec"] = manifest(name)["spec"]
+    return content
 
 
 def _printable(status: str) -> Callable[[Json | None], bool]:
@@ -81,7 +90,7 @@ async def _settled(cluster: Cluster, observer: Observer, action: str) -> None:
 
 async def _delete_paused(cluster: Cluster, observer: Observer, name: str) -> float:
     """A paused guest hears no request to shut down."""
-    sent_s = await observer.create(vmi(name))
+    sent_s = await observer.create(manifest(name))
     await observer.running(name, after_s=sent_s)
     await observer.login(name)
     domain = f"{cluster.namespace}_{name}"

@@ -1,6 +1,6 @@
 """What one start costs: time to Running and to the login prompt, CPU, our API writes, memory by process.
 
-    python -m tests.perf.start [--samples 10] [--image IMAGE] [--memory 64M]
+    python -m tests.perf.start [--samples 10] [--image IMAGE] [--memory 128Mi]
 
 Each sample is a machine of its own, started when the one before is gone, so that they do not disturb each other. They are
 made by server-side POST of a VirtualMachineInstance without a VirtualMachine.
@@ -20,10 +20,13 @@ from tests.perf.measure import Figure, Writes, audit_mark, writes_since
 from tests.perf.observer import Observer, observing
 from tests.perf.usage import Usage, beside_qemu, usage_of
 from tests.support.cluster import namespace
-from tests.support.machine import DISK_IMAGE, vmi
+from tests.support.machine import vmi
 
 # The last events are written after the object they are about is gone.
 EVENTS_LAG_S = 0.5
+# What KubeVirt was measured with, too: Debian's amd64 cloud kernel and busybox on a small qcow2.
+BENCH_IMAGE = "podvisor/guest-amd64-bench:devel"
+BENCH_MEMORY = "128Mi"
 
 
 @dataclass(slots=True)
@@ -39,7 +42,7 @@ class Sample:
     deletion_writes: Writes = field(default_factory=Writes)
 
 
-def manifest(name: str, image: str = DISK_IMAGE, memory: str = "64M") -> dict[str, Any]:
+def manifest(name: str, image: str = BENCH_IMAGE, memory: str = BENCH_MEMORY) -> dict[str, Any]:
     """The machine that is measured."""
     content = vmi(name)
     content["spec"]["domain"]["resources"]["requests"]["memory"] = memory
@@ -66,13 +69,23 @@ async def measure(observer: Observer, name: str, image: str, memory: str) -> Sam
     return sample
 
 
-async def starts(samples: int, image: str = DISK_IMAGE, memory: str = "64M") -> list[Sample]:
+async def pull(observer: Observer, image: str = BENCH_IMAGE, memory: str = BENCH_MEMORY) -> None:
+    """Have the node fetch the images; the first machine waits for them."""
+    sent_s = await observer.create(manifest("first", image, memory))
+    await observer.running("first", after_s=sent_s)
+    await observer.gone("first", after_s=await observer.delete("first"))
+
+
+async def starts(
+    samples: int, image: str = BENCH_IMAGE, memory: str = BENCH_MEMORY
+) -> list[Sample]:
     """As many samples, one after another."""
     found = []
     async with (
         namespace(f"perf-start-{int(time.time())}") as cluster,
         observing(cluster.namespace) as observer,
     ):
+        await pull(observer, image, memory)
         for index in range(samples):
             found.append(await measure(observer, f"m{index}", image, memory))
             print(
@@ -106,7 +119,7 @@ def figures(samples: list[Sample]) -> list[Figure]:
     return found + usage_figures([s.usage for s in samples])
 
 
-_BUDGETS_MIB = {"qemu": (None, 247.4), "launcher": (None, 63.3), "libvirtd": (None, 38.4)}
+_BUDGETS_MIB = {"qemu": (215, 247.4), "launcher": (None, 63.3), "libvirtd": (None, 38.4)}
 
 
 def usage_figures(usages: list[list[Usage]]) -> list[Figure]:
@@ -143,8 +156,8 @@ async def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--samples", type=int, default=10)
-    parser.add_argument("--image", default=DISK_IMAGE)
-    parser.add_argument("--memory", default="64M")
+    parser.add_argument("--image", default=BENCH_IMAGE)
+    parser.add_argument("--memory", default=BENCH_MEMORY)
     options = parser.parse_args()
     samples = await starts(options.samples, options.image, options.memory)
     for figure in figures(samples):

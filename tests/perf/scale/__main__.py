@@ -1,6 +1,6 @@
 """What many machines cost the control plane: create all, wait until all run, stay a while, delete all.
 
-    python -m tests.perf.scale [--vmis 1000] [--nodes 5] [--profile FILE] [--out FILE.json]
+    python -m tests.perf.scale [--vmis 1000] [--nodes 5] [--profile DIRECTORY] [--out FILE.json]
 
 The controller of this checkout takes the lease over from the installed one for the run; the installed replicas go on
 answering webhooks, as followers. Needs a development cluster with podvisor, and to be root. Nothing of it stays.
@@ -71,9 +71,13 @@ async def fleet(vmis: int, nodes: int, profile: str) -> AsyncIterator[Run]:
             stack.push_async_callback(run.nodes[-1].stop)
         await asyncio.gather(*(_registered(name) for name in names))
         for name in names:
-            run.handlers.append(await start_handler(name, directory / name))
+            # One profiled handler is enough, and the others keep their pace.
+            file = f"{profile}/handler.prof" if profile and name == names[0] else ""
+            run.handlers.append(await start_handler(name, directory / name, file))
         await take_lease()
-        run.controller = await start_controller(directory, IDENTITY, profile)
+        run.controller = await start_controller(
+            directory, IDENTITY, f"{profile}/controller.prof" if profile else ""
+        )
         stack.push_async_callback(_stop_all, run)
         await asyncio.gather(*(service.ready() for service in run.services))
         await leading(run.controller)
@@ -177,7 +181,9 @@ async def main() -> None:
     )
     parser.add_argument("--vmis", type=int, default=1000)
     parser.add_argument("--nodes", type=int, default=5)
-    parser.add_argument("--profile", default="", help="write the controller's cProfile there")
+    parser.add_argument(
+        "--profile", default="", help="directory for cProfiles of controller and handler"
+    )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     run = await measured(options.vmis, options.nodes, options.profile)

@@ -105,8 +105,8 @@ async def start_node(name: str, directory: Path) -> Service:
     return Service(f"node {name}", process)
 
 
-async def start_handler(node: str, directory: Path) -> Service:
-    """The handler of a fake node."""
+async def start_handler(node: str, directory: Path, profile: str) -> Service:
+    """The handler of a fake node; `profile` names the file for its cProfile, or nothing."""
     port = _free_port()
     result = directory / "handler.json"
     config = await credentials(directory / "handler.kubeconfig", "virt-handler", node)
