@@ -384,6 +384,24 @@ def test_store_keeps_its_indexes_in_step() -> None:
     assert [pod.metadata.name for pod in store.by_index("node", "n2")] == ["c"]
 
 
+def test_a_list_that_brings_nothing_new_leaves_the_indexes_alone() -> None:
+    """With thousands of objects, indexing them all again would stop the loop."""
+    indexed: list[str] = []
+
+    def nodes(pod: Pod) -> list[str]:
+        indexed.append(pod.metadata.name)
+        return [pod.spec.node_name]
+
+    store: Store[Pod] = Store({"node": nodes})
+    store.replace([stored("a", "n1", 1), stored("b", "n1", 2), stored("c", "n1", 3)])
+    indexed.clear()
+    changes = store.replace([stored("a", "n1", 1), stored("b", "n2", 4), stored("d", "n2", 5)])
+    assert sorted(change.key.name for change in changes) == ["b", "c", "d"]
+    assert "a" not in indexed
+    assert [pod.metadata.name for pod in store.by_index("node", "n1")] == ["a"]
+    assert [pod.metadata.name for pod in store.by_index("node", "n2")] == ["b", "d"]
+
+
 def test_store_ignores_what_is_older_than_what_it_has() -> None:
     store: Store[Pod] = Store({})
     store.replace([stored("a", "n2", 10, uid="second")])

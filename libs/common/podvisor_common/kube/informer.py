@@ -37,6 +37,7 @@ class Informer(Generic[T]):
         self._store: Store[T] = Store(indexers or {})
         self._callbacks: list[Callback[T]] = []
         self._synced = asyncio.Event()
+        self._objects = metrics.INFORMER_OBJECTS.labels(resource.plural)
         self._reflector = Reflector(
             client,
             resource,
@@ -90,21 +91,24 @@ class Informer(Generic[T]):
     def replace(self, objects: builtins.list[T]) -> None:
         """For the reflector: the complete state."""
         changes = self._store.replace(objects)
+        self._objects.set(len(objects))
         self._synced.set()
         for change in changes:
             self._tell(change)
 
     def apply(self, obj: T) -> None:
         """For the reflector: a new or changed object."""
-        self._tell(self._store.apply(obj))
+        self._changed(self._store.apply(obj))
 
     def delete(self, obj: T) -> None:
         """For the reflector: an object that is gone."""
-        self._tell(self._store.delete(obj))
+        self._changed(self._store.delete(obj))
 
-    def _tell(self, change: Change[T] | None) -> None:
-        metrics.INFORMER_OBJECTS.labels(self.resource.plural).set(len(self._store))
-        if change is None:
-            return
+    def _changed(self, change: Change[T] | None) -> None:
+        if change is not None:
+            self._objects.set(len(self._store))
+            self._tell(change)
+
+    def _tell(self, change: Change[T]) -> None:
         for callback in self._callbacks:
             callback(change.key, change.old, change.new)

@@ -1,13 +1,15 @@
 """Names of Kubernetes resources and objects, and the paths under which the API server has them. No I/O."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ObjectKey:
-    """Identity of an object within its resource; `namespace` is empty for cluster-scoped ones."""
+class ObjectKey(NamedTuple):
+    """Identity of an object within its resource; `namespace` is empty for cluster-scoped ones.
+
+    A tuple, for its hash: every cache, index and queue looks it up several times for every event.
+    """
 
     namespace: str
     name: str

@@ -6,7 +6,7 @@ Invariant: the indexes always describe exactly the stored objects; a stale event
 import builtins
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from podvisor_common.kube.resources import KubeObject, ObjectKey, key_of
 
@@ -14,8 +14,7 @@ T = TypeVar("T", bound=KubeObject)
 Indexer = Callable[[T], Iterable[str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Change(Generic[T]):
+class Change(NamedTuple, Generic[T]):
     """What became of one key; `old` is None for a new object, `new` for one that is gone."""
 
     key: ObjectKey
@@ -28,15 +27,18 @@ class _Index(Generic[T]):
     values_of: Indexer[T]
     keys: dict[str, set[ObjectKey]] = field(default_factory=dict)
 
-    def add(self, key: ObjectKey, obj: T) -> None:
-        for value in self.values_of(obj):
-            self.keys.setdefault(value, set()).add(key)
+    def change(self, key: ObjectKey, old: T | None, new: T | None) -> None:
+        """Take one object for another."""
+        if old is not None:
+            for value in self.values_of(old):
+                self._discard(value, key)
+        if new is not None:
+            for value in self.values_of(new):
+                self.keys.setdefault(value, set()).add(key)
 
-    def remove(self, key: ObjectKey, obj: T) -> None:
-        for value in self.values_of(obj):
-            keys = self.keys.get(value)
-            if keys is None:
-                continue
+    def _discard(self, value: str, key: ObjectKey) -> None:
+        keys = self.keys.get(value)
+        if keys is not None:
             keys.discard(key)
             if not keys:
                 del self.keys[value]
@@ -66,16 +68,17 @@ class Store(Generic[T]):
     def replace(self, objects: Iterable[T]) -> builtins.list[Change[T]]:
         """Take a complete list as the new content, in one step; the changes against the old one."""
         fresh = {key_of(obj): obj for obj in objects}
-        changes = [Change(key, old, None) for key, old in self._objects.items() if key not in fresh]
+        changes: builtins.list[Change[T]] = [
+            Change(key, old, None) for key, old in self._objects.items() if key not in fresh
+        ]
         for key, new in fresh.items():
-            old = self._objects.get(key)
-            if old is None or not _same_version(old, new):
-                changes.append(Change(key, old, new))
+            known = self._objects.get(key)
+            if known is None or not _same_version(known, new):
+                changes.append(Change(key, known, new))
         self._objects = fresh
         for index in self._indexes.values():
-            index.keys.clear()
-            for key, obj in fresh.items():
-                index.add(key, obj)
+            for change in changes:
+                index.change(change.key, change.old, change.new)
         return changes
 
     def apply(self, obj: T) -> Change[T] | None:
@@ -98,10 +101,7 @@ class Store(Generic[T]):
 
     def _put(self, key: ObjectKey, old: T | None, new: T | None) -> None:
         for index in self._indexes.values():
-            if old is not None:
-                index.remove(key, old)
-            if new is not None:
-                index.add(key, new)
+            index.change(key, old, new)
         if new is None:
             self._objects.pop(key, None)
         else:
