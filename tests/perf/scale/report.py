@@ -93,7 +93,10 @@ def _costs(run: Run) -> list[Figure]:
         return grown * 1048.576 / machines
 
     def ms_per_machine(services: list[Service], one: str, other: str) -> float:
-        return sum(s.cpu_between(one, other) for s in services) * 1000 / run.vmis
+        """Beyond what the process uses while nothing happens, the sampling of its loop included."""
+        idle_s = sum(s.cpu_between("settled", "idled") for s in services)
+        idle_s *= run.span_s(one, other) / run.span_s("settled", "idled")
+        return (sum(s.cpu_between(one, other) for s in services) - idle_s) * 1000 / run.vmis
 
     found = [
         Figure("controller_memory", f"{size}: controller memory per machine", "kB", [kb_per_machine(controller, run.vmis)], 20, 280),

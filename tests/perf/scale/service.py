@@ -24,9 +24,9 @@ from pathlib import Path
 from podvisor_common.aio.tasks import run_service
 from podvisor_common.obs.logging import configure_logging
 
-TICK_S = 0.010
+TICK_S = 0.020
 NOTED_S = 0.010
-WATCH_S = 0.020
+WATCH_S = 0.025
 SUSPICIOUS_S = 0.040
 _NOTED_AT_MOST = 100_000
 _STACKS_AT_MOST = 5_000
