@@ -94,6 +94,13 @@ NICS = "domain.devices.interfaces"
         ("domain/resources/requests", {}, "domain.memory", "no memory requested"),
         ("domain/memory/guest", "64Q", "domain.memory.guest", "'64Q' is not a quantity"),
         ("domain/memory/guest", "1k", "domain.memory.guest", "greater than or equal to 1M"),
+        ("domain/memory/guest", "17Ti", "domain.memory.guest", "less than or equal to 16Ti"),
+        (
+            "domain/resources/requests/memory",
+            "9Ei",
+            "domain.resources.requests.memory",
+            "'9Ei': must be less than or equal to 16Ti",
+        ),
         ("domain/cpu/cores", 0, "domain.cpu.cores", "must be greater than 0"),
         ("domain/cpu", {"cores": 100, "sockets": 100}, "domain.cpu", "asks for 10000 processors"),
         ("domain/cpu/model", "a b", "domain.cpu.model", "is not the name of a CPU model"),
@@ -318,6 +325,13 @@ def test_bad_specification(path: str, value: Any, field: str, message: str) -> N
 )
 def test_unusual_and_good(path: str, value: Any) -> None:
     assert validate_virtual_machine(changed(path, value)) == []
+
+
+def test_a_bad_request_is_not_complained_of_again_where_admission_copied_it() -> None:
+    obj = changed("domain/resources/requests/memory", "64Q")
+    obj["spec"]["template"]["spec"]["domain"]["memory"] = {"guest": "64Q"}
+    [cause] = validate_virtual_machine(obj)
+    assert cause.field == "spec.template.spec.domain.resources.requests.memory"
 
 
 def test_boot_orders_are_unique_among_disks_and_interfaces() -> None:

@@ -25,6 +25,8 @@ from podvisor_controller.webhooks.validation_fields import (
 from podvisor_controller.webhooks.validation_network import network_causes
 
 _LEAST_MEMORY = "1M"
+# More than any board addresses. Near Kubernetes' own limit the pod's request, which is more, would overflow.
+_MOST_MEMORY = "16Ti"
 _MAX_VCPUS = 512
 # Machine types by architecture, as glob patterns.
 _MACHINE_TYPES = {"amd64": ("q35*", "pc-q35*"), "arm64": ("virt*",)}
@@ -79,14 +81,14 @@ def _resource_causes(domain: v1.Domain, path: str) -> Iterator[Cause]:
         for name, value in amounts.items():
             field = f"{path}.resources.{where}.{name}"
             cause = bad_quantity(field, value) or (
-                _too_little(field, value) if name == "memory" else None
+                _out_of_range(field, value) if name == "memory" else None
             )
             if cause:
                 good = False
                 yield cause
-    if guest is not None:
+    if guest is not None and not _repeats(guest, requests, limits):
         field = f"{path}.memory.guest"
-        cause = bad_quantity(field, guest) or _too_little(field, guest)
+        cause = bad_quantity(field, guest) or _out_of_range(field, guest)
         if cause:
             good = False
             yield cause
@@ -101,10 +103,17 @@ def _resource_causes(domain: v1.Domain, path: str) -> Iterator[Cause]:
         yield from _limit_causes(requests, limits, guest, path)
 
 
-def _too_little(field: str, value: Quantity) -> Cause | None:
-    if parse_quantity(value) >= parse_quantity(_LEAST_MEMORY):
-        return None
-    return invalid(field, f"{quoted(value)}: must be greater than or equal to {_LEAST_MEMORY}.")
+def _repeats(guest: Quantity, requests: dict[str, Quantity], limits: dict[str, Quantity]) -> bool:
+    """The guest's memory is what the pod's was: most likely admission's own default, and one error is enough."""
+    return guest == requests.get("memory", limits.get("memory"))
+
+
+def _out_of_range(field: str, value: Quantity) -> Cause | None:
+    if parse_quantity(value) < parse_quantity(_LEAST_MEMORY):
+        return invalid(field, f"{quoted(value)}: must be greater than or equal to {_LEAST_MEMORY}.")
+    if parse_quantity(value) > parse_quantity(_MOST_MEMORY):
+        return invalid(field, f"{quoted(value)}: must be less than or equal to {_MOST_MEMORY}.")
+    return None
 
 
 def _limit_causes(
@@ -118,7 +127,7 @@ def _limit_causes(
                 f"{path}.resources.requests.{name}",
                 f"{quoted(request)} is greater than {path}.resources.limits.{name} {quoted(limit)}",
             )
-    if "memory" not in limits or guest is None:
+    if "memory" not in limits or guest is None or _repeats(guest, requests, limits):
         return
     limit = limits["memory"]
     if parse_quantity(guest) > parse_quantity(limit):
