@@ -134,6 +134,22 @@ def refused_pod() -> core.Pod:
     )
 
 
+def unstartable_pod() -> core.Pod:
+    """A pod whose `compute` the runtime could not start; the other container runs, and so does the pod."""
+    terminated = {
+        "exitCode": 128,
+        "reason": "StartError",
+        "message": "failed to create containerd task",
+        "startedAt": "1970-01-01T00:00:00Z",
+        "finishedAt": stamp(10),
+    }
+    statuses = [
+        {"name": "compute", "state": {"terminated": terminated}},
+        {"name": "guest-console-log", "state": {"running": {"startedAt": stamp(9)}}},
+    ]
+    return pod("Running", node="n1", status={"containerStatuses": statuses})
+
+
 def unschedulable_pod(seconds_ago: float) -> core.Pod:
     """A pod that fits no node."""
     condition = {

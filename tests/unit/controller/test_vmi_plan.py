@@ -30,6 +30,7 @@ from tests.unit.controller.builders import (
     scheduled,
     situations,
     unschedulable_pod,
+    unstartable_pod,
     vmi,
     waiting_pod,
 )
@@ -92,6 +93,8 @@ SITUATIONS = situations(
     ),
     ("refused, the status still names the node", observed(scheduled(), refused_pod()), []),
     ("refused by the kubelet", observed(vmi(), refused_pod()), [DiscardPod]),
+    ("cannot start, the status still names the node", observed(scheduled(), unstartable_pod()), []),
+    ("cannot start on its node", observed(vmi(), unstartable_pod()), [DiscardPod]),
     ("refused, to be tried later", observed(vmi(), retry_at=NOW + timedelta(seconds=5)), []),
     ("refused, to be tried now", observed(vmi(), attempt=1, retry_at=NOW), [CreatePod]),
     ("no image volumes in this cluster", observed(vmi(), config=NO_IMAGES), []),

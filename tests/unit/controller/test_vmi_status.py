@@ -30,6 +30,7 @@ from tests.unit.controller.builders import (
     situations,
     stamp,
     unschedulable_pod,
+    unstartable_pod,
     vmi,
     waiting_pod,
 )
@@ -127,6 +128,12 @@ def test_nothing_to_say(now: Any) -> None:
         (
             "refused by the kubelet",
             observed(scheduled(), refused_pod()),
+            "Scheduling",
+            {"Ready": ("False", "GuestNotRunning"), "Synchronized": ("False", "PodRefused")},
+        ),
+        (
+            "its launcher cannot be started",
+            observed(scheduled(), unstartable_pod()),
             "Scheduling",
             {"Ready": ("False", "GuestNotRunning"), "Synchronized": ("False", "PodRefused")},
         ),

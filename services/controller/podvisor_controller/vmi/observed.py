@@ -51,6 +51,8 @@ _PULL_REASONS = frozenset(
 _CONTAINER_REASONS = frozenset(
     {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 )
+# The runtime could not start the container's first process. The kubelet does not try again, and calls the pod running.
+_NEVER_BEGAN = frozenset({"StartError", "ContainerCannotRun"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +101,14 @@ class Observed:
 
     @property
     def refusal(self) -> Trouble | None:
-        """The kubelet's reason for refusing the pod before any container started, None when it did not."""
+        """Why the pod's node refused it before any guest could be in it, None when it did not."""
         pod = self.pod
-        if pod is None or pod.status.phase != "Failed" or not pod.status.reason or self.has_run:
+        if pod is None or self.has_run:
+            return None
+        if (never := _never_began(pod)) is not None:
+            message = f"Node {pod.spec.node_name} cannot start the launcher: {never.message}"
+            return Trouble(POD_REFUSED, message)
+        if pod.status.phase != "Failed" or not pod.status.reason:
             return None
         states = [status.state for status in pod.status.container_statuses or () if status.state]
         if any(state.running or state.terminated for state in states):
@@ -190,8 +197,16 @@ def compute_ended(pod: core.Pod) -> core.ContainerStateTerminated | None:
     return status.state.terminated if status and status.state else None
 
 
+def _never_began(pod: core.Pod) -> core.ContainerStateTerminated | None:
+    """The end of the container that carries the guest, if it ended before its first process ran."""
+    ended = compute_ended(pod)
+    return ended if ended is not None and ended.reason in _NEVER_BEGAN else None
+
+
 def compute_is_stuck(pod: core.Pod) -> bool:
     """The container that carries the guest cannot start, so that there is no guest to wait for."""
+    if _never_began(pod) is not None:
+        return True
     status = pod.container_status(COMPUTE)
     waiting = status.state.waiting if status and status.state else None
     return waiting is not None and waiting.reason in _PULL_REASONS | _CONTAINER_REASONS
