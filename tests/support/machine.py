@@ -183,14 +183,7 @@ class Machine:
 
     async def processes(self) -> dict[int, str]:
         """The node's processes of the launcher pod: pid to command line."""
-        uid = (await self.pod())["metadata"]["uid"]
-        listing = await on_node(
-            "sh", "-c",
-            f"for p in $(grep -lsE 'pod({uid}|{uid.replace('-', '_')})' /proc/[0-9]*/cgroup | cut -d/ -f3);"
-            " do printf '%s ' $p; tr '\\0' ' ' < /proc/$p/cmdline; echo; done",
-        )  # fmt: skip
-        lines = (line.split(" ", 1) for line in listing.stdout.splitlines() if " " in line)
-        return {int(pid): command.strip() for pid, command in lines}
+        return await pod_processes((await self.pod())["metadata"]["uid"])
 
     async def kill(self, pattern: str, signal: str = "KILL") -> int:
         """Send a signal to the one process of the pod whose command line contains `pattern`; return its pid."""
@@ -200,6 +193,17 @@ class Machine:
         )
         await on_node("kill", f"-{signal}", str(found[0]))
         return found[0]
+
+
+async def pod_processes(uid: str) -> dict[int, str]:
+    """The node's processes of the pod with that uid: pid to command line."""
+    listing = await on_node(
+        "sh", "-c",
+        f"for p in $(grep -lsE 'pod({uid}|{uid.replace('-', '_')})' /proc/[0-9]*/cgroup | cut -d/ -f3);"
+        " do printf '%s ' $p; tr '\\0' ' ' < /proc/$p/cmdline; echo; done",
+    )  # fmt: skip
+    lines = (line.split(" ", 1) for line in listing.stdout.splitlines() if " " in line)
+    return {int(pid): command.strip() for pid, command in lines}
 
 
 async def node_address(node: str = "node1") -> str:

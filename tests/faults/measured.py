@@ -1,0 +1,37 @@
+"""How long recoveries took: kept for the whole run, held against their limits, and shown at its end."""
+
+import json
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(slots=True)
+class Measured:
+    """Durations in seconds by what was measured."""
+
+    durations_s: dict[str, list[float]] = field(default_factory=dict)
+    limits_s: dict[str, float] = field(default_factory=dict)
+
+    def add(self, what: str, duration_s: float, *, limit_s: float) -> None:
+        """Take note of one duration; it must not be longer than `limit_s`."""
+        self.durations_s.setdefault(what, []).append(duration_s)
+        self.limits_s[what] = limit_s
+        assert duration_s <= limit_s, f"{what}: {duration_s:.2f} s, at most {limit_s:g} s allowed"
+
+    def table(self) -> list[str]:
+        """One line for each thing measured."""
+        return [
+            f"{what:<60} n={len(times):<3} median {statistics.median(times):6.2f} s"
+            f"   max {max(times):6.2f} s   limit {self.limits_s[what]:g} s"
+            for what, times in self.durations_s.items()
+        ]
+
+    def save(self, path: Path) -> None:
+        """Write all of it down as JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {
+            what: {"limit_s": self.limits_s[what], "durations_s": times}
+            for what, times in self.durations_s.items()
+        }
+        path.write_text(json.dumps(content, indent=1))
