@@ -36,9 +36,9 @@ from podvisor_controller.vmi.reconciler import (
     NODE_INDEX,
     OWNER_INDEX,
     VmiReconciler,
+    instance_keys,
     instance_of_pod,
     node_names,
-    owner_uids,
 )
 from podvisor_controller.webhooks.defaults import ClusterDefaults
 
@@ -67,7 +67,7 @@ class Controllers:
             PODS,
             core.Pod,
             label_selector=f"{names.APP_LABEL}={names.LAUNCHER_APP}",
-            indexers={OWNER_INDEX: owner_uids},
+            indexers={OWNER_INDEX: instance_keys},
         )
         self.nodes = Informer(client, NODES, core.Node)
         self.kubevirts = Informer(client, KUBEVIRTS, v1.KubeVirt, namespace=namespace)

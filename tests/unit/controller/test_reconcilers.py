@@ -165,6 +165,20 @@ async def test_the_pod_is_the_instances(cluster: Cluster, leading: Controllers) 
     assert "devices.kubevirt.io/kvm" not in msgspec.json.encode(pod).decode()
 
 
+async def test_a_pod_of_another_namespace_is_not_the_instances(
+    cluster: Cluster, server: ApiServer, client: KubeClient, leading: Controllers
+) -> None:
+    cluster.apply_vmi()
+    pod = await cluster.pod()
+    forged = {**pod["metadata"], "namespace": "elsewhere", "name": "forged", "uid": "forged"}
+    server.put(PODS, {**pod, "metadata": forged, "spec": {**pod["spec"], "nodeName": "n2"}})
+    await cluster.bound_pod()
+    assert cluster.status(cluster.vmi)["activePods"] == {pod["metadata"]["uid"]: "n1"}
+    await client.delete(VIRTUAL_MACHINE_INSTANCES, MYVM)
+    await server.until(lambda: cluster.vmi is None)
+    assert server.get(PODS, ObjectKey("elsewhere", "forged")) is not None
+
+
 async def test_deletion_takes_everything_along(
     cluster: Cluster, server: ApiServer, client: KubeClient, leading: Controllers
 ) -> None:

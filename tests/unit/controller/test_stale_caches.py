@@ -11,7 +11,7 @@ from podvisor_common.kube.resources import (
     VIRTUAL_MACHINE_INSTANCES,
     ObjectKey,
 )
-from podvisor_controller.vmi.reconciler import OWNER_INDEX, VmiReconciler, owner_uids
+from podvisor_controller.vmi.reconciler import OWNER_INDEX, VmiReconciler, instance_keys
 
 from tests.unit.controller.api_server import ApiServer
 from tests.unit.controller.builders import CONFIG, stamp, vmi_body
@@ -22,7 +22,7 @@ KEY = ObjectKey("shop", "myvm")
 async def test_a_pod_is_deleted_once(server: ApiServer, client: KubeClient) -> None:
     """The caches stay as they were before the deletion: no watch runs at all."""
     vmis = Informer(client, VIRTUAL_MACHINE_INSTANCES, v1.VirtualMachineInstance)
-    pods = Informer(client, PODS, core.Pod, indexers={OWNER_INDEX: owner_uids})
+    pods = Informer(client, PODS, core.Pod, indexers={OWNER_INDEX: instance_keys})
     reconciler = VmiReconciler(
         client,
         vmis=vmis,

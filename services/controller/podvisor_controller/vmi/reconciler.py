@@ -51,10 +51,14 @@ _decode_kind = msgspec.json.Decoder(meta.TypeMeta).decode
 _log = structlog.get_logger(__name__)
 
 
-def owner_uids(pod: core.Pod) -> list[str]:
-    """The index of pods by the instance they carry."""
+def instance_keys(pod: core.Pod) -> list[str]:
+    """The index of pods by the instance they carry, which is in their namespace: elsewhere anybody may write its uid."""
     owner = pod.metadata.controller_reference()
-    return [owner.uid] if owner is not None else []
+    return [f"{pod.metadata.namespace}/{owner.uid}"] if owner is not None else []
+
+
+def _instance_key(vmi: v1.VirtualMachineInstance) -> str:
+    return f"{vmi.metadata.namespace}/{vmi.metadata.uid}"
 
 
 def node_names(vmi: v1.VirtualMachineInstance) -> list[str]:
@@ -133,7 +137,7 @@ class VmiReconciler:
     async def _observe(self, vmi: v1.VirtualMachineInstance, notes: _Notes) -> Observed:
         return Observed(
             vmi=vmi,
-            pods=tuple(self._pods.by_index(OWNER_INDEX, vmi.metadata.uid)),
+            pods=tuple(self._pods.by_index(OWNER_INDEX, _instance_key(vmi))),
             config=self._config(),
             node=await self._node_health(vmi.status.node_name),
             at=self._clock(),
@@ -194,7 +198,7 @@ class VmiReconciler:
     ) -> None:
         """The name is taken: by our own earlier attempt, unless the owner says otherwise."""
         pod = _decode_pod(await self._client.get(PODS, key))
-        if vmi.metadata.uid in owner_uids(pod):
+        if _instance_key(vmi) in instance_keys(pod):
             self._pods.learn(pod)
             return
         message = f"A pod named {key.name} exists and does not belong to this instance."
