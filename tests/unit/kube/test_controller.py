@@ -168,6 +168,30 @@ async def test_one_key_at_a_time_and_other_keys_meanwhile() -> None:
     assert {A, B} in overlaps
 
 
+async def test_keys_with_nothing_to_do_do_not_stop_the_loop() -> None:
+    """A backlog that turns out to be no work is gone through with the others' turns in between."""
+    done = 0
+
+    async def reconcile(key: ObjectKey) -> Requeue | None:
+        nonlocal done
+        done += 1
+        return None
+
+    controller = Controller("test", reconcile, workers=2)
+    for number in range(100):
+        controller.enqueue(ObjectKey("shop", str(number)))
+    running = asyncio.create_task(controller.run(), name="controller")
+    at_once = 0
+    async with asyncio.timeout(10):
+        while done < 100:
+            before = done
+            await asyncio.sleep(0)
+            at_once = max(at_once, done - before)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert at_once <= 2
+
+
 @virtual_time
 async def test_log_lines_of_a_reconcile_carry_its_object() -> None:
     seen: list[dict[str, object]] = []

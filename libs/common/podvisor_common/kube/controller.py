@@ -91,6 +91,8 @@ class Controller:
                     await self._reconcile_one(key)
             finally:
                 self._queue.done(key)
+            # A key with nothing to do is worked on without ever waiting, and so would be all that wait behind it.
+            await asyncio.sleep(0)
 
     async def _reconcile_one(self, key: ObjectKey) -> None:
         try:
