@@ -104,6 +104,7 @@ class Load:
                 VIRTUAL_MACHINE_INSTANCES, self._namespace, manifest(name, self._namespace),
                 timeout_s=CALL_TIMEOUT_S,
             )  # fmt: skip
+            self.answered_s[name] = time.monotonic()
 
         await _each(names, one)
         await self._until(lambda: len(self.running_s), names, within_s=within_s, what="Running")

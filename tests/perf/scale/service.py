@@ -29,7 +29,7 @@ NOTED_S = 0.010
 WATCH_S = 0.025
 SUSPICIOUS_S = 0.040
 _NOTED_AT_MOST = 100_000
-_STACKS_AT_MOST = 5_000
+_STACKS_AT_MOST = 200
 
 
 class LoopSampler:
@@ -42,6 +42,7 @@ class LoopSampler:
         self.stalls: list[tuple[float, float, float]] = []  # wall clock, late by, computed for
         self.collections: list[float] = []
         self.stacks: list[tuple[float, str]] = []  # wall clock, what the loop's thread was at
+        self._looked: list[tuple[float, str]] = []  # the same since the last tick
         self._collecting_since_s = 0.0
         self._ticked_s = time.monotonic()
         self._loop_thread = threading.get_ident()
@@ -58,17 +59,20 @@ class LoopSampler:
             if late_s >= NOTED_S and len(self.stalls) < _NOTED_AT_MOST:
                 computed_s = min(late_s, time.thread_time() - computed_s)
                 self.stalls.append((time.time(), round(late_s, 4), round(computed_s, 4)))
+                if computed_s >= SUSPICIOUS_S and len(self.stacks) < _STACKS_AT_MOST:
+                    self.stacks += self._looked
+            self._looked = []
 
     def _watch(self) -> None:
         """Look over the loop's shoulder while it is late."""
-        while len(self.stacks) < _STACKS_AT_MOST:
+        while True:
             time.sleep(WATCH_S)
-            if time.monotonic() - self._ticked_s < SUSPICIOUS_S:
+            if time.monotonic() - self._ticked_s < SUSPICIOUS_S or len(self._looked) > 9:
                 continue
             frame = sys._current_frames().get(self._loop_thread)
             stack = traceback.extract_stack(frame)[-8:]
             names = [f"{Path(f.filename).stem}.{f.name}:{f.lineno}" for f in stack]
-            self.stacks.append((time.time(), " > ".join(names)))
+            self._looked.append((time.time(), " > ".join(names)))
 
     def _on_collection(self, phase: str, info: dict[str, int]) -> None:
         if phase == "start":
