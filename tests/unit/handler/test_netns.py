@@ -220,3 +220,56 @@ async def test_only_listed_ports_reach_the_guest() -> None:
             assert await asyncio.to_thread(peer_seen, guest, client, "10.244.1.5", 22)
             with pytest.raises(subprocess.CalledProcessError):
                 await asyncio.to_thread(peer_seen, guest, client, "10.244.1.5", 23)
+
+
+SOURCES_SEEN = """
+import socket
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("0.0.0.0", 9))
+server.settimeout(5)
+print("ready", flush=True)
+seen = []
+while True:
+    text, peer = server.recvfrom(64)
+    seen.append(peer[0])
+    if text == b"honest":
+        break
+print(*seen)
+"""
+SEND_FROM = """
+import socket, sys
+for source, text in zip(sys.argv[1::2], sys.argv[2::2]):
+    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    client.bind((source, 0))
+    client.sendto(text.encode(), ("10.244.1.1", 9))
+"""
+
+
+def sources_seen(client_pid: int, guest_pid: int, sources: list[str]) -> list[str]:
+    """The addresses a client sees when a guest sends from `sources`, of which the last is its own."""
+    in_guest, in_client = (["nsenter", "-t", str(p), "-n"] for p in (guest_pid, client_pid))
+    packets = []
+    for source in sources[:-1]:
+        add = ["ip", "addr", "add", f"{source}/32", "dev", "guest0"]
+        subprocess.run([*in_guest, *add], check=True)
+        packets += [source, "forged"]
+    server = subprocess.Popen(
+        [*in_client, "python3", "-c", SOURCES_SEEN], stdout=subprocess.PIPE, text=True
+    )
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    packets += [sources[-1], "honest"]
+    subprocess.run([*in_guest, "python3", "-c", SEND_FROM, *packets], check=True)
+    return server.communicate(timeout=10)[0].split()
+
+
+async def test_the_guest_cannot_send_under_another_address() -> None:
+    with pod(CLIENT_AND_GUEST) as process:
+        await wired_with_neighbours(process, Masquerade())
+        with (
+            neighbour(process, "guest0", "10.0.2.2", "10.0.2.1") as guest,
+            neighbour(process, "uplink", "10.244.1.1", "10.244.1.5") as client,
+        ):
+            sources = ["10.0.2.77", "203.0.113.7", "10.0.2.2"]
+            seen = await asyncio.to_thread(sources_seen, client, guest, sources)
+        assert seen == ["10.244.1.5"]

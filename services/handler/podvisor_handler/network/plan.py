@@ -56,7 +56,7 @@ class Masquerade:
     @property
     def digest(self) -> str:
         """Changes whenever the address translation does; the namespace remembers it."""
-        text = f"2 {self.guest} {sorted(self.ports)}"
+        text = f"3 {self.guest} {sorted(self.ports)}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property

@@ -1,4 +1,4 @@
-"""The address translation of a masqueraded guest as one nftables transaction.
+"""The address translation of a masqueraded guest, and what it may send, as one nftables transaction.
 
 Invariant: pure. The batch replaces the whole table, whatever it held before, and leaves its digest
 in the table's comment; the kernel takes all of it or nothing.
@@ -8,6 +8,8 @@ Readable form of what masquerade_batch() makes, for a guest at 10.0.2.2 with all
     table ip podvisor {
         chain prerouting { type nat hook prerouting priority dstnat;
             iifname "eth0" dnat to 10.0.2.2 }
+        chain forward { type filter hook forward priority filter;
+            iifname "k6t-eth0" ip saddr != 10.0.2.2 drop }
         chain postrouting { type nat hook postrouting priority srcnat;
             ip saddr 10.0.2.2 oifname "eth0" masquerade }
     }
@@ -26,7 +28,7 @@ from podvisor_handler.linux.netlink import (
     Message,
     decode_attributes,
 )
-from podvisor_handler.network.plan import POD_INTERFACE, Masquerade, Port
+from podvisor_handler.network.plan import BRIDGE, POD_INTERFACE, Masquerade, Port
 
 TABLE = "podvisor"
 _COMMENT = "podvisor "
@@ -40,10 +42,13 @@ _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_TYPE = 1, 3, 4, 7
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
 _RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4
 _LIST_ELEMENT, _EXPRESSION_NAME, _EXPRESSION_DATA = 1, 1, 2
-_DATA_VALUE = 1
+_DATA_VALUE, _DATA_VERDICT = 1, 2
+_VERDICT_CODE, _DROP = 1, 0
+_REGISTER_VERDICT = struct.pack(">I", 0)
+_EQUAL, _UNEQUAL = 0, 1
 _IPV4 = 2
-_PREROUTING, _POSTROUTING = 0, 4
-_PRIORITY_DSTNAT, _PRIORITY_SRCNAT = -100, 100
+_PREROUTING, _FORWARD, _POSTROUTING = 0, 2, 4
+_PRIORITY_DSTNAT, _PRIORITY_FILTER, _PRIORITY_SRCNAT = -100, 0, 100
 _REGISTER_1 = struct.pack(">I", 1)
 _META_IIFNAME, _META_OIFNAME, _META_L4PROTO = 6, 7, 16
 _NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
@@ -61,6 +66,12 @@ def masquerade_batch(desired: Masquerade) -> list[Message]:
         inbound = [_inbound(guest, port) for port in sorted(desired.ports)]
     else:
         inbound = [_inbound(guest, None)]
+    # No container without NET_RAW can send under an address that is not its pod's; nor shall a guest.
+    forged = [
+        *_meta_equals(_META_IIFNAME, _interface_name(BRIDGE)),
+        *_payload_compared(_UNEQUAL, _NETWORK_HEADER, 12, guest),
+        _drop(),
+    ]
     outbound = [
         *_payload_equals(_NETWORK_HEADER, 12, guest),
         *_meta_equals(_META_OIFNAME, _interface_name(POD_INTERFACE)),
@@ -76,9 +87,11 @@ def masquerade_batch(desired: Masquerade) -> list[Message]:
             [(_TABLE_NAME, _text(TABLE)), (_TABLE_USERDATA, _comment(desired.digest))],
             CREATE,
         ),
-        _chain("prerouting", _PREROUTING, _PRIORITY_DSTNAT),
+        _chain("prerouting", "nat", _PREROUTING, _PRIORITY_DSTNAT),
         *(_rule("prerouting", expressions) for expressions in inbound),
-        _chain("postrouting", _POSTROUTING, _PRIORITY_SRCNAT),
+        _chain("forward", "filter", _FORWARD, _PRIORITY_FILTER),
+        _rule("forward", forged),
+        _chain("postrouting", "nat", _POSTROUTING, _PRIORITY_SRCNAT),
         _rule("postrouting", outbound),
         _edge(_BATCH_END),
     ]
@@ -114,28 +127,42 @@ def _inbound(guest: bytes, port: Port | None) -> list[Expression]:
 
 
 def _meta_equals(key: int, value: bytes) -> list[Expression]:
-    return [_expression("meta", [(1, _REGISTER_1), (2, _number(key))]), _equals(value)]
+    return [_expression("meta", [(1, _REGISTER_1), (2, _number(key))]), _compare(_EQUAL, value)]
 
 
 def _payload_equals(base: int, offset: int, value: bytes) -> list[Expression]:
+    return _payload_compared(_EQUAL, base, offset, value)
+
+
+def _payload_compared(operator: int, base: int, offset: int, value: bytes) -> list[Expression]:
     load: Sequence[Attribute] = [
         (1, _REGISTER_1),
         (2, _number(base)),
         (3, _number(offset)),
         (4, _number(len(value))),
     ]
-    return [_expression("payload", load), _equals(value)]
+    return [_expression("payload", load), _compare(operator, value)]
 
 
-def _equals(value: bytes) -> Expression:
-    return _expression("cmp", [(1, _REGISTER_1), (2, _number(0)), (3, [(_DATA_VALUE, value)])])
+def _compare(operator: int, value: bytes) -> Expression:
+    operands: Sequence[Attribute] = [
+        (1, _REGISTER_1),
+        (2, _number(operator)),
+        (3, [(_DATA_VALUE, value)]),
+    ]
+    return _expression("cmp", operands)
+
+
+def _drop() -> Expression:
+    verdict: Sequence[Attribute] = [(_DATA_VERDICT, [(_VERDICT_CODE, _number(_DROP))])]
+    return _expression("immediate", [(1, _REGISTER_VERDICT), (2, verdict)])
 
 
 def _expression(name: str, data: Sequence[Attribute]) -> Expression:
     return [(_EXPRESSION_NAME, _text(name)), (_EXPRESSION_DATA, data)]
 
 
-def _chain(name: str, hook: int, priority: int) -> Message:
+def _chain(name: str, type_: str, hook: int, priority: int) -> Message:
     where: Sequence[Attribute] = [
         (_HOOK_NUMBER, _number(hook)),
         (_HOOK_PRIORITY, struct.pack(">i", priority)),
@@ -144,7 +171,7 @@ def _chain(name: str, hook: int, priority: int) -> Message:
         (_CHAIN_TABLE, _text(TABLE)),
         (_CHAIN_NAME, _text(name)),
         (_CHAIN_HOOK, where),
-        (_CHAIN_TYPE, _text("nat")),
+        (_CHAIN_TYPE, _text(type_)),
     ]
     return _change(_NEWCHAIN, attributes, CREATE)
 
