@@ -132,10 +132,15 @@ def _waits(run: Run) -> list[Figure]:
     size, found = f"{run.vmis} VMIs", []
     for who, services in (("controller", [run.controller]), ("handler", run.handlers)):
         metrics = run.metrics[services[0].name]
+        passes = sum(
+            sum(run.metrics[service.name].get("podvisor_reconcile_total", {}).values())
+            for service in services
+        )
         waits = [queue_percentile_s(metrics, "vmi", share) * 1000 for share in (0.5, 0.99)]
         late = [ms for service in services for ms in _stalls_ms(run, service)[0]]
         own = [ms for service in services for ms in _stalls_ms(run, service)[1]]
         found += [
+            Figure(f"{who}_passes", f"{size}: {who}, reconciles per machine, start to Running", "passes", [passes / run.vmis]),
             Figure(f"{who}_queue", f"{size}: {who}, wait in the queue, p50 and p99 (upper bounds)", "ms", waits),
             Figure(f"{who}_stall", f"{size}: {who}, longest stall of the event loop by its own computing", "ms", [max(own, default=0.0)], 50),
             Figure(f"{who}_late", f"{size}: {who}, timers late by more than 10 ms: p99 and longest", "ms", [percentile(late, 0.99), max(late, default=0.0)]),
