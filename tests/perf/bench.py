@@ -79,7 +79,7 @@ def save(directory: Path, parts: Mapping[str, Part]) -> None:
             "cpus": os.cpu_count(),
             "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
             "architecture": platform.machine(),
-            "guests": "TCG" if not Path("/dev/kvm").exists() else "as the node offers",
+            "guests": "KVM" if _can_virtualise() else "emulated (TCG)",
         },
         "parts": {name: part.as_json() for name, part in parts.items()},
     }
@@ -89,6 +89,11 @@ def save(directory: Path, parts: Mapping[str, Part]) -> None:
         (directory / f"{name}.svg").write_text(text)
     if directory == RESULTS:
         _into_specification(parts)
+
+
+def _can_virtualise() -> bool:
+    words = set(Path("/proc/cpuinfo").read_text().split())
+    return bool(words & {"vmx", "svm"})
 
 
 def _into_specification(parts: Mapping[str, Part]) -> None:

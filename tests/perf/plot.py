@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 
 ROW = 22
-LEFT = 430
+LEFT = 540
 WIDTH = 520
 RIGHT = 150
 TOP = 64

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from tests.perf.measure import Figure
 
-_CELL = re.compile(r"`(\w+)/([\w-]+)`[^|\n]*")
+_CELL = re.compile(r"(?<=\| )`(\w+)/([\w-]+)`[^|\n]*")
 
 
 def with_figures(text: str, figure: Callable[[str, str], Figure | None]) -> str:
