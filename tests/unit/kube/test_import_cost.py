@@ -25,3 +25,10 @@ def test_no_model_is_imported_and_little_memory_is_used() -> None:
     assert not [name for name in found["modules"] if ".models" in name or ".api" in name]
     assert len(found["modules"]) < 20
     assert found["grown_kib"] < 12 * 1024
+
+
+def test_a_pod_does_not_read_kubeconfig_files() -> None:
+    """What only they need (YAML, plugins that give credentials) is not loaded with the client."""
+    probe = "import sys, podvisor_common.kube.client; print('yaml' in sys.modules)"
+    output = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True)
+    assert output.stdout.strip() == b"False"

@@ -75,8 +75,6 @@ def _load(submodule: str) -> Any:
 
 _enter_bare_packages()
 _configuration = _load("client.configuration")
-_kube_config = _load("config.kube_config")
-_incluster_config = _load("config.incluster_config")
 # Its DEBUG lines hold response bodies, and with them Secrets.
 logging.getLogger("kubernetes_asyncio").setLevel(logging.WARNING)
 
@@ -99,12 +97,13 @@ async def configuration_from_environment() -> Configuration:
     configuration = _configuration.Configuration()
     kubeconfig = os.environ.get("KUBECONFIG", "")
     if kubeconfig:
-        loader = await _kube_config.load_kube_config(
+        # Loaded only here: with YAML and the plugins' protocols it is half of what the library costs a pod.
+        loader = await _load("config.kube_config").load_kube_config(
             config_file=kubeconfig, client_configuration=configuration, persist_config=False
         )
         configuration.refresh_api_key_hook = _token_renewal(loader)
     else:
-        _incluster_config.load_incluster_config(client_configuration=configuration)
+        _load("config.incluster_config").load_incluster_config(client_configuration=configuration)
     return cast(Configuration, configuration)
 
 
