@@ -104,6 +104,13 @@ NICS = "domain.devices.interfaces"
         ("domain/cpu/cores", 0, "domain.cpu.cores", "must be greater than 0"),
         ("domain/cpu", {"cores": 100, "sockets": 100}, "domain.cpu", "asks for 10000 processors"),
         ("domain/cpu/model", "a b", "domain.cpu.model", "is not the name of a CPU model"),
+        ("domain/cpu/model", "<x/>", "domain.cpu.model", "is not the name of a CPU model"),
+        (
+            "terminationGracePeriodSeconds",
+            2**40,
+            "terminationGracePeriodSeconds",
+            "must be between 0 and 31536000",
+        ),
         (
             "domain/machine/type",
             "isapc",
@@ -118,7 +125,7 @@ NICS = "domain.devices.interfaces"
             "terminationGracePeriodSeconds",
             -1,
             "terminationGracePeriodSeconds",
-            "must not be negative",
+            "must be between 0 and",
         ),
         ("volumes/1/name", "root", "volumes[1].name", "must not have the same Name ('root')"),
         ("volumes/1", {"name": "seed"}, "volumes[1]", "must have exactly one source, not none"),

@@ -1,5 +1,6 @@
 """What is wrong with the specification of a machine, in an instance or in a template. Pure."""
 
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from uuid import UUID
@@ -24,6 +25,8 @@ from podvisor_controller.webhooks.validation_fields import (
 )
 from podvisor_controller.webhooks.validation_network import network_causes
 
+_MAX_GRACE_PERIOD_S = 365 * 24 * 3600
+_CPU_MODEL = re.compile(r"[A-Za-z0-9_.+-]+")
 _LEAST_MEMORY = "1M"
 # More than any board addresses. Near Kubernetes' own limit the pod's request, which is more, would overflow.
 _MOST_MEMORY = "16Ti"
@@ -68,8 +71,11 @@ def _placement_causes(spec: v1.VirtualMachineInstanceSpec, path: str) -> Iterato
             CauseReason.NOT_SUPPORTED,
         )
     grace_period_s = spec.termination_grace_period_seconds
-    if grace_period_s is not None and grace_period_s < 0:
-        yield invalid(f"{path}.terminationGracePeriodSeconds", "must not be negative.")
+    if grace_period_s is not None and not 0 <= grace_period_s <= _MAX_GRACE_PERIOD_S:
+        yield invalid(
+            f"{path}.terminationGracePeriodSeconds",
+            f"must be between 0 and {_MAX_GRACE_PERIOD_S}, which is a year.",
+        )
 
 
 def _resource_causes(domain: v1.Domain, path: str) -> Iterator[Cause]:
@@ -148,7 +154,7 @@ def _cpu_causes(domain: v1.Domain, path: str) -> Iterator[Cause]:
         vcpus *= count or 1
     if vcpus > _MAX_VCPUS:
         yield invalid(path, f"asks for {vcpus} processors, at most {_MAX_VCPUS} are possible.")
-    if any(character.isspace() or not character.isprintable() for character in domain.cpu.model):
+    if domain.cpu.model and not _CPU_MODEL.fullmatch(domain.cpu.model):
         yield invalid(
             f"{path}.model", f"{quoted(domain.cpu.model)} is not the name of a CPU model."
         )
