@@ -102,7 +102,9 @@ def pod(phase: str = "Pending", *, node: str = "", **changes: Any) -> core.Pod:
     return msgspec.convert(body, core.Pod)
 
 
-def ended_pod(exit_code: int, *, seconds_ago: float = 10, **metadata: Any) -> core.Pod:
+def ended_pod(
+    exit_code: int, *, seconds_ago: float = 10, phase: str = "", **metadata: Any
+) -> core.Pod:
     """A pod whose containers have ended."""
     terminated = {
         "exitCode": exit_code,
@@ -112,11 +114,16 @@ def ended_pod(exit_code: int, *, seconds_ago: float = 10, **metadata: Any) -> co
     }
     statuses = [{"name": "compute", "state": {"terminated": terminated}}]
     return pod(
-        "Failed" if exit_code else "Succeeded",
+        phase or ("Failed" if exit_code else "Succeeded"),
         node="n1",
         metadata=metadata,
         status={"containerStatuses": statuses},
     )
+
+
+def lingering_pod(*, seconds_ago: float = 10, **metadata: Any) -> core.Pod:
+    """A pod whose `compute` has ended, and whose other container has not noticed."""
+    return ended_pod(2, seconds_ago=seconds_ago, phase="Running", **metadata)
 
 
 def waiting_pod(reason: str, message: str = "") -> core.Pod:

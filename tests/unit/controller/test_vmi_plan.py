@@ -24,6 +24,7 @@ from tests.unit.controller.builders import (
     UID,
     deleted,
     ended_pod,
+    lingering_pod,
     observed,
     pod,
     refused_pod,
@@ -77,6 +78,21 @@ SITUATIONS = situations(
         "the pod ended and is about to vanish",
         observed(scheduled("Running"), ended_pod(0, seconds_ago=0, **DYING)),
         [Finish],
+    ),
+    (
+        "what carries the guest has ended, the rest of the pod stays",
+        observed(scheduled(), lingering_pod()),
+        [Finish],
+    ),
+    (
+        "the same, a moment ago",
+        observed(scheduled(), lingering_pod(seconds_ago=1)),
+        [],
+    ),
+    (
+        "the same, while the pod is being deleted",
+        observed(scheduled("Running"), lingering_pod(seconds_ago=1, **DYING)),
+        [],
     ),
     ("the pod was deleted by force", observed(scheduled("Running")), []),
     (

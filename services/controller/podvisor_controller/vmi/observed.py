@@ -159,9 +159,12 @@ class Observed:
     def handler_patience_left(self) -> timedelta | None:
         """How long the handler may still take to report the end of a guest whose pod has ended; None if it need not."""
         pod = self.pod
-        if pod is None or not pod.is_terminal or self.vmi.is_final or self.refusal is not None:
+        if pod is None or self.vmi.is_final or self.refusal is not None:
             return None
-        if pod.metadata.is_being_deleted:
+        # What is left of the pod when `compute` has ended may take its time, or never end.
+        if not pod.is_terminal and compute_ended(pod) is None:
+            return None
+        if pod.is_terminal and pod.metadata.is_being_deleted:
             return timedelta(0)
         ended = [
             meta.parse_time(status.state.terminated.finished_at)
