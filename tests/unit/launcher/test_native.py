@@ -268,8 +268,11 @@ def test_where_compute_never_came_the_order_to_end_is_obeyed(console: Console) -
     console.lock.touch()
     append(console.log, b"ready\n")
     console.says(b"ready\n")
+    pid = console.process.pid
+    [child] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     console.process.terminate()
     assert console.process.wait(5) == 0
+    eventually(lambda: not Path(f"/proc/{child}").exists())
 
 
 def test_a_lock_that_nobody_has_had_yet_is_no_end(console: Console) -> None:
