@@ -44,5 +44,5 @@ class Settings:
 def _required(environment: Mapping[str, str], name: str) -> str:
     value = environment.get(name, "")
     if not value:
-        raise SettingMissing(f"{name} is not set")
+        raise SettingMissing(f"{name} is not set in the environment")
     return value

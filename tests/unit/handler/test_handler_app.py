@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -355,3 +356,12 @@ def test_settings() -> None:
     assert settings.run_directory == Path("/run/podvisor")
     with pytest.raises(SettingMissing, match="POD_NAME"):
         Settings.from_environment({"NODE_NAME": "n"})
+
+
+async def test_a_missing_setting_is_one_line_and_not_a_traceback() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "podvisor_handler", env={}, stderr=asyncio.subprocess.PIPE
+    )
+    _, errors = await process.communicate()
+    assert errors == b"virt-handler: NODE_NAME is not set in the environment\n"
+    assert process.returncode == 2
