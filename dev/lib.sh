@@ -4,6 +4,11 @@
 # to a file that is shown only when it fails.
 set -euo pipefail
 
+# --help is the comment at the head of the script.
+case ${1-} in
+  -h | --help) awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$0"; exit 0 ;;
+esac
+
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 state=$root/.dev
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/podvisor
