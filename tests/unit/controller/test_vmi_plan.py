@@ -218,6 +218,17 @@ def test_of_several_pods_the_living_one_counts() -> None:
     assert observed(vmi(), dying, pod()).pod == pod()
 
 
+def test_a_pod_that_the_status_does_not_name_counts_for_nothing() -> None:
+    forged = pod("Running", node="n2", metadata={"name": "b", "uid": "b"})
+    own = pod("Running", node="n1", metadata={"creationTimestamp": "2020-01-01T00:00:00Z"})
+    dying = pod("Running", node="n1", metadata=DYING)
+    bound = scheduled("Running", activePods={"pod-1": "n1"})
+    assert observed(bound, forged, own).pod == own
+    assert observed(bound, forged, dying).pod == dying
+    assert observed(bound, forged).pod is None
+    assert plan(observed(bound, forged)) == []
+
+
 def test_time_alone_changes_the_decision_only_where_it_does() -> None:
     assert observed(vmi(), pod()).look_again_in_s is None
     assert observed(vmi(), unschedulable_pod(0)).look_again_in_s == pytest.approx(1.5)

@@ -79,9 +79,13 @@ class Observed:
 
     @property
     def pod(self) -> core.Pod | None:
-        """The launcher pod that counts: one that is not being deleted before others, the youngest among equals."""
+        """The launcher pod that counts: one that is not being deleted before others, the youngest among equals.
+
+        Once the status names the pods, no other counts: whoever may create pods can write that one is the instance's.
+        """
+        known = self.vmi.status.active_pods
         return max(
-            self.pods,
+            (pod for pod in self.pods if not known or pod.metadata.uid in known),
             key=lambda pod: (
                 not pod.metadata.is_being_deleted,
                 pod.metadata.creation_timestamp or "",
