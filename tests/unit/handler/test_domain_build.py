@@ -167,8 +167,10 @@ def test_disks(disk: dict[str, Any], bus: int, device: int, read_only: bool) -> 
     [
         {"userData": SECRET_TEXT},
         {"userDataBase64": base64.b64encode(SECRET_TEXT.encode()).decode()},
+        {"userDataBase64": base64.encodebytes(SECRET_TEXT.encode()).decode()},
+        {"userDataBase64": base64.encodebytes(SECRET_TEXT.encode()).decode().replace("\n", "\r\n")},
     ],
-    ids=["clear text", "base64"],
+    ids=["clear text", "base64", "base64 in lines", "base64 in lines of Windows"],
 )
 def test_cloud_init_in_the_manifest(source: dict[str, str]) -> None:
     spec = with_disks([{"name": "ci"}], [{"name": "ci", "cloudInitNoCloud": source}])
