@@ -228,6 +228,12 @@ def test_odd_names_stay_yaml() -> None:
     assert content.meta_data == b'instance-id: "1\\n2"\nlocal-hostname: "a: b"\n'
 
 
+@pytest.mark.parametrize("hostname", ["123", "1e3", "0x1f", "2026-01-01", "no", "true", "null"])
+def test_a_host_name_stays_a_string_in_yaml(hostname: str) -> None:
+    content = read_source("c", cloud_init_disk(hostname=hostname).cloud_init)
+    assert f'local-hostname: "{hostname}"\n'.encode() in content.meta_data
+
+
 @pytest.mark.parametrize("key", ["userdata", "userData"])
 def test_user_data_from_a_secret(key: str, tmp_path: Path) -> None:
     (tmp_path / key).write_bytes(SECRET)

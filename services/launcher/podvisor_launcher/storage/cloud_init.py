@@ -5,6 +5,7 @@ else: not into a log, an argument list or the text of an error.
 """
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from podvisor_launcher.storage.iso9660 import make_image
 
 _USER_DATA_KEYS = ("userdata", "userData")
 _NETWORK_DATA_KEYS = ("networkdata", "networkData")
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9.-]*")
+_YAML_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,9 @@ def make_iso(content: NoCloud) -> bytes:
 
 
 def _scalar(value: str) -> str:
-    plain = value.replace("-", "").replace(".", "")
-    return value if plain.isalnum() and plain.isascii() else json.dumps(value)
+    """Quoted unless every reader of YAML sees a string without: a machine may be called 123, 2026-01-01 or no."""
+    is_plain = _PLAIN.fullmatch(value) and value.lower() not in _YAML_WORDS
+    return value if is_plain else json.dumps(value)
 
 
 def _read_secret(name: str, directory: Path, keys: tuple[str, ...]) -> bytes:
