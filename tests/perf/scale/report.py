@@ -89,7 +89,8 @@ def _costs(run: Run) -> list[Figure]:
     of_each = run.vmis / len(run.handlers)
 
     def kb_per_machine(service: Service, machines: float) -> float:
-        grown = service.memory_at["settled"]["pss"] - service.memory_at["empty"]["pss"]
+        """By RSS: what is shared changes with every other process that loads or drops the same libraries."""
+        grown = service.memory_at["settled"]["rss"] - service.memory_at["empty"]["rss"]
         return grown * 1048.576 / machines
 
     def ms_per_machine(services: list[Service], one: str, other: str) -> float:
@@ -100,7 +101,7 @@ def _costs(run: Run) -> list[Figure]:
 
     found = [
         Figure("controller_memory", f"{size}: controller memory per machine", "kB", [kb_per_machine(controller, run.vmis)], 20, 280),
-        Figure("controller_pss", f"{size}: controller PSS", "MiB", [controller.memory_at["settled"]["pss"]]),
+        Figure("controller_rss", f"{size}: controller RSS", "MiB", [controller.memory_at["settled"]["rss"]]),
         Figure("handler_memory", f"{size}: handler memory per machine of its own", "kB", [kb_per_machine(h, of_each) for h in run.handlers]),
     ]  # fmt: skip
     for who, services in (("controller", [controller]), ("handlers", run.handlers)):

@@ -10,6 +10,9 @@ from collections.abc import Callable
 class Backoff:
     """Pauses that grow by `factor` from `initial_s` to `max_s`, each lengthened by up to `jitter` of itself."""
 
+    # There is one for every machine of the cluster.
+    __slots__ = ("_base_s", "_factor", "_initial_s", "_jitter", "_max_s", "_rand")
+
     def __init__(
         self,
         initial_s: float = 0.2,
