@@ -10,6 +10,7 @@ from tests.unit.api.machines import changed
 
 DISKS = "domain.devices.disks"
 NICS = "domain.devices.interfaces"
+CIDR = "networks[0].pod.vmNetworkCIDR"
 
 
 @pytest.mark.parametrize(
@@ -258,6 +259,15 @@ NICS = "domain.devices.interfaces"
             f"{NICS}[0].macAddress",
             "malformed MAC address",
         ),
+        (
+            "domain/devices/interfaces/0/macAddress",
+            "00-00-00-00-00-00",
+            f"{NICS}[0].macAddress",
+            "reserved MAC",
+        ),
+        ("networks/0/pod/vmNetworkCIDR", "127.0.0.0/8", CIDR, "holds no addresses"),
+        ("networks/0/pod/vmNetworkCIDR", "0.0.0.0/0", CIDR, "holds no addresses"),
+        ("networks/0/pod/vmNetworkCIDR", "224.0.0.0/8", CIDR, "holds no addresses"),
         (
             "domain/devices/interfaces/0/macAddress",
             "01:00:00:00:00:01",

@@ -20,8 +20,8 @@ _MODELS = ("virtio", "e1000", "e1000e", "igb", "ne2k_pci", "pcnet", "rtl8139")
 _MAC = re.compile(
     r"[0-9A-Fa-f]{2}(?P<separator>[:-])[0-9A-Fa-f]{2}(?:(?P=separator)[0-9A-Fa-f]{2}){4}"
 )
-# The address of the bridge on the pod's side.
-_RESERVED_MAC = "02:00:00:00:00:00"
+# The address of the bridge on the pod's side; and the one that a guest takes for none, and makes one up.
+_RESERVED_MACS = ("02:00:00:00:00:00", "00:00:00:00:00:00")
 _SMALLEST_NETWORK_PREFIX = 30
 _MAX_PORT = 65535
 
@@ -77,6 +77,9 @@ def _cidr_causes(cidr: str, field: str) -> Iterator[Cause]:
         yield invalid(
             field, f"{quoted(cidr)} is too small: it needs two addresses, so at most /30."
         )
+    first = network.network_address
+    if first.is_unspecified or first.is_loopback or first.is_multicast or first.is_reserved:
+        yield invalid(field, f"{quoted(cidr)} holds no addresses that a guest can have.")
 
 
 def _pairing_causes(
@@ -141,7 +144,7 @@ def _interface_causes(interface: v1.Interface, field: str) -> Iterator[Cause]:
         yield invalid(f"{field}.macAddress", f"{quoted(mac)}: malformed MAC address.")
     elif int(mac[:2], 16) & 1:
         yield invalid(f"{field}.macAddress", f"{quoted(mac)} is a multicast MAC address.")
-    elif mac.lower().replace("-", ":") == _RESERVED_MAC:
+    elif mac.lower().replace("-", ":") in _RESERVED_MACS:
         yield invalid(f"{field}.macAddress", f"{quoted(mac)} is a reserved MAC address.")
 
 
