@@ -117,6 +117,14 @@ def _places(obj: Json, template: Json) -> list[tuple[type, Json]]:
     ]
 
 
+def test_labels_that_no_instance_could_carry() -> None:
+    obj = machine()
+    obj["spec"]["template"]["metadata"] = {"labels": {"a b": "x"}}
+    [cause] = validate_virtual_machine(obj)
+    assert cause.field == "spec.template.metadata.labels"
+    assert "'a b', which is not the key of a label" in cause.message
+
+
 def test_reserved_labels() -> None:
     obj = machine()
     obj["spec"]["template"]["metadata"]["labels"] = {"kubevirt.io/nodeName": "n"}

@@ -16,6 +16,7 @@ from podvisor_controller.webhooks.validation_fields import (
     Cause,
     CauseReason,
     invalid,
+    label_causes,
     quoted,
     unsupported,
 )
@@ -55,6 +56,7 @@ def validate_virtual_machine(obj: Raw, old: Raw | None = None) -> list[Cause]:
     causes += _run_strategy_causes(machine.spec)
     metadata = machine.spec.template.metadata
     labels = (metadata.labels if metadata else None) or {}
+    causes += label_causes(labels, "spec.template.metadata.labels")
     causes += _reserved_label_causes(labels, {}, "spec.template.metadata.labels")
     causes += spec_causes(machine.spec.template.spec, template["spec"], "spec.template.spec")
     return causes

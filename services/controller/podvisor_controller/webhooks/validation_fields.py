@@ -13,6 +13,7 @@ from podvisor_common.api.unsupported import UNSUPPORTED
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _MAX_SUBDOMAIN_LENGTH = 253
 _MAX_QUOTED_LENGTH = 64
 
@@ -55,6 +56,18 @@ def is_dns_label(text: str) -> bool:
 def is_dns_subdomain(text: str) -> bool:
     """DNS-1123 labels joined by dots, at most 253 characters."""
     return len(text) <= _MAX_SUBDOMAIN_LENGTH and _SUBDOMAIN.fullmatch(text) is not None
+
+
+def label_causes(labels: Mapping[str, str], field: str) -> Iterator[Cause]:
+    """Why the pod would be refused that carries these labels, or selects by them."""
+    for key, value in labels.items():
+        prefix, slash, name = key.rpartition("/")
+        if not _LABEL_NAME.fullmatch(name) or (slash and not is_dns_subdomain(prefix)):
+            yield invalid(field, f"holds {quoted(key)}, which is not the key of a label.")
+        elif value and not _LABEL_NAME.fullmatch(value):
+            yield invalid(
+                field, f"holds {quoted(value)} for {key}, which is not the value of a label."
+            )
 
 
 def bad_quantity(field: str, value: Quantity) -> Cause | None:

@@ -20,6 +20,7 @@ from podvisor_controller.webhooks.validation_fields import (
     invalid,
     is_dns_label,
     is_dns_subdomain,
+    label_causes,
     quoted,
     unsupported,
 )
@@ -70,6 +71,7 @@ def _placement_causes(spec: v1.VirtualMachineInstanceSpec, path: str) -> Iterato
             f"{quoted(spec.architecture)} must be one of: {', '.join(_MACHINE_TYPES)}",
             CauseReason.NOT_SUPPORTED,
         )
+    yield from label_causes(spec.node_selector or {}, f"{path}.nodeSelector")
     grace_period_s = spec.termination_grace_period_seconds
     if grace_period_s is not None and not 0 <= grace_period_s <= _MAX_GRACE_PERIOD_S:
         yield invalid(
