@@ -30,6 +30,13 @@ def _seed(**fields: Any) -> Callable[[Json], None]:
     return change
 
 
+def _top(**fields: Any) -> Callable[[Json], None]:
+    def change(spec: Json) -> None:
+        spec |= fields
+
+    return change
+
+
 def _unknown(spec: Json) -> None:
     spec["domain"]["memroy"] = {"guest": "64M"}
 
@@ -46,6 +53,21 @@ REFUSED = [
         "spec.template.spec.domain.resources.requests.memory",
     ),
     ("memory negative", _memory("-64M"), "spec.template.spec.domain.resources.requests.memory"),
+    (
+        "memory that no node has",
+        _memory("9Ei"),
+        "spec.template.spec.domain.resources.requests.memory '9Ei': must be less than",
+    ),
+    (
+        "longer to shut down than can be counted",
+        _top(terminationGracePeriodSeconds=2**40),
+        "spec.template.spec.terminationGracePeriodSeconds must be between",
+    ),
+    (
+        "node selector that no pod can have",
+        _top(nodeSelector={"a b": "c"}),
+        "spec.template.spec.nodeSelector holds 'a b'",
+    ),
     (
         "user-data that is not base64",
         _seed(userDataBase64="%%%"),
