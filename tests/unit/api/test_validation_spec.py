@@ -355,6 +355,12 @@ def test_a_bad_request_is_not_complained_of_again_where_admission_copied_it() ->
     assert cause.field == "spec.template.spec.domain.resources.requests.memory"
 
 
+def test_an_interface_without_its_network_is_one_error() -> None:
+    obj = changed("networks", [])
+    [cause] = validate_virtual_machine(obj)
+    assert "'default' not found: there is no network of that name" in cause.message
+
+
 def test_boot_orders_are_unique_among_disks_and_interfaces() -> None:
     obj = changed("domain/devices/disks/0/bootOrder", 1)
     obj["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"][0]["bootOrder"] = 1

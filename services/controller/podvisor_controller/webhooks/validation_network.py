@@ -34,12 +34,12 @@ def network_causes(
     interfaces = spec.domain.devices.interfaces or []
     yield from _network_list_causes(networks, raw, path)
     yield from _pairing_causes(networks, interfaces, path)
-    pod_networks = {network.name for network in networks if network.pod is not None}
+    other_networks = {network.name for network in networks if network.pod is None}
     raw_interfaces = _raw_list(_raw_object(_raw_object(raw, "domain"), "devices"), "interfaces")
     for index, interface in enumerate(interfaces):
         field = f"{path}.domain.devices.interfaces[{index}]"
         raw_interface = raw_interfaces[index] if index < len(raw_interfaces) else {}
-        yield from _binding_causes(interface, raw_interface, pod_networks, field)
+        yield from _binding_causes(interface, raw_interface, other_networks, field)
         yield from _interface_causes(interface, field)
         yield from _port_causes(interface.ports or [], f"{field}.ports")
 
@@ -117,7 +117,7 @@ def _pairing_causes(
 
 
 def _binding_causes(
-    interface: v1.Interface, raw: dict[str, object], pod_networks: set[str], field: str
+    interface: v1.Interface, raw: dict[str, object], other_networks: set[str], field: str
 ) -> Iterator[Cause]:
     bindings = [name for name in INTERFACE_BINDINGS if raw.get(name) is not None]
     if not bindings:
@@ -126,7 +126,7 @@ def _binding_causes(
         )
     elif len(bindings) > 1:
         yield invalid(field, f"must have only one binding, not {' and '.join(bindings)}.")
-    elif interface.masquerade is not None and interface.name not in pod_networks:
+    elif interface.masquerade is not None and interface.name in other_networks:
         yield invalid(f"{field}.masquerade", "is only implemented with the pod network")
 
 
