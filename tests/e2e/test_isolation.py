@@ -12,7 +12,8 @@ async def test_launcher_pod_is_powerless(cluster: Cluster) -> None:
     """uid 107, no capability, no new privileges, seccomp, read-only root, no token: for every process, QEMU included."""
     await cluster.apply(vmi("cell"))
     machine = Machine(cluster, "cell")
-    await machine.running()
+    # later containers are still being set up by the runtime when the guest already runs
+    await machine.pod_with_console()
     processes = {
         pid: c for pid, c in (await machine.processes()).items() if not c.startswith("/pause")
     }

@@ -103,7 +103,7 @@ class Machine:
     @asynccontextmanager
     async def console(self) -> AsyncIterator[AsyncIterator[str]]:
         """The serial console's log as the container `guest-console-log` shows it, growing chunk by chunk."""
-        pod = await self._pod_with_console()
+        pod = await self.pod_with_console()
         process = await asyncio.create_subprocess_exec(
             str(ROOT / "dev/kubectl"), "-n", self.cluster.namespace, "logs", "-f", pod, "-c", "guest-console-log",
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
@@ -119,7 +119,7 @@ class Machine:
         finally:
             await end(process)
 
-    async def _pod_with_console(self) -> str:
+    async def pod_with_console(self) -> str:
         """The name of the launcher pod once its console can be read: the guest may run before the kubelet says so."""
         await self.running()
         pod: str = (await self.pod())["metadata"]["name"]
