@@ -329,6 +329,11 @@ def test_conditions(now: Any, expected: Any) -> None:
     assert [(c.type, c.status, c.reason) for c in conditions] == expected
 
 
+def test_somebody_elses_instance_is_not_said_to_be_missing() -> None:
+    for condition in conditions_of(said(vm_observed(vm(), vmi()))):
+        assert "exists and does not belong to this machine" in condition.message
+
+
 def test_a_new_instance_is_mentioned_once_it_is_bound() -> None:
     fresh = {"creationTimestamp": stamp(0)}
     now = vm_observed(vm(), instance(metadata=fresh))

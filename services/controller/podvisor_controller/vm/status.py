@@ -112,9 +112,8 @@ def _recorded_strategy(now: Observed) -> str:
 def _ready(now: Observed) -> Condition:
     vmi = now.vmi
     if vmi is None:
-        return _condition(
-            now, ConditionType.READY, Reason.VMI_NOT_EXISTS, "VMI does not exist", status="False"
-        )
+        message = STRANGER if now.has_stranger else "VMI does not exist"
+        return _condition(now, ConditionType.READY, Reason.VMI_NOT_EXISTS, message, status="False")
     ready = meta.find_condition(vmi.status.conditions, ConditionType.READY)
     if ready is not None:
         return ready
