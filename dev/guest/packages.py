@@ -74,13 +74,24 @@ def _download(selection: Selection, target: Path) -> list[str]:
     return sorted(path.name for path in target.glob("*.deb"))
 
 
+def _mirror() -> str:
+    """The Debian mirror that DEBIAN_MIRROR names, else the first one this machine's apt uses."""
+    if named := os.environ.get("DEBIAN_MIRROR"):
+        return named
+    lists = [Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list")]
+    for source in lists:
+        text = source.read_text() if source.exists() else ""
+        if found := re.search(r"^(?:URIs:|deb\b.*?)\s*(https?://\S+)", text, re.MULTILINE):
+            return found[1]
+    raise BuildError("apt knows no Debian mirror on this machine; name one in DEBIAN_MIRROR")
+
+
 def _private_apt(architecture: str) -> Path:
     root = cache_dir() / f"apt-{architecture}"
     for directory in ("lists/partial", "cache/archives/partial", "none"):
         (root / directory).mkdir(parents=True, exist_ok=True)
     (root / "status").touch()
-    mirror = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
-    _write(root / "sources.list", f"deb [signed-by={KEYRING}] {mirror} {SUITE} main\n")
+    _write(root / "sources.list", f"deb [signed-by={KEYRING}] {_mirror()} {SUITE} main\n")
     settings = {
         "APT::Architecture": architecture,
         "APT::Architectures": architecture,

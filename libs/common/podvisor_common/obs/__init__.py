@@ -1,0 +1,1 @@
+"""Logs (light enough for a launcher) and metrics."""

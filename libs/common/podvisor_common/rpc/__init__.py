@@ -1,0 +1,1 @@
+"""gRPC on unix sockets. Light enough for a launcher."""

@@ -1,0 +1,1 @@
+"""Certificates as data, and TLS contexts that renew them."""

@@ -1,0 +1,1 @@
+"""Nodes as far as machines depend on them."""

@@ -1,0 +1,1 @@
+"""VirtualMachines: which instance there shall be, and what is said of it."""

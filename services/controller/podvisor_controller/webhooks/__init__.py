@@ -1,0 +1,1 @@
+"""Admission and conversion, with the certificates they need."""

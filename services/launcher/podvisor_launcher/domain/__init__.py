@@ -1,0 +1,1 @@
+"""libvirt's domain: its elements, and how a specification becomes one."""

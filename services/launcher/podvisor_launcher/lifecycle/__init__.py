@@ -1,0 +1,1 @@
+"""What the machine does from its specification to its end."""

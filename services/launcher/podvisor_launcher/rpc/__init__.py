@@ -1,0 +1,1 @@
+"""LauncherService, as the handler calls it."""

@@ -1,0 +1,1 @@
+"""Disks: overlays over images, and data for cloud-init."""
