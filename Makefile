@@ -6,7 +6,7 @@ SHELL := bash
 -include dev/dev.mk
 -include dev/guest/guest.mk
 
-.PHONY: help setup generate baseline check test demo bench clean
+.PHONY: help setup generate baseline check test faults bench demo clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## ?/\1\t/' | sort | expand -t 14
@@ -25,6 +25,9 @@ check: setup ## everything that needs no cluster
 
 test: setup ## prove every layer: check, then the tests on a real cluster (brought up when needed)
 	@dev/test
+
+faults: setup ## break things on the cluster and watch what a user sees (some minutes)
+	@dev/test tests/faults
 
 bench: setup ## measure what SPECIFICATION.md promises (PARTS="start scale" for some of it), on a cluster brought up when needed
 	@[ -f .dev/kubeconfig ] || $(MAKE) --no-print-directory guest up
