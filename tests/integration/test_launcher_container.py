@@ -304,8 +304,24 @@ async def test_the_end_of_qemu_is_a_crash(image: str, tmp_path: Path) -> None:
         )
         await it.until(domain.DOMAIN_STATE_RUNNING)
         os.kill(it.processes()["qemu"], signal.SIGKILL)
-        assert (await it.until(domain.DOMAIN_STATE_ENDED)).reason == domain.DOMAIN_REASON_CRASHED
+        ended = await it.until(domain.DOMAIN_STATE_ENDED)
+        assert ended.reason == domain.DOMAIN_REASON_CRASHED
+        assert ended.message == "QEMU was killed by signal 9."
         assert await it.exit_code() == 1
+
+
+async def test_a_shutdown_that_libvirt_misses_is_no_crash(image: str, tmp_path: Path) -> None:
+    """libvirtd ends QEMU after the guest's shutdown, and is killed before it has noted that."""
+    async with running(image, tmp_path) as it:
+        await it.launcher.ApplyDomain(
+            pb.ApplyDomainRequest(spec=spec()), wait_for_ready=True, timeout=20
+        )
+        await it.until(domain.DOMAIN_STATE_RUNNING)
+        processes = it.processes()
+        os.kill(processes["libvirtd"], signal.SIGKILL)
+        os.kill(processes["qemu"], signal.SIGTERM)
+        assert (await it.until(domain.DOMAIN_STATE_ENDED)).reason == domain.DOMAIN_REASON_SHUTDOWN
+        assert await it.exit_code() == 0
 
 
 async def test_a_guest_that_does_not_listen_is_destroyed(image: str, tmp_path: Path) -> None:

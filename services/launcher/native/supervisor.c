@@ -4,7 +4,8 @@
  * child of this process, which reaps everything, so neither of the two is an ancestor the guest needs. It holds a lock on
  * console/compute.lock for its whole life: the container that copies the serial log ends when the kernel frees that lock,
  * however this process ended. On SIGTERM it records the stop and its deadline in private/stop.json before it tells the
- * launcher, so that a launcher which is just being restarted finds out as well.
+ * launcher, so that a launcher which is just being restarted finds out as well. How QEMU ended is known to whoever reaps it
+ * alone, and is recorded in private/qemu-end.json: a libvirtd that was being restarted at that moment takes every end for a crash.
  *
  * Ends when the launcher says that the guest has ended: launcher exit 0 -> 0, launcher exit 10 -> 1. Any other end of the
  * launcher is a fault of the launcher, never of the guest.
@@ -53,6 +54,7 @@
 
 #define LOCK_FILE RUN_DIR "/console/compute.lock"
 #define STOP_FILE RUN_DIR "/private/stop.json"
+#define QEMU_END_FILE RUN_DIR "/private/qemu-end.json"
 #define RUNTIME_DIR RUN_DIR "/runtime"
 #define CAPABILITIES_DIR RUNTIME_DIR "/cache/libvirt/qemu/cache/capabilities"
 /* libvirt's name for it: the SHA-256 of the emulator's path. */
@@ -200,16 +202,44 @@ static void has_died(struct service *service, int status) {
         service->backoff_ms = BACKOFF_MAX_MS;
 }
 
-/* Durable before the launcher is told, and whole or absent for whoever reads it. */
-static void record_stop(int64_t deadline_ms) {
-    char text[64];
-    int length = snprintf(text, sizeof text, "{\"deadline_boottime_ms\": %lld}\n", (long long)deadline_ms);
-    int fd = open(STOP_FILE ".new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+/* Whole or absent for whoever reads it, and on disk when this returns. */
+static void record(const char *path, const char *new_path, const char *text, int length) {
+    int fd = open(new_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     bool written = fd != -1 && write(fd, text, length) == length && fsync(fd) == 0;
     if (fd != -1)
         close(fd);
-    if (!written || rename(STOP_FILE ".new", STOP_FILE) == -1)
-        say("\"level\": \"error\", \"event\": \"cannot record the stop\", \"error\": \"%s\"", strerror(errno));
+    if (!written || rename(new_path, path) == -1)
+        say("\"level\": \"error\", \"event\": \"cannot write\", \"file\": \"%s\", \"error\": \"%s\"", path, strerror(errno));
+}
+
+static void record_stop(int64_t deadline_ms) {
+    char text[64];
+    int length = snprintf(text, sizeof text, "{\"deadline_boottime_ms\": %lld}\n", (long long)deadline_ms);
+    record(STOP_FILE, STOP_FILE ".new", text, length);
+}
+
+/* Whether a process that has ended and was not reaped yet was a QEMU. The kernel keeps 15 characters of a program's name. */
+static bool was_qemu(pid_t pid) {
+    char path[32], name[16] = "";
+    snprintf(path, sizeof path, "/proc/%d/comm", (int)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd == -1 ? -1 : read(fd, name, sizeof name - 1);
+    if (fd != -1)
+        close(fd);
+    const char *program = strrchr(QEMU, '/') + 1;
+    return length == sizeof name - 1 && strncmp(name, program, sizeof name - 1) == 0;
+}
+
+/* The launcher is told by a signal that does nothing to a process which is not ready for it. */
+static void qemu_has_ended(int status, const struct service *launcher) {
+    int exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    char text[64];
+    int length = snprintf(text, sizeof text, "{\"exit_code\": %d, \"signal\": %d}\n", exit_code, signal);
+    record(QEMU_END_FILE, QEMU_END_FILE ".new", text, length);
+    say("\"level\": \"info\", \"event\": \"QEMU ended\", \"exit_code\": %d, \"signal\": %d", exit_code, signal);
+    if (launcher->pid)
+        kill(launcher->pid, SIGCHLD);
 }
 
 /* Waits for a signal until `until_ms`. Returns its number, or 0 when the time is over. */
@@ -282,9 +312,15 @@ static long parse_grace_period_s(int argc, char **argv) {
 /* Reaps whatever has ended. Returns the launcher's exit code once it says that the guest has ended, else -1. */
 static int reap(struct service *libvirtd, struct service *launcher) {
     int status, verdict = -1;
-    pid_t pid;
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-        if (pid == libvirtd->pid) {
+    siginfo_t ended = {0};
+    while (waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid != 0) {
+        pid_t pid = ended.si_pid;
+        bool is_qemu = was_qemu(pid);
+        waitpid(pid, &status, 0);
+        ended.si_pid = 0;
+        if (is_qemu) {
+            qemu_has_ended(status, launcher);
+        } else if (pid == libvirtd->pid) {
             has_died(libvirtd, status);
         } else if (pid == launcher->pid) {
             int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;

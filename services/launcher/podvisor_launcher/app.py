@@ -31,7 +31,9 @@ async def run(settings: Settings) -> int:
     machine: Machine
     responder = Responder(lambda interface: machine.leased(interface))
     machine = Machine(settings, reports, responder.serve)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, machine.container_stopping)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, machine.container_stopping)
+    loop.add_signal_handler(signal.SIGCHLD, machine.look_again)  # the supervisor reaped a QEMU
     async with asyncio.TaskGroup() as group:
         background = [
             spawn(group, machine.libvirt.run(), name="libvirt"),

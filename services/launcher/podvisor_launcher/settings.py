@@ -65,6 +65,11 @@ class Settings:
         return self.run_dir / "private/stop.json"
 
     @property
+    def qemu_end(self) -> Path:
+        """Written by the supervisor when a QEMU has ended."""
+        return self.run_dir / "private/qemu-end.json"
+
+    @property
     def disks(self) -> Path:
         """Overlays."""
         return self.run_dir / "private/disks"

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -16,12 +17,13 @@ SOURCES = Path(__file__).parents[3] / "services/launcher/native"
 LAUNCHER = """#!/bin/sh
 echo "launcher $$" >> {run}/started
 trap 'cp {run}/private/stop.json {run}/seen; exit 0' TERM
+trap 'trap "" CHLD; cp {run}/private/qemu-end.json {run}/told' CHLD
 while [ ! -e {run}/end ]; do read _ <> {run}/pipe; done
 exit $(cat {run}/end)
 """
 LIBVIRTD = """#!/bin/sh
 echo "libvirtd $$" >> {run}/started
-(setsid sleep 600 & echo "guest $!" >> {run}/started)
+(setsid {run}/qemu-system-x86_64 -c "trap 'exit 0' TERM; while :; do read _ <> {run}/guest; done" & echo "guest $!" >> {run}/started)
 while :; do sleep 600 & wait; done
 """
 
@@ -81,7 +83,9 @@ def alive(pid: int) -> bool:
 def supervised(tmp_path: Path) -> Iterator[Supervised]:
     for name in ("console", "private", "runtime"):
         (tmp_path / name).mkdir()
-    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "guest"):
+        os.mkfifo(tmp_path / name)
+    shutil.copy("/bin/bash", tmp_path / "qemu-system-x86_64")
     for name, text in (("launcher", LAUNCHER), ("libvirtd", LIBVIRTD)):
         (tmp_path / name).write_text(text.format(run=tmp_path))
         (tmp_path / name).chmod(0o755)
@@ -90,7 +94,7 @@ def supervised(tmp_path: Path) -> Iterator[Supervised]:
     programs = {
         "LIBVIRTD": tmp_path / "libvirtd",
         "PYTHON": tmp_path / "launcher",
-        "QEMU": tmp_path / "launcher",
+        "QEMU": tmp_path / "qemu-system-x86_64",
         "QEMU_DRIVER": tmp_path / "absent",
     }
     it = Supervised(tmp_path, compiled("supervisor", tmp_path, **macros, **programs))
@@ -157,6 +161,31 @@ def test_the_stop_is_recorded_before_the_launcher_is_told(supervised: Supervised
     assert before_ms + 7_000 <= deadline_ms <= before_ms + 17_000
 
 
+@pytest.mark.parametrize(
+    ("number", "end"),
+    [
+        (signal.SIGKILL, {"exit_code": -1, "signal": 9}),
+        (signal.SIGTERM, {"exit_code": 0, "signal": 0}),
+    ],
+)
+def test_how_qemu_ended_is_recorded_and_told(
+    number: signal.Signals, end: dict[str, int], supervised: Supervised
+) -> None:
+    supervised.wait_for_starts("launcher", 1)
+    libvirtd = supervised.wait_for_starts("libvirtd", 1)
+    guest = supervised.wait_for_starts("guest", 1)
+    note = supervised.run / "private/qemu-end.json"
+    os.kill(libvirtd, signal.SIGKILL)
+    supervised.wait_for_starts("libvirtd", 2)
+    assert not note.exists()  # another process has ended, but no QEMU
+    os.kill(guest, number)
+    eventually(lambda: not alive(guest))
+    eventually(note.exists)
+    assert json.loads(note.read_text()) == end
+    eventually((supervised.run / "told").exists)
+    assert supervised.process.poll() is None
+
+
 def test_it_holds_the_lock_for_its_life(supervised: Supervised) -> None:
     supervised.wait_for_starts("launcher", 1)
     lock = supervised.run / "console/compute.lock"
@@ -187,7 +216,7 @@ def test_libvirt_is_told_what_was_found_out_about_qemu(supervised: Supervised) -
     (cache,) = (supervised.run / "runtime/cache/libvirt/qemu/cache/capabilities").iterdir()
     assert cache.stat().st_mode & 0o777 == 0o600
     found = ElementTree.parse(cache).getroot()
-    for element, program in (("qemuctime", "launcher"), ("selfctime", "libvirtd")):
+    for element, program in (("qemuctime", "qemu-system-x86_64"), ("selfctime", "libvirtd")):
         assert found.findtext(element) == str(int((supervised.run / program).stat().st_ctime))
     assert [flag.get("name") for flag in found.iter("flag")] == ["vnc"]
 

@@ -9,6 +9,7 @@ from podvisor_launcher.lifecycle.plan import (
     EXIT_FAILED,
     MAX_START_ATTEMPTS,
     POWER_BUTTON_INTERVAL_MS,
+    QEMU_END_WITHIN_MS,
     UNREACHABLE_AFTER_MS,
     Blocked,
     DestroyGuest,
@@ -23,10 +24,11 @@ from podvisor_launcher.lifecycle.plan import (
     StartFailure,
     StartGuest,
     State,
+    Status,
     Why,
     plan,
 )
-from podvisor_launcher.lifecycle.record import End, EndReason, Record, Start, Stop
+from podvisor_launcher.lifecycle.record import End, EndReason, QemuEnd, Record, Start, Stop
 from podvisor_launcher.virt.guest import Absent, Active, Guest, Inactive, Off, Paused
 
 NOW = 1_000_000
@@ -51,6 +53,12 @@ def specified(guest: Guest | None = ABSENT, record: Record = NEW, **facts: objec
 
 def ready(guest: Guest | None = ABSENT, record: Record = NEW, **facts: object) -> Situation:
     return specified(guest, record, disks_ready=True, **facts)
+
+
+def gone(guest: Guest, qemu_end: QemuEnd | None) -> Situation:
+    """The started guest is there no more, for so long that a note of QEMU's end would be there."""
+    since_ms = NOW - QEMU_END_WITHIN_MS
+    return ready(guest, STARTED, qemu_end=qemu_end, gone_since_ms=since_ms)
 
 
 def failure(attempts: int = 1, retry_in_ms: int = 0, final: bool = False) -> StartFailure:
@@ -212,9 +220,20 @@ def test_a_guest_whose_libvirt_is_away_for_long_is_what_it_was_and_so_is_told(
 
 ENDS = [
     ("the guest shut itself down", ready(Inactive(Off.SHUTDOWN), STARTED), EndReason.SHUTDOWN),
-    ("QEMU was killed", ready(Inactive(Off.CRASHED), STARTED), EndReason.CRASHED),
-    ("QEMU ended while nobody looked", ready(Inactive(Off.UNKNOWN), STARTED), EndReason.CRASHED),
-    ("somebody undefined the domain", ready(Absent(), STARTED), EndReason.CRASHED),
+    ("QEMU was killed", gone(Inactive(Off.CRASHED), QemuEnd(-1, 9)), EndReason.CRASHED),
+    ("QEMU failed", gone(Inactive(Off.CRASHED), QemuEnd(1, 0)), EndReason.CRASHED),
+    (
+        "it shut down while libvirt was being restarted",
+        gone(Inactive(Off.CRASHED), QemuEnd(0, 0)),
+        EndReason.SHUTDOWN,
+    ),
+    (
+        "it shut down while nobody looked",
+        gone(Inactive(Off.UNKNOWN), QemuEnd(0, 0)),
+        EndReason.SHUTDOWN,
+    ),
+    ("nobody knows how QEMU ended", gone(Inactive(Off.CRASHED), None), EndReason.CRASHED),
+    ("somebody undefined the domain", gone(Absent(), None), EndReason.CRASHED),
     ("virsh destroy", ready(Inactive(Off.DESTROYED), STARTED), EndReason.DESTROYED),
     (
         "destroyed at the end of the grace period",
@@ -264,6 +283,11 @@ ENDS = [
         EndReason.START_FAILED,
     ),
 ]
+
+
+def test_the_note_of_how_qemu_ended_is_waited_for() -> None:
+    observed = ready(Inactive(Off.CRASHED), STARTED, gone_since_ms=NOW - 1)
+    assert plan(observed) == Plan(Status(State.RUNNING), wake_ms=NOW - 1 + QEMU_END_WITHIN_MS)
 
 
 @pytest.mark.parametrize(("situation", "observed", "reason"), ENDS, ids=map(itemgetter(0), ENDS))

@@ -122,7 +122,7 @@ def _check_disk(disk: pb.DiskSpec) -> None:
     if disk.device == pb.DISK_DEVICE_CDROM and disk.bus == pb.DISK_BUS_VIRTIO:
         raise UnbuildableSpec(f'disk "{disk.name}": a CD-ROM drive cannot be on bus virtio')
     if disk.WhichOneof("source") is None:
-        raise UnbuildableSpec(f'disk "{disk.name}" has no source')
+        raise UnbuildableSpec(f'disk "{disk.name}" has no source that this launcher knows')
 
 
 def _sysinfo(spec: pb.DomainSpec) -> xml.Sysinfo | None:

@@ -6,8 +6,10 @@ from google.protobuf.message import DecodeError
 from podvisor.domain.v1 import domain_pb2 as pb
 
 from podvisor_launcher.lifecycle.record import (
+    QemuEnd,
     Record,
     Stop,
+    load_qemu_end,
     load_record,
     load_stop_order,
     save_record,
@@ -17,7 +19,7 @@ from podvisor_launcher.storage.files import write_whole
 
 
 class MachineFiles:
-    """Record, specification and stop order in the pod's private directory. All calls block for a moment of disk time, and no two
+    """Record, specification and the supervisor's notes in the pod's private directory. All calls block for a moment of disk time, and no two
     may run at once."""
 
     def __init__(self, settings: Settings) -> None:
@@ -39,6 +41,14 @@ class MachineFiles:
     def load_stop_order(self) -> Stop | None:
         """The supervisor's order to end, if there is one."""
         return load_stop_order(self._settings.stop_order)
+
+    def load_qemu_end(self) -> QemuEnd | None:
+        """The supervisor's note of how QEMU ended, if one has."""
+        return load_qemu_end(self._settings.qemu_end)
+
+    def forget_qemu_end(self) -> None:
+        """Before another QEMU is started: the note shall be about that one. Raises OSError."""
+        self._settings.qemu_end.unlink(missing_ok=True)
 
     def save(self, record: Record, spec: pb.DomainSpec | None) -> None:
         """Save `spec` unless it is saved already, then make `record` durable. Raises OSError."""

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import structlog
 from podvisor.domain.v1 import domain_pb2 as pb
@@ -21,7 +23,7 @@ from podvisor_launcher.domain.build import ResolvedDisk, UnbuildableSpec, check_
 from podvisor_launcher.domain.xml import parse_xml
 from podvisor_launcher.lifecycle import plan as planning
 from podvisor_launcher.lifecycle.files import MachineFiles
-from podvisor_launcher.lifecycle.record import EndReason, Start, Stop
+from podvisor_launcher.lifecycle.record import EndReason, QemuEnd, Start, Stop
 from podvisor_launcher.lifecycle.reports import Facts, Reports
 from podvisor_launcher.lifecycle.spec_changes import adopt_live_fields, restart_required
 from podvisor_launcher.lifecycle.start import start_guest
@@ -36,9 +38,10 @@ from podvisor_launcher.virt.errors import (
     LibvirtFailed,
     LibvirtUnreachable,
 )
-from podvisor_launcher.virt.guest import Absent, Active, Guest
+from podvisor_launcher.virt.guest import Absent, Active, Guest, Inactive
 
 _log = structlog.stdlib.get_logger(__name__)
+T = TypeVar("T")
 
 _DISK_RETRY_MS = 500  # doubled up to the limit
 _DISK_RETRY_MAX_MS = 5_000
@@ -85,6 +88,7 @@ class Machine:
         self._spec = self._files.load_spec()
         self._guest: Guest | None = None
         self._last_active: Active | None = None
+        self._gone_since_ms: int | None = None
         self._machine_type = ""
         self._starting = False
         self._disks: Mapping[str, ResolvedDisk] | None = None
@@ -142,6 +146,10 @@ class Machine:
         order = self._files.load_stop_order()
         self._stop(order or Stop(boottime_ms() + grace_s * 1000, by_container=True))
 
+    def look_again(self) -> None:
+        """Something may have happened to the guest."""
+        self._wake.set()
+
     def leased(self, interface: str) -> None:
         """The guest took the address it was offered on `interface`."""
         if interface not in self._record.leased:
@@ -198,7 +206,17 @@ class Machine:
             unreachable_since_ms=self._unreachable_since_ms,
             button_pressed_ms=self._button_pressed_ms,
             last_active=self._last_active,
+            qemu_end=await self._qemu_end(),
+            gone_since_ms=self._gone_since_ms,
         )
+
+    async def _qemu_end(self) -> QemuEnd | None:
+        """The supervisor's note, once the guest that was started is there no more."""
+        if self._record.start is not Start.DONE or not isinstance(self._guest, Absent | Inactive):
+            self._gone_since_ms = None
+            return None
+        self._gone_since_ms = self._gone_since_ms or boottime_ms()
+        return await self._on_disk(self._files.load_qemu_end)
 
     async def _look(self, name: str) -> None:
         try:
@@ -274,6 +292,7 @@ class Machine:
         self._starting = True
         try:
             await self._save()
+            await self._on_disk(self._files.forget_qemu_end)
             await start_guest(self.libvirt, self._spec, self._disks, self._settings)
         except OSError as error:
             self._start_failed(
@@ -340,10 +359,11 @@ class Machine:
     async def _save(self) -> None:
         """Make record and specification durable, also when the client that asked for it hangs up. Raises OSError."""
         self._dirty = False
-        loop = asyncio.get_running_loop()
-        await asyncio.shield(
-            loop.run_in_executor(self._disk, self._files.save, self._record, self._spec)
-        )
+        await asyncio.shield(self._on_disk(partial(self._files.save, self._record, self._spec)))
+
+    def _on_disk(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Do `work`, which blocks, in the one thread for that."""
+        return asyncio.get_running_loop().run_in_executor(self._disk, work)
 
     async def _save_if_possible(self) -> None:
         """For steps that a full disk must not hold up: whoever comes next finds the same by looking."""

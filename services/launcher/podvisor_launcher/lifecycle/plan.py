@@ -4,15 +4,17 @@ Invariant: plan() reads only its argument and returns a value. It never waits, r
 what it says. Time is CLOCK_BOOTTIME in milliseconds.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from podvisor_launcher.lifecycle.record import End, EndReason, Record, Start, Stop
+from podvisor_launcher.lifecycle.record import End, EndReason, QemuEnd, Record, Start, Stop
 from podvisor_launcher.virt.guest import Absent, Active, Guest, Inactive, Off, Paused
 
 POWER_BUTTON_INTERVAL_MS = 3_000  # a guest that is still booting misses the first press
 LOOK_AGAIN_MS = 1_000  # a libvirt that refused to answer sends no event when it would
 UNREACHABLE_AFTER_MS = 3_000  # libvirt's own restart takes less and is nobody's concern
+QEMU_END_WITHIN_MS = 1_000  # the supervisor's note of it comes within a few milliseconds
 MAX_START_ATTEMPTS = 5
 START_RETRY_MS = 1_000  # doubled with every attempt
 
@@ -91,6 +93,10 @@ class Situation:
     unreachable_since_ms: int | None = None
     button_pressed_ms: int | None = None
     last_active: Active | None = None  # what the guest was when libvirt last answered
+    qemu_end: QemuEnd | None = (
+        None  # the supervisor's note; read where the guest has ended and libvirt cannot say how
+    )
+    gone_since_ms: int | None = None  # since when libvirt says that there is no guest
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +179,7 @@ def plan(now: Situation) -> Plan:
     if isinstance(now.guest, Active):
         return _running(now, now.guest)
     if now.record.start is Start.DONE or _ran_unseen(now.record, now.guest):
-        return _ended(now, _end_of(now.record, now.guest))
+        return _gone(now, now.guest)
     return _not_started(now)
 
 
@@ -248,19 +254,29 @@ def _ran_unseen(record: Record, guest: Guest) -> bool:
     )
 
 
-def _end_of(record: Record, guest: Guest) -> End:
+def _gone(now: Situation, guest: Absent | Inactive) -> Plan:
+    """The guest has ended: as libvirt says, or else as QEMU's own end tells."""
+    record = now.record
     if record.destroy is not None and guest != Inactive(Off.SHUTDOWN):
-        return End(record.destroy, _DESTROY_MESSAGES[record.destroy])
-    if isinstance(guest, Absent):
-        return End(EndReason.CRASHED, "libvirt lost the domain.")
-    assert isinstance(guest, Inactive)
-    if guest.why is Off.SHUTDOWN:
-        return End(EndReason.SHUTDOWN, "The guest shut down.")
-    if guest.why is Off.DESTROYED:
-        return End(EndReason.DESTROYED, "The guest was destroyed.")
-    return End(EndReason.CRASHED, "The guest crashed or QEMU died.")
+        return _ended(now, End(record.destroy, _DESTROY_MESSAGES[record.destroy]))
+    if guest in _EXPLAINED:
+        return _ended(now, _EXPLAINED[guest])
+    if now.qemu_end is not None:
+        if now.qemu_end.is_orderly:
+            return _ended(now, _EXPLAINED[Inactive(Off.SHUTDOWN)])
+        return _ended(now, End(EndReason.CRASHED, str(now.qemu_end)))
+    note_due_ms = (now.gone_since_ms or now.now_ms) + QEMU_END_WITHIN_MS
+    if now.now_ms < note_due_ms:
+        return Plan(_status_of(now.last_active or Active()), wake_ms=note_due_ms)
+    is_absent = isinstance(guest, Absent)
+    message = "libvirt lost the domain." if is_absent else "The guest crashed or QEMU died."
+    return _ended(now, End(EndReason.CRASHED, message))
 
 
+_EXPLAINED: Mapping[Guest, End] = {
+    Inactive(Off.SHUTDOWN): End(EndReason.SHUTDOWN, "The guest shut down."),
+    Inactive(Off.DESTROYED): End(EndReason.DESTROYED, "The guest was destroyed."),
+}
 _DESTROY_MESSAGES = {
     EndReason.GRACE_PERIOD_EXPIRED: "The guest did not shut down within its grace period.",
     EndReason.DESTROYED: "The guest was destroyed by request.",

@@ -51,6 +51,25 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
+class QemuEnd:
+    """How the last QEMU ended, from the one process that can know: the supervisor, which reaps it."""
+
+    exit_code: int  # -1 when a signal ended it
+    signal: int  # 0 when it ended by itself
+
+    @property
+    def is_orderly(self) -> bool:
+        """QEMU left as it does after its guest has powered off. It does so by libvirt's SIGTERM, which libvirt sends only then
+        and to destroy a domain."""
+        return self.exit_code == 0
+
+    def __str__(self) -> str:
+        if self.signal:
+            return f"QEMU was killed by signal {self.signal}."
+        return f"QEMU ended with exit code {self.exit_code}."
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """The whole of it."""
 
@@ -90,6 +109,15 @@ def load_stop_order(path: Path) -> Stop | None:
     except FileNotFoundError:
         return None
     return Stop(deadline_ms=int(content["deadline_boottime_ms"]), by_container=True)
+
+
+def load_qemu_end(path: Path) -> QemuEnd | None:
+    """The supervisor's note of how QEMU ended; None while none has since the last start was begun."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    return QemuEnd(exit_code=int(content["exit_code"]), signal=int(content["signal"]))
 
 
 def _decode(content: Mapping[str, Any]) -> Record:
