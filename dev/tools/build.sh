@@ -39,7 +39,17 @@ case $family in
   cni) ldflags+=" -X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=$(version_of github.com/containernetworking/plugins)" ;;
 esac
 
-command -v go >/dev/null || fail "the Go toolchain is needed to build $family: https://go.dev/dl/"
+# The compiler comes from Debian's packages where there is none; it fetches the version that a go.mod asks for by itself.
+need_go() {
+  ! command -v go >/dev/null || return 0
+  command -v apt-get >/dev/null || fail "the Go toolchain is needed to build $family: https://go.dev/dl/"
+  say "installing Debian's package golang-go"
+  local sudo=(); [ "$(id -u)" = 0 ] || sudo=(sudo)
+  "${sudo[@]}" apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends golang-go >/dev/null
+}
+
+need_go
 key=$( { cat go.mod go.sum; echo "$tags|$ldflags|$cgo"; go version; } | sha256sum | cut -c1-16)
 result=$cache/tools/$family-$key
 
