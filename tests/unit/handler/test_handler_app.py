@@ -5,9 +5,7 @@ import contextlib
 import os
 import shutil
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +13,9 @@ import pytest
 from podvisor.domain.v1 import domain_pb2
 from podvisor.handler.v1 import handler_pb2, handler_pb2_grpc
 from podvisor_common.kube.client import KubeClient
-from podvisor_common.kube.resources import (
-    EVENTS,
-    NODES,
-    PODS,
-    VIRTUAL_MACHINE_INSTANCES,
-    ObjectKey,
-    Resource,
-)
+from podvisor_common.kube.resources import EVENTS, NODES, PODS, VIRTUAL_MACHINE_INSTANCES
 from podvisor_common.rpc.client import call, stream, unix_channel
 from podvisor_common.rpc.errors import NotFound
-from podvisor_handler.app import App
-from podvisor_handler.devices.kvm import KvmVerdict
 from podvisor_handler.settings import SettingMissing, Settings
 from podvisor_handler.vmi.vanished import Remains, VanishedPods
 
@@ -36,94 +25,26 @@ from tests.unit.handler.fake_launcher import (
     POD_UID,
     VMI_UID,
     FakeLauncher,
-    control_group,
     needs_root,
     serving,
 )
-from tests.unit.kube.fake_apiserver import FakeApiServer
+from tests.unit.handler.world import (
+    NO_NETWORK,
+    POD_KEY,
+    RUNNING,
+    World,
+    handler,
+    start,
+    world_in,
+)
 
 pytestmark = needs_root
-
-KEY = ObjectKey("default", "myvm")
-POD_KEY = ObjectKey("default", "virt-launcher-myvm-abcde")
-NO_NETWORK = {"domain": {"memory": {"guest": "64M"}, "devices": {"autoattachPodInterface": False}}}
-RUNNING: dict[str, Any] = {
-    "state": domain_pb2.DOMAIN_STATE_RUNNING,
-    "uid": VMI_UID,
-    "applied_generation": 1,
-    "machine_type": "pc-q35-10.0",
-}
-
-
-@dataclass
-class World:
-    """A node with a handler: what a test looks at."""
-
-    server: FakeApiServer
-    pods: Path
-    run: Path
-
-    def vmi(self) -> dict[str, Any]:
-        found = self.server.get(VIRTUAL_MACHINE_INSTANCES, KEY)
-        assert found is not None
-        return found
-
-    def status(self, field: str) -> Any:
-        return self.vmi()["status"].get(field)
-
-    def condition(self, type_: str) -> dict[str, Any]:
-        found = [c for c in self.status("conditions") or () if c["type"] == type_]
-        return found[0] if found else {}
-
-    def writes(self, resource: Resource, subresource: str = "") -> int:
-        return sum(
-            1
-            for request in self.server.requests
-            if request.method in ("POST", "PUT", "PATCH", "DELETE")
-            and f"/{resource.plural}" in request.path
-            and request.path.endswith(subresource)
-        )
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            await self.server.until(condition)
-
-
-@contextlib.asynccontextmanager
-async def handler(world: World) -> AsyncIterator[None]:
-    """A running handler process, as far as one can be had in a test."""
-    settings = Settings(
-        node_name="node1",
-        pod_name="virt-handler-x",
-        pods_directory=str(world.pods),
-        run_directory=world.run,
-        metrics_port=0,
-    )
-    stop = asyncio.Event()
-    async with KubeClient.for_url(world.server.url, user_agent="test") as client:
-        app = App(settings, client, KvmVerdict(False, "not here"))
-        task = asyncio.create_task(app.run(stop), name="handler")
-        try:
-            yield
-        finally:
-            stop.set()
-            await task
 
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    pods = tmp_path / "pods"
-    pods.mkdir()
-    with control_group(POD_UID), tempfile.TemporaryDirectory(prefix="pv") as run:
-        async with FakeApiServer() as server:
-            server.put(NODES, {"metadata": {"name": "node1"}})
-            yield World(server, pods, Path(run))
-
-
-def start(world: World, **arguments: Any) -> None:
-    """The controller has done its part: pod bound, instance scheduled."""
-    world.server.put(PODS, pod_manifest())
-    world.server.put(VIRTUAL_MACHINE_INSTANCES, vmi_manifest(**{"spec": NO_NETWORK, **arguments}))
+    async with world_in(tmp_path) as it:
+        yield it
 
 
 async def test_from_scheduled_to_running(world: World) -> None:

@@ -127,6 +127,11 @@ def observed(
             [],
             id="shutting down already",
         ),
+        pytest.param(
+            observed(vmi(deleted=True), state=launcher(1000)),  # type: ignore[arg-type]
+            [ShutdownDomain(5)],
+            id="deleted in a state of a later release",
+        ),
         pytest.param(observed(vmi(deleted=True)), [], id="deleted before anything was started"),
         pytest.param(
             observed(carrier=pod(deletion_grace_s=35), state=launcher(RUNNING, applied=1)),

@@ -1,5 +1,6 @@
 """What the handler says of an instance, and when it says it."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,6 +20,8 @@ from tests.unit.handler.fake_launcher import VMI_UID
 
 AT = datetime(2026, 1, 2, 3, 4, 8, tzinfo=UTC)
 LATER = AT + timedelta(minutes=5)
+# A value of a later release, which no type checker lets through.
+_LATER: Any = 1000
 WIRED = PodNetwork(1450, ("10.244.0.7",))
 
 
@@ -161,6 +164,24 @@ def test_a_restarted_handler_keeps_what_is_known() -> None:
             id="libvirt is silent",
         ),
         pytest.param(
+            observed(_LATER, machine=vmi(phase="Running")),
+            "Ready",
+            ("Unknown", "UnknownState"),
+            id="a state of a later release",
+        ),
+        pytest.param(
+            observed(domain_pb2.DOMAIN_STATE_PAUSED, reason=_LATER),
+            "Paused",
+            ("True", "Paused"),
+            id="paused for a reason of a later release",
+        ),
+        pytest.param(
+            observed(domain_pb2.DOMAIN_STATE_WAITING, reason=_LATER, message="no"),
+            "Synchronized",
+            ("False", "LauncherWaiting"),
+            id="waits for something of a later release",
+        ),
+        pytest.param(
             observed(
                 domain_pb2.DOMAIN_STATE_WAITING,
                 reason=domain_pb2.DOMAIN_REASON_MISSING_SECRET,
@@ -221,6 +242,22 @@ def test_what_fails_again_and_again_is_told(failing_for_s: float, shown: bool) -
     assert condition(status, "Synchronized") == expected
     solved = said(observed(domain_pb2.DOMAIN_STATE_PREPARING, machine=written(status)))
     assert needs_write(written(status).status, solved) is shown
+
+
+def test_a_launcher_that_is_not_spoken_to_says_nothing_of_its_guest() -> None:
+    running = written(said(observed()))
+    refusal = Problem("LauncherIncompatible", "the launcher does not speak podvisor.launcher.v1")
+    launcher = Launcher(Connection.WAITING, None, silent_for_s=11, refusal=refusal)
+    status = said(Observed(running, pod(), launcher))
+    assert status.phase == "Running"
+    assert condition(status, "Ready") == ("Unknown", "LauncherIncompatible")
+
+
+def test_an_end_without_a_known_reason_is_told_by_the_pod() -> None:
+    ended = observed(domain_pb2.DOMAIN_STATE_ENDED, machine=RUNNING_MACHINE, reason=_LATER)
+    assert outcome_of(ended) is None
+    clean = replace(ended, pod=pod(phase="Succeeded", exit_code=0))
+    assert said(clean).phase == "Succeeded"
 
 
 def test_being_unreachable_is_never_failed() -> None:

@@ -25,35 +25,35 @@ _sym_db = _symbol_database.Default()
 from podvisor.domain.v1 import domain_pb2 as podvisor_dot_domain_dot_v1_dot_domain__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!podvisor/handler/v1/handler.proto\x12\x13podvisor.handler.v1\x1a\x1fpodvisor/domain/v1/domain.proto\"3\n\x10MachineReference\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\xe2\x01\n\x07Machine\x12\x38\n\treference\x18\x01 \x01(\x0b\x32%.podvisor.handler.v1.MachineReference\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x10\n\x08pod_name\x18\x03 \x01(\t\x12\x0f\n\x07pod_uid\x18\x04 \x01(\t\x12;\n\nconnection\x18\x05 \x01(\x0e\x32\'.podvisor.handler.v1.LauncherConnection\x12\x30\n\x06report\x18\x06 \x01(\x0b\x32 .podvisor.domain.v1.DomainReport\"\x14\n\x12GetNodeInfoRequest\"[\n\x13GetNodeInfoResponse\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0b\n\x03kvm\x18\x03 \x01(\x08\x12\x13\n\x0bkvm_message\x18\x04 \x01(\t\"\x14\n\x12ListDomainsRequest\"E\n\x13ListDomainsResponse\x12.\n\x08machines\x18\x01 \x03(\x0b\x32\x1c.podvisor.handler.v1.Machine\"L\n\x10GetDomainRequest\x12\x38\n\treference\x18\x01 \x01(\x0b\x32%.podvisor.handler.v1.MachineReference\"B\n\x11GetDomainResponse\x12-\n\x07machine\x18\x01 \x01(\x0b\x32\x1c.podvisor.handler.v1.Machine\"\x15\n\x13WatchDomainsRequest\"S\n\x14WatchDomainsResponse\x12-\n\x07machine\x18\x01 \x01(\x0b\x32\x1c.podvisor.handler.v1.Machine\x12\x0c\n\x04gone\x18\x02 \x01(\x08*\xa3\x01\n\x12LauncherConnection\x12#\n\x1fLAUNCHER_CONNECTION_UNSPECIFIED\x10\x00\x12\x1f\n\x1bLAUNCHER_CONNECTION_WAITING\x10\x01\x12!\n\x1dLAUNCHER_CONNECTION_CONNECTED\x10\x02\x12$\n LAUNCHER_CONNECTION_UNRESPONSIVE\x10\x03\x32\x97\x03\n\x0eHandlerService\x12`\n\x0bGetNodeInfo\x12\'.podvisor.handler.v1.GetNodeInfoRequest\x1a(.podvisor.handler.v1.GetNodeInfoResponse\x12`\n\x0bListDomains\x12\'.podvisor.handler.v1.ListDomainsRequest\x1a(.podvisor.handler.v1.ListDomainsResponse\x12Z\n\tGetDomain\x12%.podvisor.handler.v1.GetDomainRequest\x1a&.podvisor.handler.v1.GetDomainResponse\x12\x65\n\x0cWatchDomains\x12(.podvisor.handler.v1.WatchDomainsRequest\x1a).podvisor.handler.v1.WatchDomainsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!podvisor/handler/v1/handler.proto\x12\x13podvisor.handler.v1\x1a\x1fpodvisor/domain/v1/domain.proto\"3\n\x10MachineReference\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x96\x02\n\x07Machine\x12\x38\n\treference\x18\x01 \x01(\x0b\x32%.podvisor.handler.v1.MachineReference\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x10\n\x08pod_name\x18\x03 \x01(\t\x12\x0f\n\x07pod_uid\x18\x04 \x01(\t\x12;\n\nconnection\x18\x05 \x01(\x0e\x32\'.podvisor.handler.v1.LauncherConnection\x12\x30\n\x06report\x18\x06 \x01(\x0b\x32 .podvisor.domain.v1.DomainReport\x12\x18\n\x10launcher_version\x18\x07 \x01(\t\x12\x18\n\x10\x63ontract_version\x18\x08 \x01(\r\"\x14\n\x12GetNodeInfoRequest\"[\n\x13GetNodeInfoResponse\x12\x11\n\tnode_name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0b\n\x03kvm\x18\x03 \x01(\x08\x12\x13\n\x0bkvm_message\x18\x04 \x01(\t\"\x14\n\x12ListDomainsRequest\"E\n\x13ListDomainsResponse\x12.\n\x08machines\x18\x01 \x03(\x0b\x32\x1c.podvisor.handler.v1.Machine\"L\n\x10GetDomainRequest\x12\x38\n\treference\x18\x01 \x01(\x0b\x32%.podvisor.handler.v1.MachineReference\"B\n\x11GetDomainResponse\x12-\n\x07machine\x18\x01 \x01(\x0b\x32\x1c.podvisor.handler.v1.Machine\"\x15\n\x13WatchDomainsRequest\"S\n\x14WatchDomainsResponse\x12-\n\x07machine\x18\x01 \x01(\x0b\x32\x1c.podvisor.handler.v1.Machine\x12\x0c\n\x04gone\x18\x02 \x01(\x08*\xa3\x01\n\x12LauncherConnection\x12#\n\x1fLAUNCHER_CONNECTION_UNSPECIFIED\x10\x00\x12\x1f\n\x1bLAUNCHER_CONNECTION_WAITING\x10\x01\x12!\n\x1dLAUNCHER_CONNECTION_CONNECTED\x10\x02\x12$\n LAUNCHER_CONNECTION_UNRESPONSIVE\x10\x03\x32\x97\x03\n\x0eHandlerService\x12`\n\x0bGetNodeInfo\x12\'.podvisor.handler.v1.GetNodeInfoRequest\x1a(.podvisor.handler.v1.GetNodeInfoResponse\x12`\n\x0bListDomains\x12\'.podvisor.handler.v1.ListDomainsRequest\x1a(.podvisor.handler.v1.ListDomainsResponse\x12Z\n\tGetDomain\x12%.podvisor.handler.v1.GetDomainRequest\x1a&.podvisor.handler.v1.GetDomainResponse\x12\x65\n\x0cWatchDomains\x12(.podvisor.handler.v1.WatchDomainsRequest\x1a).podvisor.handler.v1.WatchDomainsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'podvisor.handler.v1.handler_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LAUNCHERCONNECTION']._serialized_start=836
-  _globals['_LAUNCHERCONNECTION']._serialized_end=999
+  _globals['_LAUNCHERCONNECTION']._serialized_start=888
+  _globals['_LAUNCHERCONNECTION']._serialized_end=1051
   _globals['_MACHINEREFERENCE']._serialized_start=91
   _globals['_MACHINEREFERENCE']._serialized_end=142
   _globals['_MACHINE']._serialized_start=145
-  _globals['_MACHINE']._serialized_end=371
-  _globals['_GETNODEINFOREQUEST']._serialized_start=373
-  _globals['_GETNODEINFOREQUEST']._serialized_end=393
-  _globals['_GETNODEINFORESPONSE']._serialized_start=395
-  _globals['_GETNODEINFORESPONSE']._serialized_end=486
-  _globals['_LISTDOMAINSREQUEST']._serialized_start=488
-  _globals['_LISTDOMAINSREQUEST']._serialized_end=508
-  _globals['_LISTDOMAINSRESPONSE']._serialized_start=510
-  _globals['_LISTDOMAINSRESPONSE']._serialized_end=579
-  _globals['_GETDOMAINREQUEST']._serialized_start=581
-  _globals['_GETDOMAINREQUEST']._serialized_end=657
-  _globals['_GETDOMAINRESPONSE']._serialized_start=659
-  _globals['_GETDOMAINRESPONSE']._serialized_end=725
-  _globals['_WATCHDOMAINSREQUEST']._serialized_start=727
-  _globals['_WATCHDOMAINSREQUEST']._serialized_end=748
-  _globals['_WATCHDOMAINSRESPONSE']._serialized_start=750
-  _globals['_WATCHDOMAINSRESPONSE']._serialized_end=833
-  _globals['_HANDLERSERVICE']._serialized_start=1002
-  _globals['_HANDLERSERVICE']._serialized_end=1409
+  _globals['_MACHINE']._serialized_end=423
+  _globals['_GETNODEINFOREQUEST']._serialized_start=425
+  _globals['_GETNODEINFOREQUEST']._serialized_end=445
+  _globals['_GETNODEINFORESPONSE']._serialized_start=447
+  _globals['_GETNODEINFORESPONSE']._serialized_end=538
+  _globals['_LISTDOMAINSREQUEST']._serialized_start=540
+  _globals['_LISTDOMAINSREQUEST']._serialized_end=560
+  _globals['_LISTDOMAINSRESPONSE']._serialized_start=562
+  _globals['_LISTDOMAINSRESPONSE']._serialized_end=631
+  _globals['_GETDOMAINREQUEST']._serialized_start=633
+  _globals['_GETDOMAINREQUEST']._serialized_end=709
+  _globals['_GETDOMAINRESPONSE']._serialized_start=711
+  _globals['_GETDOMAINRESPONSE']._serialized_end=777
+  _globals['_WATCHDOMAINSREQUEST']._serialized_start=779
+  _globals['_WATCHDOMAINSREQUEST']._serialized_end=800
+  _globals['_WATCHDOMAINSRESPONSE']._serialized_start=802
+  _globals['_WATCHDOMAINSRESPONSE']._serialized_end=885
+  _globals['_HANDLERSERVICE']._serialized_start=1054
+  _globals['_HANDLERSERVICE']._serialized_end=1461
 # @@protoc_insertion_point(module_scope)

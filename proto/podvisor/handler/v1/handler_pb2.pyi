@@ -86,6 +86,8 @@ class Machine(_message.Message):
     POD_UID_FIELD_NUMBER: _builtins.int
     CONNECTION_FIELD_NUMBER: _builtins.int
     REPORT_FIELD_NUMBER: _builtins.int
+    LAUNCHER_VERSION_FIELD_NUMBER: _builtins.int
+    CONTRACT_VERSION_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     """UID of the VirtualMachineInstance."""
     pod_name: _builtins.str
@@ -94,6 +96,10 @@ class Machine(_message.Message):
     """UID of its launcher pod."""
     connection: Global___LauncherConnection.ValueType
     """Whether the launcher answers."""
+    launcher_version: _builtins.str
+    """Version of the launcher's program, which may be of another release than the handler; empty before the first handshake."""
+    contract_version: _builtins.int
+    """Version of the launcher's contract on which handler and launcher have agreed: the older of theirs. 0 before the first handshake."""
     @_builtins.property
     def reference(self) -> Global___MachineReference:
         """Which one it is."""
@@ -111,10 +117,12 @@ class Machine(_message.Message):
         pod_uid: _builtins.str = ...,
         connection: Global___LauncherConnection.ValueType = ...,
         report: _domain_pb2.DomainReport | None = ...,
+        launcher_version: _builtins.str = ...,
+        contract_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "pod_name", b"pod_name", "pod_uid", b"pod_uid", "reference", b"reference", "report", b"report", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "contract_version", b"contract_version", "launcher_version", b"launcher_version", "pod_name", b"pod_name", "pod_uid", b"pod_uid", "reference", b"reference", "report", b"report", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,6 +7,7 @@ known of the launcher, never what is known of the guest.
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
@@ -18,7 +19,7 @@ from podvisor.launcher.v1 import launcher_pb2, launcher_pb2_grpc
 from podvisor_common.aio.backoff import Backoff
 from podvisor_common.errors import Retryable, Terminal
 from podvisor_common.rpc.client import call, stream, unix_channel
-from podvisor_common.rpc.errors import Internal, RpcError, UnknownFailure
+from podvisor_common.rpc.errors import Internal, RpcError, Unimplemented, UnknownFailure
 
 from podvisor_handler import __version__
 from podvisor_handler.launchers.endpoint import (
@@ -33,7 +34,7 @@ from podvisor_handler.launchers.watch import SocketWatch
 from podvisor_handler.linux.process import PinnedProcess
 from podvisor_handler.linux.untrusted import UntrustedPathMissing
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 1  # the newest; all older ones are understood too
 _HANDSHAKE_TIMEOUT_S = 5.0
 _CALL_TIMEOUT_S = 10.0
 _FIRST_REPORT_TIMEOUT_S = 10.0
@@ -43,6 +44,7 @@ _BURST = 20
 _REPORTS_PER_S = 10.0
 _LOOKS_PER_S = 5.0
 _LINES_PER_S = 1 / 60
+_VERSION = re.compile(r"[A-Za-z0-9.+~-]{1,64}")
 
 _log = structlog.get_logger(__name__)
 
@@ -71,6 +73,14 @@ class _Session:
     endpoint: LauncherEndpoint
 
 
+@dataclass(frozen=True, slots=True)
+class LauncherBuild:
+    """Which build of the launcher a pod has, by the handshake."""
+
+    version: str = ""
+    contract_version: int = 0  # the older of the launcher's and the handler's
+
+
 class LauncherConnection:
     """Keeps a stream of reports open for as long as run() runs."""
 
@@ -89,6 +99,7 @@ class LauncherConnection:
         # Why it is not spoken to, when it is there and trying again cannot help.
         self.refusal: Terminal | None = None
         self.ready_at_s: float | None = None  # wall clock of the first handshake
+        self.build = LauncherBuild()  # as of the last handshake
         self._pods_directory = pods_directory
         self._watch = watch
         self._changed = changed
@@ -158,16 +169,7 @@ class LauncherConnection:
             async with unix_channel(endpoint.path) as channel:
                 stub: launcher_pb2_grpc.LauncherServiceAsyncStub
                 stub = launcher_pb2_grpc.LauncherServiceStub(channel)
-                info = await call(
-                    stub.GetInfo,
-                    launcher_pb2.GetInfoRequest(client_version=__version__),
-                    timeout_s=_HANDSHAKE_TIMEOUT_S,
-                )
-                if info.contract_version < CONTRACT_VERSION:
-                    raise LauncherIncompatible(
-                        f"the launcher speaks version {info.contract_version} of the contract,"
-                        f" the handler needs {CONTRACT_VERSION}"
-                    )
+                self.build = await _shake_hands(stub)
                 self.ready_at_s = self.ready_at_s or time.time()
                 self._session = _Session(stub, endpoint)
                 try:
@@ -228,7 +230,11 @@ class LauncherConnection:
         self.report = report
         self._complaint = ""
         if first and self._lines.take_turn():
-            _log.info("launcher connected", **self._context())
+            build = {
+                "launcher_version": self.build.version,
+                "contract": self.build.contract_version,
+            }
+            _log.info("launcher connected", **build, **self._context())
         self._changed(self)
 
     def _lose(self) -> None:
@@ -263,6 +269,21 @@ class LauncherConnection:
             "vmi": self.pod.vmi_name,
             "pod": self.pod.name,
         }
+
+
+async def _shake_hands(stub: "launcher_pb2_grpc.LauncherServiceAsyncStub") -> LauncherBuild:
+    """Agrees with the launcher on the older of two versions. Raises LauncherIncompatible or RpcError."""
+    request = launcher_pb2.GetInfoRequest(client_version=__version__)
+    try:
+        info = await call(stub.GetInfo, request, timeout_s=_HANDSHAKE_TIMEOUT_S)
+    except Unimplemented as error:
+        raise LauncherIncompatible(
+            "the launcher does not speak podvisor.launcher.v1, which this virt-handler needs"
+        ) from error
+    if info.contract_version < 1:
+        raise LauncherIncompatible("the launcher does not say which contract it speaks")
+    version = info.version if _VERSION.fullmatch(info.version) else ""
+    return LauncherBuild(version, min(info.contract_version, CONTRACT_VERSION))
 
 
 @contextlib.contextmanager

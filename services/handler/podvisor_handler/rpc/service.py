@@ -131,4 +131,6 @@ def machine_of(connection: LauncherConnection) -> handler_pb2.Machine:
         pod_uid=pod.uid,
         connection=_CONNECTIONS[connection.state],
         report=connection.report,
+        launcher_version=connection.build.version,
+        contract_version=connection.build.contract_version,
     )

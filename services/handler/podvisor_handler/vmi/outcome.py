@@ -4,7 +4,7 @@ Only three facts end one here: its launcher says that the guest is gone, the kub
 is, or the pod has vanished and left nothing on the node. That a launcher cannot be reached never does.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import core
@@ -41,11 +41,19 @@ _UNKNOWN_FAILURE = ("GuestGone", "The guest is gone for an unknown reason.")
 def outcome_of(now: Observed) -> Outcome | None:
     """How the instance has ended; None while it has not."""
     report = now.launcher.report
-    if report is not None and report.state == domain_pb2.DOMAIN_STATE_ENDED:
+    if report is not None and report.state == domain_pb2.DOMAIN_STATE_ENDED and _is_known(report):
         return _reported(report, wanted=now.vmi.metadata.is_being_deleted)
     if now.pod is not None and now.pod.is_terminal:
         return _of_pod(now.pod)
-    return _VANISHED if now.has_vanished else None
+    if not now.has_vanished:
+        return None
+    wanted = now.vmi.metadata.is_being_deleted
+    return replace(_VANISHED, phase=Phase.SUCCEEDED) if wanted else _VANISHED
+
+
+def _is_known(report: domain_pb2.DomainReport) -> bool:
+    """Whether the reason says something here. That of a launcher of a later release may not: then its exit code tells."""
+    return report.reason in domain_pb2.DomainReason.values()
 
 
 def _reported(report: domain_pb2.DomainReport, *, wanted: bool) -> Outcome:

@@ -16,12 +16,11 @@ from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.network.plan import Masquerade
 from podvisor_handler.vmi.build import masquerade_of
 
-# States in which a guest may exist or come into being.
-_STOPPABLE = (
-    domain_pb2.DOMAIN_STATE_PREPARING,
-    domain_pb2.DOMAIN_STATE_WAITING,
-    domain_pb2.DOMAIN_STATE_RUNNING,
-    domain_pb2.DOMAIN_STATE_PAUSED,
+# States in which there is no guest and none comes into being. In one that only a later release knows, there may be.
+_WITHOUT_GUEST = (
+    domain_pb2.DOMAIN_STATE_UNSPECIFIED,
+    domain_pb2.DOMAIN_STATE_NONE,
+    domain_pb2.DOMAIN_STATE_ENDED,
 )
 
 
@@ -128,7 +127,7 @@ def select_pod(vmi: v1.VirtualMachineInstance, pods: list[core.Pod]) -> core.Pod
 
 
 def _stop(now: Observed, pod: core.Pod, report: domain_pb2.DomainReport) -> list[Action]:
-    if report.state not in _STOPPABLE or report.shutting_down:
+    if report.state in _WITHOUT_GUEST or report.shutting_down:
         return []
     if now.launcher.stopped == report.epoch:
         return []

@@ -16,6 +16,8 @@ REASONS = {
     domain_pb2.DOMAIN_REASON_START_FAILED: "StartFailed",
     domain_pb2.DOMAIN_REASON_REJECTED: "DomainRejected",
 }
+LAUNCHER_WAITING = "LauncherWaiting"
+_UNKNOWN_WAIT = "The launcher waits for something that this version of virt-handler does not know."
 _MESSAGE_LIMIT = 1024
 
 
@@ -30,11 +32,19 @@ def reported_problem(
         return None
     reason = REASONS.get(report.reason)
     if reason is None:
-        return None
+        return _unknown_wait(report)
     message = printable(report.message)
     if report.reason == domain_pb2.DOMAIN_REASON_MISSING_SECRET:
         message = _missing_secret(vmi, message) or message
     return Problem(reason, message)
+
+
+def _unknown_wait(report: domain_pb2.DomainReport) -> Problem | None:
+    """A launcher of a later release may wait for what has no word here; it has said it in a sentence."""
+    waits = report.state == domain_pb2.DOMAIN_STATE_WAITING
+    if not waits or report.reason in domain_pb2.DomainReason.values():
+        return None
+    return Problem(LAUNCHER_WAITING, printable(report.message) or _UNKNOWN_WAIT)
 
 
 def printable(text: str) -> str:

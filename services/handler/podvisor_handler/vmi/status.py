@@ -21,7 +21,12 @@ from podvisor_handler.network.plan import POD_INTERFACE
 from podvisor_handler.vmi import outcome
 from podvisor_handler.vmi.build import guest_memory_bytes, interface_mac, pod_interface
 from podvisor_handler.vmi.plan import Observed, Problem
-from podvisor_handler.vmi.problems import REASONS, printable, reported_problem
+from podvisor_handler.vmi.problems import (
+    LAUNCHER_WAITING,
+    REASONS,
+    printable,
+    reported_problem,
+)
 
 # A launcher that is restarted is back before anybody needs to know.
 UNRESPONSIVE_AFTER_S = 10.0
@@ -37,6 +42,10 @@ _PAUSED = {
         "VMI was paused, low-level IO error detected",
     ),
 }
+_PAUSED_UNKNOWN = (
+    "Paused",
+    "VMI was paused for a reason that this version of virt-handler does not know",
+)
 _PAUSED_BY_USER = (Reason.PAUSED_BY_USER, "VMI was paused by user")
 _LAUNCHER_STEPS = {"DisksReady": "disks_ready", "DomainStarted": "domain_started"}
 _OWN_PHASES = (Phase.RUNNING, Phase.SUCCEEDED, Phase.FAILED)
@@ -127,7 +136,9 @@ def _running(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus:
     current, report = now.vmi.status, now.launcher.report
     conditions = _with(now, [], ConditionType.READY, *_readiness(now), at)
     if report is not None and report.state == domain_pb2.DOMAIN_STATE_PAUSED:
-        why = Problem(*_PAUSED.get(report.reason, _PAUSED_BY_USER))
+        known = report.reason in domain_pb2.DomainReason.values()
+        otherwise = _PAUSED_BY_USER if known else _PAUSED_UNKNOWN
+        why = Problem(*_PAUSED.get(report.reason, otherwise))
         conditions = _with(now, conditions, ConditionType.PAUSED, "True", why, at)
     conditions = _with(
         now,
@@ -190,6 +201,8 @@ def _silence(now: Observed) -> Problem | None:
 
 def _readiness(now: Observed) -> tuple[str, Problem]:
     report, launcher = now.launcher.report, now.launcher
+    if launcher.connection is not Connection.CONNECTED and launcher.refusal is not None:
+        return "Unknown", launcher.refusal
     if launcher.connection is not Connection.CONNECTED:
         return "Unknown", Problem(
             LAUNCHER_UNRESPONSIVE,
@@ -199,6 +212,11 @@ def _readiness(now: Observed) -> tuple[str, Problem]:
         return "Unknown", Problem(
             LIBVIRT_UNRESPONSIVE,
             "libvirt in the pod does not answer; what the guest does is not known.",
+        )
+    if report is not None and report.state not in domain_pb2.DomainState.values():
+        return "Unknown", Problem(
+            "UnknownState",
+            f"The launcher reports state {report.state}, which this version of virt-handler does not know.",
         )
     if report is None or report.state != domain_pb2.DOMAIN_STATE_RUNNING:
         return "False", Problem(Reason.GUEST_NOT_RUNNING, "Guest VM is not reported as running")
@@ -307,6 +325,7 @@ def _is_own(condition: meta.Condition) -> bool:
 OWN_SYNCHRONIZED_REASONS = frozenset(
     {
         *REASONS.values(),
+        LAUNCHER_WAITING,
         "InvalidSpec",
         "NetworkNotReady",
         "NetworkRefused",
