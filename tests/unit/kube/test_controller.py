@@ -204,3 +204,13 @@ async def test_log_lines_of_a_reconcile_carry_its_object() -> None:
     assert seen[0].items() >= {"controller": "c-context", "namespace": "shop", "name": "a"}.items()
     assert seen[0]["reconcile_id"]
     assert get_contextvars() == {}
+
+
+async def test_the_tasks_of_the_loop_are_counted() -> None:
+    before = REGISTRY.get_sample_value("podvisor_tasks")
+    assert before is not None
+    waiting = asyncio.create_task(asyncio.Event().wait(), name="waiting")
+    assert REGISTRY.get_sample_value("podvisor_tasks") == before + 1
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert REGISTRY.get_sample_value("podvisor_tasks") == before

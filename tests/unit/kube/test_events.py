@@ -1,15 +1,18 @@
 """Kubernetes events: shape, deduplication, bounds. All in virtual time."""
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
+import msgspec
 from podvisor_common.api.meta import ObjectMeta
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.events import (
     NORMAL,
     WARNING,
+    WINDOW_S,
     EventRecorder,
     ObjectReference,
     reference_to,
@@ -17,9 +20,11 @@ from podvisor_common.kube.events import (
 from podvisor_common.kube.resources import EVENTS, NODES, VIRTUAL_MACHINE_INSTANCES
 
 from tests.unit.kube.fake_apiserver import FakeApiServer, Refuse
-from tests.unit.kube.virtual_time import virtual_time
+from tests.unit.kube.virtual_time import jump, virtual_time
 
 LIMIT = 20
+MANY = 2000
+REMEMBERED_BYTES = 500
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 VMI = ObjectReference(
     api_version="kubevirt.io/v1",
@@ -113,6 +118,27 @@ async def test_recording_never_waits_and_memory_is_bounded() -> None:
             lambda: any(e["note"] == f"number {LIMIT + 9}" for e in server.list(EVENTS))
         )
         assert len(server.list(EVENTS)) == LIMIT
+
+
+@virtual_time
+async def test_what_is_remembered_of_sent_events_is_little_and_ends_with_the_window() -> None:
+    async with recording(queue_limit=1) as (_, recorder):
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            for number in range(MANY):
+                regarding = msgspec.structs.replace(
+                    VMI, name=f"machine-{number}", uid=f"{number:036}"
+                )
+                recorder.record(regarding, NORMAL, "SuccessfulCreate", f"Created pod of {number}.")
+            remembered, _ = tracemalloc.get_traced_memory()
+            jump(WINDOW_S)
+            recorder.record(VMI, NORMAL, "Started", "The guest has started.")
+            forgotten, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert (remembered - before) / MANY < REMEMBERED_BYTES
+        assert (forgotten - before) / MANY < REMEMBERED_BYTES / 4
 
 
 @virtual_time

@@ -1,7 +1,8 @@
 """Kubernetes events (events.k8s.io/v1) for people who describe an object. Best effort.
 
-Invariants: record() never waits and never fails; memory is bounded (oldest waiting events are dropped, and counted); the same
-event on the same object within ten minutes is one event object, whose series is brought up to date at counts 2, 4, 8, …
+Invariants: record() never waits and never fails; memory is bounded (oldest waiting events are dropped, and counted; of one that
+was sent only a digest is kept, for ten minutes); the same event on the same object within ten minutes is one event object,
+whose series is brought up to date at counts 2, 4, 8, …
 Notes must not hold secrets; they are cut at 1 KiB.
 """
 
@@ -73,6 +74,10 @@ class _Fact:
     def namespace(self) -> str:
         return self.regarding.namespace or "default"
 
+    def digest(self) -> bytes:
+        """What is kept of it to know it again."""
+        return hashlib.blake2b(msgspec.json.encode(self._parts()), digest_size=16).digest()
+
     def event_name(self, window: int) -> str:
         digest = hashlib.sha256(msgspec.json.encode([*self._parts(), window])).hexdigest()[:16]
         return f"{self.regarding.name[:200].rstrip('.-')}.{digest}"
@@ -83,7 +88,7 @@ class _Fact:
 
 @dataclass(slots=True)
 class _Series:
-    name: str
+    window: int
     began_s: float
     count: int
     last_seen: datetime
@@ -107,8 +112,8 @@ class EventRecorder:
         self._instance = instance[:128]
         self._queue_limit = queue_limit
         self._wall_clock = wall_clock
-        self._series: OrderedDict[_Fact, _Series] = OrderedDict()
-        self._waiting: deque[_Fact] = deque()
+        self._series: OrderedDict[bytes, _Series] = OrderedDict()  # the oldest first
+        self._waiting: deque[tuple[_Fact, _Series]] = deque()
         self._wake = asyncio.Event()
 
     def record(
@@ -124,24 +129,30 @@ class EventRecorder:
         fact = _Fact(regarding, type_, reason[:128], action[:128], _cut(message))
         now_s = asyncio.get_running_loop().time()
         moment = self._wall_clock()
-        series = self._series.get(fact)
-        if series is not None and now_s - series.began_s < WINDOW_S:
+        self._forget(now_s - WINDOW_S)
+        key = fact.digest()
+        series = self._series.get(key)
+        if series is not None:
             series.count += 1
             series.last_seen = moment
             if series.count & (series.count - 1):
                 metrics.EVENTS.labels("deduplicated").inc()
                 return
         else:
-            name = fact.event_name(int(moment.timestamp() // WINDOW_S))
-            self._series[fact] = _Series(name, now_s, 1, moment)
-            self._series.move_to_end(fact)
+            series = _Series(int(moment.timestamp() // WINDOW_S), now_s, 1, moment)
+            self._series[key] = series
             if len(self._series) > REMEMBERED_LIMIT:
                 self._series.popitem(last=False)
         if len(self._waiting) >= self._queue_limit:
             self._waiting.popleft()
             metrics.EVENTS.labels("dropped").inc()
-        self._waiting.append(fact)
+        self._waiting.append((fact, series))
         self._wake.set()
+
+    def _forget(self, began_by_s: float) -> None:
+        """What happens again from now on is a new event."""
+        while self._series and next(iter(self._series.values())).began_s <= began_by_s:
+            self._series.popitem(last=False)
 
     async def run(self) -> None:
         """Send what is recorded until cancelled, in bursts of BURST and RATE_PER_S on average."""
@@ -160,12 +171,9 @@ class EventRecorder:
                 continue
             tokens -= 1.0
             if self._waiting:
-                await self._send(self._waiting.popleft())
+                await self._send(*self._waiting.popleft())
 
-    async def _send(self, fact: _Fact) -> None:
-        series = self._series.get(fact)
-        if series is None:
-            return
+    async def _send(self, fact: _Fact, series: _Series) -> None:
         backoff = Backoff(1.0)
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -183,23 +191,24 @@ class EventRecorder:
                 return
 
     async def _write(self, fact: _Fact, series: _Series) -> None:
+        name = fact.event_name(series.window)
         if series.is_created:
-            key = ObjectKey(fact.namespace, series.name)
+            key = ObjectKey(fact.namespace, name)
             last = format_micro_time(series.last_seen)
             patch = {"series": {"count": series.count, "lastObservedTime": last}}
             await self._client.merge_patch(EVENTS, key, patch)
             return
         try:
-            await self._client.create(EVENTS, fact.namespace, self._manifest(fact, series))
+            await self._client.create(EVENTS, fact.namespace, self._manifest(fact, series, name))
         except ApiAlreadyExists:
-            _log.debug("event known from an earlier process", event_name=series.name)
+            _log.debug("event known from an earlier process", event_name=name)
         series.is_created = True
 
-    def _manifest(self, fact: _Fact, series: _Series) -> dict[str, Any]:
+    def _manifest(self, fact: _Fact, series: _Series, name: str) -> dict[str, Any]:
         return {
             "apiVersion": EVENTS.api_version,
             "kind": EVENTS.kind,
-            "metadata": {"name": series.name, "namespace": fact.namespace},
+            "metadata": {"name": name, "namespace": fact.namespace},
             "eventTime": format_micro_time(series.last_seen),
             "type": fact.type,
             "reason": fact.reason,

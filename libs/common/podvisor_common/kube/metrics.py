@@ -1,7 +1,9 @@
-"""Prometheus metrics of clients, informers, queues, controllers and leader election, under their customary names.
+"""Prometheus metrics of clients, informers, queues, controllers, leader election and the loop, under their customary names.
 
 They live in prometheus_client's default registry. Labels are names from our own code, never names of objects.
 """
+
+import asyncio
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -40,6 +42,7 @@ RECONCILE_SECONDS = Histogram(
 )
 ACTIVE_WORKERS = Gauge("podvisor_active_workers", "Workers reconciling", ["controller"])
 LEADER = Gauge("leader_election_master_status", "1 while this process leads", ["name"])
+TASKS = Gauge("podvisor_tasks", "asyncio tasks that have not ended")
 EVENTS = Counter("podvisor_events", "Kubernetes events by what became of them", ["outcome"])
 
 
@@ -47,3 +50,14 @@ def observe_request(method: str, code: str, duration_s: float) -> None:
     """Count one call to the API server; `code` is its HTTP status or `<error>`."""
     REQUESTS.labels(method, code).inc()
     REQUEST_SECONDS.labels(method).observe(duration_s)
+
+
+def _tasks() -> float:
+    """Those of the loop that asks, which is a service's only one."""
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        return 0.0  # no loop runs
+
+
+TASKS.set_function(_tasks)
