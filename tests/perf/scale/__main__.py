@@ -43,7 +43,7 @@ IDLE_S = 10.0
 
 async def take_lease() -> None:
     """Make the next leader the controller under test, and wait until the installed leader has noticed."""
-    patch = {"spec": {"holderIdentity": IDENTITY}}
+    patch = {"spec": {"holderIdentity": IDENTITY, "leaseDurationSeconds": int(STAND_DOWN_S) + 30}}
     await INSTALL.kubectl("patch", "lease", LEASE, "--type=merge", "-p", json.dumps(patch))
     await asyncio.sleep(STAND_DOWN_S)
 
@@ -135,9 +135,10 @@ async def drive(run: Run, namespace_name: str) -> None:
             await mark("settled")
             await asyncio.sleep(IDLE_S)
             await mark("idled")
-            run.metrics = {s.name: await s.metrics() for s in run.services}
+            run.metrics["idled"] = {s.name: await s.metrics() for s in run.services}
             await _unless(watching, load.delete(machines, within_s=within_s))
             await mark("gone")
+            run.metrics["gone"] = {s.name: await s.metrics() for s in run.services}
             await asyncio.sleep(SETTLE_S)
             await mark("end")
         finally:

@@ -106,8 +106,9 @@ class Load:
             )  # fmt: skip
             self.answered_s[name] = time.monotonic()
 
-        await _each(names, one)
-        await self._until(lambda: len(self.running_s), names, within_s=within_s, what="Running")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_each(names, one), name="create")
+            await self._until(lambda: len(self.running_s), names, within_s=within_s, what="Running")
 
     async def delete(self, names: Sequence[str], *, within_s: float) -> None:
         """Delete machines and wait until all of them are gone."""
@@ -117,17 +118,23 @@ class Load:
             key = ObjectKey(self._namespace, name)
             await self._client.delete(VIRTUAL_MACHINE_INSTANCES, key, timeout_s=CALL_TIMEOUT_S)
 
-        await _each(names, one)
-        await self._until(lambda: len(self.gone_s), names, within_s=within_s, what="gone")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_each(names, one), name="delete")
+            await self._until(lambda: len(self.gone_s), names, within_s=within_s, what="gone")
 
     async def _until(
         self, count: Callable[[], int], names: Sequence[str], *, within_s: float, what: str
     ) -> None:
+        tenth = len(names) / 10
+        told = 0
         try:
             async with asyncio.timeout(within_s):
                 while count() < len(names):
                     self._changed.clear()
                     await self._changed.wait()
+                    if count() >= (told + 1) * tenth:
+                        told = int(count() / tenth)
+                        print(f"  {count()} of {len(names)} {what}", flush=True)
         except TimeoutError:
             raise AssertionError(
                 f"only {count()} of {len(names)} are {what} after {within_s} s; failed: {len(self.failed)}"

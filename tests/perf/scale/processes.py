@@ -111,7 +111,7 @@ async def start_handler(node: str, directory: Path, profile: str) -> Service:
     result = directory / "handler.json"
     config = await credentials(directory / "handler.kubeconfig", "virt-handler", node)
     process = await _python(
-        "tests.perf.scale.service", "handler", str(result),
+        "tests.perf.scale.service", "handler", str(result), *([profile] if profile else []),
         KUBECONFIG=str(config), NODE_NAME=node, POD_NAME=node, METRICS_PORT=str(port),
         PODS_DIRECTORY=str(directory / "pods"), RUN_DIRECTORY=str(directory / "run"),
         DEVICE_PLUGIN_DIRECTORY=str(directory),

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from tests.perf.scale.load import Load
 from tests.perf.scale.processes import Service
 
 _BUCKET = re.compile(r'le="([^"]+)"')
+Metrics = dict[str, dict[str, float]]
 
 
 @dataclass(slots=True)
@@ -26,7 +27,8 @@ class Run:
     at: dict[str, tuple[float, float]] = field(default_factory=dict)
     audit_at: dict[str, int] = field(default_factory=dict)
     servers_cpu_s: dict[str, dict[str, float]] = field(default_factory=dict)
-    metrics: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    # By moment (idled, gone) and service, as its endpoint gave them.
+    metrics: dict[str, dict[str, Metrics]] = field(default_factory=dict)
     loops: dict[str, dict[str, Any]] = field(default_factory=dict)
     writes: dict[str, Writes] = field(default_factory=dict)
 
@@ -52,6 +54,18 @@ def queue_percentile_s(
     buckets.sort()
     total = buckets[-1][1] if buckets else 0
     return next((bound for bound, count in buckets if count >= share * total), 0.0)
+
+
+def summed(samples: Iterable[Metrics], minus: Iterable[Metrics] = ()) -> Metrics:
+    """The counters of several processes together, less what they were `minus`."""
+    total: Metrics = {}
+    for sign, all_of_them in ((1, samples), (-1, minus)):
+        for metrics in all_of_them:
+            for name, values in metrics.items():
+                into = total.setdefault(name, {})
+                for labels, value in values.items():
+                    into[labels] = into.get(labels, 0.0) + sign * value
+    return total
 
 
 def _stalls_ms(run: Run, service: Service) -> tuple[list[float], list[float]]:
@@ -132,21 +146,25 @@ def _waits(run: Run) -> list[Figure]:
     assert run.controller is not None
     size, found = f"{run.vmis} VMIs", []
     for who, services in (("controller", [run.controller]), ("handler", run.handlers)):
-        metrics = run.metrics[services[0].name]
-        passes = sum(
-            sum(run.metrics[service.name].get("podvisor_reconcile_total", {}).values())
-            for service in services
+        idled, gone = (
+            [run.metrics[moment][s.name] for s in services] for moment in ("idled", "gone")
         )
-        waits = [queue_percentile_s(metrics, "vmi", share) * 1000 for share in (0.5, 0.99)]
+        start, deletion = summed(idled), summed(gone, minus=idled)
+        passes = sum(start.get("podvisor_reconcile_total", {}).values())
         late = [ms for service in services for ms in _stalls_ms(run, service)[0]]
         own = [ms for service in services for ms in _stalls_ms(run, service)[1]]
         found += [
             Figure(f"{who}_passes", f"{size}: {who}, reconciles per machine, start to Running", "passes", [passes / run.vmis]),
-            Figure(f"{who}_queue", f"{size}: {who}, wait in the queue, p50 and p99 (upper bounds)", "ms", waits),
+            Figure(f"{who}_queue", f"{size}: {who}, wait in the queue, start to Running, p50 and p99 (upper bounds)", "ms", _waits_ms(start)),
+            Figure(f"{who}_queue_deletion", f"{size}: {who}, wait in the queue, delete → gone, p50 and p99 (upper bounds)", "ms", _waits_ms(deletion)),
             Figure(f"{who}_stall", f"{size}: {who}, longest stall of the event loop by its own computing", "ms", [max(own, default=0.0)], 50),
             Figure(f"{who}_late", f"{size}: {who}, timers late by more than 10 ms: p99 and longest", "ms", [percentile(late, 0.99), max(late, default=0.0)]),
         ]  # fmt: skip
     return found
+
+
+def _waits_ms(metrics: Metrics) -> list[float]:
+    return [queue_percentile_s(metrics, "vmi", share) * 1000 for share in (0.5, 0.99)]
 
 
 def _spread(values: list[float]) -> list[float]:

@@ -9,7 +9,7 @@ import pytest
 from tests.perf import bench, measure, usage
 from tests.perf.measure import Figure
 from tests.perf.plot import Row, chart
-from tests.perf.scale.report import queue_percentile_s
+from tests.perf.scale.report import queue_percentile_s, summed
 from tests.perf.specification import with_figures
 
 RUNNING = Figure("running", "create → Running", "s", [1.2, 1.0, 2.0], budget=1.1, upstream=3.9)
@@ -80,3 +80,5 @@ def test_percentiles() -> None:
     metrics = {"workqueue_queue_duration_seconds_bucket": buckets}
     assert queue_percentile_s(metrics, "vmi", 0.5) == 0.1
     assert queue_percentile_s(metrics, "vmi", 0.9) == 1.0
+    later = summed([metrics, metrics], minus=[metrics])
+    assert later == metrics
