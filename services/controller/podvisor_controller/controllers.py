@@ -29,7 +29,9 @@ from podvisor_common.kube.resources import (
 from podvisor_controller import config
 from podvisor_controller.capabilities import ImageVolumes
 from podvisor_controller.installation import CONFIG_MAP_NAME, BadSettings, Installation
+from podvisor_controller.node.attendance import Attendance
 from podvisor_controller.node.health import health_of
+from podvisor_controller.node.reconciler import NodeReconciler
 from podvisor_controller.settings import Settings
 from podvisor_controller.vm.reconciler import VmReconciler
 from podvisor_controller.vmi.reconciler import (
@@ -88,17 +90,27 @@ class Controllers:
             kubevirts=self.kubevirts,
             image_volumes=lambda: self.image_volumes.supported,
         )
+        self._attendance = Attendance()
+        nodes = NodeReconciler(
+            client,
+            nodes=self.nodes,
+            attendance=self._attendance,
+            fallen_silent=self._wake_instances_on,
+        )
         machines = VmReconciler(client, vms=self.vms, vmis=self.vmis, recorder=self.recorder)
         instances = VmiReconciler(
             client,
+            vms=self.vms,
             vmis=self.vmis,
             pods=self.pods,
             nodes=self.nodes,
+            is_attended=self._attendance.is_attended,
             config=self.config,
             recorder=self.recorder,
         )
         self._vm = Controller("vm", machines.reconcile, workers=VM_WORKERS)
         self._vmi = Controller("vmi", instances.reconcile, workers=VMI_WORKERS)
+        self._node = Controller("node", nodes.reconcile, workers=1)
         self._installation = Controller("installation", self.installation.reconcile, workers=1)
         self._is_leading = False
         self._subscribe()
@@ -139,7 +151,7 @@ class Controllers:
         self._enqueue_everything()
         try:
             async with asyncio.TaskGroup() as group:
-                for controller in (self._vm, self._vmi, self._installation):
+                for controller in (self._vm, self._vmi, self._node, self._installation):
                     spawn(group, controller.run(), name=f"controller-{controller.name}")
                 spawn(group, self.image_volumes.run(), name="image-volume-probe")
         finally:
@@ -205,9 +217,23 @@ class Controllers:
                 self._wake(self._vmi, owner)
 
     def _on_node(self, key: ObjectKey, old: core.Node | None, new: core.Node | None) -> None:
-        if old is not None and new is not None and health_of(old) is health_of(new):
-            return
-        for vmi in self.vmis.by_index(NODE_INDEX, key.name):
+        attendance = self._attendance
+        was_attended, was_due = (
+            attendance.is_attended(key.name),
+            attendance.look_again_in_s(key.name),
+        )
+        if new is None:
+            attendance.forget(key.name)
+        else:
+            attendance.saw(new)
+        if was_due is None:
+            self._wake(self._node, key)
+        is_back = attendance.is_attended(key.name) and not was_attended
+        if old is None or new is None or is_back or health_of(old) is not health_of(new):
+            self._wake_instances_on(key.name)
+
+    def _wake_instances_on(self, node: str) -> None:
+        for vmi in self.vmis.by_index(NODE_INDEX, node):
             self._wake(self._vmi, key_of(vmi))
 
     def _on_settings(self) -> None:
@@ -221,4 +247,6 @@ class Controllers:
             self._vm.enqueue(key_of(vm))
         for vmi in self.vmis.list():
             self._vmi.enqueue(key_of(vmi))
+        for node in self.nodes.list():
+            self._node.enqueue(key_of(node))
         self._installation.enqueue(self.installation.key)

@@ -16,6 +16,7 @@ from podvisor_common.kube.resources import (
     Resource,
 )
 from podvisor_controller.controllers import Controllers
+from podvisor_controller.node import attendance
 from podvisor_controller.settings import Settings
 
 from tests.unit.controller.api_server import ApiServer, Json
@@ -92,6 +93,15 @@ class Cluster:
         }
         self.change(VIRTUAL_MACHINE_INSTANCES, self.vmi, status=status)
 
+    async def ends_as_asked(self) -> None:
+        """The handler's word on the end of a guest whose instance is being deleted. Without it the instance stays."""
+        await self.server.until(
+            lambda: (
+                "deletionTimestamp" in (self.vmi or {"metadata": {}})["metadata"] and not self.pods
+            )
+        )
+        self.report("Succeeded", ready="False")
+
     def writes(self) -> list[str]:
         """Every write of ours about machines: method, resource and subresource."""
         found = []
@@ -146,6 +156,7 @@ async def test_a_stop_costs_what_the_ledger_says(
     await server.until(lambda: cluster.status(cluster.vm).get("printableStatus") == "Running")
     before = len(cluster.writes())
     cluster.change(VIRTUAL_MACHINES, cluster.vm, spec={**vm["spec"], "runStrategy": "Halted"})
+    await cluster.ends_as_asked()
     await server.until(lambda: cluster.status(cluster.vm).get("printableStatus") == "Stopped")
     objects = [write for write in cluster.writes()[before:] if "events" not in write]
     assert sorted(objects) == [
@@ -175,6 +186,7 @@ async def test_a_pod_of_another_namespace_is_not_the_instances(
     await cluster.bound_pod()
     assert cluster.status(cluster.vmi)["activePods"] == {pod["metadata"]["uid"]: "n1"}
     await client.delete(VIRTUAL_MACHINE_INSTANCES, MYVM)
+    await cluster.ends_as_asked()
     await server.until(lambda: cluster.vmi is None)
     assert server.get(PODS, ObjectKey("elsewhere", "forged")) is not None
 
@@ -186,6 +198,7 @@ async def test_deletion_takes_everything_along(
     await cluster.bound_pod()
     cluster.report("Running")
     await client.delete(VIRTUAL_MACHINES, MYVM)
+    await cluster.ends_as_asked()
     await server.until(lambda: cluster.vm is None)
     assert cluster.vmi is None
     assert cluster.pods == []
@@ -211,6 +224,61 @@ async def test_always_starts_again_after_a_shutdown(
     assert cluster.status(cluster.vmi).get("phase") != "Succeeded"
 
 
+def keep(cluster: Cluster, pod: Json) -> None:
+    """As for a pod whose containers take their time: deleted, the object stays for a while."""
+    cluster.change(PODS, pod, metadata={**pod["metadata"], "finalizers": ["test/grace"]})
+
+
+@pytest.mark.parametrize("end", ["Succeeded", "Failed"])
+async def test_a_successor_waits_for_the_guest_and_not_for_the_kubelet(
+    end: str, cluster: Cluster, server: ApiServer, client: KubeClient, leading: Controllers
+) -> None:
+    cluster.apply_vm()
+    first = await cluster.bound_pod()
+    keep(cluster, first)
+    cluster.report("Running")
+    await client.delete(VIRTUAL_MACHINE_INSTANCES, MYVM)
+    await server.until(lambda: "deletionTimestamp" in cluster.pods[0]["metadata"])
+    assert len(cluster.pods) == 1
+    cluster.report(end, ready="False")
+    await server.until(lambda: len(cluster.pods) == 2)
+    names = {pod["metadata"]["name"] for pod in cluster.pods}
+    assert first["metadata"]["name"] in names
+    assert cluster.vmi["metadata"]["uid"] != first["metadata"]["ownerReferences"][0]["uid"]
+
+
+async def test_a_machine_that_stops_has_stopped_when_its_pod_is_gone(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
+    vm = cluster.apply_vm()
+    pod = await cluster.bound_pod()
+    keep(cluster, pod)
+    cluster.report("Running")
+    await server.until(lambda: cluster.status(cluster.vm).get("printableStatus") == "Running")
+    cluster.change(VIRTUAL_MACHINES, cluster.vm, spec={**vm["spec"], "runStrategy": "Halted"})
+    await server.until(lambda: "deletionTimestamp" in cluster.pods[0]["metadata"])
+    cluster.report("Succeeded", ready="False")
+    await server.until(lambda: cluster.condition(cluster.vm, "Ready").get("status") == "False")
+    assert cluster.vmi is not None
+    server.remove(PODS, ObjectKey("shop", pod["metadata"]["name"]))
+    await server.until(lambda: cluster.vmi is None)
+
+
+async def test_a_quota_that_counts_the_pod_before_is_waited_for_in_silence(
+    cluster: Cluster, server: ApiServer, client: KubeClient, leading: Controllers
+) -> None:
+    cluster.apply_vm()
+    first = await cluster.bound_pod()
+    keep(cluster, first)
+    cluster.report("Running")
+    await client.delete(VIRTUAL_MACHINE_INSTANCES, MYVM)
+    await server.until(lambda: "deletionTimestamp" in cluster.pods[0]["metadata"])
+    server.refuse("POST", "/pods", Refuse(403, "Forbidden", "exceeded quota: small"))
+    cluster.report("Succeeded", ready="False")
+    await server.until(lambda: len(cluster.pods) == 2)
+    assert "FailedCreate" not in event_reasons(server)
+
+
 async def test_once_stays_ended_even_without_its_instance(
     cluster: Cluster, server: ApiServer, client: KubeClient, leading: Controllers
 ) -> None:
@@ -232,6 +300,7 @@ async def test_halting_stops_and_starting_starts(
     vm = cluster.apply_vm()
     await cluster.bound_pod()
     vm = cluster.change(VIRTUAL_MACHINES, cluster.vm, spec={**vm["spec"], "runStrategy": "Halted"})
+    await cluster.ends_as_asked()
     await server.until(lambda: cluster.status(cluster.vm).get("printableStatus") == "Stopped")
     assert cluster.vmi is None
     cluster.change(VIRTUAL_MACHINES, cluster.vm, spec={**vm["spec"], "runStrategy": "Always"})
@@ -331,11 +400,46 @@ async def test_a_node_that_does_not_answer_fails_nobody_and_a_deleted_one_does(
     cluster.report("Running")
     silent = {"conditions": [{"type": "Ready", "status": "Unknown"}]}
     node = server.put(NODES, {"metadata": {"name": "n1"}, "status": silent})
-    await server.until(lambda: cluster.condition(cluster.vmi, "Ready")["status"] == "Unknown")
+    await server.until(lambda: cluster.condition(cluster.vmi, "Ready")["status"] == "False")
+    assert cluster.condition(cluster.vmi, "Ready")["reason"] == "NodeUnresponsive"
     assert cluster.status(cluster.vmi)["phase"] == "Running"
+    await server.until(lambda: "NodeUnresponsive" in event_reasons(server))
     server.remove(NODES, ObjectKey("", node["metadata"]["name"]))
     await server.until(lambda: cluster.status(cluster.vmi)["phase"] == "Failed")
     assert cluster.status(cluster.vmi)["reason"] == "NodeFenced"
+
+
+async def test_a_silent_handler_is_told_of_and_fails_nobody(
+    cluster: Cluster,
+    server: ApiServer,
+    leading: Controllers,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its node takes no more machines; when it beats again, what it says counts."""
+    cluster.apply_vmi()
+    await cluster.bound_pod()
+    cluster.report("Running")
+    monkeypatch.setattr(attendance, "OVERDUE_AFTER_S", 0.2)
+    monkeypatch.setattr(attendance, "CONFIRMED_AFTER_S", 0.2)
+    well = {"conditions": [{"type": "Ready", "status": "True"}]}
+    metadata = {
+        "name": "n1",
+        "labels": {"kubevirt.io/schedulable": "true"},
+        "annotations": {"kubevirt.io/heartbeat": "2026-01-01T00:00:00Z"},
+    }
+    server.put(NODES, {"metadata": metadata, "status": well})
+    await server.until(lambda: cluster.condition(cluster.vmi, "Ready")["status"] == "Unknown")
+    assert cluster.condition(cluster.vmi, "Ready")["reason"] == "HandlerUnresponsive"
+    assert cluster.status(cluster.vmi)["phase"] == "Running"
+    await server.until(
+        lambda: server.list(NODES)[0]["metadata"]["labels"]["kubevirt.io/schedulable"] == "false"
+    )
+    monkeypatch.setattr(attendance, "OVERDUE_AFTER_S", 60.0)
+    beat = {"kubevirt.io/heartbeat": "2026-01-01T00:10:00Z"}
+    server.put(NODES, {"metadata": {**metadata, "annotations": beat}, "status": well})
+    cluster.report("Running")
+    await server.until(lambda: cluster.condition(cluster.vmi, "Ready")["status"] == "True")
+    assert server.list(NODES)[0]["metadata"]["labels"]["kubevirt.io/schedulable"] == "true"
 
 
 async def test_without_image_volumes_nothing_is_started_and_the_reason_is_told(

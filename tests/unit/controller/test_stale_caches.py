@@ -9,6 +9,7 @@ from podvisor_common.kube.resources import (
     NODES,
     PODS,
     VIRTUAL_MACHINE_INSTANCES,
+    VIRTUAL_MACHINES,
     ObjectKey,
 )
 from podvisor_controller.vmi.reconciler import OWNER_INDEX, VmiReconciler, instance_keys
@@ -25,9 +26,11 @@ async def test_a_pod_is_deleted_once(server: ApiServer, client: KubeClient) -> N
     pods = Informer(client, PODS, core.Pod, indexers={OWNER_INDEX: instance_keys})
     reconciler = VmiReconciler(
         client,
+        vms=Informer(client, VIRTUAL_MACHINES, v1.VirtualMachine),
         vmis=vmis,
         pods=pods,
         nodes=Informer(client, NODES, core.Node),
+        is_attended=lambda _: True,
         config=lambda: CONFIG,
         recorder=EventRecorder(client, "test", "test"),
     )

@@ -256,6 +256,11 @@ PAUSED = {"conditions": [{"type": "Paused", "status": "True"}]}
         ("once, gone", vm_observed(once_done()), "Stopped"),
         ("cannot start", vm_observed(vm(), vmi()), "Stopped"),
         ("nobody knows", vm_observed(vm(), instance("Unknown")), "Unknown"),
+        (
+            "its node does not answer",
+            vm_observed(vm(), instance("Running", status=trouble("Ready", "NodeUnresponsive"))),
+            "Unknown",
+        ),
     ),
 )
 def test_printable_status(now: Any, word: str) -> None:

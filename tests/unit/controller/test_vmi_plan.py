@@ -57,6 +57,33 @@ SITUATIONS = situations(
         [DeletePod],
     ),
     (
+        "deleted after the guest ended, for good",
+        observed(deleted({"phase": "Succeeded"}), pod(metadata=DYING)),
+        [],
+    ),
+    (
+        "deleted after the guest ended, and another instance follows",
+        observed(deleted({"phase": "Succeeded"}), pod(metadata=DYING), has_successor=True),
+        [ReleaseFinalizer],
+    ),
+    (
+        "the same, before the pod was told to go",
+        observed(deleted({"phase": "Failed"}), pod("Running", node="n1"), has_successor=True),
+        [DeletePod, ReleaseFinalizer],
+    ),
+    (
+        "deleted while the guest runs, and another instance follows",
+        observed(deleted({"phase": "Running"}), pod(metadata=DYING), has_successor=True),
+        [],
+    ),
+    (
+        "released already, the pod still going",
+        observed(
+            deleted({"phase": "Failed"}, finalizers=[]), pod(metadata=DYING), has_successor=True
+        ),
+        [],
+    ),
+    (
         "deleted with two pods",
         observed(deleted(), pod(), pod(metadata={"name": "b", "uid": "b"})),
         [DeletePod, DeletePod],
@@ -65,6 +92,47 @@ SITUATIONS = situations(
         "deleted while its node is dead",
         observed(deleted({"nodeName": "n1"}), pod(metadata=DYING), node=NodeHealth.UNRESPONSIVE),
         [],
+    ),
+    (
+        "deleted, its pod deleted by force while the guest may run",
+        observed(deleted({"phase": "Running", "nodeName": "n1"})),
+        [],
+    ),
+    (
+        "the same, before the guest was reported as running",
+        observed(deleted({"phase": "Scheduled", "nodeName": "n1"})),
+        [],
+    ),
+    (
+        "the same on a node that does not answer",
+        observed(
+            deleted({"phase": "Running", "nodeName": "n1"}),
+            node=NodeHealth.UNRESPONSIVE,
+            has_successor=True,
+        ),
+        [],
+    ),
+    (
+        "the same on a node that is fenced",
+        observed(deleted({"phase": "Running", "nodeName": "n1"}), node=NodeHealth.FENCED),
+        [ReleaseFinalizer],
+    ),
+    (
+        "deleted, and the guest ended before its pod went",
+        observed(deleted({"phase": "Succeeded", "nodeName": "n1"})),
+        [ReleaseFinalizer],
+    ),
+    (
+        "deleted, the pod has ended and is about to vanish, its handler silent",
+        observed(
+            deleted({"phase": "Running", "nodeName": "n1"}), ended_pod(0, seconds_ago=0, **DYING)
+        ),
+        [Finish],
+    ),
+    (
+        "deleted, the kubelet had refused the pod",
+        observed(deleted({"phase": "Scheduled", "nodeName": "n1"}), refused_pod()),
+        [Finish],
     ),
     ("ended, the pod kept for its logs", observed(scheduled("Succeeded"), ended_pod(0)), []),
     ("ended, the pod is gone", observed(scheduled("Failed")), []),
@@ -169,6 +237,15 @@ def test_plan(now: Any, expected: Any) -> None:
             observed(scheduled("Running"), node=NodeHealth.FENCED),
             Phase.FAILED,
             "NodeFenced",
+        ),
+        (
+            "destroyed after its grace period, as asked",
+            observed(
+                deleted({"phase": "Running", "nodeName": "n1"}),
+                ended_pod(10, seconds_ago=0, **DYING),
+            ),
+            Phase.SUCCEEDED,
+            "GuestCrashed",
         ),
     ),
 )

@@ -141,13 +141,31 @@ def test_nothing_to_say(now: Any) -> None:
             "running on a node that does not answer",
             observed(scheduled("Running"), pod("Running", node="n1"), node=NodeHealth.UNRESPONSIVE),
             None,
-            {"Ready": ("Unknown", "NodeUnresponsive")},
+            {"Ready": ("False", "NodeUnresponsive")},
         ),
         (
             "its pod was deleted by force from a node that does not answer",
             observed(scheduled("Running"), node=NodeHealth.UNRESPONSIVE),
             None,
-            {"Ready": ("Unknown", "NodeUnresponsive")},
+            {"Ready": ("False", "NodeUnresponsive")},
+        ),
+        (
+            "running on a node whose handler is not heard of",
+            observed(scheduled("Running"), pod("Running", node="n1"), node=NodeHealth.UNATTENDED),
+            None,
+            {"Ready": ("Unknown", "HandlerUnresponsive")},
+        ),
+        (
+            "its pod was deleted by force from such a node",
+            observed(scheduled("Running"), node=NodeHealth.UNATTENDED),
+            None,
+            {"Ready": ("Unknown", "HandlerUnresponsive")},
+        ),
+        (
+            "to be started on such a node",
+            observed(scheduled(), pod("Running", node="n1"), node=NodeHealth.UNATTENDED),
+            "Scheduled",
+            {"Ready": ("Unknown", "HandlerUnresponsive")},
         ),
         ("running", observed(scheduled("Running"), pod("Running", node="n1")), None, {}),
         (

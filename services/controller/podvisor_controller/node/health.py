@@ -1,7 +1,7 @@
 """What a node's state says about the guests on it. Pure.
 
 Invariant: only a node that somebody has fenced (out-of-service taint) or deleted proves that its guests are gone.
-A node that merely does not answer proves nothing.
+A node that merely does not answer proves nothing, and a silent handler says even less.
 """
 
 from enum import Enum
@@ -15,15 +15,21 @@ class NodeHealth(Enum):
     """How far a node can be trusted to look after its guests."""
 
     WELL = "well"
+    UNATTENDED = "unattended"  # the node answers, its virt-handler does not
     UNRESPONSIVE = "unresponsive"
     FENCED = "fenced"
 
+    @property
+    def is_silent(self) -> bool:
+        """Nobody there tells of the guests, who may run all the same."""
+        return self in (NodeHealth.UNATTENDED, NodeHealth.UNRESPONSIVE)
 
-def health_of(node: core.Node | None) -> NodeHealth:
-    """The health of a node; None stands for one that no longer exists."""
+
+def health_of(node: core.Node | None, *, attended: bool = True) -> NodeHealth:
+    """The health of a node; None stands for one that no longer exists. `attended`: its handler is heard of."""
     if node is None or any(t.key == OUT_OF_SERVICE_TAINT for t in node.spec.taints or ()):
         return NodeHealth.FENCED
     ready = meta.find_condition(node.status.conditions, "Ready")
     if ready is not None and ready.status == "Unknown":
         return NodeHealth.UNRESPONSIVE
-    return NodeHealth.WELL
+    return NodeHealth.WELL if attended else NodeHealth.UNATTENDED

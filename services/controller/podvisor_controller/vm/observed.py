@@ -50,10 +50,8 @@ class Observed:
 
     @property
     def wants_new(self) -> bool:
-        """Were there no instance, one would be made. `Once` has had its one when the status says that it applied."""
-        if self.strategy == RunStrategy.ONCE:
-            return self.vm.status.run_strategy != RunStrategy.ONCE
-        return self.strategy in _RESTARTING
+        """Were there no instance, one would be made."""
+        return wants_new(self.vm)
 
     @property
     def wants_replacement(self) -> bool:
@@ -124,6 +122,14 @@ class Observed:
         if self.wants_replacement or (self.vmi is None and self.wants_new):
             waits.append(self.backoff_left)
         return min((w.total_seconds() for w in waits if w > timedelta(0)), default=None)
+
+
+def wants_new(vm: v1.VirtualMachine) -> bool:
+    """Were there no instance, one would be made. `Once` has had its one when the status says that it applied."""
+    strategy = vm.effective_run_strategy
+    if strategy == RunStrategy.ONCE:
+        return vm.status.run_strategy != RunStrategy.ONCE
+    return strategy in _RESTARTING
 
 
 def backoff_s(count: int, *, has_run: bool) -> int:

@@ -80,6 +80,8 @@ def _of_instance(vmi: v1.VirtualMachineInstance) -> PrintableStatus:
     paused = meta.find_condition(vmi.status.conditions, ConditionType.PAUSED)
     if paused is not None and paused.is_true:
         return PrintableStatus.PAUSED
+    if has_condition(vmi, ConditionType.READY, Reason.NODE_UNRESPONSIVE):
+        return PrintableStatus.UNKNOWN
     if vmi.status.phase == Phase.RUNNING:
         return PrintableStatus.RUNNING
     for type_, reason, word in _TROUBLES:

@@ -72,6 +72,7 @@ class Observed:
     config: ClusterConfig
     node: NodeHealth
     at: datetime
+    has_successor: bool = False  # once it is gone, its machine gets another instance
     attempt: int = 0
     retry_at: datetime | None = None
     failure: Trouble | None = None
@@ -102,6 +103,15 @@ class Observed:
     def has_run(self) -> bool:
         """A guest of this instance was reported as running."""
         return self.vmi.status.phase not in CONTROLLER_PHASES
+
+    @property
+    def may_run(self) -> bool:
+        """A guest may be running on its node, whatever there is of its pod: one that was deleted by force proves nothing."""
+        return (
+            (self.was_bound or self.has_run)
+            and not self.vmi.is_final
+            and self.node is not NodeHealth.FENCED
+        )
 
     @property
     def refusal(self) -> Trouble | None:

@@ -4,7 +4,7 @@ Invariant: plan() reads only its arguments and returns a value; calling it twice
 or talks to anything: reconciler.py does what it says, and calls again when something has changed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from podvisor_common.api import core
 from podvisor_common.api.v1 import names
@@ -67,7 +67,8 @@ def plan(now: Observed) -> list[Action]:
         return []
     if now.was_bound and now.node is NodeHealth.FENCED:
         node = now.vmi.status.node_name
-        return [Finish(Phase.FAILED, "NodeFenced", f"Node {node} was fenced or deleted.")]
+        message = f"Node {node} was taken out of service or deleted."
+        return [Finish(Phase.FAILED, "NodeFenced", message)]
     if not now.pods:
         return _start(now)
     if now.refusal is not None:
@@ -78,16 +79,35 @@ def plan(now: Observed) -> list[Action]:
 
 
 def _wind_down(now: Observed) -> list[Action]:
-    """Being deleted: the pods first, the object when they are gone."""
-    if now.pods:
-        graces = [(pod, _grace_period_s(now, pod)) for pod in now.pods]
-        return [
-            DeletePod(pod.metadata.name, pod.metadata.uid, grace_period_s)
-            for pod, grace_period_s in graces
-            if not _is_going(pod, within_s=grace_period_s)
-        ]
+    """Being deleted: the pods first, the object when they are gone.
+
+    Where another instance follows, the object goes with the guest already: an ended guest writes no disk any more, and the
+    kubelet takes a second to find the pod's end.
+    """
+    if (end := _end_in_sight(now)) is not None:
+        return [end]
+    graces = [(pod, _grace_period_s(now, pod)) for pod in now.pods]
+    deletions: list[Action] = [
+        DeletePod(pod.metadata.name, pod.metadata.uid, grace_period_s)
+        for pod, grace_period_s in graces
+        if not _is_going(pod, within_s=grace_period_s)
+    ]
     held = names.VMI_FINALIZER in (now.vmi.metadata.finalizers or ())
-    return [ReleaseFinalizer()] if held else []
+    makes_way = now.vmi.is_final and now.has_successor
+    is_over = not now.pods and not now.may_run
+    return [*deletions, ReleaseFinalizer()] if held and (makes_way or is_over) else deletions
+
+
+def _end_in_sight(now: Observed) -> Finish | None:
+    """What the pods prove of the guest's end is said before they go: that they have gone proves nothing."""
+    if not now.may_run:
+        return None
+    if (refusal := now.refusal) is not None:
+        return Finish(Phase.SUCCEEDED, refusal.reason, refusal.message)
+    if now.handler_patience_left is None or now.handler_patience_left or now.pod is None:
+        return None
+    finish = outcome_of(now.pod, has_run=now.has_run)
+    return replace(finish, phase=Phase.SUCCEEDED)  # an end is what was asked for
 
 
 def _is_going(pod: core.Pod, *, within_s: int) -> bool:

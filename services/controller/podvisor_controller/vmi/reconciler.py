@@ -37,12 +37,15 @@ from podvisor_common.kube.resources import (
 from podvisor_controller.config import ClusterConfig
 from podvisor_controller.node.health import NodeHealth, health_of
 from podvisor_controller.refusals import explain
+from podvisor_controller.vm.observed import wants_new
 from podvisor_controller.vmi import plan, status
 from podvisor_controller.vmi.observed import Observed, Trouble
 
 FIELD_MANAGER = "virt-controller"
 OWNER_INDEX = "owner"
 NODE_INDEX = "node"
+# How long the pod of an instance before may take up what a new one needs, without a word about it.
+_PREDECESSOR_LEAVES_WITHIN = timedelta(seconds=10)
 
 _decode_vmi = msgspec.json.Decoder(v1.VirtualMachineInstance).decode
 _decode_pod = msgspec.json.Decoder(core.Pod).decode
@@ -97,17 +100,21 @@ class VmiReconciler:
         self,
         client: KubeClient,
         *,
+        vms: Informer[v1.VirtualMachine],
         vmis: Informer[v1.VirtualMachineInstance],
         pods: Informer[core.Pod],
         nodes: Informer[core.Node],
+        is_attended: Callable[[str], bool],
         config: Callable[[], ClusterConfig],
         recorder: events.EventRecorder,
         clock: Callable[[], datetime] = meta.now,
     ) -> None:
         self._client = client
+        self._vms = vms
         self._vmis = vmis
         self._pods = pods
         self._nodes = nodes
+        self._is_attended = is_attended
         self._config = config
         self._recorder = recorder
         self._clock = clock
@@ -141,11 +148,19 @@ class VmiReconciler:
             config=self._config(),
             node=await self._node_health(vmi.status.node_name),
             at=self._clock(),
+            has_successor=self._has_successor(vmi),
             attempt=notes.attempt,
             retry_at=notes.retry_at,
             failure=notes.failure,
             pod_created_at=notes.pod_created_at,
         )
+
+    def _has_successor(self, vmi: v1.VirtualMachineInstance) -> bool:
+        """Whether the machine that the instance belongs to gets another one when it is gone."""
+        owner, vm = vmi.metadata.controller_reference(), self._vms.get(key_of(vmi))
+        if owner is None or vm is None or owner.uid != vm.metadata.uid:
+            return False
+        return not vm.metadata.is_being_deleted and wants_new(vm)
 
     async def _node_health(self, name: str) -> NodeHealth:
         """The health of a node. That one is gone is believed of the API server only, not of the cache."""
@@ -153,7 +168,7 @@ class VmiReconciler:
             return NodeHealth.WELL
         key = ObjectKey("", name)
         if (node := self._nodes.get(key)) is not None:
-            return health_of(node)
+            return health_of(node, attended=self._is_attended(name))
         try:
             return health_of(_decode_node(await self._client.get(NODES, key)))
         except ApiNotFound:
@@ -184,6 +199,8 @@ class VmiReconciler:
             await self._take_over_pod(ObjectKey(namespace, name), now.vmi, notes)
             return
         except (ApiForbidden, ApiInvalid) as error:
+            if isinstance(error, ApiForbidden) and self._follows_closely(now):
+                raise  # a quota counts both pods for a moment
             text = explain("launcher pod", error)
             self._put_off(notes, Trouble(names.Reason.FAILED_CREATE, text) if text else None)
             return
@@ -192,6 +209,15 @@ class VmiReconciler:
         self._pods.learn(pod)
         message = f"Created virtual machine pod {name}"
         self._tell(now.vmi, events.NORMAL, EventReason.SUCCESSFUL_CREATE, message)
+
+    def _follows_closely(self, now: Observed) -> bool:
+        """The instance is new, and a pod of the one before is still on its way out."""
+        created = now.vmi.metadata.creation_timestamp
+        age = now.at - meta.parse_time(created) if created else timedelta(0)
+        return age < _PREDECESSOR_LEAVES_WITHIN and any(
+            pod.metadata.is_being_deleted and instance_of_pod(pod) == key_of(now.vmi)
+            for pod in self._pods.list()
+        )
 
     async def _take_over_pod(
         self, key: ObjectKey, vmi: v1.VirtualMachineInstance, notes: _Notes
@@ -249,7 +275,7 @@ class VmiReconciler:
         if body is None or not status.has_changed(now.vmi, body):
             return
         trouble = status.new_trouble(now.vmi, body)
-        force = now.node is NodeHealth.UNRESPONSIVE and "phase" not in body
+        force = now.node.is_silent and "phase" not in body
         try:
             await self._apply(now.vmi, body, force=force)
         except ApiConflict as conflict:

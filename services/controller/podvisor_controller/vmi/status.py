@@ -14,12 +14,15 @@ from podvisor_common.api import core, meta, v1
 from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.names import ConditionType, Phase, Reason
 
-from podvisor_controller.node.health import NodeHealth
+from podvisor_controller.node.health import OUT_OF_SERVICE_TAINT, NodeHealth
 from podvisor_controller.vmi.observed import CONTROLLER_REASONS, Observed
 from podvisor_controller.vmi.plan import Finish
 
 Body = dict[str, Any]
 
+_TROUBLES = frozenset({ConditionType.SYNCHRONIZED, ConditionType.POD_SCHEDULED})
+# Reasons of Ready that say that nobody on the node tells of the guest.
+_LOST = frozenset({Reason.NODE_UNRESPONSIVE, Reason.HANDLER_UNRESPONSIVE})
 _PULLING = frozenset({Reason.ERR_IMAGE_PULL, Reason.IMAGE_PULL_BACK_OFF})
 
 
@@ -36,7 +39,7 @@ def status_of(now: Observed) -> Body | None:
         return _after_start(now) if _ready(now) is not None else None
     if now.has_run or (pod is None and now.was_bound):
         # A pod that vanished from a node that answers is its handler's to tell of.
-        is_vanished = pod is None and now.node is not NodeHealth.UNRESPONSIVE
+        is_vanished = pod is None and not now.node.is_silent
         return None if is_vanished else _after_start(now)
     if pod is not None and pod.spec.node_name and now.refusal is None:
         return {"phase": Phase.SCHEDULED, **_placement(now), **_history(now, Phase.SCHEDULED)} | {
@@ -100,7 +103,8 @@ def new_trouble(
 ) -> Mapping[str, Any] | None:
     """The condition in `body` that tells of trouble the object does not tell of yet; worth one event."""
     for condition in body["conditions"]:
-        if condition["type"] not in (ConditionType.SYNCHRONIZED, ConditionType.POD_SCHEDULED):
+        is_lost = condition["type"] == ConditionType.READY and condition["reason"] in _LOST
+        if condition["type"] not in _TROUBLES and not is_lost:
             continue
         known = meta.find_condition(vmi.status.conditions, condition["type"])
         is_same_pull = (
@@ -229,21 +233,33 @@ def _ready(now: Observed) -> Body | None:
             return None
         message = "The guest has ended."
         return _condition(now, ConditionType.READY, "False", Reason.GUEST_NOT_RUNNING, message)
-    if now.was_bound and now.node is NodeHealth.UNRESPONSIVE:
-        message = (
-            f"Node {now.vmi.status.node_name} does not answer; the guest may or may not be running."
-            " It is given up only when the node is fenced or deleted."
-        )
-        return _condition(now, ConditionType.READY, "Unknown", Reason.NODE_UNRESPONSIVE, message)
+    if now.was_bound and now.node.is_silent:
+        return _condition(now, ConditionType.READY, *_silence(now))
     if now.has_run:
         # Kept until the handler, back again, says otherwise.
-        ours = known is not None and known.reason == Reason.NODE_UNRESPONSIVE
+        ours = known is not None and known.reason in _LOST
         return _as_body(known) if known is not None and ours else None
     if now.pod is None:
         message = "virt-launcher pod has not yet been scheduled"
         return _condition(now, ConditionType.READY, "False", Reason.POD_NOT_EXISTS, message)
     message = "Guest VM is not reported as running"
     return _condition(now, ConditionType.READY, "False", Reason.GUEST_NOT_RUNNING, message)
+
+
+def _silence(now: Observed) -> tuple[str, str, str]:
+    """Status, reason and message of Ready where nobody on the node tells of the guest.
+
+    As a pod's: not ready where the node cannot be reached, since nobody reaches the guest either.
+    """
+    node = now.vmi.status.node_name
+    if now.node is NodeHealth.UNRESPONSIVE:
+        message = (
+            f"Node {node} does not answer; the guest may or may not be running. It is given up only when the node is taken"
+            f" out of service (taint {OUT_OF_SERVICE_TAINT}) or deleted."
+        )
+        return "False", Reason.NODE_UNRESPONSIVE, message
+    message = f"virt-handler on node {node} is not heard of; what the guest does is not known. Look for its pod there."
+    return "Unknown", Reason.HANDLER_UNRESPONSIVE, message
 
 
 def _condition(now: Observed, type_: str, status: str, reason: str, message: str) -> Body:

@@ -104,7 +104,7 @@ class VmiReconciler:
     async def _look_for_remains(
         self, key: ObjectKey, vmi: v1.VirtualMachineInstance
     ) -> Requeue | None:
-        if vmi.is_final or vmi.metadata.is_being_deleted:
+        if vmi.is_final:
             return None
         # Noted before looking, so that the directory does not go unnoticed.
         self.without_pod.add(key)

@@ -106,6 +106,7 @@ class Reason(StrEnum):
     PAUSED_IO_ERROR = "PausedIOError"
     UNSCHEDULABLE = "Unschedulable"
     NODE_UNRESPONSIVE = "NodeUnresponsive"
+    HANDLER_UNRESPONSIVE = "HandlerUnresponsive"
 
 
 class EventReason(StrEnum):
