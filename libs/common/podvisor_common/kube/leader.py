@@ -1,7 +1,7 @@
 """One leader among the replicas, by a Lease.
 
-Invariants: time is measured on this process's monotonic clock only. A candidate takes over when it has *itself* seen the
-lease unchanged for its duration; a leader stops when its last renewal, counted from the moment it was *sent*, is
+Invariants: time is measured on this process's monotonic clock only. A candidate follows the lease by a watch and takes over
+as soon as it is given back, or when it has *itself* seen the lease unchanged for its duration; a leader stops when its last renewal, counted from the moment it was *sent*, is
 `renew_deadline_s` old. Wall-clock times in the lease are for people. There is no fencing: a leader that loses the lease has
 `cancel_within_s` to end its work, and renew_deadline_s + cancel_within_s < lease_s keeps it from overlapping with the next.
 """
@@ -9,6 +9,7 @@ lease unchanged for its duration; a leader stops when its last renewal, counted 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from datetime import datetime
 from typing import Any
 
@@ -25,14 +26,23 @@ from podvisor_common.kube.errors import (
     ApiConflict,
     ApiError,
     ApiNotFound,
+    ApiUnavailable,
 )
 from podvisor_common.kube.resources import LEASES, ObjectKey
 
 JITTER = 0.2
 RELEASE_TIMEOUT_S = 2.0
+WATCH_S = 300.0
+
+
+class _WatchEvent(msgspec.Struct):
+    type: str
+    object: msgspec.Raw
+
 
 _log = structlog.get_logger(__name__)
 _decode_lease = msgspec.json.Decoder(Lease).decode
+_decode_event = msgspec.json.Decoder(_WatchEvent).decode
 
 
 class LeadershipLost(Terminal):
@@ -125,9 +135,10 @@ class LeaderElection:
             try:
                 if await self._try_acquire():
                     return
+                await self._until_free()
             except ApiError as error:
                 _log.info("lease not reachable", lease=str(self._key), error=str(error))
-            await asyncio.sleep(self._jittered(self._retry_s))
+                await asyncio.sleep(self._jittered(self._retry_s))
 
     async def _try_acquire(self) -> bool:
         """Take the lease if it is free, ours, or was seen unchanged for its duration."""
@@ -136,14 +147,11 @@ class LeaderElection:
         except ApiNotFound:
             return await self._create()
         assert self._observed is not None
-        holder = self._observed.holder_identity or ""
-        duration_s = float(self._observed.lease_duration_seconds or self._lease_s)
-        is_free = holder in ("", self._identity) or _now_s() >= self._observed_at_s + duration_s
-        if not is_free:
+        if not self._is_free(self._observed):
             return False
         sent_s = _now_s()
         changes = self._held()
-        if holder != self._identity:
+        if self._observed.holder_identity != self._identity:
             changes["acquireTime"] = changes["renewTime"]
             changes["leaseTransitions"] = (self._observed.lease_transitions or 0) + 1
         try:
@@ -152,6 +160,44 @@ class LeaderElection:
             return False
         self._valid_until_s = sent_s + self._renew_deadline_s
         return True
+
+    async def _until_free(self) -> None:
+        """Follow the lease until it is free; return sooner, after a pause, when the API server ends the watch."""
+        assert self._observed is not None
+        lines = self._client.watch(
+            LEASES,
+            namespace=self._key.namespace,
+            field_selector=f"metadata.name={self._key.name}",
+            resource_version=self._version,
+            timeout_s=WATCH_S,
+        )
+        try:
+            async with (
+                asyncio.timeout_at(self._runs_out_s(self._observed)) as wait,
+                aclosing(lines),
+            ):
+                async for line in lines:
+                    event = _decode_event(line)
+                    if event.type in ("DELETED", "ERROR"):
+                        break
+                    if event.type == "BOOKMARK":
+                        continue
+                    self._remember(_decode_lease(event.object))
+                    if self._is_free(self._observed):
+                        return
+                    wait.reschedule(self._runs_out_s(self._observed))
+        except TimeoutError:
+            return
+        except msgspec.DecodeError as error:
+            raise ApiUnavailable(200, "MalformedEvent", str(error)) from error
+        await asyncio.sleep(self._jittered(self._retry_s / 5))
+
+    def _is_free(self, observed: LeaseSpec) -> bool:
+        is_ours = (observed.holder_identity or "") in ("", self._identity)
+        return is_ours or _now_s() >= self._runs_out_s(observed)
+
+    def _runs_out_s(self, observed: LeaseSpec) -> float:
+        return self._observed_at_s + float(observed.lease_duration_seconds or self._lease_s)
 
     async def _create(self) -> bool:
         sent_s = _now_s()
