@@ -43,6 +43,7 @@ async def serve(client: KubeClient, settings: Settings, stop: asyncio.Event) -> 
         client,
         settings.pod_namespace,
         port=settings.webhook_port,
+        lives=settings.certificate_lives,
         defaults=controllers.admission_defaults,
         leads=lambda: election.is_leader,
         is_stopping=stop.is_set,

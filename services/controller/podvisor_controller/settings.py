@@ -4,8 +4,14 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
+
+from podvisor_controller.webhooks.rotation import DEFAULT_LIVES, Lives
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+# Below these, a certificate could end before everybody has its successor.
+SHORTEST_LEAF_S = 20
+SHORTEST_AUTHORITY_S = 600
 
 
 class SettingsError(ValueError):
@@ -23,6 +29,7 @@ class Settings:
     log_level: str = "INFO"
     observability_port: int = 8080
     webhook_port: int = 8443
+    certificate_lives: Lives = DEFAULT_LIVES
     # How long webhooks are still answered after the stop signal.
     drain_s: float = 5.0
 
@@ -37,6 +44,12 @@ class Settings:
             log_level=environment.get("LOG_LEVEL", "INFO"),
             observability_port=_port(environment, "OBSERVABILITY_PORT", 8080),
             webhook_port=_port(environment, "WEBHOOK_PORT", 8443),
+            certificate_lives=Lives(
+                authority=_life(
+                    environment, "AUTHORITY_LIFE_S", DEFAULT_LIVES.authority, SHORTEST_AUTHORITY_S
+                ),
+                leaf=_life(environment, "CERTIFICATE_LIFE_S", DEFAULT_LIVES.leaf, SHORTEST_LEAF_S),
+            ),
         )
 
 
@@ -52,3 +65,14 @@ def _port(environment: Mapping[str, str], name: str, default: int) -> int:
     if not text.isdecimal() or not 0 <= int(text) <= 65535:
         raise SettingsError(f"{name} is not a port: {text!r}")
     return int(text)
+
+
+def _life(
+    environment: Mapping[str, str], name: str, default: timedelta, shortest_s: int
+) -> timedelta:
+    text = environment.get(name)
+    if text is None:
+        return default
+    if not text.isdecimal() or int(text) < shortest_s:
+        raise SettingsError(f"{name} is not a number of seconds from {shortest_s} on: {text!r}")
+    return timedelta(seconds=int(text))

@@ -4,6 +4,7 @@ real TLS.
 
 import asyncio
 import base64
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ import pytest
 from aiohttp import web
 from podvisor_common.http.server import serve_http
 from podvisor_common.kube.client import KubeClient
-from podvisor_common.kube.errors import ApiNotFound
+from podvisor_common.kube.errors import ApiNotFound, ApiUnavailable
 from podvisor_common.kube.resources import (
     CRDS,
     MUTATING_WEBHOOKS,
@@ -23,11 +24,12 @@ from podvisor_common.kube.resources import (
     ObjectKey,
 )
 from podvisor_common.tls.authority import split_bundle
-from podvisor_controller.webhooks import rotation
+from podvisor_controller.webhooks import certificates, rotation
 from podvisor_controller.webhooks.certificates import Certificates, NotPublished
 from podvisor_controller.webhooks.publication import OWNER
+from structlog.testing import capture_logs
 
-from tests.unit.kube.fake_apiserver import FakeApiServer
+from tests.unit.kube.fake_apiserver import FakeApiServer, Refuse
 
 NAMESPACE = "kubevirt"
 SECRET = ObjectKey(NAMESPACE, "podvisor-ca")
@@ -146,10 +148,71 @@ async def test_not_ready_with_a_certificate_that_is_over(
 ) -> None:
     one = replica(client, clock)
     await one.bring_up_to_date()
-    clock.pass_(rotation.LEAF_LIFE)
+    clock.pass_(rotation.DEFAULT_LIVES.leaf)
     assert one.not_ready() is not None
     await one.bring_up_to_date()
     assert one.not_ready() is None
+
+
+async def test_a_leaf_is_renewed_without_the_api_server(
+    server: FakeApiServer, client: KubeClient, clock: Clock
+) -> None:
+    one = replica(client, clock)
+    await one.bring_up_to_date()
+    for _ in range(3):
+        clock.pass_(rotation.DEFAULT_LIVES.leaf * 0.6)
+        server.refusals.append(Refuse(503, "ServiceUnavailable"))
+        with pytest.raises(ApiUnavailable):
+            await one.bring_up_to_date()
+        assert one.not_ready() is None
+
+
+async def refuse(certificates: Certificates, trusted: bytes) -> None:
+    """Turn the replica's certificate down as the API server does, saying so; asyncio's clients do not."""
+
+    def shake_hands(port: int) -> None:
+        trust = ssl.create_default_context(cadata=trusted.decode())
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=5) as connection,
+            pytest.raises(ssl.SSLCertVerificationError),
+        ):
+            trust.wrap_socket(connection, server_hostname="virt-controller.kubevirt.svc")
+
+    app = web.Application()
+    async with serve_http(app, host="127.0.0.1", port=0, tls=certificates.context) as port:
+        await asyncio.to_thread(shake_hands, port)
+
+
+async def test_a_client_that_refuses_the_certificate_has_the_registration_repaired(
+    server: FakeApiServer, client: KubeClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The API server was told of another authority: its next call fails, and the one after that does not."""
+    monkeypatch.setattr(certificates, "REFUSAL_PAUSE_S", 0.0)
+    one = replica(client, clock)
+    await one.bring_up_to_date()
+    seen = len(server.requests)
+    running = asyncio.create_task(one.run(), name="certificates")
+    try:
+        # The definition is what a pass looks at last.
+        await server.until(lambda: any(r.path.endswith(CRD.name) for r in server.requests[seen:]))
+        right = published(server)
+        other = rotation.new_authority(clock.wall()).certificate
+        wrong = base64.b64encode(other).decode()
+        key = ObjectKey("", "podvisor-validating")
+        found = server.get(VALIDATING_WEBHOOKS, key)
+        assert found is not None
+        for webhook in found["webhooks"]:
+            webhook["clientConfig"]["caBundle"] = wrong
+        server.put(VALIDATING_WEBHOOKS, found)
+        with capture_logs() as lines:
+            await refuse(one, other)
+            await server.until(lambda: wrong not in str(server.get(VALIDATING_WEBHOOKS, key)))
+        assert published(server) == right
+        said = [line for line in lines if line["log_level"] == "warning"]
+        assert [line["reason"] for line in said] == ["unknown authority"]
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
 
 
 async def test_two_replicas_share_one_authority(
@@ -214,12 +277,12 @@ async def test_not_ready_until_everybody_was_told(
 async def test_rotation_never_leaves_a_replica_untrusted(
     server: FakeApiServer, client: KubeClient
 ) -> None:
-    clock = Clock(datetime.now(UTC) - rotation.AUTHORITY_LIFE * 0.7)
+    clock = Clock(datetime.now(UTC) - rotation.DEFAULT_LIVES.authority * 0.7)
     one, two = replica(client, clock), replica(client, clock, leads=False)
     for each in (one, two):
         await each.bring_up_to_date()
     old = published(server)
-    clock.pass_(rotation.AUTHORITY_LIFE * 0.7)
+    clock.pass_(rotation.DEFAULT_LIVES.authority * 0.7)
 
     await one.bring_up_to_date()
     both = published(server)
@@ -237,7 +300,7 @@ async def test_rotation_never_leaves_a_replica_untrusted(
         assert await is_trusted(each, published(server))
         assert await is_trusted(each, [both[1]])
 
-    clock.pass_(rotation.AUTHORITY_LIFE * 0.3)
+    clock.pass_(rotation.DEFAULT_LIVES.authority * 0.3)
     await one.bring_up_to_date()
     assert published(server) == [both[1]]
 

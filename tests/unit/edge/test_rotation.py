@@ -6,9 +6,10 @@ import pytest
 from podvisor_common.tls.authority import CertificateAuthority, split_bundle
 from podvisor_controller.webhooks import rotation
 from podvisor_controller.webhooks.rotation import (
-    AUTHORITY_LIFE,
+    DEFAULT_LIVES,
     SETTLING_S,
     Authorities,
+    Lives,
     Step,
     from_secret_data,
     next_step,
@@ -18,8 +19,8 @@ from podvisor_controller.webhooks.rotation import (
 
 BORN = datetime(2026, 1, 1, tzinfo=UTC)
 YOUNG = BORN + timedelta(days=1)
-OLD = BORN + AUTHORITY_LIFE * 0.7
-DEAD = BORN + AUTHORITY_LIFE
+OLD = BORN + DEFAULT_LIVES.authority * 0.7
+DEAD = BORN + DEFAULT_LIVES.authority
 
 ONE = take(Step.CREATE, None, now=BORN)
 TWO = take(Step.INTRODUCE, ONE, now=OLD)
@@ -49,6 +50,14 @@ def test_next_step(
     expected: Step,
 ) -> None:
     assert next_step(state, published_for_s=published_for_s, now=now) is expected
+
+
+def test_a_shorter_life_takes_effect_on_the_authority_that_is_there() -> None:
+    short = Lives(authority=timedelta(minutes=10))
+    assert next_step(ONE, published_for_s=5.0, now=YOUNG, lives=short) is Step.INTRODUCE
+    following = take(Step.INTRODUCE, ONE, now=YOUNG, lives=short)
+    promoted = take(Step.PROMOTE, following, now=YOUNG, lives=short)
+    assert next_step(promoted, published_for_s=5.0, now=YOUNG, lives=short) is Step.NOTHING
 
 
 def test_the_old_authority_stays_trusted_until_it_expires() -> None:
@@ -92,10 +101,10 @@ def test_a_step_that_does_not_fit_is_an_error(step: Step) -> None:
 
 def test_leaf_is_due() -> None:
     leaf = CertificateAuthority(ONE.signing).issue(
-        "x", ["x"], now=YOUNG, valid_for=rotation.LEAF_LIFE
+        "x", ["x"], now=YOUNG, valid_for=DEFAULT_LIVES.leaf
     )
     ca = ONE.signing.certificate
     assert rotation.leaf_is_due(None, ca, b"", now=YOUNG)
     assert not rotation.leaf_is_due(leaf, ca, ca, now=YOUNG)
-    assert rotation.leaf_is_due(leaf, ca, ca, now=YOUNG + rotation.LEAF_LIFE * 0.6)
+    assert rotation.leaf_is_due(leaf, ca, ca, now=YOUNG + DEFAULT_LIVES.leaf * 0.6)
     assert rotation.leaf_is_due(leaf, ONE.signing.certificate, b"other", now=YOUNG)

@@ -1,6 +1,7 @@
 """The certificate authority and hot-swapped contexts, proven with OpenSSL's own verification."""
 
 import asyncio
+import socket
 import ssl
 from datetime import UTC, datetime, timedelta
 
@@ -19,7 +20,7 @@ from podvisor_common.tls.authority import (
     remaining_share,
     split_bundle,
 )
-from podvisor_common.tls.contexts import load_pair, server_context
+from podvisor_common.tls.contexts import load_pair, report_refusals, server_context
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 YEAR = timedelta(days=365)
@@ -42,6 +43,16 @@ async def served_certificate(port: int, ca: bytes, host: str = "localhost") -> b
     finally:
         writer.close()
         await writer.wait_closed()
+
+
+def shake_hands(port: int, ca: bytes) -> None:
+    """As a client that says why it turns a certificate down, which those of asyncio do not."""
+    context = ssl.create_default_context(cadata=ca.decode())
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=5) as connection,
+        context.wrap_socket(connection, server_hostname="localhost"),
+    ):
+        pass
 
 
 async def test_new_connections_see_a_swapped_certificate() -> None:
@@ -99,3 +110,48 @@ def test_key_of_another_certificate_is_refused_and_never_shown() -> None:
     with pytest.raises(BadCertificate):
         check_key_pair(mixed)
     assert "PRIVATE" not in repr(mixed)
+
+
+@pytest.mark.parametrize("life", [timedelta(seconds=20), timedelta(minutes=2), DAY], ids=str)
+def test_a_new_certificate_has_its_whole_life_before_it(life: timedelta) -> None:
+    """However short that is against the time from before its making for which it is valid too."""
+    leaf = authority().issue("x", ["x"], now=NOW, valid_for=life).certificate
+    assert remaining_share(leaf, now=NOW) == 1
+    assert remaining_share(leaf, now=NOW + life / 2) == 0.5
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=-1), timedelta(hours=1)], ids=str)
+async def test_a_clock_that_is_an_hour_off_issues_what_others_accept(ahead: timedelta) -> None:
+    ours = authority(now=NOW + ahead)
+    pair = ours.issue("a", ["localhost"], now=NOW + ahead, valid_for=DAY)
+    async with serve_http(
+        web.Application(), host="127.0.0.1", port=0, tls=server_context(pair)
+    ) as port:
+        assert await served_certificate(port, ours.certificate) == pair.certificate
+
+
+@pytest.mark.parametrize(
+    ("issued", "trusted", "said"),
+    [
+        pytest.param(NOW, "other", {"unknown authority"}, id="wrong authority"),
+        pytest.param(NOW - 2 * DAY, "ours", {"certificate expired"}, id="expired"),
+        pytest.param(NOW, "ours", set(), id="accepted"),
+    ],
+)
+async def test_what_a_client_turns_down_is_reported(
+    issued: datetime, trusted: str, said: set[str]
+) -> None:
+    authorities = {"ours": authority(now=NOW - 3 * DAY), "other": authority()}
+    pair = authorities["ours"].issue("a", ["localhost"], now=issued, valid_for=DAY)
+    context = server_context(pair)
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    report_refusals(context, heard.put_nowait)
+    async with serve_http(web.Application(), host="127.0.0.1", port=0, tls=context) as port:
+        shaking = asyncio.to_thread(shake_hands, port, authorities[trusted].certificate)
+        if said:
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await shaking
+            assert {await heard.get()} == said
+        else:
+            await shaking
+    assert heard.empty()

@@ -17,7 +17,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from podvisor_common.errors import Terminal
 
-CLOCK_SKEW = timedelta(minutes=5)  # clocks of nodes differ: certificates are valid a little earlier
+# Clocks of nodes differ, and jump by an hour where somebody mixed up a time zone: certificates are valid from earlier on.
+CLOCK_SKEW = timedelta(hours=2)
 
 
 class BadCertificate(Terminal):
@@ -132,7 +133,7 @@ def expires_at(pem: bytes) -> datetime:
 def remaining_share(pem: bytes, *, now: datetime) -> float:
     """How much of the certificate's life is left: 1 when new, 0 or less when expired."""
     certificate = parse_certificate(pem)
-    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc - CLOCK_SKEW
     return (certificate.not_valid_after_utc - now) / life
 
 

@@ -6,6 +6,7 @@ pass through an anonymous memory file.
 
 import os
 import ssl
+from collections.abc import Callable
 
 from podvisor_common.tls.authority import KeyPair
 
@@ -30,3 +31,29 @@ def load_pair(context: ssl.SSLContext, pair: KeyPair) -> None:
         file.write(pair.certificate + pair.key)
         file.flush()
         context.load_cert_chain(f"/proc/self/fd/{fd}")
+
+
+# What OpenSSL calls the alerts with which a client turns a certificate down, and what they say.
+_REFUSALS = {
+    "SSLV3_ALERT_BAD_CERTIFICATE": "bad certificate",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "certificate expired",
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": "certificate revoked",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "certificate unknown",
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "unsupported certificate",
+    "TLSV1_ALERT_UNKNOWN_CA": "unknown authority",
+}
+
+
+def report_refusals(context: ssl.SSLContext, report: Callable[[str], None]) -> None:
+    """Call `report` with the client's reason whenever one turns down the certificate of `context`."""
+
+    class Reporting(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except ssl.SSLError as error:
+                if (reason := _REFUSALS.get(error.reason)) is not None:
+                    report(reason)
+                raise
+
+    context.sslobject_class = Reporting

@@ -16,6 +16,7 @@ from podvisor_common.kube.client import KubeClient
 from podvisor_controller.webhooks.certificates import Certificates
 from podvisor_controller.webhooks.defaults import ClusterDefaults
 from podvisor_controller.webhooks.judges import webhooks_for
+from podvisor_controller.webhooks.rotation import Lives
 from podvisor_controller.webhooks.server import webhook_app
 
 
@@ -25,6 +26,7 @@ async def serve_webhooks(
     namespace: str,
     *,
     port: int,
+    lives: Lives,
     defaults: Callable[[], ClusterDefaults],
     leads: Callable[[], bool],
     is_stopping: Callable[[], bool],
@@ -32,10 +34,10 @@ async def serve_webhooks(
     """Serve admission and conversion on `port` until the block is left.
 
     The caller runs the certificates' run() in its own task group; until its first pass is through,
-    the port answers with a certificate that nobody trusts. While `is_stopping`, answers end their
+    the port answers with a certificate that nobody trusts; `lives` is how long those are valid that it makes. While `is_stopping`, answers end their
     connections, so that the API server keeps none to a process that is about to go.
     """
-    certificates = Certificates(client, namespace, leads=leads)
+    certificates = Certificates(client, namespace, leads=leads, lives=lives)
     app = webhook_app(webhooks_for(namespace, defaults), is_stopping=is_stopping)
     async with serve_http(app, port=port, tls=certificates.context):
         yield certificates

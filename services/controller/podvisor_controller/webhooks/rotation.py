@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from podvisor_common.tls.authority import (
+    CLOCK_SKEW,
     BadCertificate,
     CertificateAuthority,
     KeyPair,
@@ -23,13 +24,22 @@ from podvisor_common.tls.authority import (
     remaining_share,
 )
 
-AUTHORITY_LIFE = timedelta(days=90)
-LEAF_LIFE = timedelta(hours=24)
 AUTHORITY_RENEWAL_SHARE = 1 / 3
 LEAF_RENEWAL_SHARE = 1 / 2
 # The API server's processes follow the webhook configurations by watching; they have seen a new
 # bundle by then.
 SETTLING_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lives:
+    """How long certificates are made for. An authority must outlive its own replacement: SETTLING_S and a few passes."""
+
+    authority: timedelta = timedelta(days=90)
+    leaf: timedelta = timedelta(hours=24)
+
+
+DEFAULT_LIVES = Lives()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,39 +65,47 @@ class Step(Enum):
     PROMOTE = "promote"
 
 
-def next_step(state: Authorities | None, *, published_for_s: float | None, now: datetime) -> Step:
+def next_step(
+    state: Authorities | None,
+    *,
+    published_for_s: float | None,
+    now: datetime,
+    lives: Lives = DEFAULT_LIVES,
+) -> Step:
     """The step that is due. `published_for_s`: how long every client has had the whole bundle; None
-    if not all do.
+    if not all do. An authority that has longer to live than is wanted now is replaced as well.
     """
     if state is None or expires_at(state.signing.certificate) <= now:
         return Step.CREATE
     if state.following is not None:
         settled = published_for_s is not None and published_for_s >= SETTLING_S
         return Step.PROMOTE if settled else Step.NOTHING
-    if remaining_share(state.signing.certificate, now=now) < AUTHORITY_RENEWAL_SHARE:
-        return Step.INTRODUCE
-    return Step.NOTHING
+    is_old = remaining_share(state.signing.certificate, now=now) < AUTHORITY_RENEWAL_SHARE
+    lives_too_long = expires_at(state.signing.certificate) - now > lives.authority + CLOCK_SKEW
+    return Step.INTRODUCE if is_old or lives_too_long else Step.NOTHING
 
 
-def take(step: Step, state: Authorities | None, *, now: datetime) -> Authorities:
+def take(
+    step: Step, state: Authorities | None, *, now: datetime, lives: Lives = DEFAULT_LIVES
+) -> Authorities:
     """The state after `step`. ValueError for a step that does not fit the state."""
     if step is Step.CREATE:
-        return Authorities(new_authority(now).pair)
+        return Authorities(new_authority(now, lives).pair)
     if state is None or step is Step.NOTHING:
         raise ValueError(f"{step} changes nothing")
     if step is Step.INTRODUCE:
-        return replace(state, following=new_authority(now).pair)
+        return replace(state, following=new_authority(now, lives).pair)
     if state.following is None:
         raise ValueError("no authority to promote")
     previous = make_bundle([state.signing.certificate, state.previous], now=now)
     return Authorities(state.following, None, previous)
 
 
-def new_authority(now: datetime) -> CertificateAuthority:
+def new_authority(now: datetime, lives: Lives = DEFAULT_LIVES) -> CertificateAuthority:
     """A fresh authority, valid from `now`."""
     # The date tells two authorities of one installation apart for people.
     name = f"podvisor {now:%Y-%m-%dT%H:%M:%SZ}"
-    return CertificateAuthority.create(name, now=now, valid_for=AUTHORITY_LIFE)
+    return CertificateAuthority.create(name, now=now, valid_for=lives.authority)
 
 
 def leaf_is_due(leaf: KeyPair | None, signing: bytes, issuer: bytes, *, now: datetime) -> bool:
