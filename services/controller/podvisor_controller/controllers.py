@@ -17,6 +17,7 @@ from podvisor_common.kube.events import EventRecorder
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
     CONFIGMAPS,
+    DAEMONSETS,
     KUBEVIRTS,
     NODES,
     PODS,
@@ -29,6 +30,7 @@ from podvisor_common.kube.resources import (
 from podvisor_controller import config
 from podvisor_controller.capabilities import ImageVolumes
 from podvisor_controller.installation import CONFIG_MAP_NAME, BadSettings, Installation
+from podvisor_controller.installation_status import HANDLER
 from podvisor_controller.node.attendance import Attendance
 from podvisor_controller.node.health import health_of
 from podvisor_controller.node.reconciler import NodeReconciler
@@ -80,6 +82,13 @@ class Controllers:
             namespace=namespace,
             field_selector=f"metadata.name={CONFIG_MAP_NAME}",
         )
+        self.daemon_sets = Informer(
+            client,
+            DAEMONSETS,
+            core.DaemonSet,
+            namespace=namespace,
+            field_selector=f"metadata.name={HANDLER}",
+        )
         self.image_volumes = ImageVolumes(client, namespace)
         self.recorder = EventRecorder(client, COMPONENT, settings.pod_name)
         self.installation = Installation(
@@ -88,6 +97,7 @@ class Controllers:
             version=version("podvisor-controller"),
             config_maps=self.config_maps,
             kubevirts=self.kubevirts,
+            handlers=lambda: self.daemon_sets.get(ObjectKey(namespace, HANDLER)),
             image_volumes=lambda: self.image_volumes.supported,
         )
         self._attendance = Attendance()
@@ -174,6 +184,7 @@ class Controllers:
         Informer[core.Node],
         Informer[v1.KubeVirt],
         Informer[core.ConfigMap],
+        Informer[core.DaemonSet],
     ]:
         return (
             self.vms,
@@ -182,6 +193,7 @@ class Controllers:
             self.nodes,
             self.kubevirts,
             self.config_maps,
+            self.daemon_sets,
         )
 
     def _subscribe(self) -> None:
@@ -190,9 +202,10 @@ class Controllers:
         self.pods.subscribe(self._on_pod)
         self.nodes.subscribe(self._on_node)
         self.kubevirts.subscribe(lambda _, __, ___: self._on_settings())
-        self.config_maps.subscribe(
-            lambda _, __, ___: self._wake(self._installation, self.installation.key)
-        )
+        for settled in (self.config_maps, self.daemon_sets):
+            settled.subscribe(
+                lambda _, __, ___: self._wake(self._installation, self.installation.key)
+            )
         self.image_volumes.subscribe(self._on_settings)
 
     def _wake(self, controller: Controller, key: ObjectKey) -> None:

@@ -14,12 +14,12 @@ from podvisor_common.api import core, meta, v1
 from podvisor_common.api.v1 import names
 from podvisor_common.errors import Terminal
 from podvisor_common.kube.client import KubeClient
-from podvisor_common.kube.conditions import set_condition
 from podvisor_common.kube.controller import Requeue
 from podvisor_common.kube.errors import ApiConflict
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import KUBEVIRTS, ObjectKey
 
+from podvisor_controller.installation_status import status_of
 from podvisor_controller.settings import Settings
 
 KUBEVIRT_NAME = "kubevirt"
@@ -28,34 +28,6 @@ CONFIG_MAP_FIELD = "spec.json"
 FIELD_MANAGER = "virt-controller"
 
 _log = structlog.get_logger(__name__)
-
-
-def status_of(
-    kubevirt: v1.KubeVirt, *, version: str, architecture: str, image_volumes: bool | None, now: str
-) -> v1.KubeVirtStatus:
-    """The status the object should have."""
-    degraded = image_volumes is False
-    conditions = kubevirt.status.conditions
-    for type_, holds, reason, message in (
-        ("Available", True, "AllComponentsReady", "All components are ready."),
-        ("Created", True, "AllResourcesCreated", "All resources were created."),
-        ("Progressing", False, "AllComponentsReady", "All components are ready."),
-        (
-            "Degraded",
-            degraded,
-            "ImageVolumesUnsupported" if degraded else "AllComponentsReady",
-            _NO_IMAGE_VOLUMES if degraded else "All components are ready.",
-        ),
-    ):
-        conditions = set_condition(conditions, type_, str(holds), reason, message, now)
-    return v1.KubeVirtStatus(
-        phase="Deployed",
-        conditions=conditions,
-        observed_generation=kubevirt.metadata.generation,
-        operator_version=version,
-        observed_kube_virt_version=version,
-        default_architecture=architecture,
-    )
 
 
 def without(spec: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
@@ -69,12 +41,6 @@ def without(spec: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
         if isinstance(place, dict):
             place.pop(last, None)
     return rest
-
-
-_NO_IMAGE_VOLUMES = (
-    "The cluster cannot mount OCI images as volumes: instances with container disks are not"
-    " started. Enable the feature gate ImageVolume on the API server and the kubelets."
-)
 
 
 class BadSettings(Terminal):
@@ -92,6 +58,7 @@ class Installation:
         version: str,
         config_maps: Informer[core.ConfigMap],
         kubevirts: Informer[v1.KubeVirt],
+        handlers: Callable[[], core.DaemonSet | None],
         image_volumes: Callable[[], bool | None],
     ) -> None:
         self._client = client
@@ -99,6 +66,7 @@ class Installation:
         self._version = version
         self._config_maps = config_maps
         self._kubevirts = kubevirts
+        self._handlers = handlers
         self._image_volumes = image_volumes
         self._applied: str | None = None
         self.key = ObjectKey(settings.pod_namespace, KUBEVIRT_NAME)
@@ -144,6 +112,7 @@ class Installation:
             version=self._version,
             architecture=self._settings.architecture,
             image_volumes=self._image_volumes(),
+            handlers=self._handlers(),
             now=meta.format_time(meta.now()),
         )
         if wanted != kubevirt.status:

@@ -32,6 +32,20 @@ def stamp(seconds_ago: float = 60) -> str:
     return (NOW - timedelta(seconds=seconds_ago)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def handlers_body(**status: int) -> Json:
+    """The DaemonSet of the handlers, which are ready on the one node unless `status` says otherwise."""
+    return {
+        "metadata": {"namespace": "kubevirt", "name": "virt-handler", "generation": 2},
+        "status": {
+            "observedGeneration": 2,
+            "desiredNumberScheduled": 1,
+            "updatedNumberScheduled": 1,
+            "numberAvailable": 1,
+        }
+        | status,
+    }
+
+
 def spec_body(**changes: Any) -> Json:
     """The specification of the introduction's machine, as v1."""
     return {

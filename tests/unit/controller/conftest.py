@@ -5,12 +5,18 @@ from collections.abc import AsyncIterator
 
 import pytest
 from podvisor_common.kube.client import KubeClient
-from podvisor_common.kube.resources import CONFIGMAPS, KUBEVIRTS, NODES, ObjectKey
+from podvisor_common.kube.resources import (
+    CONFIGMAPS,
+    DAEMONSETS,
+    KUBEVIRTS,
+    NODES,
+    ObjectKey,
+)
 from podvisor_controller.controllers import Controllers
 from podvisor_controller.settings import Settings
 
 from tests.unit.controller.api_server import ApiServer
-from tests.unit.controller.builders import IMAGE
+from tests.unit.controller.builders import IMAGE, handlers_body
 
 KUBEVIRT = ObjectKey("kubevirt", "kubevirt")
 SETTINGS = Settings(
@@ -31,9 +37,10 @@ def settings() -> Settings:
 
 @pytest.fixture
 async def server() -> AsyncIterator[ApiServer]:
-    """A cluster with one node and the chart's settings."""
+    """A cluster with one node, its handler and the chart's settings."""
     async with ApiServer() as api:
         api.put(NODES, {"metadata": {"name": "n1"}})
+        api.put(DAEMONSETS, handlers_body())
         spec = '{"configuration":{"developerConfiguration":{"useEmulation":true}}}'
         api.put(
             CONFIGMAPS,

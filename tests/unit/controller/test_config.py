@@ -1,5 +1,6 @@
 """Settings: from the KubeVirt object, from the environment, from a node's state."""
 
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -7,11 +8,13 @@ import msgspec
 import pytest
 from podvisor_common.api import core, v1
 from podvisor_controller import config
-from podvisor_controller.installation import status_of, without
+from podvisor_controller.installation import without
+from podvisor_controller.installation_status import status_of
 from podvisor_controller.node.health import NodeHealth, health_of
 from podvisor_controller.settings import Settings, SettingsError
+from podvisor_controller.webhooks.rotation import Lives
 
-from tests.unit.controller.builders import Json, situations
+from tests.unit.controller.builders import Json, handlers_body, situations
 
 ENVIRONMENT = {
     "POD_NAME": "virt-controller-1",
@@ -26,6 +29,10 @@ def kubevirt(configuration: Json) -> v1.KubeVirt:
         "spec": {"configuration": configuration},
     }
     return msgspec.convert(body, v1.KubeVirt)
+
+
+def handlers(**status: int) -> core.DaemonSet:
+    return msgspec.convert(handlers_body(**status), core.DaemonSet)
 
 
 def config_of(obj: Any) -> config.ClusterConfig:
@@ -86,6 +93,13 @@ def test_settings_from_the_environment() -> None:
         0,
     )
     assert settings.observability_port == 8080
+    assert settings.certificate_lives == Lives(timedelta(days=90), timedelta(hours=24))
+
+
+def test_lives_of_certificates_from_the_environment() -> None:
+    lives = {"AUTHORITY_LIFE_S": "600", "CERTIFICATE_LIFE_S": "20"}
+    settings = Settings.from_environment(ENVIRONMENT | lives)
+    assert settings.certificate_lives == Lives(timedelta(minutes=10), timedelta(seconds=20))
 
 
 @pytest.mark.parametrize(
@@ -94,6 +108,8 @@ def test_settings_from_the_environment() -> None:
         ("no image", {"LAUNCHER_IMAGE": ""}, "LAUNCHER_IMAGE"),
         ("no name", {"POD_NAME": ""}, "POD_NAME"),
         ("a port that is none", {"OBSERVABILITY_PORT": "http"}, "OBSERVABILITY_PORT"),
+        ("a life too short", {"CERTIFICATE_LIFE_S": "19"}, "CERTIFICATE_LIFE_S"),
+        ("a life that is none", {"AUTHORITY_LIFE_S": "2m"}, "AUTHORITY_LIFE_S"),
     ),
 )
 def test_an_unusable_environment_is_named(change: dict[str, str], named: str) -> None:
@@ -127,6 +143,19 @@ def test_node_health(obj: Any, health: NodeHealth) -> None:
 
 
 @pytest.mark.parametrize(
+    ("obj", "health"),
+    situations(
+        ("the node is well", node(), NodeHealth.UNATTENDED),
+        ("the node is silent as well", node("Unknown"), NodeHealth.UNRESPONSIVE),
+        ("fenced", node("Unknown", "node.kubernetes.io/out-of-service"), NodeHealth.FENCED),
+        ("deleted", None, NodeHealth.FENCED),
+    ),
+)
+def test_node_health_while_its_handler_is_silent(obj: Any, health: NodeHealth) -> None:
+    assert health_of(obj, attended=False) is health
+
+
+@pytest.mark.parametrize(
     ("image_volumes", "degraded"),
     situations(("supported", True, "False"), ("unknown", None, "False"), ("not", False, "True")),
 )
@@ -136,6 +165,7 @@ def test_the_installation_says_what_it_lacks(image_volumes: Any, degraded: str) 
         version="1.2",
         architecture="amd64",
         image_volumes=image_volumes,
+        handlers=handlers(),
         now="2026-01-01T00:00:00Z",
     )
     conditions = {c.type: c.status for c in status.conditions or ()}
@@ -146,6 +176,69 @@ def test_the_installation_says_what_it_lacks(image_volumes: Any, degraded: str) 
         "Degraded": degraded,
     }
     assert (status.phase, status.observed_generation) == ("Deployed", 4)
+
+
+NONE_READY = handlers(numberAvailable=0)
+THREE_NODES = {"desiredNumberScheduled": 3, "updatedNumberScheduled": 3}
+
+
+@pytest.mark.parametrize(
+    ("daemon_set", "said", "message"),
+    situations(
+        ("all ready", handlers(), ("True", "False", "False"), "All components are ready."),
+        ("missing", None, ("False", "False", "True"), "There is no DaemonSet virt-handler"),
+        ("not one ready", NONE_READY, ("False", "False", "True"), "ready on 0 of 1 nodes"),
+        (
+            "no node for it",
+            handlers(desiredNumberScheduled=0, updatedNumberScheduled=0, numberAvailable=0),
+            ("False", "False", "False"),
+            "No node is selected",
+        ),
+        (
+            "one of three ready",
+            handlers(**THREE_NODES),
+            ("True", "False", "True"),
+            "virt-handler is ready on 1 of 3 nodes.",
+        ),
+        (
+            "rolling out",
+            handlers(**THREE_NODES | {"updatedNumberScheduled": 2, "numberAvailable": 3}),
+            ("True", "True", "False"),
+            "virt-handler is up to date on 2 of 3 nodes.",
+        ),
+        (
+            "about to roll out",
+            handlers(observedGeneration=1),
+            ("True", "True", "False"),
+            "virt-handler is up to date on 0 of 1 nodes.",
+        ),
+    ),
+)
+def test_the_handlers_show_in_the_conditions(
+    daemon_set: core.DaemonSet | None, said: tuple[str, str, str], message: str
+) -> None:
+    status = status_of(
+        kubevirt({}),
+        version="1.2",
+        architecture="amd64",
+        image_volumes=True,
+        handlers=daemon_set,
+        now="2026-01-01T00:00:00Z",
+    )
+    conditions = {c.type: c for c in status.conditions or ()}
+    shown = [conditions[name] for name in ("Available", "Progressing", "Degraded")]
+    assert tuple(condition.status for condition in shown) == said
+    assert any(message in condition.message for condition in shown)
+    assert status.phase == ("Deployed" if said[0] == "True" else "Deploying")
+
+
+def test_what_was_deployed_once_stays_deployed() -> None:
+    before = kubevirt({})
+    before = msgspec.structs.replace(before, status=v1.KubeVirtStatus(phase="Deployed"))
+    status = status_of(
+        before, version="1", architecture="amd64", image_volumes=True, handlers=NONE_READY, now="x"
+    )
+    assert status.phase == "Deployed"
 
 
 def test_what_a_person_has_set_is_left_out() -> None:

@@ -5,6 +5,7 @@ import asyncio
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.resources import (
     CONFIGMAPS,
+    DAEMONSETS,
     KUBEVIRTS,
     PODS,
     VIRTUAL_MACHINE_INSTANCES,
@@ -14,7 +15,7 @@ from podvisor_controller.controllers import Controllers
 from podvisor_controller.settings import Settings
 
 from tests.unit.controller.api_server import ApiServer
-from tests.unit.controller.builders import vmi_body
+from tests.unit.controller.builders import handlers_body, vmi_body
 from tests.unit.kube.fake_apiserver import Refuse
 
 KUBEVIRT = ObjectKey("kubevirt", "kubevirt")
@@ -28,6 +29,22 @@ async def test_the_settings_object_is_made_and_an_upgrade_changes_it(
     assert kubevirt["spec"]["configuration"]["developerConfiguration"] == {"useEmulation": True}
     assert kubevirt["status"]["phase"] == "Deployed"
     assert leading.config().use_emulation
+
+
+async def test_the_object_says_so_when_no_handler_is_ready(
+    server: ApiServer, leading: Controllers
+) -> None:
+    def said() -> tuple[str, str]:
+        kubevirt = server.get(KUBEVIRTS, KUBEVIRT)
+        assert kubevirt is not None
+        (available,) = (c for c in kubevirt["status"]["conditions"] if c["type"] == "Available")
+        return available["status"], available["message"]
+
+    assert said()[0] == "True"
+    server.put(DAEMONSETS, handlers_body(numberAvailable=0))
+    await server.until(lambda: said() == ("False", "virt-handler is ready on 0 of 1 nodes."))
+    server.put(DAEMONSETS, handlers_body())
+    await server.until(lambda: said()[0] == "True")
 
 
 async def test_settings_changed_by_hand_survive_a_leader(

@@ -185,3 +185,21 @@ class ConfigMap(ApiObject, frozen=True):
     api_version: str = "v1"
     kind: str = "ConfigMap"
     data: dict[str, str] | None = None
+
+
+class DaemonSetStatus(ApiStruct, frozen=True):
+    """On how many nodes the pods of a daemon set are."""
+
+    observed_generation: int = 0
+    desired_number_scheduled: int = 0
+    updated_number_scheduled: int = 0
+    number_available: int = 0
+
+
+class DaemonSet(ApiObject, frozen=True):
+    """A daemon set."""
+
+    metadata: ObjectMeta
+    api_version: str = "apps/v1"
+    kind: str = "DaemonSet"
+    status: DaemonSetStatus = DaemonSetStatus()
