@@ -77,6 +77,16 @@ def once_done(**changes: Any) -> v1.VirtualMachine:
             vm_observed(vm(status=failed_before(2, retry_in_s=9))),
             [],
         ),
+        (
+            "always, counted, and the clock was set back since",
+            vm_observed(vm(status=failed_before(1, retry_in_s=3600)), instance("Failed")),
+            [DeleteInstance],
+        ),
+        (
+            "always, refused, and the clock was set back since",
+            vm_observed(vm(), failure="no", retry_at=NOW + timedelta(hours=1)),
+            [CreateInstance],
+        ),
         ("always, the next one is due", vm_observed(vm(status=failed_before(2))), [CreateInstance]),
         ("always, refused a moment ago", vm_observed(vm(), failure="no", retry_at=LATER), []),
         ("always, somebody else's instance", vm_observed(vm(), vmi()), []),

@@ -181,6 +181,21 @@ SITUATIONS = situations(
     ("cannot start on its node", observed(vmi(), unstartable_pod()), [DiscardPod]),
     ("refused, to be tried later", observed(vmi(), retry_at=NOW + timedelta(seconds=5)), []),
     ("refused, to be tried now", observed(vmi(), attempt=1, retry_at=NOW), [CreatePod]),
+    (
+        "refused, and the clock was set back since",
+        observed(vmi(), attempt=1, retry_at=NOW + timedelta(hours=1)),
+        [CreatePod],
+    ),
+    (
+        "its pod ended, and the clock was set back since",
+        observed(scheduled("Running"), ended_pod(0, seconds_ago=-3600)),
+        [Finish],
+    ),
+    (
+        "its pod ended, on a node whose clock is ahead",
+        observed(scheduled("Running"), ended_pod(0, seconds_ago=-5)),
+        [],
+    ),
     ("no image volumes in this cluster", observed(vmi(), config=NO_IMAGES), []),
     (
         "no image volumes, and none needed",

@@ -10,10 +10,13 @@ from podvisor_common.api import meta, v1
 from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.names import ConditionType, Phase, RunStrategy
 
+from podvisor_controller.pauses import left_of
+
 # A guest that ran this long did start: its later crash is not part of a series of failed starts.
 STABLE_RUN = timedelta(seconds=30)
 BACKOFF_UNIT_S = 10
 BACKOFF_MAX_S = 300
+_LONGEST_PAUSE = 2 * timedelta(seconds=BACKOFF_MAX_S)
 # How long a new instance may take to be bound before the machine's status says that it is starting.
 SETTLING = timedelta(seconds=2)
 
@@ -100,7 +103,8 @@ class Observed:
             ends.append(meta.parse_time(failure.retry_after_timestamp))
         if self.retry_at is not None:
             ends.append(self.retry_at)
-        return max((end - self.at for end in ends), default=timedelta(0))
+        lefts = (left_of(end, self.at, longest=_LONGEST_PAUSE) for end in ends)
+        return max(lefts, default=timedelta(0))
 
     @property
     def settling_left(self) -> timedelta:

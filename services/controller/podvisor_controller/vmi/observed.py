@@ -11,6 +11,7 @@ from podvisor_common.api.v1 import names
 
 from podvisor_controller.config import ClusterConfig
 from podvisor_controller.node.health import NodeHealth
+from podvisor_controller.pauses import left_of
 from podvisor_controller.vmi.pod import COMPUTE
 
 # Phases in which the controller, not the handler, says where the instance is.
@@ -157,13 +158,20 @@ class Observed:
         return condition
 
     @property
+    def retry_left(self) -> timedelta:
+        """How long to wait before the pod is tried again."""
+        if self.retry_at is None:
+            return timedelta(0)
+        return left_of(self.retry_at, self.at, longest=_LONGEST_PAUSE)
+
+    @property
     def look_again_in_s(self) -> float | None:
         """When time alone changes the decision, in seconds from now; None when only an event can."""
         waits = []
         if (condition := self._scheduler_complaint) is not None:
             waits.append(self._patience_left(condition))
-        if self.retry_at is not None and not self.pods:
-            waits.append(self.retry_at - self.at)
+        if not self.pods:
+            waits.append(self.retry_left)
         if (left := self.handler_patience_left) is not None:
             waits.append(left)
         ahead = [wait.total_seconds() for wait in waits if wait > timedelta(0)]
@@ -187,8 +195,8 @@ class Observed:
         ]
         if not ended:
             return timedelta(0)
-        left = max(ended) + _HANDLER_PATIENCE - self.at
-        return min(max(left, timedelta(0)), _HANDLER_PATIENCE)
+        patience_ends = max(ended) + _HANDLER_PATIENCE
+        return min(left_of(patience_ends, self.at, longest=_CLOCKS_DIFFER_BY), _HANDLER_PATIENCE)
 
     @property
     def _scheduler_complaint(self) -> meta.Condition | None:
@@ -206,6 +214,9 @@ class Observed:
 
 # The handler has the launcher's own word on how the guest ended, which beats an exit code.
 _HANDLER_PATIENCE = timedelta(seconds=3)
+# The time of the end is by the node's clock.
+_CLOCKS_DIFFER_BY = timedelta(minutes=1)
+_LONGEST_PAUSE = timedelta(minutes=10)
 
 
 def compute_ended(pod: core.Pod) -> core.ContainerStateTerminated | None:

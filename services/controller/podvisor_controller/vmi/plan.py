@@ -5,6 +5,7 @@ or talks to anything: reconciler.py does what it says, and calls again when some
 """
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from podvisor_common.api import core
 from podvisor_common.api.v1 import names
@@ -125,7 +126,7 @@ def _grace_period_s(now: Observed, pod: core.Pod) -> int:
 
 def _start(now: Observed) -> list[Action]:
     """No pod. One that vanished from a node that may still run its guest proves nothing and gets no successor."""
-    waits = now.retry_at is not None and now.at < now.retry_at
+    waits = now.retry_left > timedelta(0)
     if now.was_bound or now.unsupported is not None or waits:
         return []
     return [CreatePod(render_pod(now.vmi, now.config, now.attempt))]
