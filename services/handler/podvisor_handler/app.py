@@ -11,15 +11,16 @@ from pathlib import Path
 
 import structlog
 from podvisor.handler.v1 import handler_pb2_grpc
+from podvisor_common.aio.backoff import Backoff
 from podvisor_common.aio.tasks import spawn
 from podvisor_common.api import core, v1
 from podvisor_common.api.v1 import names
 from podvisor_common.http.server import serve_http
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.controller import Controller
-from podvisor_common.kube.events import EventRecorder
+from podvisor_common.kube.events import WARNING, EventRecorder, ObjectReference
 from podvisor_common.kube.informer import Informer
-from podvisor_common.kube.resources import PODS, VIRTUAL_MACHINE_INSTANCES, ObjectKey
+from podvisor_common.kube.resources import NODES, PODS, VIRTUAL_MACHINE_INSTANCES, ObjectKey
 from podvisor_common.obs.metrics import Health, observability_app
 from podvisor_common.rpc.server import RpcService, serve_unix
 from prometheus_client import REGISTRY
@@ -39,6 +40,7 @@ from podvisor_handler.vmi.reconciler import Caches, VmiReconciler
 from podvisor_handler.vmi.vanished import VanishedPods
 
 WORKERS = 8
+INOTIFY_LIMIT = "InotifyLimitReached"
 VHOST_NET_DEVICE = "/dev/vhost-net"
 _BY_CREATOR = "created-by"
 
@@ -67,7 +69,7 @@ class App:
             v1.VirtualMachineInstance,
             field_selector=f"status.nodeName={node}",
         )
-        self._registry = LauncherRegistry(settings.pods_directory)
+        self._registry = LauncherRegistry(settings.pods_directory, self._inotify_limited)
         self._events = EventRecorder(client, "virt-handler", settings.pod_name)
         caches = Caches(self._vmis.get, lambda uid: self._pods.by_index(_BY_CREATOR, uid))
         vanished = VanishedPods(client, node, settings.pods_directory)
@@ -88,6 +90,8 @@ class App:
                 spawn(group, self._events.run(), name="events"),
                 spawn(group, self._registry.run(), name="launchers"),
                 spawn(group, self._work(), name="work"),
+                spawn(group, self._link(), name="links"),
+                spawn(group, self._serve(), name="socket"),
                 spawn(group, self._heartbeat.run(self._synced), name="heartbeat"),
                 spawn(group, self._offer_devices(), name="devices"),
             ]
@@ -119,16 +123,43 @@ class App:
         for key in self._reconciler.without_pod:
             self._controller.enqueue(key)
 
+    def _inotify_limited(self, limit: str) -> None:
+        node = self._settings.node_name
+        message = (
+            f"The limit {limit} is reached on node {node}: virt-handler looks for launchers once a second instead of being"
+            " told of them. Raise the limit, or see what uses it up."
+        )
+        # The kubelet's events name a node's name as its uid as well, and `kubectl describe node` looks for that.
+        about = ObjectReference(NODES.api_version, NODES.kind, node, uid=node)
+        self._events.record(about, WARNING, INOTIFY_LIMIT, message)
+
     async def _synced(self) -> None:
         await self._pods.wait_synced()
         await self._vmis.wait_synced()
 
     async def _work(self) -> None:
+        await self._synced()
+        await self._controller.run()
+
+    async def _link(self) -> None:
+        await self._synced()
+        await self._links.run()
+
+    async def _serve(self) -> None:
+        """The node's socket. Machines are looked after whether or not there is room for it."""
+        await self._synced()
+        backoff = Backoff(max_s=5.0)
+        while True:
+            try:
+                await self._serve_once()
+            except OSError as error:
+                _log.warning("the node's socket is not served", error=str(error))
+                await asyncio.sleep(backoff.next_s())
+
+    async def _serve_once(self) -> None:
         directory = self._settings.run_directory
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)
-        await self._synced()
-        self._links.start()
         node = NodeInfo(self._settings.node_name, self._kvm.works, self._kvm.message)
         servicer = HandlerServicer(node, self._registry)
         service = RpcService(
@@ -136,7 +167,7 @@ class App:
         )
         async with serve_unix(directory / "handler.sock", [service]):
             _log.info("serving", node=node.name, kvm=node.kvm, kvm_message=node.kvm_message)
-            await self._controller.run()
+            await asyncio.Event().wait()
 
     async def _offer_devices(self) -> None:
         resources = []

@@ -65,6 +65,8 @@ def pod_manifest(
     creator: str = VMI_UID,
     namespace: str = "default",
     domain: str = "myvm",
+    reason: str = "",
+    message: str = "",
 ) -> dict[str, Any]:
     """The launcher pod of that instance."""
     metadata: dict[str, Any] = {
@@ -80,7 +82,7 @@ def pod_manifest(
         metadata["deletionTimestamp"] = CREATED
         metadata["deletionGracePeriodSeconds"] = deletion_grace_s
     requests = {"memory": "128Mi", **({"devices.kubevirt.io/kvm": "1"} if kvm else {})}
-    status: dict[str, Any] = {"phase": phase}
+    status: dict[str, Any] = {"phase": phase, "reason": reason, "message": message}
     if exit_code is not None:
         ended = {"terminated": {"exitCode": exit_code}}
         status["containerStatuses"] = [{"name": "compute", "state": ended}]

@@ -146,7 +146,13 @@ async def test_a_pod_deleted_by_force_fails_when_nothing_of_it_is_left(world: Wo
 
 async def test_a_deletion_goes_on_when_nothing_of_the_pod_is_left(world: World) -> None:
     """The controller lets a bound instance go only when somebody has said that its guest has ended."""
-    machine = vmi_manifest(spec=NO_NETWORK, phase="Running", deleted=True, pods=(OTHER_POD_UID,))
+    machine = vmi_manifest(
+        spec=NO_NETWORK,
+        phase="Running",
+        deleted=True,
+        pods=(OTHER_POD_UID,),
+        finalizers=["kubevirt.io/foregroundDeleteVirtualMachine"],
+    )
     world.server.put(VIRTUAL_MACHINE_INSTANCES, machine)
     async with handler(world):
         await world.until(lambda: world.status("phase") == "Succeeded")

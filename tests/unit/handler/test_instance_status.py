@@ -419,3 +419,53 @@ def test_text_of_a_launcher_is_not_trusted() -> None:
     assert printable("a\x1b[31mb\nc") == "a [31mb c"
     assert len(printable("x" * 10_000)) == 1024
     assert said(observed(machine_type="<script>")).machine is None
+
+
+_OVER_ITS_LIMIT = 'Usage of EmptyDir volume "private" exceeds the limit "64Gi".'
+
+
+@pytest.mark.parametrize(
+    ("situation", "carrier", "expected"),
+    [
+        ("its containers still end", pod(), None),
+        (
+            "the kubelet has said why",
+            pod(phase="Failed", exit_code=0, reason="Evicted", message=_OVER_ITS_LIMIT),
+            ("Failed", "Evicted", f"The node ended the pod: {_OVER_ITS_LIMIT}"),
+        ),
+        (
+            "the kubelet has nothing to say",
+            pod(phase="Succeeded", exit_code=0),
+            ("Succeeded", "Shutdown", "The VirtualMachineInstance was shut down."),
+        ),
+        (
+            "it was deleted",
+            pod(deletion_grace_s=35),
+            ("Succeeded", "Shutdown", "The VirtualMachineInstance was shut down."),
+        ),
+    ],
+)
+def test_a_guest_that_ended_with_its_pod(
+    situation: str, carrier: core.Pod, expected: tuple[str, str, str] | None
+) -> None:
+    """A guest obeys when its pod is told to end; that the machine was evicted is to be read all the same."""
+    now = observed(
+        domain_pb2.DOMAIN_STATE_ENDED,
+        machine=vmi(phase="Running"),
+        carrier=carrier,
+        reason=domain_pb2.DOMAIN_REASON_SHUTDOWN,
+        container_stopping=True,
+    )
+    ended = outcome_of(now)
+    assert (ended and (ended.phase, ended.reason, ended.message)) == expected
+
+
+def test_a_guest_that_was_killed_with_its_pod() -> None:
+    """The kubelet grants an evicted pod a second; then nobody is left to report."""
+    carrier = pod(phase="Failed", exit_code=137, reason="Evicted", message=_OVER_ITS_LIMIT)
+    now = observed(
+        machine=vmi(phase="Running"), carrier=carrier, connection=Connection.UNRESPONSIVE
+    )
+    ended = outcome_of(now)
+    assert ended is not None
+    assert (ended.phase, ended.reason) == ("Failed", "Evicted")

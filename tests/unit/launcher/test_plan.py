@@ -7,6 +7,7 @@ import pytest
 from podvisor_launcher.lifecycle.plan import (
     EXIT_CLEAN,
     EXIT_FAILED,
+    LOOK_FOR_ROOM_MS,
     MAX_START_ATTEMPTS,
     POWER_BUTTON_INTERVAL_MS,
     QEMU_END_WITHIN_MS,
@@ -14,6 +15,7 @@ from podvisor_launcher.lifecycle.plan import (
     Blocked,
     DestroyGuest,
     Leave,
+    LetGoOn,
     NoteStarted,
     Plan,
     PrepareDisks,
@@ -33,6 +35,7 @@ from podvisor_launcher.virt.guest import Absent, Active, Guest, Inactive, Off, P
 
 NOW = 1_000_000
 RUNNING = Active()
+STARVED = Active(Paused.IO_ERROR)
 ABSENT = Absent()
 NEW = Record()
 STARTED = Record(start=Start.DONE)
@@ -78,7 +81,20 @@ STEPS = [
     ("the guest came up", ready(RUNNING, ATTEMPTED), State.RUNNING, NoteStarted()),
     ("a restarted launcher finds its guest", specified(RUNNING, STARTED), State.RUNNING, None),
     ("it was paused", ready(Active(Paused.BY_USER), STARTED), State.PAUSED, None),
-    ("a disk failed", ready(Active(Paused.IO_ERROR), STARTED), State.PAUSED, None),
+    ("a disk was full", ready(STARVED, STARTED), State.PAUSED, LetGoOn()),
+    ("a disk is full", ready(STARVED, STARTED, has_room=False), State.PAUSED, None),
+    (
+        "a disk was full a moment ago",
+        ready(STARVED, STARTED, resume_ms=NOW + 9),
+        State.PAUSED,
+        None,
+    ),
+    (
+        "a disk is full, and the guest is to end",
+        ready(STARVED, replace(STARTED, stop=stop()), has_room=False),
+        State.PAUSED,
+        ResumeGuest(),
+    ),
     (
         "the start failed, too early for another",
         ready(start_failure=failure(1, 500)),
@@ -329,6 +345,8 @@ def test_it_wakes_for_whatever_is_due_first() -> None:
     )
     assert plan(specified(blocked=blocked(700))).wake_ms == NOW + 700
     assert plan(ready(start_failure=failure(1, 900))).wake_ms == NOW + 900
+    assert plan(ready(STARVED, STARTED, resume_ms=NOW + 800)).wake_ms == NOW + 800
+    assert plan(ready(STARVED, STARTED, has_room=False)).wake_ms == NOW + LOOK_FOR_ROOM_MS
 
 
 def test_no_step_without_a_way_on() -> None:

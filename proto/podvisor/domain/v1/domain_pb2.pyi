@@ -178,6 +178,8 @@ class _DomainReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DomainRe
     """Waiting or ended: the start failed inside libvirt or QEMU; the message has the words."""
     DOMAIN_REASON_NEVER_STARTED: _DomainReason.ValueType  # 12
     """Ended: the pod was told to end before any guest was started."""
+    DOMAIN_REASON_NO_SPACE: _DomainReason.ValueType  # 13
+    """Waiting: the node has no space left for the machine's files."""
 
 class DomainReason(_DomainReason, metaclass=_DomainReasonEnumTypeWrapper):
     """DomainReason says why a machine is in its state."""
@@ -208,6 +210,8 @@ DOMAIN_REASON_START_FAILED: DomainReason.ValueType  # 11
 """Waiting or ended: the start failed inside libvirt or QEMU; the message has the words."""
 DOMAIN_REASON_NEVER_STARTED: DomainReason.ValueType  # 12
 """Ended: the pod was told to end before any guest was started."""
+DOMAIN_REASON_NO_SPACE: DomainReason.ValueType  # 13
+"""Waiting: the node has no space left for the machine's files."""
 Global___DomainReason: _TypeAlias = DomainReason  # noqa: Y015
 
 @_typing.final

@@ -25,15 +25,18 @@ Subscriber = Callable[[LauncherConnection, bool], None]
 
 
 class LauncherRegistry:
-    """Follows the launchers of the pods it is told about."""
+    """Follows the launchers of the pods it is told about. `limited` is told the kernel's limit that makes it look for changes
+    once a second instead of being told of them."""
 
-    def __init__(self, pods_directory: str) -> None:
+    def __init__(
+        self, pods_directory: str, limited: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._pods_directory = pods_directory
         self._connections: dict[str, LauncherConnection] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._subscribers: list[Subscriber] = []
         self._directory_subscribers: list[Callable[[], None]] = []
-        self._inotify = Inotify()
+        self._inotify = Inotify(limited)
         self._group: asyncio.TaskGroup | None = None
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:

@@ -1,18 +1,26 @@
 """Links by which people find the sockets of launchers: <namespace>_<name>.sock.
 
 Invariant: the directory belongs to root alone, and the links lead to paths on the node. The handler
-itself never follows them.
+itself never follows them, and does without those that it cannot make.
 """
 
+import asyncio
 import os
 from pathlib import Path
+
+import structlog
 
 from podvisor_handler.launchers.endpoint import SOCKET_NAME, SOCKETS_DIRECTORY
 from podvisor_handler.launchers.registry import LauncherRegistry
 from podvisor_handler.launchers.state import LauncherPod
+from podvisor_handler.linux.threads import in_own_thread
 
 _NAME_LIMIT = 250
+_RETRY_S = 5.0
+_AT_ONCE = 100
 NODE_PODS_DIRECTORY = "/var/lib/kubelet/pods"
+
+_log = structlog.get_logger(__name__)
 
 
 class LauncherLinks:
@@ -21,23 +29,58 @@ class LauncherLinks:
     def __init__(self, directory: Path, registry: LauncherRegistry) -> None:
         self._directory = directory
         self._registry = registry
+        # Names whose link could not be made right.
+        self._due: set[str] = set()
 
-    def start(self) -> None:
-        """Makes the directory right and keeps it so. Call when the registry knows its pods."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        wanted = {link_name(connection.pod) for connection in self._registry.all()}
-        for name in wanted | {entry.name for entry in self._directory.iterdir()}:
+    async def run(self) -> None:
+        """Makes the directory right and keeps it so. Start it when the registry knows its pods."""
+        unsubscribe = self._registry.subscribe(
+            lambda connection, _: self._settle(link_name(connection.pod))
+        )
+        try:
+            await self._begin()
+            while True:
+                await asyncio.sleep(_RETRY_S)
+                for name in tuple(self._due):
+                    self._settle(name)
+        finally:
+            unsubscribe()
+
+    async def _begin(self) -> None:
+        while True:
+            try:
+                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                names = set(await in_own_thread(self._names, name="links"))
+            except OSError as error:
+                _log.warning("no directory for links to launchers", error=str(error))
+                await asyncio.sleep(_RETRY_S)
+            else:
+                break
+        names |= {link_name(connection.pod) for connection in self._registry.all()}
+        for count, name in enumerate(names, 1):
             self._settle(name)
-        self._registry.subscribe(lambda connection, _: self._settle(link_name(connection.pod)))
+            # Those of many machines that are long gone must not hold up the living.
+            if count % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+
+    def _names(self) -> list[str]:
+        return os.listdir(self._directory)
 
     def _settle(self, name: str) -> None:
         """The pod that came last has the link of its name; a link without a pod goes."""
         pods = [c.pod for c in self._registry.all() if link_name(c.pod) == name]
         path = self._directory / name
-        if pods:
-            _link(path, link_target(pods[-1]))
+        try:
+            if pods:
+                _link(path, link_target(pods[-1]))
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            if not self._due:
+                _log.warning("a launcher is not linked, tried again", link=name, error=str(error))
+            self._due.add(name)
         else:
-            path.unlink(missing_ok=True)
+            self._due.discard(name)
 
 
 def _link(path: Path, target: str) -> None:

@@ -15,6 +15,7 @@ REASONS = {
     domain_pb2.DOMAIN_REASON_LIBVIRT_UNREACHABLE: "LibvirtUnreachable",
     domain_pb2.DOMAIN_REASON_START_FAILED: "StartFailed",
     domain_pb2.DOMAIN_REASON_REJECTED: "DomainRejected",
+    domain_pb2.DOMAIN_REASON_NO_SPACE: "NoSpace",
 }
 LAUNCHER_WAITING = "LauncherWaiting"
 _UNKNOWN_WAIT = "The launcher waits for something that this version of virt-handler does not know."

@@ -138,7 +138,10 @@ def _running(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus:
     if report is not None and report.state == domain_pb2.DOMAIN_STATE_PAUSED:
         known = report.reason in domain_pb2.DomainReason.values()
         otherwise = _PAUSED_BY_USER if known else _PAUSED_UNKNOWN
-        why = Problem(*_PAUSED.get(report.reason, otherwise))
+        reason, message = _PAUSED.get(report.reason, otherwise)
+        why = Problem(
+            reason, printable(f"{message}. {report.message}" if report.message else message)
+        )
         conditions = _with(now, conditions, ConditionType.PAUSED, "True", why, at)
     conditions = _with(
         now,

@@ -8,10 +8,7 @@ A specification is never logged: it holds confidential data.
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TypeVar
 
 import structlog
 from podvisor.domain.v1 import domain_pb2 as pb
@@ -22,9 +19,11 @@ from podvisor_launcher.domain import elements as xml
 from podvisor_launcher.domain.build import ResolvedDisk, UnbuildableSpec, check_spec, domain_name
 from podvisor_launcher.domain.xml import parse_xml
 from podvisor_launcher.lifecycle import plan as planning
+from podvisor_launcher.lifecycle.disk import MachineDisk
 from podvisor_launcher.lifecycle.files import MachineFiles
 from podvisor_launcher.lifecycle.record import EndReason, QemuEnd, Start, Stop
 from podvisor_launcher.lifecycle.reports import Facts, Reports
+from podvisor_launcher.lifecycle.resumes import Resumes
 from podvisor_launcher.lifecycle.spec_changes import adopt_live_fields, restart_required
 from podvisor_launcher.lifecycle.start import start_guest
 from podvisor_launcher.settings import Settings
@@ -38,10 +37,9 @@ from podvisor_launcher.virt.errors import (
     LibvirtFailed,
     LibvirtUnreachable,
 )
-from podvisor_launcher.virt.guest import Absent, Active, Guest, Inactive
+from podvisor_launcher.virt.guest import Absent, Active, Guest, Inactive, Paused
 
 _log = structlog.stdlib.get_logger(__name__)
-T = TypeVar("T")
 
 _DISK_RETRY_MS = 500  # doubled up to the limit
 _DISK_RETRY_MAX_MS = 5_000
@@ -83,8 +81,7 @@ class Machine:
         self.libvirt = LibvirtConnection(settings.libvirt_uri, self._wake.set)
         self._record = self._files.load_record()
         self._dirty = False  # the record in memory is newer than the one on disk
-        # One thread: what is asked for first is on disk first.
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="state")
+        self._disk = MachineDisk(self._files, settings.disks)
         self._spec = self._files.load_spec()
         self._guest: Guest | None = None
         self._last_active: Active | None = None
@@ -97,8 +94,10 @@ class Machine:
         self._start_failure: planning.StartFailure | None = None
         self._unreachable_since_ms: int | None = None
         self._button_pressed_ms: int | None = None
+        self._resumes = Resumes()
 
-    # Requests: take note, make it durable, wake the loop.
+    # Requests: take note, make it durable, wake the loop. On a full disk the note is all there is: whoever asked asks a restarted
+    # launcher again.
 
     async def apply(self, spec: pb.DomainSpec) -> Applied:
         """Make `spec` the machine's specification; an older generation changes nothing.
@@ -126,19 +125,19 @@ class Machine:
         assert self._spec is not None
         self._on_spec(self._spec)
         self._wake.set()
-        await self._save()
+        await self._save_if_possible()
         return applied
 
     async def shutdown(self, grace_period_s: int) -> None:
         """Let the guest shut down, and destroy it after `grace_period_s`. A later call can only bring that forward."""
         self._stop(Stop(boottime_ms() + grace_period_s * 1000, by_container=False))
-        await self._save()
+        await self._save_if_possible()
 
     async def destroy(self) -> None:
         """End the guest at once."""
         if self._record.destroy is None:
             self._change(destroy=EndReason.DESTROYED)
-        await self._save()
+        await self._save_if_possible()
 
     def container_stopping(self) -> None:
         """The container was told to end: the supervisor's order says until when the guest may take."""
@@ -208,6 +207,8 @@ class Machine:
             last_active=self._last_active,
             qemu_end=await self._qemu_end(),
             gone_since_ms=self._gone_since_ms,
+            has_room=self._guest != Active(Paused.IO_ERROR) or await self._disk.has_room(),
+            resume_ms=self._resumes.next_ms,
         )
 
     async def _qemu_end(self) -> QemuEnd | None:
@@ -216,7 +217,7 @@ class Machine:
             self._gone_since_ms = None
             return None
         self._gone_since_ms = self._gone_since_ms or boottime_ms()
-        return await self._on_disk(self._files.load_qemu_end)
+        return await self._disk.qemu_end()
 
     async def _look(self, name: str) -> None:
         try:
@@ -246,6 +247,10 @@ class Machine:
                 self._button_pressed_ms = boottime_ms()
                 await self.libvirt.resume(self._name)
                 await self.libvirt.press_power_button(self._name)
+            case planning.LetGoOn():
+                self._resumes.count(boottime_ms())
+                _log.info("letting the guest go on", times_in_a_row=self._resumes.in_a_row)
+                await self.libvirt.resume(self._name)
             case planning.PressPowerButton():
                 self._button_pressed_ms = boottime_ms()
                 _log.info("asking the guest to shut down")
@@ -270,20 +275,22 @@ class Machine:
                 spec, overlays=self._settings.disks, cloud_init=self._settings.cloud_init
             )
         except DiskUnavailable as error:
-            self._block(error)
+            missing = isinstance(error, MissingSecret)
+            why = planning.Why.MISSING_SECRET if missing else planning.Why.INVALID_DISK
+            await self._block(why, str(error))
             return
         if self._spec is spec:  # else a newer one came meanwhile
             self._disks, self._blocked = disks, None
             self._step_done("DisksReady")
 
-    def _block(self, error: DiskUnavailable) -> None:
-        missing = isinstance(error, MissingSecret)
-        why = planning.Why.MISSING_SECRET if missing else planning.Why.INVALID_DISK
-        if self._blocked is None or self._blocked.message != str(error):
-            _log.warning("waiting for a disk", reason=why.value, message=str(error))
+    async def _block(self, why: planning.Why, message: str) -> None:
+        if why is planning.Why.INVALID_DISK and not await self._disk.has_room():
+            why, message = planning.Why.NO_SPACE, planning.NO_SPACE
+        if self._blocked is None or self._blocked.message != message:
+            _log.warning("waiting for a disk", reason=why.value, message=message)
         pause_ms = min(_DISK_RETRY_MS << min(self._disk_attempts, 10), _DISK_RETRY_MAX_MS)
         self._disk_attempts += 1
-        self._blocked = planning.Blocked(why, str(error), boottime_ms() + pause_ms)
+        self._blocked = planning.Blocked(why, message, boottime_ms() + pause_ms)
 
     async def _start(self) -> None:
         assert self._spec is not None
@@ -292,20 +299,22 @@ class Machine:
         self._starting = True
         try:
             await self._save()
-            await self._on_disk(self._files.forget_qemu_end)
+            await self._disk.forget_qemu_end()
             await start_guest(self.libvirt, self._spec, self._disks, self._settings)
         except OSError as error:
-            self._start_failed(
-                DomainStartFailed(f"The start cannot be recorded: {error.strerror}.")
-            )
+            why = DomainStartFailed(f"The start cannot be recorded: {error.strerror}.")
+            await self._start_failed(why)
         except (DomainRejected, DomainStartFailed, LibvirtFailed) as error:
-            self._start_failed(error)
+            await self._start_failed(error)
         else:
             await self._note_started()
         finally:
             self._starting = False
 
-    def _start_failed(self, error: Exception) -> None:
+    async def _start_failed(self, error: Exception) -> None:
+        if not await self._disk.has_room():
+            await self._block(planning.Why.NO_SPACE, planning.NO_SPACE)
+            return
         attempts = self._start_failure.attempts + 1 if self._start_failure else 1
         final = isinstance(error, Terminal)
         pause_ms = planning.START_RETRY_MS << (attempts - 1)
@@ -357,20 +366,14 @@ class Machine:
         self._wake.set()
 
     async def _save(self) -> None:
-        """Make record and specification durable, also when the client that asked for it hangs up. Raises OSError."""
+        """Make record and specification durable. Raises OSError."""
+        await self._disk.save(self._record, self._spec)
         self._dirty = False
-        await asyncio.shield(self._on_disk(partial(self._files.save, self._record, self._spec)))
-
-    def _on_disk(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Do `work`, which blocks, in the one thread for that."""
-        return asyncio.get_running_loop().run_in_executor(self._disk, work)
 
     async def _save_if_possible(self) -> None:
-        """For steps that a full disk must not hold up: whoever comes next finds the same by looking."""
-        try:
-            await self._save()
-        except OSError as error:
-            _log.error("the machine's state cannot be saved", error=error.strerror)
+        self._dirty = False
+        if not await self._disk.save_if_possible(self._record, self._spec):
+            self._dirty = True
 
     async def _wait_until(self, wake_ms: int | None) -> None:
         timeout_s = None if wake_ms is None else max(wake_ms - boottime_ms(), 0) / 1000

@@ -12,6 +12,7 @@ from podvisor_launcher.lifecycle.record import End, EndReason, QemuEnd, Record, 
 from podvisor_launcher.virt.guest import Absent, Active, Guest, Inactive, Off, Paused
 
 POWER_BUTTON_INTERVAL_MS = 3_000  # a guest that is still booting misses the first press
+LOOK_FOR_ROOM_MS = 2_000  # nobody tells when a full disk has room again
 LOOK_AGAIN_MS = 1_000  # a libvirt that refused to answer sends no event when it would
 UNREACHABLE_AFTER_MS = 3_000  # libvirt's own restart takes less and is nobody's concern
 QEMU_END_WITHIN_MS = 1_000  # the supervisor's note of it comes within a few milliseconds
@@ -24,6 +25,7 @@ EXIT_FAILED = 10
 # one that a client chose to destroy did nothing wrong.
 _CLEAN = {EndReason.SHUTDOWN, EndReason.DESTROYED, EndReason.NEVER_STARTED}
 
+NO_SPACE = "The node has no space left for the machine's files; it goes on when there is."
 
 _PASSING = {Paused.STARTING, Paused.ENDING}  # over in a moment, by themselves
 
@@ -49,6 +51,7 @@ class Why(StrEnum):
     IO_ERROR = "io-error"
     LIBVIRT_UNREACHABLE = "libvirt-unreachable"
     START_FAILED = "start-failed"
+    NO_SPACE = "no-space"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,8 @@ class Situation:
         None  # the supervisor's note; read where the guest has ended and libvirt cannot say how
     )
     gone_since_ms: int | None = None  # since when libvirt says that there is no guest
+    has_room: bool = True  # asked where a disk's error keeps the guest from running
+    resume_ms: int = 0  # when such a guest may be let go on again
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,11 @@ class NoteStarted:
 @dataclass(frozen=True, slots=True)
 class ResumeGuest:
     """Let a paused guest run, so that it can shut down."""
+
+
+@dataclass(frozen=True, slots=True)
+class LetGoOn:
+    """Let a guest run again that a full disk had stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +160,7 @@ Action = (
     | StartGuest
     | NoteStarted
     | ResumeGuest
+    | LetGoOn
     | PressPowerButton
     | DestroyGuest
     | RecordEnd
@@ -217,7 +228,20 @@ def _running(now: Situation, guest: Active) -> Plan:
         return Plan(status, DestroyGuest(now.record.destroy))
     if now.record.stop is not None:
         return _stopping(now, guest, status, now.record.stop)
+    if guest.paused is Paused.IO_ERROR:
+        return _starved(now)
     return Plan(status)
+
+
+def _starved(now: Situation) -> Plan:
+    """QEMU stops a guest whose write finds no space, and does that write again when the guest is let go on."""
+    if not now.has_room:
+        status = Status(State.PAUSED, Why.IO_ERROR, NO_SPACE)
+        return Plan(status, wake_ms=max(now.resume_ms, now.now_ms + LOOK_FOR_ROOM_MS))
+    status = _status_of(Active(Paused.IO_ERROR))
+    if now.now_ms < now.resume_ms:
+        return Plan(status, wake_ms=now.resume_ms)
+    return Plan(status, LetGoOn())
 
 
 def _stopping(now: Situation, guest: Active, status: Status, stop: Stop) -> Plan:
