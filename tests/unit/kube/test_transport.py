@@ -1,12 +1,15 @@
 """Where the API server is, and how a client authenticates there."""
 
+import inspect
 import json
+import socket
 from pathlib import Path
 
 import pytest
 from podvisor_common.kube import transport
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.errors import ApiUnavailable
+from podvisor_common.kube.leader import LeaderElection
 from podvisor_common.kube.resources import PODS
 
 from tests.unit.kube.fake_apiserver import FakeApiServer
@@ -22,6 +25,21 @@ def kubeconfig(directory: Path, url: str, user: dict[str, str]) -> str:
     }
     path.write_text(json.dumps(content))
     return str(path)
+
+
+async def test_what_nobody_acknowledges_is_given_up(server: FakeApiServer) -> None:
+    """With time to spare between a leader's last write and the next leader's first."""
+    async with (
+        transport.open_session(transport.configuration_for(server.url)) as session,
+        session.get(f"{server.url}{PODS.path()}?watch=1&resourceVersion=1") as response,
+    ):
+        assert response.connection is not None
+        assert response.connection.transport is not None
+        connection = response.connection.transport.get_extra_info("socket")
+        given_up_ms = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    election = inspect.signature(LeaderElection).parameters
+    work_ends_s = election["renew_deadline_s"].default + election["cancel_within_s"].default
+    assert 0 < work_ends_s + given_up_ms / 1000 < election["lease_s"].default
 
 
 async def test_token_of_a_kubeconfig_is_read_again(
@@ -55,6 +73,22 @@ async def test_lost_token_is_unavailable_until_it_is_back(
             await client.list_page(PODS)
         (tmp_path / "away").rename(token)
         await client.list_page(PODS)
+
+
+async def test_a_connection_that_nobody_acknowledges_is_lost_in_time(server: FakeApiServer) -> None:
+    configuration = transport.configuration_for(server.url)
+    async with transport.open_session(configuration) as session:
+        response = await session.get(server.url + PODS.path() + "?watch=1&resourceVersion=100")
+        assert response.connection is not None
+        assert response.connection.transport is not None
+        sock = response.connection.transport.get_extra_info("socket")
+        # Used: what was sent and not acknowledged. Idle: probes.
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        idle_s, interval_s, count = (sock.getsockopt(socket.IPPROTO_TCP, o) for o in options)
+        assert idle_s + interval_s * count <= 30
+        response.close()
 
 
 async def test_without_any_configuration(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import socket
 import ssl
 import sys
 import time
@@ -20,11 +21,20 @@ from types import ModuleType
 from typing import Any, Protocol, cast
 
 import aiohttp
+from aiohttp.connector import AddrInfoType
 
 TOKEN_RENEWAL_S = 60.0
 CONNECTION_LIMIT = 100
 KEEPALIVE_S = 60.0
 READ_BUFFER_BYTES = 256 * 1024
+# What the other side has not acknowledged by then is given up, with its connection. Otherwise the kernel would go on sending
+# it, even for a client that has given up, and a write that a former leader made before it was cut off from the API server
+# would arrive minutes after another one leads.
+UNACKNOWLEDGED_S = 2.5
+# A connection from whose other end nothing comes any more, not even acknowledgements, is lost after this time.
+LOST_AFTER_S = 30
+_PROBE_AFTER_S = 15
+_PROBE_EVERY_S = 5
 
 _PACKAGES = ("kubernetes_asyncio", "kubernetes_asyncio.client", "kubernetes_asyncio.config")
 
@@ -129,6 +139,7 @@ def open_session(configuration: Configuration) -> aiohttp.ClientSession:
         limit=CONNECTION_LIMIT,
         keepalive_timeout=KEEPALIVE_S,
         ssl=_tls(configuration) if configuration.host.startswith("https:") else True,
+        socket_factory=_watched_socket,
     )
     return aiohttp.ClientSession(
         connector=connector,
@@ -136,6 +147,30 @@ def open_session(configuration: Configuration) -> aiohttp.ClientSession:
         read_bufsize=READ_BUFFER_BYTES,
         cookie_jar=aiohttp.DummyCookieJar(),
     )
+
+
+def _watched_socket(address: AddrInfoType) -> socket.socket:
+    """A socket whose connection does not stay half-open: the kernel's own patience is a quarter of an hour, idle ones for ever."""
+    family, type_, protocol, *_ = address
+    new = socket.socket(family, type_, protocol)
+    new.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    probes = (LOST_AFTER_S - _PROBE_AFTER_S) // _PROBE_EVERY_S
+    for option, value in (
+        (socket.TCP_KEEPIDLE, _PROBE_AFTER_S),
+        (socket.TCP_KEEPINTVL, _PROBE_EVERY_S),
+        (socket.TCP_KEEPCNT, probes),
+        (socket.TCP_USER_TIMEOUT, LOST_AFTER_S * 1000),
+    ):
+        new.setsockopt(socket.IPPROTO_TCP, option, value)
+    return new
+
+
+def _socket(address: AddrInfoType) -> socket.socket:
+    family, type_, protocol, _, _ = address
+    made = socket.socket(family, type_, protocol)
+    made.setblocking(False)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNACKNOWLEDGED_S * 1000))
+    return made
 
 
 def _tls(configuration: Configuration) -> ssl.SSLContext:
