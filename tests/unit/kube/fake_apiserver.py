@@ -30,6 +30,7 @@ from tests.unit.kube.fake_faults import (
     End,
     Gone,
     Refuse,
+    Repeat,
     Request,
     Stall,
     WatchFault,
@@ -51,6 +52,7 @@ __all__ = [
     "FakeApiServer",
     "Gone",
     "Refuse",
+    "Repeat",
     "Request",
     "Stall",
     "WatchFault",
@@ -313,10 +315,14 @@ class FakeApiServer:
         if isinstance(fault, Delay):
             await fault.release.wait()
         position = sent = 0
+        first = b""
         while True:
             if fault is not None and sent >= getattr(fault, "after_events", 1):
                 if isinstance(fault, Duplicate):
                     position, fault, since = 0, None, 0
+                elif isinstance(fault, Repeat):
+                    await response.write(first)
+                    fault = None
                 elif await self._break(request, response, fault):
                     return response
             if position == len(self._events):
@@ -330,6 +336,7 @@ class FakeApiServer:
                 if is_other or not matches(event.obj, query):
                     continue
             line = json.dumps({"type": event.type, "object": event.obj}).encode() + b"\n"
+            first = first or line
             await response.write(line * (2 if isinstance(fault, Duplicate) else 1))
             sent += 1
 

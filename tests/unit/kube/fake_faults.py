@@ -51,13 +51,20 @@ class Duplicate:
 
 
 @dataclass(frozen=True)
+class Repeat:
+    """The watch tells its first event once more after some events, alone."""
+
+    after_events: int
+
+
+@dataclass(frozen=True)
 class Delay:
     """The watch tells nothing until `release` is set, then everything at once."""
 
     release: asyncio.Event
 
 
-WatchFault = Gone | Cut | End | Stall | Duplicate | Delay | Refuse
+WatchFault = Gone | Cut | End | Stall | Duplicate | Repeat | Delay | Refuse
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,14 @@ def test_backoff_is_lengthened_by_its_jitter_and_never_shortened() -> None:
     assert all(1.0 <= Backoff(1.0, jitter=0.5).next_s() < 1.5 for _ in range(100))
 
 
+def test_backoff_within_the_bounds_of_one_attempt() -> None:
+    backoff = Backoff(1.0, 2.0, 60.0, 0.5, rand=lambda: 1.0)
+    assert backoff.next_s(at_least_s=10.0) == 15.0
+    assert [backoff.next_s(at_most_s=5.0) for _ in range(4)] == [3.0, 6.0, 7.5, 7.5]
+    # They do not change how it grows.
+    assert backoff.next_s() == 48.0
+
+
 def test_first_signal_asks_the_service_to_stop() -> None:
     async def main(stop: asyncio.Event) -> None:
         os.kill(os.getpid(), signal.SIGTERM)

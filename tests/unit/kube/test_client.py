@@ -171,6 +171,12 @@ def test_causes_and_texts_of_a_refusal_are_kept() -> None:
     assert len(proxy.message) <= 2048
 
 
+def test_a_pause_that_a_server_asks_for_is_bounded() -> None:
+    assert error_from_response(429, {"Retry-After": "86400"}, b"").retry_after_s == 60.0
+    body = b'{"code":429,"details":{"retryAfterSeconds":86400}}'
+    assert error_from_response(429, {}, body).retry_after_s == 60.0
+
+
 async def test_no_answer_in_time_is_unavailable(server: FakeApiServer, client: KubeClient) -> None:
     server.hang = True
     with pytest.raises(ApiUnavailable) as caught:

@@ -165,6 +165,30 @@ async def test_busy_server_is_asked_again_and_a_refusal_is_not_repeated() -> Non
 
 
 @virtual_time
+async def test_what_happened_while_nobody_answered_is_told_when_the_server_is_back() -> None:
+    async with recording() as (server, recorder):
+        server.refusals.extend([Refuse(503, "ServiceUnavailable")] * 10_000)
+        for number in range(5):
+            recorder.record(VMI, NORMAL, "Counted", f"number {number}")
+        await asyncio.sleep(600)
+        assert len(server.requests) < 80
+        server.refusals.clear()
+        back_s = asyncio.get_running_loop().time()
+        await server.until(lambda: len(server.list(EVENTS)) == 5)
+        assert asyncio.get_running_loop().time() - back_s < 16
+
+
+@virtual_time
+async def test_an_event_that_always_fails_does_not_keep_back_the_others_for_ever() -> None:
+    async with recording() as (server, recorder):
+        server.refusals.extend([Refuse(500, "InternalError")] * 3)
+        recorder.record(VMI, NORMAL, "First", "one")
+        recorder.record(VMI, NORMAL, "Second", "two")
+        await server.until(lambda: len(server.list(EVENTS)) == 1)
+        assert [event["reason"] for event in server.list(EVENTS)] == ["Second"]
+
+
+@virtual_time
 async def test_long_notes_are_cut_between_characters() -> None:
     async with recording() as (server, recorder):
         recorder.record(VMI, NORMAL, "Long", "ä" * 5000)

@@ -82,6 +82,13 @@ async def test_failures_of_a_key_slow_down_that_key_alone() -> None:
     started_s = now_s()
     assert await queue.get() == "bad"
     assert now_s() - started_s == pytest.approx(5)
+    queue.done("bad")
+    for _ in range(20):
+        queue.add_rate_limited("bad", at_most_s=10)
+        started_s = now_s()
+        assert await queue.get() == "bad"
+        queue.done("bad")
+    assert now_s() - started_s == pytest.approx(10)
 
 
 @virtual_time

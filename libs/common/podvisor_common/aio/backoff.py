@@ -3,6 +3,7 @@
 Invariant: the pause before jitter never exceeds `max_s`. It only computes; sleeping is the caller's.
 """
 
+import math
 import random
 from collections.abc import Callable
 
@@ -29,10 +30,13 @@ class Backoff:
         self._rand = rand
         self._base_s = min(initial_s, max_s)
 
-    def next_s(self) -> float:
-        """The pause to make now, in seconds; the next one is longer."""
-        base_s = self._base_s
-        self._base_s = min(base_s * self._factor, self._max_s)
+    def next_s(self, *, at_least_s: float = 0.0, at_most_s: float = math.inf) -> float:
+        """The pause to make now, in seconds; the next one is longer.
+
+        The bounds hold for this pause before jitter: those who were told the same time to come back do not come together.
+        """
+        base_s = min(max(self._base_s, at_least_s), at_most_s)
+        self._base_s = min(self._base_s * self._factor, self._max_s)
         return base_s * (1.0 + self._jitter * self._rand())
 
     def reset(self) -> None:

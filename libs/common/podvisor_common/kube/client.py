@@ -22,7 +22,8 @@ from podvisor_common.kube.resources import ObjectKey, Resource
 
 Manifest = Mapping[str, Any] | msgspec.Struct
 
-DEFAULT_TIMEOUT_S = 10.0
+# Longer than the ten seconds that an overloaded API server takes, for what is given up then may be done all the same.
+DEFAULT_TIMEOUT_S = 15.0
 LIST_TIMEOUT_S = 30.0
 # The API server sends a bookmark about every minute; silence for longer than this means that the stream is dead.
 WATCH_INACTIVITY_S = 90.0

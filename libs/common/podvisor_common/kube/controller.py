@@ -6,6 +6,7 @@ first unexpected failure of a key and one each time the count of its failures in
 """
 
 import asyncio
+import math
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -16,12 +17,14 @@ from structlog.contextvars import bound_contextvars
 from podvisor_common.aio.tasks import spawn
 from podvisor_common.errors import Retryable, Terminal
 from podvisor_common.kube import metrics
-from podvisor_common.kube.errors import ApiError
+from podvisor_common.kube.errors import ApiError, ApiUnavailable
 from podvisor_common.kube.queue import WorkQueue
 from podvisor_common.kube.resources import ObjectKey
 
 RECONCILE_TIMEOUT_S = 120.0
 SILENT_FAILURES = 5
+# Between two attempts while the API server is away: nobody tells a key that it is back.
+AWAY_RETRY_S = 10.0
 
 _log = structlog.get_logger(__name__)
 
@@ -121,8 +124,11 @@ class Controller:
 
     def _retry_quietly(self, key: ObjectKey, error: Retryable) -> None:
         self._results["retry"].inc()
-        retry_after_s = error.retry_after_s if isinstance(error, ApiError) else None
-        failures = self._queue.add_rate_limited(key, at_least_s=retry_after_s or 0.0)
+        retry_after_s = (error.retry_after_s if isinstance(error, ApiError) else None) or 0.0
+        at_most_s = AWAY_RETRY_S if isinstance(error, ApiUnavailable) else math.inf
+        failures = self._queue.add_rate_limited(
+            key, at_least_s=retry_after_s, at_most_s=max(at_most_s, retry_after_s)
+        )
         facts = {"error": str(error), "kind": type(error).__name__, "failures": failures}
         if _is_worth_a_line(failures):
             _log.warning("reconcile still fails", **facts)

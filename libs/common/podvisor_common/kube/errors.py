@@ -13,6 +13,8 @@ import msgspec
 from podvisor_common.errors import Retryable, Terminal
 
 _MESSAGE_LIMIT = 2048
+# Nobody who means well asks for a longer pause.
+RETRY_AFTER_LIMIT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,8 @@ def error_from_status(code: int, status: Status, *, retry_after_s: float | None 
     details = status.details or _StatusDetails()
     if retry_after_s is None and details.retry_after_seconds > 0:
         retry_after_s = float(details.retry_after_seconds)
+    if retry_after_s is not None:
+        retry_after_s = min(retry_after_s, RETRY_AFTER_LIMIT_S)
     causes = [Cause(cause.field, cause.reason, cause.message) for cause in details.causes or ()]
     reason = status.reason or f"HTTP{code}"
     return _type_of(code, reason)(

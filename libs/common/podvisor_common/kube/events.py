@@ -33,7 +33,12 @@ REMEMBERED_LIMIT = 4096
 NOTE_LIMIT_BYTES = 1024
 RATE_PER_S = 10.0
 BURST = 50
+# Of one event, where the API server answers. Where it does not, the event waits with the others.
 ATTEMPTS = 3
+AWAY_RETRY_S = 10.0
+
+# No answer, an overloaded server, or one that is not there behind its load balancer: no event's own fault.
+_AWAY = (0, 429, 502, 503)
 
 _log = structlog.get_logger(__name__)
 
@@ -174,15 +179,17 @@ class EventRecorder:
                 await self._send(*self._waiting.popleft())
 
     async def _send(self, fact: _Fact, series: _Series) -> None:
-        backoff = Backoff(1.0)
-        for attempt in range(1, ATTEMPTS + 1):
+        backoff = Backoff(1.0, max_s=AWAY_RETRY_S)
+        attempts_left = ATTEMPTS
+        while True:
             try:
                 await self._write(fact, series)
             except ApiUnavailable as error:
-                if attempt == ATTEMPTS:
+                attempts_left -= error.status not in _AWAY
+                if not attempts_left:
                     self._give_up(error)
                     return
-                await asyncio.sleep(max(backoff.next_s(), min(error.retry_after_s or 0.0, 30.0)))
+                await asyncio.sleep(backoff.next_s(at_least_s=error.retry_after_s or 0.0))
             except ApiError as error:
                 self._give_up(error)
                 return

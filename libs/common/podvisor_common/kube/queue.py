@@ -6,6 +6,7 @@ The size is bounded by the number of distinct keys, which is the number of objec
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
@@ -17,7 +18,7 @@ K = TypeVar("K", bound=Hashable)
 
 RETRY_INITIAL_S = 0.005
 RETRY_MAX_S = 60.0
-RETRY_JITTER = 0.1
+RETRY_JITTER = 0.5
 
 
 def _retry_backoff() -> Backoff:
@@ -67,12 +68,17 @@ class WorkQueue(Generic[K]):
             timer.cancel()
         self._timers[key] = asyncio.get_running_loop().call_at(due_s, self._on_timer, key)
 
-    def add_rate_limited(self, key: K, *, at_least_s: float = 0.0) -> int:
-        """Have `key` worked on after a pause that grows with each call, until forget(); the number of calls since."""
+    def add_rate_limited(
+        self, key: K, *, at_least_s: float = 0.0, at_most_s: float = math.inf
+    ) -> int:
+        """Have `key` worked on after a pause that grows with each call, until forget(); the number of calls since.
+
+        The bounds are those of this pause, before jitter.
+        """
         count, backoff = self._failures.get(key) or (0, self._new_backoff())
         self._failures[key] = (count + 1, backoff)
         self._retries.inc()
-        self.add_after(key, max(backoff.next_s(), at_least_s))
+        self.add_after(key, backoff.next_s(at_least_s=at_least_s, at_most_s=at_most_s))
         return count + 1
 
     def forget(self, key: K) -> None:

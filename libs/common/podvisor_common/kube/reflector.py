@@ -1,8 +1,8 @@
 """List, then watch, for ever: the state of one resource as seen by the API server, told to a sink.
 
 A complete list is told in one step (`replace`), everything after it as `apply` and `delete`. A watch that ends resumes
-from the last version seen, bookmarks included; only an expired version leads to a new list. Every failure costs a
-jittered pause that grows from 0.8 to 30 s and is forgotten after two minutes without one.
+from the last version seen, bookmarks included, and what is told again is not told on; only an expired version leads to a
+new list. Every failure costs a jittered pause that grows from 0.8 to 10 s and is forgotten after two minutes without one.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ class Timing:
     watch_timeout_max_s: float = 600.0
     watch_inactivity_s: float = WATCH_INACTIVITY_S
     retry_initial_s: float = 0.8
-    retry_max_s: float = 30.0
+    retry_max_s: float = 10.0
     calm_s: float = 120.0
     short_watch_s: float = 1.0
 
@@ -123,7 +123,7 @@ class Reflector(Generic[T]):
         self._timing = timing
         self._sleep = sleep
         self._rand = rand
-        self._backoff = Backoff(timing.retry_initial_s, 2.0, timing.retry_max_s, 1.0, rand=rand)
+        self._backoff = Backoff(timing.retry_initial_s, 2.0, timing.retry_max_s, rand=rand)
         self._last_failure_s = float("-inf")
         self._version = ""
 
@@ -209,13 +209,15 @@ class Reflector(Generic[T]):
             envelope = _decode_envelope(event.object)
         except msgspec.DecodeError as error:
             raise ApiUnavailable(200, "MalformedEvent", str(error)) from error
+        version = envelope.metadata.resource_version
+        if version and (version == self._version or is_older_version(version, self._version)):
+            # Told before. What became of the object since is known: it must not come back.
+            return
         if event.type in ("ADDED", "MODIFIED", "DELETED"):
             obj = self._object(event.object)
             if obj is not None:
                 (self._sink.delete if event.type == "DELETED" else self._sink.apply)(obj)
-        version = envelope.metadata.resource_version
-        if version and not is_older_version(version, self._version):
-            self._version = version
+        self._version = version or self._version
 
     def _object(self, raw: msgspec.Raw) -> T | None:
         """The decoded object; None, and a log line, for one that does not fit its type, so that it harms no other."""
@@ -237,7 +239,7 @@ class Reflector(Generic[T]):
         now_s = asyncio.get_running_loop().time()
         if now_s - self._last_failure_s >= self._timing.calm_s:
             self._backoff.reset()
-        pause_s = max(self._backoff.next_s(), error.retry_after_s or 0.0)
+        pause_s = self._backoff.next_s(at_least_s=error.retry_after_s or 0.0)
         self._last_failure_s = now_s + pause_s
         metrics.INFORMER_FAILURES.labels(self._resource.plural, error.reason).inc()
         _log.info(

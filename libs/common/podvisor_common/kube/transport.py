@@ -21,7 +21,6 @@ from types import ModuleType
 from typing import Any, Protocol, cast
 
 import aiohttp
-from aiohttp.connector import AddrInfoType
 
 TOKEN_RENEWAL_S = 60.0
 CONNECTION_LIMIT = 100
@@ -31,10 +30,10 @@ READ_BUFFER_BYTES = 256 * 1024
 # it, even for a client that has given up, and a write that a former leader made before it was cut off from the API server
 # would arrive minutes after another one leads.
 UNACKNOWLEDGED_S = 2.5
-# A connection from whose other end nothing comes any more, not even acknowledgements, is lost after this time.
-LOST_AFTER_S = 30
-_PROBE_AFTER_S = 15
-_PROBE_EVERY_S = 5
+# An idle connection is probed after this time, and is lost when the probe is not acknowledged some time later. Otherwise a
+# watch whose other end has lost it would be waited on until the API server's next bookmark is overdue.
+PROBE_AFTER_S = 15
+PROBE_WAIT_S = 5
 
 _PACKAGES = ("kubernetes_asyncio", "kubernetes_asyncio.client", "kubernetes_asyncio.config")
 
@@ -139,7 +138,7 @@ def open_session(configuration: Configuration) -> aiohttp.ClientSession:
         limit=CONNECTION_LIMIT,
         keepalive_timeout=KEEPALIVE_S,
         ssl=_tls(configuration) if configuration.host.startswith("https:") else True,
-        socket_factory=_watched_socket,
+        socket_factory=_socket,
     )
     return aiohttp.ClientSession(
         connector=connector,
@@ -149,27 +148,17 @@ def open_session(configuration: Configuration) -> aiohttp.ClientSession:
     )
 
 
-def _watched_socket(address: AddrInfoType) -> socket.socket:
-    """A socket whose connection does not stay half-open: the kernel's own patience is a quarter of an hour, idle ones for ever."""
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
     family, type_, protocol, *_ = address
-    new = socket.socket(family, type_, protocol)
-    new.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    probes = (LOST_AFTER_S - _PROBE_AFTER_S) // _PROBE_EVERY_S
-    for option, value in (
-        (socket.TCP_KEEPIDLE, _PROBE_AFTER_S),
-        (socket.TCP_KEEPINTVL, _PROBE_EVERY_S),
-        (socket.TCP_KEEPCNT, probes),
-        (socket.TCP_USER_TIMEOUT, LOST_AFTER_S * 1000),
-    ):
-        new.setsockopt(socket.IPPROTO_TCP, option, value)
-    return new
-
-
-def _socket(address: AddrInfoType) -> socket.socket:
-    family, type_, protocol, _, _ = address
     made = socket.socket(family, type_, protocol)
     made.setblocking(False)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNACKNOWLEDGED_S * 1000))
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, PROBE_AFTER_S),
+        (socket.TCP_KEEPINTVL, PROBE_WAIT_S),
+        (socket.TCP_USER_TIMEOUT, int(UNACKNOWLEDGED_S * 1000)),
+    ):
+        made.setsockopt(socket.IPPROTO_TCP, option, value)
     return made
 
 
