@@ -114,9 +114,9 @@ async def test_an_image_that_the_cluster_does_not_have_is_named() -> None:
         "kubevirt",
     ]
     try:
-        shown = await demo("y\n", stranger(HELM_ARGS="--set image.tags.controller=absent"))
+        shown = await demo("y\n", stranger(HELM_ARGS="--set image.tags.handler=absent"))
     finally:
         await run(*helm, "rollback", "podvisor", "--wait", "--timeout", "60s", timeout_s=70)
     assert shown.exit_code != 0
-    assert "virt-controller:absent" in shown.text
+    assert "virt-handler:absent" in shown.text
     assert "HELM_ARGS" in shown.text
