@@ -94,6 +94,7 @@ async def test_the_cluster_that_was_named() -> None:
     steps = [line.strip() for _, line in shown.lines if line.startswith("  kubectl ")]
     ssh = next(line.strip() for _, line in shown.lines if line.startswith("  ssh "))
     assert len(steps) == 4
+    assert "helm uninstall podvisor" in shown.text
     for step in (*steps[:3], f"{ssh} hostname", steps[3]):
         done = await run("env", "-C", str(ROOT), *environment_of(stranger()), "sh", "-c", step)
         assert "myvm" in done.stdout, step
