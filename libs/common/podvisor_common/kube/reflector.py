@@ -2,7 +2,8 @@
 
 A complete list is told in one step (`replace`), everything after it as `apply` and `delete`. A watch that ends resumes
 from the last version seen, bookmarks included, and what is told again is not told on; only an expired version leads to a
-new list. Every failure costs a jittered pause that grows from 0.8 to 10 s and is forgotten after two minutes without one.
+new list. Every failure costs a jittered pause that grows from 0.8 to 10 s and is forgotten after two minutes without one;
+expired versions have pauses of their own, for who tells of one is not away.
 """
 
 import asyncio
@@ -123,9 +124,14 @@ class Reflector(Generic[T]):
         self._timing = timing
         self._sleep = sleep
         self._rand = rand
-        self._backoff = Backoff(timing.retry_initial_s, 2.0, timing.retry_max_s, rand=rand)
+        self._away = self._new_backoff()
+        self._expired = self._new_backoff()
         self._last_failure_s = float("-inf")
         self._version = ""
+
+    def _new_backoff(self) -> Backoff:
+        timing = self._timing
+        return Backoff(timing.retry_initial_s, 2.0, timing.retry_max_s, rand=self._rand)
 
     @property
     def version(self) -> str:
@@ -238,8 +244,10 @@ class Reflector(Generic[T]):
     async def _pause_after(self, error: ApiError) -> None:
         now_s = asyncio.get_running_loop().time()
         if now_s - self._last_failure_s >= self._timing.calm_s:
-            self._backoff.reset()
-        pause_s = self._backoff.next_s(at_least_s=error.retry_after_s or 0.0)
+            self._away.reset()
+            self._expired.reset()
+        backoff = self._expired if isinstance(error, ApiExpired) else self._away
+        pause_s = backoff.next_s(at_least_s=error.retry_after_s or 0.0)
         self._last_failure_s = now_s + pause_s
         metrics.INFORMER_FAILURES.labels(self._resource.plural, error.reason).inc()
         _log.info(
