@@ -1,0 +1,139 @@
+"""Machines come and go, many times: nothing of them stays, on the node or in the memory of those that looked after them.
+
+Guests are ended while they boot, since starting and ending is the subject. What every fifth cycle has left is kept as
+`soak-<cycles>x<machines>.json` beside the artefacts. PODVISOR_FAULTS_CYCLES=20 is a shorter soak, to be repeated.
+"""
+
+import json
+import os
+import statistics
+from dataclasses import asdict, dataclass, field
+
+import pytest
+
+from tests.faults.artefacts import ARTEFACTS
+from tests.faults.guest import lived_on, witness_of
+from tests.faults.strike import Victim, pids_of, uid_of_pod
+from tests.support.cluster import Cluster
+from tests.support.machine import Machine, vm
+from tests.support.node import Usage, node_at_rest, pids_on_node, until_nothing_more, usage_of
+
+CYCLES = int(os.environ.get("PODVISOR_FAULTS_CYCLES", "50"))
+WARM_UP_CYCLES = 2
+NOTED_EVERY = 5
+STARTED_S = 120
+GONE_S = 90
+TIDY_UP_S = 60
+GROWTH_LIMIT = 0.05
+# The pool of connections to the API server breathes; what leaks grows with every machine.
+DESCRIPTORS_TOLERANCE = 8
+TASKS_TOLERANCE = 8
+
+
+@dataclass(slots=True)
+class Curve:
+    """What processes used after so many cycles."""
+
+    names: dict[int, str]
+    usage: dict[int, dict[int, Usage]] = field(default_factory=dict)  # by cycles, then by pid
+
+    async def note(self, cycles: int) -> None:
+        """Look at all of them. None may have ended."""
+        self.usage[cycles] = await usage_of(self.names)
+        gone = [name for pid, name in self.names.items() if pid not in self.usage[cycles]]
+        assert gone == [], f"ended during the soak: {gone}"
+
+    def rows(self) -> list[str]:
+        """For people: a line for each look at each process."""
+        return [
+            f"{self.names[pid]:16} after {cycles:3} cycles: {use.rss_mib:7.1f} MiB,"
+            f" {use.descriptors} descriptors, {use.threads} threads, {use.tasks} tasks"
+            for cycles, usage in self.usage.items()
+            for pid, use in usage.items()
+        ]
+
+    def save(self, name: str) -> None:
+        """Keep it beside the artefacts."""
+        content = {
+            str(cycles): {self.names[pid]: asdict(use) for pid, use in usage.items()}
+            for cycles, usage in self.usage.items()
+        }
+        ARTEFACTS.mkdir(parents=True, exist_ok=True)
+        (ARTEFACTS / name).write_text(json.dumps(content, indent=1))
+
+    def grown(self) -> list[str]:
+        """Complaints about what uses more at the end than after the warm-up."""
+        moments = sorted(self.usage)
+        first, last = self.usage[moments[0]], self.usage[moments[-1]]
+        complaints = []
+        for pid, name in self.names.items():
+            late = statistics.median(self.usage[m][pid].rss_mib for m in moments[1:][-3:])
+            if late > first[pid].rss_mib * (1 + GROWTH_LIMIT):
+                complaints.append(f"{name}: {first[pid].rss_mib:.1f} → {late:.1f} MiB")
+            if last[pid].descriptors > first[pid].descriptors + DESCRIPTORS_TOLERANCE:
+                complaints.append(f"{name}: {first[pid]} → {last[pid]}")
+            if (last[pid].tasks or 0) > (first[pid].tasks or 0) + TASKS_TOLERANCE:
+                complaints.append(f"{name}: {first[pid]} → {last[pid]}")
+        return complaints
+
+
+@pytest.mark.parametrize(
+    ("cycles", "machines"),
+    [
+        (4, 4),
+        pytest.param(CYCLES, 10, marks=[pytest.mark.long, pytest.mark.timeout(3600)]),
+    ],
+)
+async def test_nothing_stays(
+    cluster: Cluster, survivor: Machine, cycles: int, machines: int
+) -> None:
+    """Machines are created together and deleted together, beside one that lives on and whose launcher must not grow either."""
+    before = await witness_of(survivor)
+    manifests = json.dumps({
+        "apiVersion": "v1",
+        "kind": "List",
+        "items": [_machine(f"brief-{number}") for number in range(machines)],
+    })  # fmt: skip
+    for _ in range(WARM_UP_CYCLES):
+        await _come_and_go(cluster, manifests)
+    state = await node_at_rest(within_s=TIDY_UP_S)
+    curve = Curve(await _processes(survivor))
+    await curve.note(0)
+    for cycle in range(1, cycles + 1):
+        await _come_and_go(cluster, manifests)
+        if cycle % NOTED_EVERY == 0 and cycle < cycles:
+            await curve.note(cycle)
+    await until_nothing_more(state, within_s=TIDY_UP_S)
+    await curve.note(cycles)
+    curve.save(f"soak-{cycles}x{machines}.json")
+    print("\n".join(curve.rows()))
+    assert curve.grown() == []
+    await lived_on(survivor, before)
+
+
+def _machine(name: str) -> dict[str, object]:
+    return vm(name, terminationGracePeriodSeconds=0) | {
+        "metadata": {"name": name, "labels": {"soak": "brief"}}
+    }
+
+
+async def _come_and_go(cluster: Cluster, manifests: str) -> None:
+    await cluster.apply(manifests)
+    await cluster.kubectl(
+        "wait", "vm", "-l", "soak=brief", "--for=jsonpath={.status.printableStatus}=Running",
+        f"--timeout={STARTED_S}s", timeout_s=STARTED_S + 5,
+    )  # fmt: skip
+    await cluster.kubectl(
+        "delete", "vm", "-l", "soak=brief", f"--timeout={GONE_S}s", timeout_s=GONE_S + 5
+    )
+
+
+async def _processes(survivor: Machine) -> dict[int, str]:
+    """Those that have to live through it: pid to name."""
+    pod = await uid_of_pod(survivor)
+    found = dict.fromkeys(await pids_of(Victim.HANDLER, pod), "virt-handler")
+    controllers = await pids_on_node("^python -m podvisor_controller$")
+    found |= {pid: f"virt-controller-{number}" for number, pid in enumerate(controllers)}
+    for victim in (Victim.LAUNCHER, Victim.LIBVIRTD):
+        found |= {pid: victim.name.lower() for pid in await pids_of(victim, pod)}
+    return found
