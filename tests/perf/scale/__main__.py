@@ -100,12 +100,11 @@ async def _forget_nodes(names: list[str]) -> None:
 
 
 async def _server_pids() -> dict[str, int]:
-    """The API server and etcd, whose processes this host sees."""
+    """The cluster's API server and etcd, whose processes this host sees."""
     found = {}
-    for program in ("kube-apiserver", "etcd"):
-        done = await run_command("pgrep", "-o", "-x", program, check=False)
-        if done.stdout.strip():
-            found[program] = int(done.stdout)
+    for program, service in (("kube-apiserver", "apiserver"), ("etcd", "etcd")):
+        look = f". {ROOT}/dev/env && docker inspect -f '{{{{.State.Pid}}}}' podvisor-{service}-1"
+        found[program] = int((await run_command("bash", "-c", look)).stdout)
     return found
 
 
