@@ -1,5 +1,6 @@
 """What an object costs in a cache. A controller holds one pod and one instance for every machine of the cluster."""
 
+import gc
 import tracemalloc
 from typing import Any
 
@@ -78,3 +79,15 @@ def test_a_pod_in_a_cache_is_what_is_read_of_it() -> None:
     finally:
         tracemalloc.stop()
     assert (after - before) / COPIES < POD_LIMIT_BYTES
+
+
+def test_a_garbage_collection_does_not_go_through_cached_pods() -> None:
+    """It would stop the loop for longer the more machines there are, and finds nothing."""
+    raw = msgspec.json.encode(_launcher_pod())
+    decode = msgspec.json.Decoder(core.Pod).decode
+    gc.collect()
+    before = len(gc.get_objects())
+    kept = [decode(raw) for _ in range(COPIES)]
+    gc.collect()
+    assert len(gc.get_objects()) - before < COPIES / 10
+    assert len(kept) == COPIES

@@ -24,7 +24,7 @@ class PodSpec(ApiStruct, frozen=True):
     """What a pod shall be."""
 
     node_name: str = ""
-    containers: list[Container] | None = None
+    containers: tuple[Container, ...] | None = None
 
 
 class ContainerStateWaiting(ApiStruct, frozen=True):
@@ -70,8 +70,8 @@ class PodStatus(ApiStruct, frozen=True):
     phase: str = ""
     reason: str = ""
     message: str = ""
-    conditions: list[Condition] | None = None
-    container_statuses: list[ContainerStatus] | None = None
+    conditions: tuple[Condition, ...] | None = None
+    container_statuses: tuple[ContainerStatus, ...] | None = None
     qos_class: str = ""
 
 
@@ -106,7 +106,7 @@ class Taint(ApiStruct, frozen=True):
 class NodeSpec(ApiStruct, frozen=True):
     """What a node shall be."""
 
-    taints: list[Taint] | None = None
+    taints: tuple[Taint, ...] | None = None
     unschedulable: bool = False
     provider_id: str = ""
 
@@ -129,8 +129,8 @@ class NodeSystemInfo(ApiStruct, frozen=True):
 class NodeStatus(ApiStruct, frozen=True):
     """What is known of a node."""
 
-    conditions: list[Condition] | None = None
-    addresses: list[NodeAddress] | None = None
+    conditions: tuple[Condition, ...] | None = None
+    addresses: tuple[NodeAddress, ...] | None = None
     capacity: dict[str, Quantity] | None = None
     allocatable: dict[str, Quantity] | None = None
     node_info: NodeSystemInfo | None = None

@@ -1,5 +1,6 @@
 """Object metadata, conditions and time stamps shared by all kinds."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -44,8 +45,10 @@ class ObjectMeta(ApiStruct, frozen=True):
     ] = None
     labels: Annotated[dict[str, str] | None, doc("Labels, for selection.")] = None
     annotations: Annotated[dict[str, str] | None, doc("Annotations, not for selection.")] = None
-    finalizers: Annotated[list[str] | None, doc("What must be done before it can go.")] = None
-    owner_references: Annotated[list[OwnerReference] | None, doc("Objects owning this one.")] = None
+    finalizers: Annotated[tuple[str, ...] | None, doc("What must be done before it can go.")] = None
+    owner_references: Annotated[
+        tuple[OwnerReference, ...] | None, doc("Objects owning this one.")
+    ] = None
 
     @property
     def is_being_deleted(self) -> bool:
@@ -93,7 +96,7 @@ class Condition(ApiStruct, frozen=True):
         return self.status == "True"
 
 
-def find_condition(conditions: list[Condition] | None, type_: str) -> Condition | None:
+def find_condition(conditions: Sequence[Condition] | None, type_: str) -> Condition | None:
     """The condition of that type, None when there is none."""
     return next((c for c in conditions or () if c.type == type_), None)
 

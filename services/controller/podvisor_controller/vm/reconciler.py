@@ -158,7 +158,7 @@ class VmReconciler:
         self._tell(vm, events.NORMAL, EventReason.SUCCESSFUL_DELETE, message)
 
     async def _release_finalizer(self, vm: v1.VirtualMachine) -> None:
-        position = (vm.metadata.finalizers or []).index(names.VM_FINALIZER)
+        position = (vm.metadata.finalizers or ()).index(names.VM_FINALIZER)
         path = f"/metadata/finalizers/{position}"
         operations = [
             {"op": "test", "path": path, "value": names.VM_FINALIZER},

@@ -248,7 +248,7 @@ class VmiReconciler:
             self._pods.learn(_decode_pod(answer))
 
     async def _release_finalizer(self, vmi: v1.VirtualMachineInstance) -> None:
-        position = (vmi.metadata.finalizers or []).index(names.VMI_FINALIZER)
+        position = (vmi.metadata.finalizers or ()).index(names.VMI_FINALIZER)
         path = f"/metadata/finalizers/{position}"
         operations = [
             {"op": "test", "path": path, "value": names.VMI_FINALIZER},
