@@ -2,18 +2,18 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from podvisor_handler.launchers.registry import LauncherRegistry
-from podvisor_handler.linux.inotify import Inotify
 from podvisor_handler.rpc import links
 from podvisor_handler.rpc.links import LauncherLinks, link_target
 
 from tests.unit.handler.builders import pod
 from tests.unit.handler.fake_launcher import OTHER_POD_UID, POD_UID
+from tests.unit.handler.world import directory_until
 
 OLD, NEW = pod(), pod(uid=OTHER_POD_UID, name="virt-launcher-myvm-fghij")
 NAME = "default_myvm.sock"
@@ -36,22 +36,9 @@ async def linking(directory: Path, registry: LauncherRegistry) -> AsyncIterator[
     """Links that were made right at least once, and are kept so."""
     (directory / "default_marker.sock").symlink_to("/nowhere")
     task = asyncio.create_task(LauncherLinks(directory, registry).run(), name="links")
-    await until(directory, lambda: not is_there(directory / "default_marker.sock"))
+    await directory_until(directory, lambda: not is_there(directory / "default_marker.sock"))
     yield
     task.cancel()
-
-
-async def until(directory: Path, condition: Callable[[], bool]) -> None:
-    """Wait until the directory is as it should be."""
-    changed = asyncio.Event()
-    with Inotify() as inotify:
-        descriptor = os.open(directory, os.O_PATH)
-        inotify.watch_directory(descriptor, changed.set)
-        os.close(descriptor)
-        async with asyncio.timeout(10):
-            while not condition():
-                await changed.wait()
-                changed.clear()
 
 
 def is_there(path: Path) -> bool:
@@ -94,7 +81,7 @@ async def test_what_an_earlier_handler_left_is_put_right(tmp_path: Path) -> None
     (tmp_path / "default_gone.sock").symlink_to("/nowhere")
     async with linking(tmp_path, registry):
         (connection,) = registry.all()
-        await until(tmp_path, lambda: names_in(tmp_path) == [NAME])
+        await directory_until(tmp_path, lambda: names_in(tmp_path) == [NAME])
         assert os.readlink(tmp_path / NAME) == link_target(connection.pod)
 
 
@@ -111,4 +98,4 @@ async def test_a_link_that_cannot_be_made_is_made_later(
     assert not is_there(tmp_path / NAME)
     (blocker / "in the way").rmdir()
     blocker.rmdir()
-    await until(tmp_path, lambda: is_there(tmp_path / NAME))
+    await directory_until(tmp_path, lambda: is_there(tmp_path / NAME))

@@ -3,6 +3,7 @@ serves as a launcher, all on real sockets."""
 
 import asyncio
 import contextlib
+import os
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from podvisor_common.kube.resources import (
 )
 from podvisor_handler.app import App
 from podvisor_handler.devices.kvm import KvmVerdict
+from podvisor_handler.linux.inotify import Inotify
 from podvisor_handler.settings import Settings
 
 from tests.unit.handler.builders import pod_manifest, vmi_manifest
@@ -107,3 +109,17 @@ def start(world: World, **arguments: Any) -> None:
     """The controller has done its part: pod bound, instance scheduled."""
     world.server.put(PODS, pod_manifest())
     world.server.put(VIRTUAL_MACHINE_INSTANCES, vmi_manifest(**{"spec": NO_NETWORK, **arguments}))
+
+
+async def directory_until(directory: Path, condition: Callable[[], bool]) -> None:
+    """Wait until a directory is as it should be."""
+    changed = asyncio.Event()
+    with Inotify() as inotify:
+        descriptor = os.open(directory, os.O_PATH)
+        inotify.watch_directory(descriptor, changed.set)
+        os.close(descriptor)
+        async with asyncio.timeout(20):
+            while not condition():
+                await changed.wait()
+                changed.clear()
+                await asyncio.sleep(0.05)  # many changes are worth one look

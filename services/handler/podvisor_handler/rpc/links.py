@@ -13,7 +13,6 @@ import structlog
 from podvisor_handler.launchers.endpoint import SOCKET_NAME, SOCKETS_DIRECTORY
 from podvisor_handler.launchers.registry import LauncherRegistry
 from podvisor_handler.launchers.state import LauncherPod
-from podvisor_handler.linux.threads import in_own_thread
 
 _NAME_LIMIT = 250
 _RETRY_S = 5.0
@@ -50,21 +49,24 @@ class LauncherLinks:
         while True:
             try:
                 self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                names = set(await in_own_thread(self._names, name="links"))
+                await self._settle_all()
             except OSError as error:
                 _log.warning("no directory for links to launchers", error=str(error))
                 await asyncio.sleep(_RETRY_S)
             else:
-                break
-        names |= {link_name(connection.pod) for connection in self._registry.all()}
-        for count, name in enumerate(names, 1):
-            self._settle(name)
-            # Those of many machines that are long gone must not hold up the living.
-            if count % _AT_ONCE == 0:
-                await asyncio.sleep(0)
+                return
 
-    def _names(self) -> list[str]:
-        return os.listdir(self._directory)
+    async def _settle_all(self) -> None:
+        """Those of machines that are long gone may be many: they hold up nobody, and are never all in memory."""
+        wanted = {link_name(connection.pod) for connection in self._registry.all()}
+        for name in wanted:
+            self._settle(name)
+        with os.scandir(self._directory) as entries:
+            for count, entry in enumerate(entries, 1):
+                if entry.name not in wanted:
+                    self._settle(entry.name)
+                if count % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
 
     def _settle(self, name: str) -> None:
         """The pod that came last has the link of its name; a link without a pod goes."""
