@@ -176,7 +176,9 @@ def domain(**changes: Any) -> v1.VirtualMachineInstance:
         ("one processor, 1 GiB", domain(memory={"guest": "1Gi"}), KVM, 128),
         ("no video card", domain(devices={"autoattachGraphicsDevice": False}), KVM, 111),
         ("four processors", domain(cpu={"cores": 2, "threads": 2}), KVM, 139),
-        ("translated", vmi(), CONFIG, 191),
+        ("translated", vmi(), CONFIG, 167),
+        ("translated, 384 MiB", domain(memory={"guest": "384Mi"}), CONFIG, 255),
+        ("translated, 1 GiB", domain(memory={"guest": "1Gi"}), CONFIG, 384),
     ),
 )
 def test_memory_beside_the_guests(
@@ -188,23 +190,23 @@ def test_memory_beside_the_guests(
 @pytest.mark.parametrize(
     ("instance", "requests", "limits"),
     situations(
-        ("as the introduction", vmi(), {"cpu": "100m", "memory": 64_000_000 + 191 * MIB}, None),
+        ("as the introduction", vmi(), {"cpu": "100m", "memory": 64_000_000 + 167 * MIB}, None),
         (
             "processors asked for",
             domain(resources={"requests": {"memory": "64M", "cpu": "2"}}),
-            {"cpu": "2", "memory": 64_000_000 + 191 * MIB},
+            {"cpu": "2", "memory": 64_000_000 + 167 * MIB},
             None,
         ),
         (
             "limits",
             domain(resources={"limits": {"memory": "128Mi", "cpu": "1"}}),
-            {"cpu": "1", "memory": (128 + 191) * MIB},
-            {"cpu": "1", "memory": str((128 + 191) * MIB)},
+            {"cpu": "1", "memory": (128 + 169) * MIB},
+            {"cpu": "1", "memory": str((128 + 169) * MIB)},
         ),
         (
             "two processors",
             domain(cpu={"sockets": 2}),
-            {"cpu": "200m", "memory": 64_000_000 + 195 * MIB},
+            {"cpu": "200m", "memory": 64_000_000 + 171 * MIB},
             None,
         ),
     ),

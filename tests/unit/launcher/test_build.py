@@ -14,7 +14,7 @@ from podvisor_launcher.domain.build import (
     build_domain,
     check_spec,
 )
-from podvisor_launcher.domain.elements import Domain
+from podvisor_launcher.domain.elements import Domain, Tcg, TranslationCache
 from podvisor_launcher.domain.pci import PciBus, TooManyDevices
 from podvisor_launcher.domain.xml import format_xml, parse_xml
 
@@ -75,6 +75,14 @@ def test_golden(name: str) -> None:
     canonical = ElementTree.canonicalize
     assert canonical(made, strip_text=True) == canonical(path.read_text(), strip_text=True)
     assert format_xml(parse_xml(Domain, made)) + "\n" == made
+
+
+@pytest.mark.parametrize(("guest_mib", "cache_mib"), [(61, 40), (128, 42), (384, 128), (4096, 256)])
+def test_larger_guests_get_a_larger_translation_cache(guest_mib: int, cache_mib: int) -> None:
+    machine = spec(memory=pb.MemorySpec(guest_bytes=guest_mib << 20))
+    features = build_domain(machine, {}, CONSOLES).features
+    assert features is not None
+    assert features.tcg == Tcg(cache=TranslationCache(unit="MiB", size=cache_mib))
 
 
 def test_every_golden_file_has_its_test() -> None:

@@ -96,6 +96,7 @@ def supervised(tmp_path: Path) -> Iterator[Supervised]:
         "PYTHON": tmp_path / "launcher",
         "QEMU": tmp_path / "qemu-system-x86_64",
         "QEMU_DRIVER": tmp_path / "absent",
+        "KVM_DEVICE": tmp_path / "absent",
     }
     it = Supervised(tmp_path, compiled("supervisor", tmp_path, **macros, **programs))
     yield it
@@ -203,6 +204,12 @@ def test_nothing_here_leaves_a_core_dump(supervised: Supervised) -> None:
         limits = Path(f"/proc/{supervised.wait_for_starts(name, 1)}/limits").read_text()
         (core,) = (line for line in limits.splitlines() if line.startswith("Max core file size"))
         assert core.split()[4:6] == ["1", "1"]
+
+
+def test_an_emulated_guest_gets_no_huge_pages(supervised: Supervised) -> None:
+    for name in ("libvirtd", "guest"):
+        status = Path(f"/proc/{supervised.wait_for_starts(name, 1)}/status").read_text()
+        assert "\nTHP_enabled:\t0\n" in status
 
 
 def test_libvirt_finds_its_settings(supervised: Supervised) -> None:

@@ -24,8 +24,10 @@ QEMU_BYTES = 30 * MIB
 VCPU_BYTES = 4 * MIB
 # Frame buffer of the video card and what VNC keeps of it.
 VIDEO_BYTES = 16 * MIB
-# The launcher bounds QEMU's cache of translated code to this.
-TRANSLATION_CACHE_BYTES = 64 * MIB
+# To this the launcher bounds QEMU's cache of translated code: a third of the guest's memory, within limits.
+TRANSLATION_CACHE_SHARE = 3
+TRANSLATION_CACHE_MIN_BYTES = 40 * MIB
+TRANSLATION_CACHE_MAX_BYTES = 256 * MIB
 # Page tables: 8 bytes for each page of 4096.
 GUEST_BYTES_PER_PAGE_TABLE_BYTE = 512
 
@@ -56,6 +58,12 @@ def has_graphics(vmi: v1.VirtualMachineInstance) -> bool:
     return vmi.spec.domain.devices.autoattach_graphics_device is not False
 
 
+def translation_cache_bytes(vmi: v1.VirtualMachineInstance) -> int:
+    """What QEMU keeps of the code that it translates for a guest without KVM."""
+    share = guest_memory_bytes(vmi) // TRANSLATION_CACHE_SHARE
+    return min(max(share, TRANSLATION_CACHE_MIN_BYTES), TRANSLATION_CACHE_MAX_BYTES)
+
+
 def memory_overhead_bytes(vmi: v1.VirtualMachineInstance, config: ClusterConfig) -> int:
     """Memory the pod needs beyond the guest's, in bytes, rounded up to a mebibyte.
 
@@ -69,7 +77,7 @@ def memory_overhead_bytes(vmi: v1.VirtualMachineInstance, config: ClusterConfig)
         + vcpu_count(vmi) * VCPU_BYTES
         + (VIDEO_BYTES if has_graphics(vmi) else 0)
         + guest_memory_bytes(vmi) // GUEST_BYTES_PER_PAGE_TABLE_BYTE
-        + (TRANSLATION_CACHE_BYTES if config.use_emulation else 0)
+        + (translation_cache_bytes(vmi) if config.use_emulation else 0)
     )
     mebibytes = (overhead * config.memory_overhead_ratio / MIB).to_integral_value(ROUND_CEILING)
     return int(mebibytes) * MIB
