@@ -20,34 +20,52 @@ from tests.unit.controller.builders import CONFIG, stamp, vmi_body
 KEY = ObjectKey("shop", "myvm")
 
 
+class Scene:
+    """A reconciler whose caches hear of nothing: no watch runs at all."""
+
+    def __init__(self, client: KubeClient) -> None:
+        self.vmis = Informer(client, VIRTUAL_MACHINE_INSTANCES, v1.VirtualMachineInstance)
+        self.pods = Informer(client, PODS, core.Pod, indexers={OWNER_INDEX: instance_keys})
+        self.reconciler = VmiReconciler(
+            client,
+            vms=Informer(client, VIRTUAL_MACHINES, v1.VirtualMachine),
+            vmis=self.vmis,
+            pods=self.pods,
+            nodes=Informer(client, NODES, core.Node),
+            is_attended=lambda _: True,
+            config=lambda: CONFIG,
+            recorder=EventRecorder(client, "test", "test"),
+        )
+
+
 async def test_a_pod_is_deleted_once(server: ApiServer, client: KubeClient) -> None:
-    """The caches stay as they were before the deletion: no watch runs at all."""
-    vmis = Informer(client, VIRTUAL_MACHINE_INSTANCES, v1.VirtualMachineInstance)
-    pods = Informer(client, PODS, core.Pod, indexers={OWNER_INDEX: instance_keys})
-    reconciler = VmiReconciler(
-        client,
-        vms=Informer(client, VIRTUAL_MACHINES, v1.VirtualMachine),
-        vmis=vmis,
-        pods=pods,
-        nodes=Informer(client, NODES, core.Node),
-        is_attended=lambda _: True,
-        config=lambda: CONFIG,
-        recorder=EventRecorder(client, "test", "test"),
-    )
+    scene = Scene(client)
     body = vmi_body()
     del body["metadata"]["resourceVersion"]
     stored = server.put(VIRTUAL_MACHINE_INSTANCES, body)
-    vmis.replace([msgspec.convert(stored, v1.VirtualMachineInstance)])
-    await reconciler.reconcile(KEY)
+    scene.vmis.replace([msgspec.convert(stored, v1.VirtualMachineInstance)])
+    await scene.reconciler.reconcile(KEY)
     (pod,) = server.list(PODS)
     # As for a pod that has its grace period: the object stays for a while.
     kept = server.put(PODS, {**pod, "metadata": {**pod["metadata"], "finalizers": ["test/grace"]}})
-    pods.apply(msgspec.convert(kept, core.Pod))
+    scene.pods.apply(msgspec.convert(kept, core.Pod))
     deleted = {**stored["metadata"], "deletionTimestamp": stamp()}
     going = server.put(VIRTUAL_MACHINE_INSTANCES, {**stored, "metadata": deleted})
-    vmis.apply(msgspec.convert(going, v1.VirtualMachineInstance))
-    await reconciler.reconcile(KEY)
-    await reconciler.reconcile(KEY)
+    scene.vmis.apply(msgspec.convert(going, v1.VirtualMachineInstance))
+    await scene.reconciler.reconcile(KEY)
+    await scene.reconciler.reconcile(KEY)
     assert [r.path for r in server.requests if r.method == "DELETE"] == [
         f"/api/v1/namespaces/shop/pods/{pod['metadata']['name']}"
     ]
+
+
+async def test_a_finalizer_is_released_once(server: ApiServer, client: KubeClient) -> None:
+    scene = Scene(client)
+    body = vmi_body(status={"phase": "Succeeded"})
+    del body["metadata"]["resourceVersion"]
+    body["metadata"] |= {"deletionTimestamp": stamp()}
+    stored = server.put(VIRTUAL_MACHINE_INSTANCES, body)
+    scene.vmis.replace([msgspec.convert(stored, v1.VirtualMachineInstance)])
+    await scene.reconciler.reconcile(KEY)
+    await scene.reconciler.reconcile(KEY)
+    assert [r.method for r in server.requests if r.path.endswith("/myvm")] == ["PATCH"]

@@ -90,6 +90,7 @@ class _Notes:
     retry_at: datetime | None = None
     failure: Trouble | None = None
     pod_created_at: datetime | None = None
+    released_at: str | None = None  # the version whose finalizer was taken away
     backoff: Backoff = field(default_factory=_retry_backoff)
 
 
@@ -189,7 +190,7 @@ class VmiReconciler:
             case plan.Finish():
                 await self._finish(now, action)
             case plan.ReleaseFinalizer():
-                await self._release_finalizer(now.vmi)
+                await self._release_finalizer(now.vmi, notes)
 
     async def _create_pod(self, manifest: dict[str, Any], now: Observed, notes: _Notes) -> None:
         namespace, name = now.vmi.metadata.namespace, manifest["metadata"]["name"]
@@ -247,7 +248,9 @@ class VmiReconciler:
             # A pass that comes before the watch tells of it must not delete the pod a second time.
             self._pods.learn(_decode_pod(answer))
 
-    async def _release_finalizer(self, vmi: v1.VirtualMachineInstance) -> None:
+    async def _release_finalizer(self, vmi: v1.VirtualMachineInstance, notes: _Notes) -> None:
+        if notes.released_at == vmi.metadata.resource_version:
+            return  # the watch has not told of it yet, and the answer had no newer version to learn
         position = (vmi.metadata.finalizers or ()).index(names.VMI_FINALIZER)
         path = f"/metadata/finalizers/{position}"
         operations = [
@@ -261,6 +264,7 @@ class VmiReconciler:
         except ApiInvalid as error:
             # Somebody else changed the list in between: the cache will say how.
             raise ApiConflict(409, "Conflict", error.message) from error
+        notes.released_at = vmi.metadata.resource_version
 
     async def _finish(self, now: Observed, finish: plan.Finish) -> None:
         """End the instance in its handler's place, unless the object has changed since it was decided."""
