@@ -1,8 +1,12 @@
 """A pass that comes before the watches tell of the last one's writes must not repeat them."""
 
+from datetime import timedelta
+
 import msgspec
+import pytest
 from podvisor_common.api import core, v1
 from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.errors import ApiConflict
 from podvisor_common.kube.events import EventRecorder
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
@@ -15,7 +19,7 @@ from podvisor_common.kube.resources import (
 from podvisor_controller.vmi.reconciler import OWNER_INDEX, VmiReconciler, instance_keys
 
 from tests.unit.controller.api_server import ApiServer
-from tests.unit.controller.builders import CONFIG, stamp, vmi_body
+from tests.unit.controller.builders import CONFIG, NOW, ended_pod, stamp, vmi_body
 
 KEY = ObjectKey("shop", "myvm")
 
@@ -26,6 +30,7 @@ class Scene:
     def __init__(self, client: KubeClient) -> None:
         self.vmis = Informer(client, VIRTUAL_MACHINE_INSTANCES, v1.VirtualMachineInstance)
         self.pods = Informer(client, PODS, core.Pod, indexers={OWNER_INDEX: instance_keys})
+        self.at = NOW
         self.reconciler = VmiReconciler(
             client,
             vms=Informer(client, VIRTUAL_MACHINES, v1.VirtualMachine),
@@ -35,6 +40,7 @@ class Scene:
             is_attended=lambda _: True,
             config=lambda: CONFIG,
             recorder=EventRecorder(client, "test", "test"),
+            clock=lambda: self.at,
         )
 
 
@@ -69,3 +75,27 @@ async def test_a_finalizer_is_released_once(server: ApiServer, client: KubeClien
     await scene.reconciler.reconcile(KEY)
     await scene.reconciler.reconcile(KEY)
     assert [r.method for r in server.requests if r.path.endswith("/myvm")] == ["PATCH"]
+
+
+async def test_an_end_that_the_cache_has_not_seen_is_not_contradicted_again_and_again(
+    server: ApiServer, client: KubeClient
+) -> None:
+    """The handler has reported it, and the watch that would tell of that is down."""
+    scene = Scene(client)
+    server.put(NODES, {"metadata": {"name": "n1"}})
+    status = {"phase": "Running", "nodeName": "n1"}
+    body = vmi_body(status=status)
+    del body["metadata"]["resourceVersion"]
+    stored = server.put(VIRTUAL_MACHINE_INSTANCES, body)
+    scene.vmis.replace([msgspec.convert(stored, v1.VirtualMachineInstance)])
+    scene.pods.replace([ended_pod(0)])
+    await scene.reconciler.reconcile(KEY)
+    stored = server.get(VIRTUAL_MACHINE_INSTANCES, KEY) or {}
+    server.put(VIRTUAL_MACHINE_INSTANCES, {**stored, "status": {**status, "phase": "Succeeded"}})
+    scene.at = NOW + timedelta(seconds=4)
+    with pytest.raises(ApiConflict):
+        await scene.reconciler.reconcile(KEY)
+    await scene.reconciler.reconcile(KEY)
+    told = server.get(VIRTUAL_MACHINE_INSTANCES, KEY)
+    assert told is not None
+    assert told["status"]["phase"] == "Succeeded"

@@ -196,6 +196,29 @@ SITUATIONS = situations(
         observed(scheduled("Running"), ended_pod(0, seconds_ago=-5)),
         [],
     ),
+    (
+        "its pod ended long ago, as the API server that was away says only now",
+        observed(scheduled("Running"), ended_pod(0, seconds_ago=50), pod_end_seen_at=NOW),
+        [],
+    ),
+    (
+        "its pod ended cleanly, and whether it has run is yet to be said",
+        observed(
+            scheduled(),
+            ended_pod(0, seconds_ago=50),
+            pod_end_seen_at=NOW - timedelta(seconds=15),
+        ),
+        [],
+    ),
+    (
+        "its pod ended cleanly, and nobody has said that it ran",
+        observed(
+            scheduled(),
+            ended_pod(0, seconds_ago=50),
+            pod_end_seen_at=NOW - timedelta(seconds=25),
+        ),
+        [Finish],
+    ),
     ("no image volumes in this cluster", observed(vmi(), config=NO_IMAGES), []),
     (
         "no image volumes, and none needed",
@@ -231,7 +254,12 @@ def test_plan(now: Any, expected: Any) -> None:
             "GuestShutdown",
         ),
         ("crash", observed(scheduled("Running"), ended_pod(1)), Phase.FAILED, "GuestCrashed"),
-        ("never ran", observed(scheduled(), ended_pod(0)), Phase.FAILED, "PodEndedEarly"),
+        (
+            "never ran",
+            observed(scheduled(), ended_pod(0, seconds_ago=30)),
+            Phase.FAILED,
+            "PodEndedEarly",
+        ),
         (
             "evicted while the guest ran",
             observed(

@@ -66,7 +66,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One instance and its surroundings. The last four are what this process remembers of it."""
+    """One instance and its surroundings. The last five are what this process remembers of it."""
 
     vmi: v1.VirtualMachineInstance
     pods: tuple[core.Pod, ...]
@@ -78,6 +78,7 @@ class Observed:
     retry_at: datetime | None = None
     failure: Trouble | None = None
     pod_created_at: datetime | None = None
+    pod_end_seen_at: datetime | None = None
 
     @property
     def pod(self) -> core.Pod | None:
@@ -184,7 +185,7 @@ class Observed:
         if pod is None or self.vmi.is_final or self.refusal is not None:
             return None
         # What is left of the pod when `compute` has ended may take its time, or never end.
-        if not pod.is_terminal and compute_ended(pod) is None:
+        if not has_ended(pod):
             return None
         if pod.is_terminal and pod.metadata.is_being_deleted:
             return timedelta(0)
@@ -195,8 +196,15 @@ class Observed:
         ]
         if not ended:
             return timedelta(0)
-        patience_ends = max(ended) + _HANDLER_PATIENCE
-        return min(left_of(patience_ends, self.at, longest=_CLOCKS_DIFFER_BY), _HANDLER_PATIENCE)
+        # That a guest has run, only its handler knows for certain: a clean end says as well that it never did.
+        compute = compute_ended(pod)
+        is_clear = self.has_run or compute is None or compute.exit_code != 0
+        patience = _HANDLER_PATIENCE if is_clear else _FIRST_WORD_PATIENCE
+        left = min(left_of(max(ended) + patience, self.at, longest=_CLOCKS_DIFFER_BY), patience)
+        if self.pod_end_seen_at is None:
+            return left
+        # The API server may have been away since: then the handler could not report any sooner than this was seen.
+        return max(left, left_of(self.pod_end_seen_at + patience, self.at, longest=patience))
 
     @property
     def _scheduler_complaint(self) -> meta.Condition | None:
@@ -214,9 +222,16 @@ class Observed:
 
 # The handler has the launcher's own word on how the guest ended, which beats an exit code.
 _HANDLER_PATIENCE = timedelta(seconds=3)
+# Where it decides between success and failure: as long as a handler takes to notice that the API server is back.
+_FIRST_WORD_PATIENCE = timedelta(seconds=20)
 # The time of the end is by the node's clock.
 _CLOCKS_DIFFER_BY = timedelta(minutes=1)
 _LONGEST_PAUSE = timedelta(minutes=10)
+
+
+def has_ended(pod: core.Pod) -> bool:
+    """No guest runs in the pod any more."""
+    return pod.is_terminal or compute_ended(pod) is not None
 
 
 def compute_ended(pod: core.Pod) -> core.ContainerStateTerminated | None:

@@ -39,7 +39,7 @@ from podvisor_controller.node.health import NodeHealth, health_of
 from podvisor_controller.refusals import explain
 from podvisor_controller.vm.observed import wants_new
 from podvisor_controller.vmi import plan, status
-from podvisor_controller.vmi.observed import Observed, Trouble
+from podvisor_controller.vmi.observed import Observed, Trouble, has_ended
 
 FIELD_MANAGER = "virt-controller"
 OWNER_INDEX = "owner"
@@ -90,6 +90,8 @@ class _Notes:
     retry_at: datetime | None = None
     failure: Trouble | None = None
     pod_created_at: datetime | None = None
+    ended_pod: str = ""
+    pod_end_seen_at: datetime | None = None
     released_at: str | None = None  # the version whose finalizer was taken away
     backoff: Backoff = field(default_factory=_retry_backoff)
 
@@ -143,7 +145,7 @@ class VmiReconciler:
         return notes
 
     async def _observe(self, vmi: v1.VirtualMachineInstance, notes: _Notes) -> Observed:
-        return Observed(
+        now = Observed(
             vmi=vmi,
             pods=tuple(self._pods.by_index(OWNER_INDEX, _instance_key(vmi))),
             config=self._config(),
@@ -155,6 +157,11 @@ class VmiReconciler:
             failure=notes.failure,
             pod_created_at=notes.pod_created_at,
         )
+        if now.pod is None or not has_ended(now.pod):
+            return now
+        if notes.ended_pod != now.pod.metadata.uid:
+            notes.ended_pod, notes.pod_end_seen_at = now.pod.metadata.uid, now.at
+        return replace(now, pod_end_seen_at=notes.pod_end_seen_at)
 
     def _has_successor(self, vmi: v1.VirtualMachineInstance) -> bool:
         """Whether the machine that the instance belongs to gets another one when it is gone."""
@@ -269,7 +276,13 @@ class VmiReconciler:
     async def _finish(self, now: Observed, finish: plan.Finish) -> None:
         """End the instance in its handler's place, unless the object has changed since it was decided."""
         body = status.finished(now, finish)
-        await self._apply(now.vmi, body, force=True, version=now.vmi.metadata.resource_version)
+        try:
+            await self._apply(now.vmi, body, force=True, version=now.vmi.metadata.resource_version)
+        except ApiConflict:
+            # The cache may stay behind for as long as its watch is down: what is there now decides the next pass.
+            answer = await self._client.get(VIRTUAL_MACHINE_INSTANCES, key_of(now.vmi))
+            self._vmis.learn(_decode_vmi(answer))
+            raise
         type_ = events.WARNING if finish.phase == names.Phase.FAILED else events.NORMAL
         self._tell(now.vmi, type_, EventReason.STOPPED, finish.message)
 
