@@ -273,6 +273,27 @@ async def test_people_see_the_machines_of_the_node(world: World) -> None:
     assert not (world.run / "handler.sock").exists()
 
 
+async def test_of_two_pods_of_a_machine_the_next_instances_counts(world: World) -> None:
+    """A successor does not wait for the kubelet to remove the pod before."""
+    name = "virt-launcher-myvm-aaaaa"
+    world.server.put(PODS, pod_manifest(uid=OTHER_POD_UID, name=name, creator="other"))
+    async with handler(world):
+        await world.until(lambda: "labels" in (world.server.list(NODES)[0]["metadata"]))
+        async with unix_channel(str(world.run / "handler.sock")) as channel:
+            stub = handler_pb2_grpc.HandlerServiceStub(channel)
+            every = handler_pb2.WatchDomainsRequest()
+            replies = stream(stub.WatchDomains, every, first_reply_timeout_s=5)
+            async with contextlib.aclosing(replies):
+                assert (await anext(replies)).machine.pod_uid == OTHER_POD_UID
+                start(world)
+                async for reply in replies:
+                    if reply.machine.pod_uid == POD_UID:
+                        break
+            request = handler_pb2.GetDomainRequest(reference=reply.machine.reference)
+            found = await call(stub.GetDomain, request, timeout_s=5)
+            assert found.machine.pod_uid == POD_UID
+
+
 async def test_the_node_is_schedulable_while_the_handler_runs(world: World) -> None:
     def node() -> dict[str, Any]:
         metadata: dict[str, Any] = world.server.list(NODES)[0]["metadata"]

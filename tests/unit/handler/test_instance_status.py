@@ -25,6 +25,11 @@ _LATER: Any = 1000
 WIRED = PodNetwork(1450, ("10.244.0.7",))
 
 
+def without_processes(now: Observed) -> Observed:
+    """The same, with nothing left of the launcher's container."""
+    return replace(now, launcher=replace(now.launcher, is_over=True))
+
+
 def observed(
     state: domain_pb2.DomainState.ValueType | None = domain_pb2.DOMAIN_STATE_RUNNING,
     *,
@@ -326,6 +331,22 @@ def test_how_an_instance_ends(
     assert status.phase == phase
     assert condition(status, "Ready") == ("False", "GuestNotRunning")
     assert (status.reason != "") == (phase == "Failed")
+
+
+def test_a_container_without_processes_ends_an_instance_unless_somebody_knows_better() -> None:
+    lost = without_processes(observed(connection=Connection.UNRESPONSIVE))
+    ended = outcome_of(lost)
+    assert ended is not None
+    assert (ended.phase, ended.reason) == ("Failed", "PodFailed")
+    told = outcome_of(replace(lost, pod=pod(phase="Succeeded", exit_code=0)))
+    assert told is not None
+    assert told.reason == "Shutdown"
+    crashed = domain_pb2.DOMAIN_REASON_CRASHED
+    reported = outcome_of(
+        without_processes(observed(domain_pb2.DOMAIN_STATE_ENDED, reason=crashed))
+    )
+    assert reported is not None
+    assert reported.reason == "GuestCrashed"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from podvisor_common.errors import Retryable
 from podvisor_handler.launchers.connection import LauncherConnection
 from podvisor_handler.launchers.registry import LauncherRegistry, launcher_pod
 from podvisor_handler.launchers.state import Connection
-from podvisor_handler.linux.process import cgroup_names_pod
+from podvisor_handler.linux.process import cgroup_is_within, cgroup_names_pod
 
 from tests.unit.handler.builders import pod
 from tests.unit.handler.fake_launcher import (
@@ -112,8 +113,22 @@ async def test_a_restarted_launcher_is_dialled_again(tmp_path: Path) -> None:
             assert found.silent_since_s is not None
             async with serving(FakeLauncher(epoch=2), tmp_path):
                 await connected(registry)
+                assert not found.is_over
                 assert found.report.epoch == 2
                 assert found.silent_since_s is None
+
+
+async def test_a_launcher_whose_container_has_no_process_left_is_over(tmp_path: Path) -> None:
+    """As after kill -9 of the container's first process: nobody waits for a launcher there any more."""
+    async with AsyncExitStack() as stack:
+        with control_group(POD_UID):
+            registry = await stack.enter_async_context(registry_of(tmp_path, pod()))
+            async with serving(FakeLauncher(), tmp_path):
+                found = await connected(registry)
+            await until(registry, lambda: found.state is Connection.UNRESPONSIVE)
+            assert not found.is_over
+        await until(registry, lambda: found.is_over)
+        assert found.state is Connection.UNRESPONSIVE
 
 
 async def test_a_launcher_that_failed_is_tried_again(tmp_path: Path) -> None:
@@ -302,6 +317,21 @@ async def test_a_terminal_pod_keeps_its_last_report(tmp_path: Path) -> None:
 )
 def test_control_groups(text: str, names_it: bool) -> None:
     assert cgroup_names_pod(text, POD_UID) is names_it
+
+
+@pytest.mark.parametrize(
+    ("text", "within"),
+    [
+        ("0::/kubepods/pod1/abc", True),
+        ("4:memory:/kubepods/pod1/abc\n0::/", True),
+        ("0::/kubepods/pod1/abc/below", True),
+        ("0::/kubepods/pod1/abcd", False),
+        ("0::/kubepods/pod1", False),
+        ("", False),
+    ],
+)
+def test_a_containers_control_group(text: str, within: bool) -> None:
+    assert cgroup_is_within(text, "/kubepods/pod1/abc") is within
 
 
 @pytest.mark.parametrize(

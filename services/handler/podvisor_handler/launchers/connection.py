@@ -2,7 +2,8 @@
 
 Invariant: a report is believed only if it comes on the present stream, from a process in the pod,
 about the VirtualMachineInstance that the pod belongs to. Losing the connection changes what is
-known of the launcher, never what is known of the guest.
+known of the launcher, never what is known of the guest: that is over when the container of the
+launcher, which nobody starts again, has no process left.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from podvisor.domain.v1 import domain_pb2
@@ -29,9 +31,11 @@ from podvisor_handler.launchers.endpoint import (
     untrusted_open_endpoint,
 )
 from podvisor_handler.launchers.pace import Pace
+from podvisor_handler.launchers.remains import has_process_within
 from podvisor_handler.launchers.state import Connection, LauncherPod
 from podvisor_handler.launchers.watch import SocketWatch
 from podvisor_handler.linux.process import PinnedProcess
+from podvisor_handler.linux.threads import in_own_thread
 from podvisor_handler.linux.untrusted import UntrustedPathMissing
 
 CONTRACT_VERSION = 1  # the newest; all older ones are understood too
@@ -44,6 +48,8 @@ _BURST = 20
 _REPORTS_PER_S = 10.0
 _LOOKS_PER_S = 5.0
 _LINES_PER_S = 1 / 60
+# A launcher that ends because all of its container does is lost no longer than this before the last process there is gone.
+_ENDS_WITH_ITS_CONTAINER_S = 2.0
 _VERSION = re.compile(r"[A-Za-z0-9.+~-]{1,64}")
 
 _log = structlog.get_logger(__name__)
@@ -100,6 +106,8 @@ class LauncherConnection:
         self.refusal: Terminal | None = None
         self.ready_at_s: float | None = None  # wall clock of the first handshake
         self.build = LauncherBuild()  # as of the last handshake
+        self.is_over = False  # the container in which the launcher was has no process any more
+        self._container: str | None = None
         self._pods_directory = pods_directory
         self._watch = watch
         self._changed = changed
@@ -132,13 +140,29 @@ class LauncherConnection:
         self._watch.poke()
 
     async def run(self) -> None:
-        """Connects, follows the reports, connects again; until it is cancelled."""
+        """Connects, follows the reports, connects again; until it is cancelled or nobody is left to connect to."""
         backoff = Backoff(initial_s=0.05, max_s=5.0)
         try:
-            while True:
+            while not self.is_over:
                 await self._attempt(backoff)
+                await self._look_for_end()
         finally:
             self._watch.close()
+
+    async def _look_for_end(self) -> None:
+        """A launcher that is lost comes back, unless its container has ended: no other one takes that one's place.
+
+        Looked for while the loss is fresh. Of an end that comes long after it, the kubelet will tell with its exit code.
+        """
+        if self.state is not Connection.UNRESPONSIVE or self._container is None:
+            return
+        if self._silent_for_s() > _ENDS_WITH_ITS_CONTAINER_S:
+            return
+        look = partial(has_process_within, self._container)
+        self.is_over = not await in_own_thread(look, name=f"end-{self.pod.uid}")
+        if self.is_over:
+            _log.info("the launcher's container has ended", **self._context())
+            self._changed(self)
 
     async def _attempt(self, backoff: Backoff) -> None:
         try:
@@ -172,6 +196,7 @@ class LauncherConnection:
                 self.build = await _shake_hands(stub)
                 self.ready_at_s = self.ready_at_s or time.time()
                 self._session = _Session(stub, endpoint)
+                self._container = endpoint.container
                 try:
                     yield self._session
                 finally:
@@ -236,6 +261,9 @@ class LauncherConnection:
             }
             _log.info("launcher connected", **build, **self._context())
         self._changed(self)
+
+    def _silent_for_s(self) -> float:
+        return time.monotonic() - self.silent_since_s if self.silent_since_s is not None else 0.0
 
     def _lose(self) -> None:
         if self.state is Connection.CONNECTED:

@@ -28,10 +28,11 @@ class LauncherUnreachable(Retryable):
 
 @dataclass(frozen=True, slots=True)
 class LauncherEndpoint:
-    """An authenticated socket: its inode and the process that listens on it."""
+    """An authenticated socket: its inode, the process that listens on it, and the control group of that one's container."""
 
     descriptor: int
     process: PinnedProcess
+    container: str
 
     @property
     def path(self) -> str:
@@ -68,13 +69,13 @@ def untrusted_open_endpoint(pods_directory: str, pod_uid: str) -> LauncherEndpoi
     except BaseException:
         os.close(descriptor)
         raise
-    endpoint = LauncherEndpoint(descriptor, process)
     try:
-        process.check_in_pod(pod_uid)
+        container = process.container_in_pod(pod_uid)
     except BaseException:
-        endpoint.close()
+        os.close(descriptor)
+        process.close()
         raise
-    return endpoint
+    return LauncherEndpoint(descriptor, process, container)
 
 
 def untrusted_inode(pods_directory: str, pod_uid: str) -> tuple[int, int]:

@@ -54,15 +54,17 @@ class PinnedProcess:
         if poll.poll(0):
             raise ProcessEnded(f"process {self.pid} has ended")
 
-    def check_in_pod(self, pod_uid: str) -> None:
-        """Raises ForeignProcess unless the process runs in a container of the pod."""
+    def container_in_pod(self, pod_uid: str) -> str:
+        """The control group of the pod's container that the process runs in. Raises ForeignProcess and ProcessEnded."""
         try:
             text = Path(f"/proc/{self.pid}/cgroup").read_text()
         except (FileNotFoundError, ProcessLookupError) as error:
             raise ProcessEnded(f"process {self.pid} has ended") from error
         self.check_alive()
-        if not cgroup_names_pod(text, pod_uid):
-            raise ForeignProcess(f"process {self.pid} is not in a container of pod {pod_uid}")
+        for path in _paths(text):
+            if _names_pod(path, pod_uid):
+                return path
+        raise ForeignProcess(f"process {self.pid} is not in a container of pod {pod_uid}")
 
     @contextlib.contextmanager
     def opened(self, entry: str, flags: int) -> Iterator[int]:
@@ -83,11 +85,19 @@ def cgroup_names_pod(text: str, pod_uid: str) -> bool:
 
     Both drivers of the kubelet are understood: `pod<uid>` and, by systemd, `pod<uid_>.slice`.
     """
+    return any(_names_pod(path, pod_uid) for path in _paths(text))
+
+
+def cgroup_is_within(text: str, group: str) -> bool:
+    """Whether a /proc/<pid>/cgroup says that the process is in the control group, or below it."""
+    return any(path == group or path.startswith(f"{group}/") for path in _paths(text))
+
+
+def _paths(text: str) -> list[str]:
+    return [line.split(":", 2)[-1] for line in text.splitlines()]
+
+
+def _names_pod(path: str, pod_uid: str) -> bool:
     names = {f"pod{pod_uid}", f"pod{pod_uid.replace('-', '_')}"}
-    for line in text.splitlines():
-        path = line.split(":", 2)[-1]
-        for component in path.split("/"):
-            stem = component.removesuffix(".slice")
-            if stem in names or any(stem.endswith(f"-{name}") for name in names):
-                return True
-    return False
+    stems = [component.removesuffix(".slice") for component in path.split("/")]
+    return any(stem in names or stem.endswith(tuple(f"-{n}" for n in names)) for stem in stems)

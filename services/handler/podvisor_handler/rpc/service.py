@@ -75,9 +75,9 @@ class HandlerServicer(handler_pb2_grpc.HandlerServiceServicer):
             handler_pb2.GetDomainRequest, handler_pb2.GetDomainResponse
         ],
     ) -> handler_pb2.GetDomainResponse:
-        """One machine."""
+        """One machine; where its next instance has begun before the pod of the last one is gone, the next."""
         wanted = (request.reference.namespace, request.reference.name)
-        for connection in self._ordered():
+        for connection in reversed(tuple(self._registry.all())):
             if (connection.pod.namespace, connection.pod.vmi_name) == wanted:
                 return handler_pb2.GetDomainResponse(machine=machine_of(connection))
         raise NotFound(

@@ -1,7 +1,7 @@
 """How a VirtualMachineInstance ends.
 
-Only three facts end one here: its launcher says that the guest is gone, the kubelet says that its pod
-is, or the pod has vanished and left nothing on the node. That a launcher cannot be reached never does.
+Only facts end one here: its launcher says that the guest is gone, the kubelet says that its pod is, or nothing is left on
+the node of the launcher's container or of a pod that has vanished. That a launcher cannot be reached never does.
 """
 
 from dataclasses import dataclass, replace
@@ -30,6 +30,11 @@ _VANISHED = Outcome(
     "PodVanished",
     "The pod was removed before its end was seen, and nothing of it is left on the node.",
 )
+_OVER = Outcome(
+    Phase.FAILED,
+    "PodFailed",
+    f"The container {COMPUTE_CONTAINER} ended without a word about the guest; none of its processes is left.",
+)
 _FAILURES = {
     domain_pb2.DOMAIN_REASON_CRASHED: ("GuestCrashed", "The VirtualMachineInstance crashed."),
     domain_pb2.DOMAIN_REASON_REJECTED: ("DomainRejected", "The machine was rejected."),
@@ -49,7 +54,7 @@ def outcome_of(now: Observed) -> Outcome | None:
     if now.pod is not None and now.pod.is_terminal:
         return _of_pod(now.pod)
     if not now.has_vanished:
-        return None
+        return _OVER if now.launcher.is_over else None
     wanted = now.vmi.metadata.is_being_deleted
     return replace(_VANISHED, phase=Phase.SUCCEEDED) if wanted else _VANISHED
 

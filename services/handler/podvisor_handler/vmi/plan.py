@@ -45,6 +45,7 @@ class Launcher:
     pushed: tuple[int, int] | None = None
     # The epoch of the launcher process that was asked to end the guest.
     stopped: int | None = None
+    is_over: bool = False  # no process is left in its container
 
 
 @dataclass(frozen=True, slots=True)

@@ -249,6 +249,7 @@ def _launcher(connection: LauncherConnection | None, memory: _Memory) -> Launche
         refusal=_refusal(connection),
         pushed=memory.pushed,
         stopped=memory.stopped,
+        is_over=connection.is_over,
     )
 
 
