@@ -36,6 +36,15 @@ async def leader() -> str:
     return holder_of(lease)
 
 
+async def controller_pods() -> list[str]:
+    """The controller's pods, less those that are on their way out."""
+    return [
+        pod["metadata"]["name"]
+        for pod in await INSTALL.all("pods", *CONTROLLER_PODS)
+        if "deletionTimestamp" not in pod["metadata"]
+    ]
+
+
 async def until_lease(
     holds: Callable[[Json | None], bool], *, within_s: float, what: str
 ) -> Json | None:

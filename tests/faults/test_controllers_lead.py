@@ -41,6 +41,8 @@ TAKE_OVER_S = LEASE_S + 0.5
 RESTART_S = 15.0
 # What a leader that is back could still do wrong.
 AFTERMATH_S = 5.0
+# A leader looks at its lease every 5 to 6 s.
+STAND_DOWN_S = 8.0
 
 
 @asynccontextmanager
@@ -129,11 +131,12 @@ async def test_jumping_clock(cluster: Cluster, history: History, tmp_path: Path)
     config = await credentials(tmp_path / "kubeconfig", "virt-controller")
     mark = audit_mark()
     async with one_writer(cluster, history, "clock", writers=3) as churn:
-        # The installed leader notices at its next renewal, and nobody takes over before ours has started.
+        # Nobody takes over before ours has started, which is not before the installed leader has noticed.
         spec = {"holderIdentity": IDENTITY, "leaseDurationSeconds": 60}
         await INSTALL.kubectl(
             "patch", "lease", LEASE, "--type=merge", "-p", json.dumps({"spec": spec})
         )
+        await asyncio.sleep(STAND_DOWN_S)
         async with replica(tmp_path, config, image) as clock:
             await until_lease(
                 lambda lease: (
