@@ -170,8 +170,8 @@ async def test_what_happened_while_nobody_answered_is_told_when_the_server_is_ba
         server.refusals.extend([Refuse(503, "ServiceUnavailable")] * 10_000)
         for number in range(5):
             recorder.record(VMI, NORMAL, "Counted", f"number {number}")
-        await asyncio.sleep(600)
-        assert len(server.requests) < 80
+        await asyncio.sleep(100)
+        assert len(server.requests) < 20
         server.refusals.clear()
         back_s = asyncio.get_running_loop().time()
         await server.until(lambda: len(server.list(EVENTS)) == 5)
