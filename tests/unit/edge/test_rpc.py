@@ -170,6 +170,12 @@ async def test_stop_leaves_the_socket_of_a_successor(tmp_path: Path) -> None:
         assert path.exists()
 
 
+async def test_a_socket_that_cannot_be_made_is_an_error_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="no socket can be bound"):
+        async with serve_unix(tmp_path / "missing/s", [service(new_launcher())]):
+            pass
+
+
 async def test_stale_socket_is_replaced_but_not_a_file(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(tmp_path / "s"))

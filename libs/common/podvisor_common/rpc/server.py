@@ -82,8 +82,8 @@ async def serve_unix(
 
     With `publish_as` the server binds `path` and renames it once it answers, so that whoever waits
     for the published name never dials too early. A stale socket of a dead predecessor is replaced;
-    any other file there raises FileExistsError. Raises ValueError for a path that no socket address
-    can hold.
+    any other file there raises FileExistsError. Raises OSError where no socket can be made, and
+    ValueError for a path that no socket address can hold.
     """
     bound = Path(path)
     published = Path(publish_as) if publish_as is not None else bound
@@ -132,6 +132,8 @@ def _bind(server: grpc.aio.Server, path: Path, mode: int) -> None:
     previous = os.umask(0o777 & ~mode)
     try:
         server.add_insecure_port(f"unix:{path}")
+    except RuntimeError as error:  # which is all that gRPC has for a full disk as for a missing directory
+        raise OSError(f"no socket can be bound at {path}") from error
     finally:
         os.umask(previous)
     path.chmod(mode)
