@@ -2,7 +2,8 @@
 
 Invariant: nothing is sampled. Instances and machines come from watches; domains from the handler's own stream, which is
 opened again as soon as it ends, since the handler may be what is being killed. So "never" can be proven of what the API
-server and the handler have said. Times are seconds of the clock that this process and the node share.
+server and the handler have said. Only where the API server itself is away, there may be gaps: then what is there is looked at
+anew when it is back. Times are seconds of the clock that this process and the node share.
 """
 
 import asyncio
@@ -158,13 +159,13 @@ class History:
 
 
 @asynccontextmanager
-async def recording(cluster: Cluster) -> AsyncIterator[History]:
-    """Records the namespace for the body, from a moment before it starts."""
+async def recording(cluster: Cluster, *, gaps: bool = False) -> AsyncIterator[History]:
+    """Records the namespace for the body, from a moment before it starts. `gaps`: while the API server is away, nothing is seen."""
     history = History(cluster)
     ready = [asyncio.Event(), asyncio.Event(), asyncio.Event()]
     tasks = [
-        asyncio.create_task(_objects(history, "vmi", ready[0]), name="vmi history"),
-        asyncio.create_task(_objects(history, "vm", ready[1]), name="vm history"),
+        asyncio.create_task(_objects(history, "vmi", ready[0], gaps), name="vmi history"),
+        asyncio.create_task(_objects(history, "vm", ready[1], gaps), name="vm history"),
         asyncio.create_task(_domains(history, ready[2]), name="domain history"),
     ]
     try:
@@ -180,13 +181,25 @@ async def recording(cluster: Cluster) -> AsyncIterator[History]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _objects(history: History, kind: str, ready: asyncio.Event) -> None:
+async def _objects(history: History, kind: str, ready: asyncio.Event, gaps: bool) -> None:
     """All objects of a kind: those that are there, then each change."""
-    namespace = history.cluster.namespace
-    listed = await history.cluster.kubectl("get", kind, "-o", "json")
-    version = json.loads(listed.stdout)["metadata"]["resourceVersion"]
-    for item in json.loads(listed.stdout)["items"]:
-        await history.add(Seen(time.time(), kind, item["metadata"]["name"], item))
+    while True:
+        listed = await history.cluster.kubectl("get", kind, "-o", "json", check=not gaps)
+        if listed.exit_code == 0:
+            await _listed_and_followed(history, kind, ready, json.loads(listed.stdout))
+        assert gaps, f"the watch of {kind} ended"
+
+
+async def _listed_and_followed(
+    history: History, kind: str, ready: asyncio.Event, listed: Json
+) -> None:
+    namespace, version = history.cluster.namespace, listed["metadata"]["resourceVersion"]
+    items = {item["metadata"]["name"]: item for item in listed["items"]}
+    known = {seen.name for seen in history.seen if seen.kind == kind and seen.state is not None}
+    for name in known - items.keys():
+        await history.add(Seen(time.time(), kind, name, None))
+    for name, item in items.items():
+        await history.add(Seen(time.time(), kind, name, item))
     # The raw path, since `kubectl get --watch` cannot start at a version.
     plural = {"vmi": "virtualmachineinstances", "vm": "virtualmachines"}[kind]
     path = f"/apis/kubevirt.io/v1/namespaces/{namespace}/{plural}?watch=1&resourceVersion={version}"
@@ -195,7 +208,6 @@ async def _objects(history: History, kind: str, ready: asyncio.Event) -> None:
         name = event["object"]["metadata"]["name"]
         gone = event["type"] == "DELETED"
         await history.add(Seen(time.time(), kind, name, None if gone else event["object"]))
-    raise AssertionError(f"the watch of {plural} ended")
 
 
 # A process on the node outlives the `docker exec` that started it; this one ends with its input.
