@@ -59,7 +59,7 @@ async def _certificates_that_live(leaf_s: int, authority_s: int) -> AsyncIterato
 @pytest.mark.parametrize(
     ("leaf_s", "authority_s", "held_s"),
     [
-        pytest.param(20, 7776000, 40, id="20s"),
+        pytest.param(20, 7776000, 30, id="20s"),
         pytest.param(120, 600, 600, id="2min", marks=LONG),
     ],
 )

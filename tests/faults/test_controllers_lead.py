@@ -122,6 +122,7 @@ async def test_leader_cut_off(
     measured.add(f"leader cut off ({prefix}), another leads", took_s, limit_s=limit_s)
 
 
+@pytest.mark.long
 async def test_jumping_clock(cluster: Cluster, history: History, tmp_path: Path) -> None:
     """The leader's wall clock jumps an hour ahead, then two hours back: it leads on, and does its work as before."""
     deployment = await INSTALL.get("deployment", LEASE)

@@ -47,7 +47,14 @@ async def _down(component: str, pod_uid: str) -> AsyncIterator[None]:
 
 
 @pytest.mark.parametrize(
-    "component", ["controller", "handler", "launcher", "killed-launcher", "kubelet"]
+    "component",
+    [
+        "controller",
+        "handler",
+        "launcher",
+        "kubelet",
+        pytest.param("killed-launcher", marks=pytest.mark.long),
+    ],
 )
 async def test_deleted_while_down(cluster: Cluster, history: History, component: str) -> None:
     """A running VM is deleted while a component is down: it is gone soon after that is back, and nothing of it is left."""
@@ -102,6 +109,7 @@ async def test_all_of_podvisor_down(cluster: Cluster) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(400)
 async def test_uninstalled(cluster: Cluster) -> None:
     """podvisor is uninstalled with machines left, then cleared away by kubectl, as documented; then it is installed again."""
     space = await create_namespace(f"{cluster.namespace}-left")

@@ -21,6 +21,7 @@ REFUSAL = r'failed calling webhook "virtualmachines-mutator.kubevirt.io"'
 HALT = json.dumps({"spec": {"runStrategy": "Halted"}})
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("down_s", [5, pytest.param(120, marks=pytest.mark.long)])
 async def test_no_controller(
     cluster: Cluster, survivor: Machine, history: History, measured: Measured, down_s: int
