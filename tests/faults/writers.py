@@ -15,7 +15,8 @@ from tests.support.process import end
 
 # `[g]uest` does not match itself in the command line of the shell that looks. The loop ends with its input.
 _LOOK = """
-(while :; do
+(last=unknown
+while :; do
   now=$(pgrep -f "[g]uest=$1," | tr '\\n' ' ')
   [ "$now" = "$last" ] || echo "$now"
   last=$now
@@ -56,10 +57,10 @@ class Writers:
 
 
 @asynccontextmanager
-async def watching_writers(machine: Machine) -> AsyncIterator[Writers]:
-    """Watches the machine's QEMUs for the body."""
+async def watching_writers(machine: Machine, *, node: str = "node1") -> AsyncIterator[Writers]:
+    """Watches the machine's QEMUs on a node for the body."""
     process = await asyncio.create_subprocess_exec(
-        str(ROOT / "dev/node"), "node1", "sh", "-c", _LOOK, "look",
+        str(ROOT / "dev/node"), node, "sh", "-c", _LOOK, "look",
         f"{machine.cluster.namespace}_{machine.name}",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,

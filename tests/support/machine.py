@@ -195,12 +195,13 @@ class Machine:
         return found[0]
 
 
-async def pod_processes(uid: str) -> dict[int, str]:
-    """The node's processes of the pod with that uid: pid to command line."""
+async def pod_processes(uid: str, *, node: str = "node1") -> dict[int, str]:
+    """A node's processes of the pod with that uid: pid to command line."""
     listing = await on_node(
         "sh", "-c",
         f"for p in $(grep -lsE 'pod({uid}|{uid.replace('-', '_')})' /proc/[0-9]*/cgroup | cut -d/ -f3);"
         " do printf '%s ' $p; tr '\\0' ' ' < /proc/$p/cmdline; echo; done",
+        node=node,
     )  # fmt: skip
     lines = (line.split(" ", 1) for line in listing.stdout.splitlines() if " " in line)
     return {int(pid): command.strip() for pid, command in lines}

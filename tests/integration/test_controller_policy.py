@@ -1,0 +1,61 @@
+"""The chart's admission policy on the development cluster: of a node the controller writes one label.
+
+Skipped when podvisor is not installed there. Asks as the controller by impersonation; what is let through is a dry run.
+"""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.support.cluster import ROOT, Cluster
+from tests.support.process import run
+
+ACCOUNT = "system:serviceaccount:kubevirt:virt-controller"
+
+pytestmark = [
+    pytest.mark.skipif(
+        not (ROOT / ".dev/kubeconfig").exists(), reason="the development cluster is not up"
+    ),
+    pytest.mark.timeout(60),
+]
+
+
+@pytest.fixture(autouse=True)
+async def installed() -> None:
+    done = await Cluster("default").kubectl(
+        "get", "validatingadmissionpolicy", "virt-controller", check=False
+    )
+    if done.exit_code != 0:
+        pytest.skip(f"podvisor is not installed on the development cluster: {done.stderr}")
+
+
+async def patch_node(body: Any) -> tuple[bool, str]:
+    """Whether the controller may, and the API server's words if not."""
+    done = await run(
+        str(ROOT / "dev/kubectl"), "patch", "node", "node1", "--as", ACCOUNT, "--dry-run=server",
+        "--type=merge", "-p", json.dumps(body), check=False,
+    )  # fmt: skip
+    return done.exit_code == 0, done.stderr
+
+
+async def test_it_takes_a_node_out_of_scheduling() -> None:
+    label = {"kubevirt.io/schedulable": "false"}
+    assert await patch_node({"metadata": {"labels": label}}) == (True, "")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param({"spec": {"unschedulable": True}}, id="specification"),
+        pytest.param({"metadata": {"finalizers": ["x.test/y"]}}, id="finalizers"),
+        pytest.param({"metadata": {"labels": {"x.test/role": ""}}}, id="a foreign label"),
+        pytest.param({"metadata": {"labels": {"kubernetes.io/hostname": None}}}, id="taking one"),
+        pytest.param({"metadata": {"annotations": {"kubevirt.io/heartbeat": "z"}}}, id="heartbeat"),
+    ],
+)
+async def test_of_a_node_it_writes_nothing_else(body: Any) -> None:
+    is_let, said = await patch_node(body)
+    assert not is_let
+    assert "virt-controller" in said
+    assert "the controller writes" in said
