@@ -457,7 +457,12 @@ _OVER_ITS_LIMIT = 'Usage of EmptyDir volume "private" exceeds the limit "64Gi".'
         (
             "the kubelet has nothing to say",
             pod(phase="Succeeded", exit_code=0),
-            ("Succeeded", "Shutdown", "The VirtualMachineInstance was shut down."),
+            (
+                "Failed",
+                "Evicted",
+                "The node ended the pod, which nobody had deleted; events of pod"
+                " virt-launcher-myvm-abcde say why.",
+            ),
         ),
         (
             "it was deleted",

@@ -47,10 +47,9 @@ def outcome_of(now: Observed) -> Outcome | None:
     """How the instance has ended; None while it has not."""
     report = now.launcher.report
     if report is not None and report.state == domain_pb2.DOMAIN_STATE_ENDED and _is_known(report):
-        reported = _reported(report, wanted=now.vmi.metadata.is_being_deleted)
         if now.pod is None or not _is_evicted(now, now.pod, report):
-            return reported
-        return (_evicted(now.pod) or reported) if now.pod.is_terminal else None
+            return _reported(report, wanted=now.vmi.metadata.is_being_deleted)
+        return _evicted(now.pod) if now.pod.is_terminal else None
     if now.pod is not None and now.pod.is_terminal:
         return _of_pod(now.pod)
     if not now.has_vanished:
@@ -65,17 +64,18 @@ def _is_known(report: domain_pb2.DomainReport) -> bool:
 
 
 def _is_evicted(now: Observed, pod: core.Pod, report: domain_pb2.DomainReport) -> bool:
-    """The kubelet stopped the containers of a pod that nobody has deleted. It says why when the last one has ended."""
+    """The kubelet stopped the containers of a pod that nobody has deleted. It may say why when the last one has ended."""
     is_deleted = now.vmi.metadata.is_being_deleted or pod.metadata.is_being_deleted
     return report.container_stopping and not is_deleted
 
 
-def _evicted(pod: core.Pod) -> Outcome | None:
-    """In the kubelet's words; None when it has none."""
-    if not pod.status.reason:
-        return None
-    message = f"The node ended the pod: {pod.status.message}"
-    return Outcome(Phase.FAILED, pod.status.reason, message)
+def _evicted(pod: core.Pod) -> Outcome:
+    """In the kubelet's words. It has none in the status of a pod whose guest obeyed, only in an event."""
+    if pod.status.reason:
+        message = f"The node ended the pod: {pod.status.message}"
+        return Outcome(Phase.FAILED, pod.status.reason, message)
+    message = f"The node ended the pod, which nobody had deleted; events of pod {pod.metadata.name} say why."
+    return Outcome(Phase.FAILED, "Evicted", message)
 
 
 def _reported(report: domain_pb2.DomainReport, *, wanted: bool) -> Outcome:
@@ -102,8 +102,8 @@ def _of_pod(pod: core.Pod) -> Outcome | None:
     ended = compute.state.terminated if compute and compute.state else None
     if ended is None:
         return None
-    if (evicted := _evicted(pod)) is not None:
-        return evicted
+    if pod.status.reason:
+        return _evicted(pod)
     if ended.exit_code == 0:
         return _SHUT_DOWN
     message = f"The container {COMPUTE_CONTAINER} ended with exit code {ended.exit_code}."
