@@ -76,6 +76,7 @@ class Call:
 
     at_s: float
     agent: str
+    token: int  # tells processes with the same agent apart
     method: str
     path: str
     is_watch: bool
@@ -105,6 +106,7 @@ class ApiProxy:
         self._silenced: set[asyncio.Task[object]] = set()
         self._streams: set[asyncio.Task[object]] = set()
         self._server: web.Server | None = None
+        self._grown = asyncio.Condition()
 
     @property
     def url(self) -> str:
@@ -123,6 +125,11 @@ class ApiProxy:
             yield
         finally:
             self._fault = None
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait for a condition on the calls; how long is the caller's to bound."""
+        async with self._grown:
+            await self._grown.wait_for(holds)
 
     def hang_up(self) -> None:
         """Reset every connection that there is."""
@@ -154,10 +161,19 @@ class ApiProxy:
         fault = self._fault
         if fault is None and self.spoilers is not None:
             fault = await self.spoilers.of_request(request)
-        agent = request.headers.get("User-Agent", "")
-        self.calls.append(
-            Call(time.monotonic(), agent, request.method, request.path, is_watch, fault)
-        )
+        async with self._grown:
+            self.calls.append(
+                Call(
+                    time.monotonic(),
+                    request.headers.get("User-Agent", ""),
+                    hash(request.headers.get("Authorization")),
+                    request.method,
+                    request.path,
+                    is_watch,
+                    fault,
+                )
+            )
+            self._grown.notify_all()
         match fault:
             case Answer():
                 return _refusal(fault)

@@ -25,6 +25,7 @@ class Churn:
 
     history: History
     prefix: str
+    patience_s: float = PATIENCE_S
     names: list[str] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
@@ -57,7 +58,7 @@ class Churn:
     async def _accepted(self, *args: str, manifest: Json | None = None) -> None:
         """Ask until it is accepted. A refusal takes the time of a process, which is pause enough."""
         cluster, text = self.history.cluster, json.dumps(manifest) if manifest else None
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(self.patience_s):
             while (done := await cluster.kubectl(*args, stdin=text, check=False)).exit_code != 0:
                 # Refused after it had been accepted: the answer was lost, not the machine.
                 if "AlreadyExists" in done.stderr:
@@ -66,14 +67,16 @@ class Churn:
 
     async def _phase(self, name: str, phase: str) -> None:
         await self.history.first(
-            "vm", name, lambda seen: seen.phase == phase, within_s=PATIENCE_S, what=phase
+            "vm", name, lambda seen: seen.phase == phase, within_s=self.patience_s, what=phase
         )
 
 
 @asynccontextmanager
-async def churning(cluster: Cluster, history: History, prefix: str) -> AsyncIterator[Churn]:
+async def churning(
+    cluster: Cluster, history: History, prefix: str, *, patience_s: float = PATIENCE_S
+) -> AsyncIterator[Churn]:
     """Machines come and go for the body; when it is left, the last ones have run and are stopped, and all are deleted."""
-    churn = Churn(history, prefix)
+    churn = Churn(history, prefix, patience_s)
     async with asyncio.TaskGroup() as group:
         for lane in range(LANES):
             group.create_task(churn.run(lane), name=f"churn-{lane}")
