@@ -111,6 +111,7 @@ async def test_a_machine_on_the_second_node(cluster: Cluster, second: None) -> N
     await cluster.kubectl("delete", "pod/client", "secret/key", "--wait=false")
 
 
+@pytest.mark.long
 async def test_a_node_that_comes_back_by_itself(
     cluster: Cluster, history: History, measured: Measured, second: None
 ) -> None:
@@ -199,6 +200,7 @@ async def test_a_node_gone_for_good(
     await cluster.kubectl("delete", "vm", "refugee", "--wait=false")
 
 
+@pytest.mark.long
 async def test_a_pod_deleted_by_force_while_its_node_was_away(
     cluster: Cluster, history: History, second: None
 ) -> None:

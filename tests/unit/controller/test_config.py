@@ -136,6 +136,11 @@ def node(ready: str = "True", taint: str = "") -> core.Node:
         ("unreachable", node("Unknown", "node.kubernetes.io/unreachable"), NodeHealth.UNRESPONSIVE),
         ("fenced", node("Unknown", "node.kubernetes.io/out-of-service"), NodeHealth.FENCED),
         ("deleted", None, NodeHealth.FENCED),
+        (
+            "out of service by its taint, and answers",
+            node("True", "node.kubernetes.io/out-of-service"),
+            NodeHealth.WELL,
+        ),
     ),
 )
 def test_node_health(obj: Any, health: NodeHealth) -> None:

@@ -1,7 +1,8 @@
 """What a node's state says about the guests on it. Pure.
 
 Invariant: only a node that somebody has fenced (out-of-service taint) or deleted proves that its guests are gone.
-A node that merely does not answer proves nothing, and a silent handler says even less.
+A node that merely does not answer proves nothing, and a silent handler says even less. One that answers is not out of service,
+whatever its taints say: the taint has its pods evicted, and its handler tells how that ends.
 """
 
 from enum import Enum
@@ -27,9 +28,12 @@ class NodeHealth(Enum):
 
 def health_of(node: core.Node | None, *, attended: bool = True) -> NodeHealth:
     """The health of a node; None stands for one that no longer exists. `attended`: its handler is heard of."""
-    if node is None or any(t.key == OUT_OF_SERVICE_TAINT for t in node.spec.taints or ()):
+    if node is None:
         return NodeHealth.FENCED
     ready = meta.find_condition(node.status.conditions, "Ready")
+    answers = ready is not None and ready.is_true
+    if not answers and any(t.key == OUT_OF_SERVICE_TAINT for t in node.spec.taints or ()):
+        return NodeHealth.FENCED
     if ready is not None and ready.status == "Unknown":
         return NodeHealth.UNRESPONSIVE
     return NodeHealth.WELL if attended else NodeHealth.UNATTENDED
