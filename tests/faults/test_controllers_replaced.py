@@ -19,7 +19,7 @@ from tests.support.cluster import Cluster, Json
 from tests.support.machine import Machine
 
 HANDED_OVER_S = 1.0
-OUTAGE_S = 5.0
+OUTAGE_S = 6.0
 
 
 async def test_rollout(cluster: Cluster, survivor: Machine, measured: Measured) -> None:

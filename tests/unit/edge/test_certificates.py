@@ -207,6 +207,7 @@ async def test_a_client_that_refuses_the_certificate_has_the_registration_repair
         with capture_logs() as lines:
             await refuse(one, other)
             await server.until(lambda: wrong not in str(server.get(VALIDATING_WEBHOOKS, key)))
+            await refuse(one, other)
         assert published(server) == right
         said = [line for line in lines if line["log_level"] == "warning"]
         assert [line["reason"] for line in said] == ["unknown authority"]

@@ -8,6 +8,7 @@ A leaf is renewed in time even while the API server cannot be reached, by the au
 """
 
 import asyncio
+import math
 import ssl
 from collections.abc import Callable
 from datetime import datetime
@@ -37,6 +38,8 @@ PASS_INTERVAL_S = 20.0
 PASSES_IN_A_LIFE = 6
 # So soon after a pass a client that refuses the certificate leads to the next one.
 REFUSAL_PAUSE_S = 5.0
+# Whoever reaches the port can refuse as often as it likes.
+REFUSAL_TOLD_EVERY_S = 30.0
 
 _log = structlog.stdlib.get_logger(__name__)
 _decode_secret = msgspec.json.Decoder(Secret).decode
@@ -75,6 +78,7 @@ class Certificates:
         self._published_bundle = b""
         self._published_at_s = 0.0
         self._refused = asyncio.Event()
+        self._refusal_told_s = -math.inf
         # Serves an untrusted placeholder until the first pass is through: the port opens at once,
         # clients fail.
         self.context: ssl.SSLContext = server_context(self._placeholder())
@@ -136,14 +140,16 @@ class Certificates:
             self._refused.clear()
 
     def _on_refusal(self, reason: str) -> None:
-        if not self._refused.is_set():
-            expiry = expires_at(self._leaf.certificate) if self._leaf else None
-            _log.warning(
-                "a client refused the certificate of the webhooks",
-                reason=reason,
-                expires=expiry and format_time(expiry),
-            )
         self._refused.set()
+        if self._now_s() < self._refusal_told_s + REFUSAL_TOLD_EVERY_S:
+            return
+        self._refusal_told_s = self._now_s()
+        expiry = expires_at(self._leaf.certificate) if self._leaf else None
+        _log.warning(
+            "a client refused the certificate of the webhooks",
+            reason=reason,
+            expires=expiry and format_time(expiry),
+        )
 
     async def _state(self) -> Authorities:
         """The stored state after the step that is due, if one is."""
