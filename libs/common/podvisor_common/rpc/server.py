@@ -132,7 +132,8 @@ def _bind(server: grpc.aio.Server, path: Path, mode: int) -> None:
     previous = os.umask(0o777 & ~mode)
     try:
         server.add_insecure_port(f"unix:{path}")
-    except RuntimeError as error:  # which is all that gRPC has for a full disk as for a missing directory
+    except RuntimeError as error:
+        # All that gRPC has to say of a full disk as of a missing directory.
         raise OSError(f"no socket can be bound at {path}") from error
     finally:
         os.umask(previous)

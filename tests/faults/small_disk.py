@@ -1,0 +1,68 @@
+"""A pod whose private directory is a small disk of its own, which a test can fill without filling the machine's.
+
+Invariant: the disk is there before the kubelet makes the pod's directories, which it does not replace, and it goes with the pod.
+The pod waits for it by a label that no node has before.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from tests.support.cluster import Cluster, Json, on_node
+
+NODE = "node1"
+LABEL = "podvisor.test/small-disk"
+SELECTOR = {LABEL: "here"}
+SIZE_MIB = 48
+
+
+def volume_path(pod_uid: str, name: str) -> str:
+    """An emptyDir of a pod, on its node."""
+    return f"/var/lib/kubelet/pods/{pod_uid}/volumes/kubernetes.io~empty-dir/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class SmallDisk:
+    """The disk of one pod."""
+
+    path: str
+
+    async def fill(self, *, leave_mib: int = 0) -> None:
+        """Leave so much room and no more."""
+        ballast = f"{self.path}/ballast"
+        await on_node(
+            "sh", "-c",
+            f"free=$(df --output=avail -k {self.path} | tail -1);"
+            f" fallocate -l $((free - {leave_mib} * 1024))K {ballast}",
+        )  # fmt: skip
+
+    async def clear(self) -> None:
+        """Give the room back."""
+        await on_node("rm", "-f", f"{self.path}/ballast")
+
+
+@asynccontextmanager
+async def small_disk(cluster: Cluster, machine: str) -> AsyncIterator[SmallDisk]:
+    """A small disk for the launcher pod of an instance that was applied with SELECTOR and that waits for its node."""
+
+    def has_pod(state: Json | None) -> bool:
+        conditions = (state or {}).get("status", {}).get("conditions", [])
+        return any(c["type"] == "PodScheduled" for c in conditions)
+
+    await cluster.until("vmi", machine, has_pod, within_s=20, what="its pod waits for a node")
+    (pod,) = await cluster.all("pods", "-l", f"vmi.kubevirt.io/id={machine}")
+    disk = SmallDisk(volume_path(pod["metadata"]["uid"], "private"))
+    await on_node(
+        "sh", "-c",
+        f"mkdir -p {disk.path} && mount -t tmpfs -o size={SIZE_MIB}m,mode=0777 small {disk.path}",
+    )  # fmt: skip
+    try:
+        yield disk
+    finally:
+        await cluster.kubectl("label", "node", NODE, f"{LABEL}-")
+        await on_node("sh", "-c", f"umount -l {disk.path} 2>/dev/null; true")
+
+
+async def let_it_start(cluster: Cluster) -> None:
+    """The node has what the pod waits for."""
+    await cluster.kubectl("label", "node", NODE, f"{LABEL}={SELECTOR[LABEL]}")
