@@ -152,11 +152,47 @@ def test_placement_is_the_users_and_ours() -> None:
         "kubevirt.io/schedulable": "true",
         "kubernetes.io/arch": "arm64",
     }
-    assert pod_spec["tolerations"] == [{"key": "gpu", "operator": "Exists", "tolerationSeconds": 0}]
+    assert pod_spec["tolerations"][0] == {
+        "key": "gpu",
+        "operator": "Exists",
+        "tolerationSeconds": 0,
+    }
     assert pod_spec["affinity"] == {"nodeAffinity": {"x": 1}}
     assert pod_spec["priorityClassName"] == "high"
     assert pod_spec["hostname"] == "web"
     assert "schedulerName" not in pod_spec
+
+
+@pytest.mark.parametrize(
+    ("wanted", "seconds_by_key"),
+    situations(
+        ("nothing said", [], {"not-ready": None, "unreachable": None}),
+        (
+            "one of them said",
+            [
+                {
+                    "key": "node.kubernetes.io/unreachable",
+                    "operator": "Exists",
+                    "tolerationSeconds": 9,
+                }
+            ],
+            {"not-ready": None, "unreachable": 9},
+        ),
+    ),
+)
+def test_an_outage_of_its_node_ends_no_guest(wanted: Any, seconds_by_key: Any) -> None:
+    """Kubernetes would delete the pod after five minutes, which takes effect when the node is back."""
+    found = rendered(vmi(spec={"tolerations": wanted}))["spec"]["tolerations"]
+    assert {
+        toleration["key"].removeprefix("node.kubernetes.io/"): toleration.get("tolerationSeconds")
+        for toleration in found
+    } == seconds_by_key
+    assert all(toleration["operator"] == "Exists" for toleration in found)
+
+
+def test_who_tolerates_everything_for_a_time_gets_that() -> None:
+    everything = [{"operator": "Exists", "tolerationSeconds": 60}]
+    assert rendered(vmi(spec={"tolerations": everything}))["spec"]["tolerations"] == everything
 
 
 def test_kvm_is_asked_for_only_without_emulation() -> None:

@@ -6,6 +6,7 @@ manifest, name included. It carries no user-data, only the names of Secrets. Han
 
 import hashlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from podvisor_common.api import v1
@@ -21,6 +22,7 @@ EXTRA_GRACE_S = 30
 
 RUN_DIR = "/run/podvisor"
 
+_OUTLASTED_TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 _LABEL_MAX = 63
 _SUFFIX_LENGTH = 5
 _ANNOTATIONS_NOT_INHERITED = (
@@ -131,7 +133,7 @@ def _placement(vmi: v1.VirtualMachineInstance) -> Manifest:
     )
     fields: Manifest = {
         "affinity": wanted.affinity,
-        "tolerations": [_toleration(t) for t in wanted.tolerations or ()],
+        "tolerations": _tolerations(wanted.tolerations or ()),
         "topologySpreadConstraints": wanted.topology_spread_constraints,
         "schedulerName": wanted.scheduler_name,
         "priorityClassName": wanted.priority_class_name,
@@ -139,6 +141,19 @@ def _placement(vmi: v1.VirtualMachineInstance) -> Manifest:
         "imagePullSecrets": [{"name": name} for name in secrets],
     }
     return {key: value for key, value in fields.items() if value}
+
+
+def _tolerations(wanted: Sequence[v1.Toleration]) -> list[Manifest]:
+    """The manifest's, and for a node that does not answer one without an end.
+
+    The five minutes that Kubernetes grants otherwise move nothing: such a pod is deleted when its node is back, and a guest
+    that had outlasted the outage would be ended then.
+    """
+    return [_toleration(toleration) for toleration in wanted] + [
+        {"key": key, "operator": "Exists", "effect": "NoExecute"}
+        for key in _OUTLASTED_TAINTS
+        if not any(toleration.key in (key, "") for toleration in wanted)
+    ]
 
 
 def _toleration(toleration: v1.Toleration) -> Manifest:
