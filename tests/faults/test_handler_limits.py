@@ -24,7 +24,12 @@ from podvisor_common.kube.resources import EVENTS, NODES
 from tests.faults.measured import Measured
 from tests.perf.measure import memory_mib
 from tests.support.cluster import ROOT
-from tests.unit.handler.fake_launcher import FakeLauncher, serving
+from tests.unit.handler.fake_launcher import (
+    FakeLauncher,
+    needs_root,
+    needs_user_namespaces,
+    serving,
+)
 from tests.unit.handler.world import RUNNING, World, directory_until, start, world_in
 
 STALE = 100_000
@@ -33,6 +38,9 @@ STALL_S = 0.050
 STARTED_S = 5.0
 # A directory that is not watched is looked at once a second.
 NOTICED_S = 3.0
+
+
+pytestmark = [needs_root, needs_user_namespaces]
 
 
 @dataclass(slots=True)

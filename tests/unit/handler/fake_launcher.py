@@ -7,6 +7,7 @@ that the handler's checks see what they see on a node.
 import asyncio
 import contextlib
 import os
+import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -27,6 +28,10 @@ VMI_UID = "11111111-2222-4333-8444-555555555555"
 WITHIN_S = 10
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes control groups")
+needs_user_namespaces = pytest.mark.skipif(
+    subprocess.run(["unshare", "-Ur", "true"], check=False, capture_output=True).returncode != 0,
+    reason="no user namespaces here",
+)
 
 State = domain_pb2.DomainState
 Reason = domain_pb2.DomainReason

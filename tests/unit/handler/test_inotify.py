@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.handler.fake_launcher import needs_user_namespaces
+
 _PROBE = textwrap.dedent("""
     import asyncio, os, sys
     from pathlib import Path
@@ -43,10 +45,7 @@ _PROBE = textwrap.dedent("""
     asyncio.run(main(*sys.argv[1:]))
 """)
 
-pytestmark = pytest.mark.skipif(
-    subprocess.run(["unshare", "-Ur", "true"], check=False, capture_output=True).returncode != 0,
-    reason="no user namespaces here",
-)
+pytestmark = needs_user_namespaces
 
 
 @pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
