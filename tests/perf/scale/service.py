@@ -93,10 +93,10 @@ def _handler() -> Callable[[asyncio.Event], Awaitable[None]]:
     from podvisor_common.kube.client import KubeClient
     from podvisor_handler.app import App
     from podvisor_handler.devices.kvm import KvmVerdict
-    from podvisor_handler.linux import process
+    from podvisor_handler.linux.process import PinnedProcess
     from podvisor_handler.settings import Settings
 
-    process.cgroup_names_pod = lambda text, pod_uid: True
+    PinnedProcess.container_in_pod = lambda self, pod_uid: f"/pod{pod_uid}"  # type: ignore[method-assign]
     settings = Settings.from_environment()
 
     async def run(stop: asyncio.Event) -> None:
