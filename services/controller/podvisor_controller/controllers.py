@@ -36,6 +36,7 @@ from podvisor_controller.node.health import health_of
 from podvisor_controller.node.reconciler import NodeReconciler
 from podvisor_controller.settings import Settings
 from podvisor_controller.vm.reconciler import VmReconciler
+from podvisor_controller.vmi.outline import outline
 from podvisor_controller.vmi.reconciler import (
     NODE_INDEX,
     OWNER_INDEX,
@@ -72,6 +73,7 @@ class Controllers:
             core.Pod,
             label_selector=f"{names.APP_LABEL}={names.LAUNCHER_APP}",
             indexers={OWNER_INDEX: instance_keys},
+            keep=outline,
         )
         self.nodes = Informer(client, NODES, core.Node)
         self.kubevirts = Informer(client, KUBEVIRTS, v1.KubeVirt, namespace=namespace)

@@ -136,6 +136,18 @@ async def test_list_then_watch() -> None:
 
 
 @virtual_time
+async def test_what_is_not_worth_its_place_is_not_cached() -> None:
+    def nameless(obj: Pod) -> Pod:
+        return msgspec.structs.replace(obj, spec=Spec())
+
+    async with world(pod("a"), keep=nameless) as it:
+        it.server.put(PODS, pod("b"))
+        await it.until(lambda: len(it.told) == 2)
+        it.informer.learn(msgspec.convert(pod("a") | {"metadata": {"namespace": "shop", "name": "a", "resourceVersion": "999"}}, Pod))  # fmt: skip
+        assert it.nodes() == {"a": "", "b": ""}
+
+
+@virtual_time
 async def test_long_lists_come_in_pages_and_are_swapped_in_at_once() -> None:
     pods = [pod(f"p{number:02}") for number in range(23)]
     async with world(*pods, timing=Timing(page_size=5)) as it:

@@ -19,7 +19,10 @@ Callback = Callable[[ObjectKey, T | None, T | None], None]
 
 
 class Informer(Generic[T]):
-    """Caches the objects of `resource` that match the selectors, decoded as `type_`."""
+    """Caches the objects of `resource` that match the selectors, decoded as `type_`.
+
+    `keep` says what of an object is worth its place in the cache: the same object with less in it.
+    """
 
     def __init__(
         self,
@@ -31,10 +34,12 @@ class Informer(Generic[T]):
         label_selector: str = "",
         field_selector: str = "",
         indexers: Mapping[str, Indexer[T]] | None = None,
+        keep: Callable[[T], T] | None = None,
         timing: Timing = Timing(),  # noqa: B008  (frozen)
     ) -> None:
         self.resource = resource
         self._store: Store[T] = Store(indexers or {})
+        self._keep = keep
         self._callbacks: list[Callback[T]] = []
         self._synced = asyncio.Event()
         self._objects = metrics.INFORMER_OBJECTS.labels(resource.plural)
@@ -90,7 +95,7 @@ class Informer(Generic[T]):
 
     def replace(self, objects: builtins.list[T]) -> None:
         """For the reflector: the complete state."""
-        changes = self._store.replace(objects)
+        changes = self._store.replace(map(self._kept, objects))
         self._objects.set(len(objects))
         self._synced.set()
         for change in changes:
@@ -98,11 +103,14 @@ class Informer(Generic[T]):
 
     def apply(self, obj: T) -> None:
         """For the reflector: a new or changed object."""
-        self._changed(self._store.apply(obj))
+        self._changed(self._store.apply(self._kept(obj)))
 
     def delete(self, obj: T) -> None:
         """For the reflector: an object that is gone."""
         self._changed(self._store.delete(obj))
+
+    def _kept(self, obj: T) -> T:
+        return obj if self._keep is None else self._keep(obj)
 
     def _changed(self, change: Change[T] | None) -> None:
         if change is not None:
