@@ -88,6 +88,7 @@ async def test_killed_leader(cluster: Cluster, history: History, measured: Measu
         measured.add("leader killed, leads again", time.time() - struck_s, limit_s=RESTART_S)
 
 
+@pytest.mark.long
 async def test_sleeping_leader(cluster: Cluster, history: History, measured: Measured) -> None:
     """SIGSTOP until another leads, then SIGCONT: the old one wakes up in the middle of its work and does none of it."""
     async with one_writer(cluster, history, "asleep", writers=2) as churn:
