@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 
 import structlog
+from podvisor_common.aio.backoff import Backoff
 from podvisor_common.api import meta
 from podvisor_common.api.v1 import names
 from podvisor_common.kube.client import KubeClient
@@ -15,7 +16,9 @@ from podvisor_common.kube.resources import NODES, ObjectKey
 
 INTERVAL_S = 60.0
 JITTER = 0.2
-_RETRY_S = 5.0
+# Well within the time that the controller gives a heartbeat that is overdue.
+_RETRY_INITIAL_S = 2.0
+_RETRY_MAX_S = 10.0
 
 _log = structlog.get_logger(__name__)
 
@@ -30,15 +33,17 @@ class Heartbeat:
     async def run(self, ready: Callable[[], Awaitable[None]]) -> None:
         """Beats from when `ready()` returns until it is cancelled."""
         await ready()
+        backoff = Backoff(_RETRY_INITIAL_S, max_s=_RETRY_MAX_S)
         while True:
             try:
                 await self._patch(schedulable=True)
             except ApiError as error:
                 _log.warning("heartbeat not written", error=str(error))
-                pause_s = _RETRY_S
+                pause_s = backoff.next_s(at_least_s=error.retry_after_s or 0.0)
             else:
-                pause_s = INTERVAL_S
-            await asyncio.sleep(pause_s * (1 + JITTER * random.random()))
+                backoff.reset()
+                pause_s = INTERVAL_S * (1 + JITTER * random.random())
+            await asyncio.sleep(pause_s)
 
     async def stop(self) -> None:
         """Takes the node out of scheduling, as far as the API server can be reached."""
