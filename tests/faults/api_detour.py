@@ -35,13 +35,13 @@ async def behind_a_proxy(directory: Path) -> AsyncIterator[ApiProxy]:
         try:
             for pid in pids:
                 await _within(pid, "nft", table)
-                await _within(pid, "ss", "-K", "dst", address)
+                await _within(pid, "ss", "-tK", "dst", address)
             await _followed(proxy)
             yield proxy
         finally:
             for pid in pids:
                 await _within(pid, "nft", f"delete table ip {_TABLE}", check=False)
-                await _within(pid, "ss", "-K", "dst", address, check=False)
+                await _within(pid, "ss", "-tK", "dst", address, check=False)
             await all_are_ready()
 
 

@@ -129,12 +129,11 @@ async def test_fault_for_a_minute(
 ) -> None:
     """What was handed over goes on; what is to be said is said afterwards, without a storm."""
     scene = await handed_over(cluster, history, survivor, _name(fault))
-    mark, began, began_s = audit_mark(), len(proxy.calls), time.monotonic()
+    began, began_s = len(proxy.calls), time.monotonic()
     async with proxy.faulty(fault):
         await scene.meanwhile()
         await asyncio.sleep(max(0.0, began_s + LONG_S - time.monotonic()))
-        mark = mark if isinstance(fault, Slow | LostAnswer) else audit_mark()
-    back_s = time.time()
+    mark, back_s = audit_mark(), time.time()
     _was_asked_with_care(proxy.calls[began:], fault, time.monotonic() - began_s)
     await asyncio.sleep(LOOKED_AT_S)
     first = ledger(mark)

@@ -40,6 +40,8 @@ async def test_api_server_away(
         await asyncio.sleep(max(0.0, outage.back_s + LOOKED_AT_S - time.time()))
         first = ledger(mark)
         print(f"writes {dict(first.writes)}; events {first.events}; lists {dict(first.lists)}")
+        ready = [seen.condition("Ready") for seen in history.of("vmi", survivor.name)]
+        print(f"Ready was {sorted(set(ready))}")
         caught_up_s = await scene.afterwards(outage.back_s, within_s=90)
         writes = controller_writes(mark)
         await scene.clear()
