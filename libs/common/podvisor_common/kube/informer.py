@@ -49,6 +49,7 @@ class Informer(Generic[T]):
             type_,
             self,
             selection=Selection(namespace, label_selector, field_selector),
+            keep=keep,
             timing=timing,
         )
 
@@ -91,11 +92,11 @@ class Informer(Generic[T]):
         version = obj.metadata.resource_version or ""
         is_known = self._store.get(key_of(obj)) is not None
         if is_known or is_older_version(self._reflector.version, version):
-            self.apply(obj)
+            self.apply(obj if self._keep is None else self._keep(obj))
 
     def replace(self, objects: builtins.list[T]) -> None:
         """For the reflector: the complete state."""
-        changes = self._store.replace(map(self._kept, objects))
+        changes = self._store.replace(objects)
         self._objects.set(len(objects))
         self._synced.set()
         for change in changes:
@@ -103,14 +104,11 @@ class Informer(Generic[T]):
 
     def apply(self, obj: T) -> None:
         """For the reflector: a new or changed object."""
-        self._changed(self._store.apply(self._kept(obj)))
+        self._changed(self._store.apply(obj))
 
     def delete(self, obj: T) -> None:
         """For the reflector: an object that is gone."""
         self._changed(self._store.delete(obj))
-
-    def _kept(self, obj: T) -> T:
-        return obj if self._keep is None else self._keep(obj)
 
     def _changed(self, change: Change[T] | None) -> None:
         if change is not None:

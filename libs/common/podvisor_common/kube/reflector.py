@@ -112,6 +112,7 @@ class Reflector(Generic[T]):
         sink: Sink[T],
         *,
         selection: Selection = Selection(),
+        keep: Callable[[T], T] | None = None,
         timing: Timing = Timing(),
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         rand: Callable[[], float] = random.random,
@@ -121,6 +122,7 @@ class Reflector(Generic[T]):
         self._decode = msgspec.json.Decoder(type_).decode
         self._sink = sink
         self._selection = selection
+        self._keep = keep
         self._timing = timing
         self._sleep = sleep
         self._rand = rand
@@ -228,7 +230,9 @@ class Reflector(Generic[T]):
     def _object(self, raw: msgspec.Raw) -> T | None:
         """The decoded object; None, and a log line, for one that does not fit its type, so that it harms no other."""
         try:
-            return self._decode(raw)
+            obj = self._decode(raw)
+            # At once: a list of them all, whole, would be the largest thing this process ever has.
+            return obj if self._keep is None else self._keep(obj)
         except msgspec.DecodeError as error:
             meta = _decode_envelope(raw).metadata
             metrics.INFORMER_UNDECODABLE.labels(self._resource.plural).inc()
