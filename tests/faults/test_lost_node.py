@@ -159,6 +159,10 @@ async def test_a_node_gone_for_good(
         await second_node.until_ready_is("Unknown", within_s=NOT_READY_S)
         await _shown_as_lost(history, "refugee")
         await cluster.kubectl("wait", "--for=condition=Ready=false", "vmi/refugee", "--timeout=5s")
+        told = [
+            e for e in await cluster.events(type_="Warning") if e["reason"] == "NodeUnresponsive"
+        ]
+        assert [e["regarding"]["name"] for e in told if e["regarding"]["name"] == "refugee"], told
         await _delete_pod_by_force(cluster, machine)
         # The time itself is the subject: nothing must come of it.
         await asyncio.sleep(PROVES_NOTHING_S)
