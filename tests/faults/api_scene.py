@@ -66,10 +66,10 @@ class Scene:
             first(vmi, self.visitor.name, _has_succeeded, within_s=within_s, what="Succeeded"),
             first(vmi, self.leaver.name, _has_succeeded, within_s=within_s, what="Succeeded"),
             first(vmi, self.stopper.name, _is_gone, within_s=within_s, what="gone"),
-            first(
-                vmi, self.survivor.name, _is_right, after_s=back_s, within_s=within_s, what="right"
-            ),
         )
+        # Said anew, or nothing was said since.
+        now = await self.cluster.get(vmi, self.survivor.name)
+        assert _is_right(Seen(time.time(), vmi, self.survivor.name, now)), now
         await lived_on(self.survivor, self.before)
         assert self.history.phases(vmi, self.survivor.name) == {"Running"}, self.history
         for name in self.machines:
