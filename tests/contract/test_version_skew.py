@@ -14,7 +14,7 @@ from podvisor.domain.v1 import domain_pb2
 from podvisor.handler.v1 import handler_pb2, handler_pb2_grpc
 from podvisor_common.kube.resources import PODS, VIRTUAL_MACHINE_INSTANCES
 from podvisor_common.rpc.client import call, unix_channel
-from podvisor_common.rpc.errors import InvalidArgument, Unimplemented
+from podvisor_common.rpc.errors import FailedPrecondition, InvalidArgument, RpcError, Unimplemented
 from podvisor_common.rpc.server import RpcService, serve_unix
 from podvisor_launcher.lifecycle.machine import Machine
 from podvisor_launcher.lifecycle.reports import Reports
@@ -48,6 +48,7 @@ class Peer:
     ) -> None:
         self.applied: list[Message] = []
         self.shutdowns: list[int] = []
+        self.refusal: RpcError | None = None  # of every specification
         self._contract = contract
         self._version = version
         self._says = says
@@ -83,6 +84,8 @@ class Peer:
         return self._answer("GetInfoResponse", version="9.9.9", contract_version=self._version)
 
     async def _apply(self, request: Message) -> Message:
+        if self.refusal is not None:
+            raise self.refusal
         async with self._changed:
             self.applied.append(request.spec)
             self._changed.notify_all()
@@ -197,6 +200,18 @@ async def test_a_wait_for_what_only_the_launcher_knows(world: World) -> None:
         await world.until(lambda: world.condition("Synchronized") != {})
         found = world.condition("Synchronized")
         assert (found["reason"], found["message"]) == ("LauncherWaiting", "No moon tonight.")
+
+
+@needs_root
+async def test_a_refusal_for_a_reason_that_only_the_launcher_knows(world: World) -> None:
+    """A person reads its words; a program reads that it was the launcher's refusal."""
+    peer = later()
+    peer.refusal = FailedPrecondition("Not on a Sunday.", reason="OfALaterRelease")
+    start(world)
+    async with serving(peer.service, world.pods), handler(world):
+        await world.until(lambda: world.condition("Synchronized") != {})
+        found = world.condition("Synchronized")
+        assert (found["reason"], found["message"]) == ("LauncherRefused", "Not on a Sunday.")
 
 
 @needs_root
