@@ -21,9 +21,9 @@ trap 'trap "" CHLD; cp {run}/private/qemu-end.json {run}/told' CHLD
 while [ ! -e {run}/end ]; do read _ <> {run}/pipe; done
 exit $(cat {run}/end)
 """
-LIBVIRTD = """#!/bin/sh
+LIBVIRTD = r"""#!/bin/sh
 echo "libvirtd $$" >> {run}/started
-(setsid {run}/qemu-system-x86_64 -c "trap 'exit 0' TERM; while :; do read _ <> {run}/guest; done" & echo "guest $!" >> {run}/started)
+(setsid {run}/qemu-system-x86_64 -c "trap 'exit 0' TERM; echo guest \$\$ >> {run}/started; while :; do read _ <> {run}/guest; done" &)
 while :; do sleep 600 & wait; done
 """
 
@@ -79,6 +79,13 @@ def alive(pid: int) -> bool:
         return False
 
 
+def descendants(pid: int) -> Iterator[int]:
+    """All processes below `pid`."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        yield from descendants(int(child))
+        yield int(child)
+
+
 @pytest.fixture
 def supervised(tmp_path: Path) -> Iterator[Supervised]:
     for name in ("console", "private", "runtime"):
@@ -100,12 +107,11 @@ def supervised(tmp_path: Path) -> Iterator[Supervised]:
     }
     it = Supervised(tmp_path, compiled("supervisor", tmp_path, **macros, **programs))
     yield it
-    for pid in (
-        it.process.pid,
-        *it.started("launcher"),
-        *it.started("libvirtd"),
-        *it.started("guest"),
-    ):
+    left = [*it.started("launcher"), *it.started("libvirtd"), *it.started("guest")]
+    if it.process.poll() is None:
+        os.kill(it.process.pid, signal.SIGSTOP)  # it starts nothing any more
+        left = [*descendants(it.process.pid), it.process.pid]
+    for pid in left:
         if alive(pid):
             os.kill(pid, signal.SIGKILL)
     it.process.wait()
