@@ -65,7 +65,11 @@ class ObjectMeta(ApiStruct, frozen=True):
 
     def controller_reference(self) -> OwnerReference | None:
         """The owner that manages this object, if any."""
-        return next((o for o in self.owner_references or () if o.controller), None)
+        # A loop: with thousands of pods in a list, generators are what the step that takes it over spends its time on.
+        for owner in self.owner_references or ():
+            if owner.controller:
+                return owner
+        return None
 
 
 class ListMeta(ApiStruct, frozen=True):
