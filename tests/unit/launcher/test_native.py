@@ -194,7 +194,8 @@ def test_how_qemu_ended_is_recorded_and_told(
 
 
 def test_it_holds_the_lock_for_its_life(supervised: Supervised) -> None:
-    supervised.wait_for_starts("launcher", 1)
+    for name in ("launcher", "libvirtd", "guest"):
+        supervised.wait_for_starts(name, 1)
     lock = supervised.run / "console/compute.lock"
     assert lock.read_bytes() == b"1"
     with lock.open("rb+") as file:
