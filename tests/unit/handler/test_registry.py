@@ -12,6 +12,7 @@ import pytest
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import core
 from podvisor_common.errors import Retryable
+from podvisor_handler.launchers import connection as connection_module
 from podvisor_handler.launchers.connection import LauncherConnection
 from podvisor_handler.launchers.registry import LauncherRegistry, launcher_pod
 from podvisor_handler.launchers.state import Connection
@@ -129,6 +130,24 @@ async def test_a_launcher_whose_container_has_no_process_left_is_over(tmp_path: 
             assert not found.is_over
         await until(registry, lambda: found.is_over)
         assert found.state is Connection.UNRESPONSIVE
+
+
+async def test_nobody_looks_for_processes_after_an_end_that_was_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look reads all of /proc, and launchers end all the time."""
+    looks: list[str] = []
+    monkeypatch.setattr(connection_module, "has_process_within", looks.append)
+    ended = FakeLauncher()
+    ended.current.state = domain_pb2.DOMAIN_STATE_ENDED
+    with control_group(POD_UID):
+        async with registry_of(tmp_path, pod()) as registry:
+            async with serving(ended, tmp_path):
+                found = await connected(registry)
+            await until(registry, lambda: found.state is Connection.UNRESPONSIVE)
+            async with serving(FakeLauncher(epoch=2), tmp_path):
+                await connected(registry)
+    assert looks == []
 
 
 async def test_a_launcher_that_failed_is_tried_again(tmp_path: Path) -> None:

@@ -152,11 +152,12 @@ class LauncherConnection:
     async def _look_for_end(self) -> None:
         """A launcher that is lost comes back, unless its container has ended: no other one takes that one's place.
 
-        Looked for while the loss is fresh. Of an end that comes long after it, the kubelet will tell with its exit code.
+        Looked for while the loss is fresh: of an end that comes long after it, the kubelet will tell with its exit code. One
+        that was reported is known.
         """
         if self.state is not Connection.UNRESPONSIVE or self._container is None:
             return
-        if self._silent_for_s() > _ENDS_WITH_ITS_CONTAINER_S:
+        if self._has_reported_its_end or self._silent_for_s() > _ENDS_WITH_ITS_CONTAINER_S:
             return
         look = partial(has_process_within, self._container)
         self.is_over = not await in_own_thread(look, name=f"end-{self.pod.uid}")
@@ -262,6 +263,10 @@ class LauncherConnection:
             _log.info("launcher connected", **build, **self._context())
         self._changed(self)
 
+    @property
+    def _has_reported_its_end(self) -> bool:
+        return self.report is not None and self.report.state == domain_pb2.DOMAIN_STATE_ENDED
+
     def _silent_for_s(self) -> float:
         return time.monotonic() - self.silent_since_s if self.silent_since_s is not None else 0.0
 
@@ -287,8 +292,7 @@ class LauncherConnection:
         if complaint == self._complaint or not self._lines.take_turn():
             return
         self._complaint = complaint
-        ended = self.report is not None and self.report.state == domain_pb2.DOMAIN_STATE_ENDED
-        log = _log.debug if ended else _log.warning
+        log = _log.debug if self._has_reported_its_end else _log.warning
         log("launcher not connected", error=complaint, **self._context())
 
     def _context(self) -> dict[str, str]:
