@@ -1,5 +1,6 @@
 """The two static programs, compiled for a directory of the test: what they start, survive, write and end with."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -69,7 +70,11 @@ class Supervised:
     def end_guest(self, code: int) -> None:
         """Make the launcher end with `code`."""
         (self.run / "end").write_text(str(code))
-        (self.run / "pipe").write_text("\n")
+        pipe = os.open(
+            self.run / "pipe", os.O_RDWR
+        )  # does not wait for a reader, who may have seen the end already
+        os.write(pipe, b"\n")
+        os.close(pipe)
 
 
 def alive(pid: int) -> bool:
@@ -112,7 +117,7 @@ def supervised(tmp_path: Path) -> Iterator[Supervised]:
         os.kill(it.process.pid, signal.SIGSTOP)  # it starts nothing any more
         left = [*descendants(it.process.pid), it.process.pid]
     for pid in left:
-        if alive(pid):
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     it.process.wait()
 
