@@ -1,5 +1,6 @@
 """A scale run as figures and as a table. Pure."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -45,7 +46,8 @@ class Run:
 def queue_percentile_s(
     metrics: Mapping[str, Mapping[str, float]], queue: str, share: float
 ) -> float:
-    """The upper bound of the histogram bucket that holds this share of the waits of a queue."""
+    """The upper bound of the histogram bucket that holds this share of the waits of a queue; of the last bucket, which has none,
+    the lower."""
     buckets = []
     for labels, count in metrics.get("workqueue_queue_duration_seconds_bucket", {}).items():
         found = _BUCKET.search(labels)
@@ -53,7 +55,8 @@ def queue_percentile_s(
             buckets.append((float(found[1]), count))
     buckets.sort()
     total = buckets[-1][1] if buckets else 0
-    return next((bound for bound, count in buckets if count >= share * total), 0.0)
+    found_s = next((bound for bound, count in buckets if count >= share * total), 0.0)
+    return found_s if math.isfinite(found_s) else max((b for b, _ in buckets[:-1]), default=0.0)
 
 
 def summed(samples: Iterable[Metrics], minus: Iterable[Metrics] = ()) -> Metrics:

@@ -80,5 +80,6 @@ def test_percentiles() -> None:
     metrics = {"workqueue_queue_duration_seconds_bucket": buckets}
     assert queue_percentile_s(metrics, "vmi", 0.5) == 0.1
     assert queue_percentile_s(metrics, "vmi", 0.9) == 1.0
+    assert queue_percentile_s(metrics, "vmi", 1.0) == 1.0
     later = summed([metrics, metrics], minus=[metrics])
     assert later == metrics
