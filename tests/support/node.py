@@ -23,7 +23,7 @@ _LOOKS = {
     "files of podvisor": "find /run/podvisor",
     "files of the handler": "find /proc/$handler/root/tmp",
     # The pool of connections to the API server breathes; what the handler holds of machines are unix sockets.
-    "handler unix sockets": "nsenter -t $handler -n ss -xpH | grep -o \"pid=$handler,\"",
+    "handler unix sockets": 'nsenter -t $handler -n ss -xpH | grep -o "pid=$handler,"',
     "handler descriptors": "ls -l /proc/$handler/fd | grep -v socket:",
 }
 # Numbers of sockets, pipes and the like differ between any two moments; how many there are of each kind does not.
