@@ -83,8 +83,11 @@ async def test_deleted_while_down(cluster: Cluster, history: History, component:
 
 async def test_all_of_podvisor_down(cluster: Cluster) -> None:
     """A namespace with a VM and an instance is deleted while nothing of podvisor runs: the guests are shut down and the pods go;
-    what is held by podvisor's finalizers goes when it is back, or by the commands of docs/uninstall.md."""
-    spaces = [await create_namespace(f"{cluster.namespace}-{stem}") for stem in ("back", "never")]
+    what is held by podvisor's finalizers goes when it is back, or by the commands of docs/uninstall.md. One without machines goes
+    at once."""
+    empty, *spaces = [
+        await create_namespace(f"{cluster.namespace}-{stem}") for stem in ("empty", "back", "never")
+    ]
     for space in spaces:
         await space.apply(counting_vm("owned"))
         await space.apply(vmi("alone"))
@@ -92,8 +95,9 @@ async def test_all_of_podvisor_down(cluster: Cluster) -> None:
         for name in ("owned", "alone"):
             await Machine(space, name).running(within_s=90)
     async with handlers_down(), controllers_down():
-        for space in spaces:
+        for space in (empty, *spaces):
             await space.kubectl("delete", "namespace", space.namespace, "--wait=false")
+        await _namespace_gone(empty.namespace)
         for space in spaces:
             await space.kubectl(
                 "wait", "pod", "--all", "--for=delete", "--timeout=60s", timeout_s=70
