@@ -14,7 +14,7 @@ from tests.support.machine import Machine, pod_processes
 
 FAILED_S = 1.0
 # All that is in a container goes with its first process; a guest's memory takes a moment to be given back.
-CONTAINER_EMPTY_S = 0.5
+CONTAINER_EMPTY_S = 1.0
 # The kubelet alone decides: it looks at the containers once a second, and having seen both ended it waits for its next look
 # before it takes the sandbox down and says so. 1.1 to 2.2 s when it has a processor.
 POD_TERMINAL_S = 3.5
