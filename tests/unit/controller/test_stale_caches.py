@@ -30,13 +30,14 @@ class Scene:
     def __init__(self, client: KubeClient) -> None:
         self.vmis = Informer(client, VIRTUAL_MACHINE_INSTANCES, v1.VirtualMachineInstance)
         self.pods = Informer(client, PODS, core.Pod, indexers={OWNER_INDEX: instance_keys})
+        self.nodes = Informer(client, NODES, core.Node)
         self.at = NOW
         self.reconciler = VmiReconciler(
             client,
             vms=Informer(client, VIRTUAL_MACHINES, v1.VirtualMachine),
             vmis=self.vmis,
             pods=self.pods,
-            nodes=Informer(client, NODES, core.Node),
+            nodes=self.nodes,
             is_attended=lambda _: True,
             config=lambda: CONFIG,
             recorder=EventRecorder(client, "test", "test"),
@@ -99,3 +100,22 @@ async def test_an_end_that_the_cache_has_not_seen_is_not_contradicted_again_and_
     told = server.get(VIRTUAL_MACHINE_INSTANCES, KEY)
     assert told is not None
     assert told["status"]["phase"] == "Succeeded"
+
+
+async def test_a_node_that_is_back_is_not_fenced_by_a_cache_that_has_not_heard_of_it(
+    server: ApiServer, client: KubeClient
+) -> None:
+    scene = Scene(client)
+    taint = {"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}
+    away = server.put(NODES, {"metadata": {"name": "n1"}, "spec": {"taints": [taint]}})
+    scene.nodes.replace([msgspec.convert(away, core.Node)])
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    server.put(NODES, {"metadata": {"name": "n1"}, "spec": {}, "status": ready})
+    body = vmi_body(status={"phase": "Running", "nodeName": "n1"})
+    del body["metadata"]["resourceVersion"]
+    stored = server.put(VIRTUAL_MACHINE_INSTANCES, body)
+    scene.vmis.replace([msgspec.convert(stored, v1.VirtualMachineInstance)])
+    await scene.reconciler.reconcile(KEY)
+    told = server.get(VIRTUAL_MACHINE_INSTANCES, KEY)
+    assert told is not None
+    assert told["status"]["phase"] == "Running"

@@ -171,14 +171,16 @@ class VmiReconciler:
         return not vm.metadata.is_being_deleted and wants_new(vm)
 
     async def _node_health(self, name: str) -> NodeHealth:
-        """The health of a node. That one is gone is believed of the API server only, not of the cache."""
+        """The health of a node. That one is gone or out of service is believed of the API server only, not of the cache."""
         if not name:
             return NodeHealth.WELL
         key = ObjectKey("", name)
-        if (node := self._nodes.get(key)) is not None:
-            return health_of(node, attended=self._is_attended(name))
+        attended = self._is_attended(name)
+        known = health_of(self._nodes.get(key), attended=attended)
+        if known is not NodeHealth.FENCED:
+            return known
         try:
-            return health_of(_decode_node(await self._client.get(NODES, key)))
+            return health_of(_decode_node(await self._client.get(NODES, key)), attended=attended)
         except ApiNotFound:
             return health_of(None)
 
