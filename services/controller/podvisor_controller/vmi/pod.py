@@ -152,7 +152,7 @@ def _tolerations(wanted: Sequence[v1.Toleration]) -> list[Manifest]:
     return [_toleration(toleration) for toleration in wanted] + [
         {"key": key, "operator": "Exists", "effect": "NoExecute"}
         for key in _OUTLASTED_TAINTS
-        if not any(toleration.key in (key, "") for toleration in wanted)
+        if not any(t.key in (key, "") and t.effect in ("NoExecute", "") for t in wanted)
     ]
 
 
