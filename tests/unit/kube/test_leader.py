@@ -179,12 +179,12 @@ async def test_candidate_whose_watch_breaks_still_follows(fault: WatchFault) -> 
 async def test_lease_that_is_deleted_is_made_anew() -> None:
     async with cluster() as (server, client, _):
         put_lease(server, "mortal", T0)
+        started_s = now_s()
         b = Candidate(client, "b")
         await asyncio.sleep(4)
         server.remove(LEASES, KEY)
-        removed_s = now_s()
         await b.leads.wait()
-        assert now_s() - removed_s < 2
+        assert 15 <= now_s() - started_s < 17  # its holder may still be at work
         await b.stop()
 
 

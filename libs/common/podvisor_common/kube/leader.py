@@ -145,7 +145,9 @@ class LeaderElection:
         try:
             await self._observe()
         except ApiNotFound:
-            return await self._create()
+            # Whoever held it has not noticed yet that it was deleted.
+            is_over = self._observed is None or self._is_free(self._observed)
+            return await self._create() if is_over else False
         assert self._observed is not None
         if not self._is_free(self._observed):
             return False
