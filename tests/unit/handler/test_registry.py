@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import time
 from collections.abc import AsyncIterator
@@ -130,6 +131,29 @@ async def test_a_launcher_whose_container_has_no_process_left_is_over(tmp_path: 
             assert not found.is_over
         await until(registry, lambda: found.is_over)
         assert found.state is Connection.UNRESPONSIVE
+
+
+async def test_a_look_for_processes_that_fails_ends_no_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a descriptor to be had nothing is known of the guest, and the launcher is dialled again."""
+    looked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def fail(_: str) -> bool:
+        loop.call_soon_threadsafe(looked.set)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(connection_module, "has_process_within", fail)
+    with control_group(POD_UID):
+        async with registry_of(tmp_path, pod()) as registry:
+            async with serving(FakeLauncher(epoch=1), tmp_path):
+                found = await connected(registry)
+            async with asyncio.timeout(5):
+                await looked.wait()
+            async with serving(FakeLauncher(epoch=2), tmp_path):
+                await until(registry, lambda: found.state is Connection.CONNECTED)
+                assert not found.is_over
 
 
 async def test_nobody_looks_for_processes_after_an_end_that_was_reported(

@@ -160,7 +160,11 @@ class LauncherConnection:
         if self._has_reported_its_end or self._silent_for_s() > _ENDS_WITH_ITS_CONTAINER_S:
             return
         look = partial(has_process_within, self._container)
-        self.is_over = not await in_own_thread(look, name=f"end-{self.pod.uid}")
+        try:
+            self.is_over = not await in_own_thread(look, name=f"end-{self.pod.uid}")
+        except (OSError, RuntimeError) as error:
+            # No descriptor or no thread to be had says nothing about the guest, and must not end the connections to the others.
+            self._complain(error)
         if self.is_over:
             _log.info("the launcher's container has ended", **self._context())
             self._changed(self)
