@@ -96,8 +96,7 @@ class Machine:
         self._button_pressed_ms: int | None = None
         self._resumes = Resumes()
 
-    # Requests: take note, make it durable, wake the loop. On a full disk the note is all there is: whoever asked asks a restarted
-    # launcher again.
+    # Requests: take note, make it durable where there is room, wake the loop. Whoever asked asks a restarted launcher again.
 
     async def apply(self, spec: pb.DomainSpec) -> Applied:
         """Make `spec` the machine's specification; an older generation changes nothing.
@@ -367,8 +366,12 @@ class Machine:
 
     async def _save(self) -> None:
         """Make record and specification durable. Raises OSError."""
-        await self._disk.save(self._record, self._spec)
-        self._dirty = False
+        self._dirty = False  # what changes from here on is not in it
+        try:
+            await self._disk.save(self._record, self._spec)
+        except OSError:
+            self._dirty = True
+            raise
 
     async def _save_if_possible(self) -> None:
         self._dirty = False
