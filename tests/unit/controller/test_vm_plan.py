@@ -224,6 +224,12 @@ def trouble(type_: str, reason: str) -> Json:
 
 
 PAUSED = {"conditions": [{"type": "Paused", "status": "True"}]}
+PAUSED_OUT_OF_REACH = {
+    "conditions": [
+        {"type": "Paused", "status": "True"},
+        {"type": "Ready", "status": "False", "reason": "NodeUnresponsive"},
+    ]
+}
 
 
 @pytest.mark.parametrize(
@@ -269,6 +275,11 @@ PAUSED = {"conditions": [{"type": "Paused", "status": "True"}]}
         (
             "its node does not answer",
             vm_observed(vm(), instance("Running", status=trouble("Ready", "NodeUnresponsive"))),
+            "Unknown",
+        ),
+        (
+            "it was paused, and its node does not answer",
+            vm_observed(vm(), instance("Running", status=PAUSED_OUT_OF_REACH)),
             "Unknown",
         ),
     ),

@@ -338,6 +338,12 @@ def test_a_container_without_processes_ends_an_instance_unless_somebody_knows_be
     ended = outcome_of(lost)
     assert ended is not None
     assert (ended.phase, ended.reason) == ("Failed", "PodFailed")
+    wanted = without_processes(
+        observed(connection=Connection.UNRESPONSIVE, machine=vmi(deleted=True))
+    )
+    asked_for = outcome_of(wanted)
+    assert asked_for is not None
+    assert asked_for.phase == "Succeeded"
     told = outcome_of(replace(lost, pod=pod(phase="Succeeded", exit_code=0)))
     assert told is not None
     assert told.reason == "Shutdown"

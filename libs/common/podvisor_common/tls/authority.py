@@ -134,7 +134,7 @@ def remaining_share(pem: bytes, *, now: datetime) -> float:
     """How much of the certificate's life is left: 1 when new, 0 or less when expired."""
     certificate = parse_certificate(pem)
     life = certificate.not_valid_after_utc - certificate.not_valid_before_utc - CLOCK_SKEW
-    return (certificate.not_valid_after_utc - now) / life
+    return (certificate.not_valid_after_utc - now) / max(life, timedelta(seconds=1))
 
 
 def is_signed_by(leaf: bytes, authority: bytes) -> bool:

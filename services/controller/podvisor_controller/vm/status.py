@@ -77,11 +77,11 @@ def printable_status(now: Observed) -> PrintableStatus:
 def _of_instance(vmi: v1.VirtualMachineInstance) -> PrintableStatus:
     if vmi.metadata.is_being_deleted:
         return PrintableStatus.STOPPING
+    if has_condition(vmi, ConditionType.READY, Reason.NODE_UNRESPONSIVE):
+        return PrintableStatus.UNKNOWN
     paused = meta.find_condition(vmi.status.conditions, ConditionType.PAUSED)
     if paused is not None and paused.is_true:
         return PrintableStatus.PAUSED
-    if has_condition(vmi, ConditionType.READY, Reason.NODE_UNRESPONSIVE):
-        return PrintableStatus.UNKNOWN
     if vmi.status.phase == Phase.RUNNING:
         return PrintableStatus.RUNNING
     for type_, reason, word in _TROUBLES:

@@ -52,10 +52,10 @@ def outcome_of(now: Observed) -> Outcome | None:
         return _evicted(now.pod) if now.pod.is_terminal else None
     if now.pod is not None and now.pod.is_terminal:
         return _of_pod(now.pod)
-    if not now.has_vanished:
-        return _OVER if now.launcher.is_over else None
-    wanted = now.vmi.metadata.is_being_deleted
-    return replace(_VANISHED, phase=Phase.SUCCEEDED) if wanted else _VANISHED
+    gone = _VANISHED if now.has_vanished else _OVER if now.launcher.is_over else None
+    if gone is not None and now.vmi.metadata.is_being_deleted:
+        return replace(gone, phase=Phase.SUCCEEDED)  # an end is what was asked for
+    return gone
 
 
 def _is_known(report: domain_pb2.DomainReport) -> bool:

@@ -48,16 +48,24 @@ class MachineDisk:
         return True
 
     async def qemu_end(self) -> QemuEnd | None:
-        """The supervisor's note of how QEMU ended, if one has."""
-        return await self._do(self._files.load_qemu_end)
+        """The supervisor's note of how QEMU ended, if one has and it can be read."""
+        try:
+            return await self._do(self._files.load_qemu_end)
+        except (OSError, ValueError, KeyError) as error:
+            _log.error("how QEMU ended cannot be read", error=type(error).__name__)
+            return None
 
     async def forget_qemu_end(self) -> None:
         """Before another QEMU is started: the note shall be about that one. Raises OSError."""
         await self._do(self._files.forget_qemu_end)
 
     async def has_room(self) -> bool:
-        """Whether the machine's files can grow."""
-        return await self._do(partial(has_room, self._directory))
+        """Whether the machine's files can grow, as far as can be seen."""
+        try:
+            return await self._do(partial(has_room, self._directory))
+        except OSError as error:
+            _log.error("nobody knows how much room there is", error=error.strerror)
+            return True
 
     def _do(self, work: Callable[[], T]) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -1,0 +1,31 @@
+"""The machine's files when they cannot be read: nothing that the machine's loop must end for."""
+
+from pathlib import Path
+
+import pytest
+from podvisor_launcher.lifecycle.disk import MachineDisk
+from podvisor_launcher.lifecycle.files import MachineFiles
+from podvisor_launcher.lifecycle.record import QemuEnd
+from podvisor_launcher.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("note", "end"),
+    [
+        ('{"exit_code": -1, "signal": 9}', QemuEnd(-1, 9)),
+        ("{", None),
+        ('{"signal": 9}', None),
+        ('{"exit_code": "x", "signal": 9}', None),
+    ],
+)
+async def test_the_note_of_how_qemu_ended(
+    note: str, end: QemuEnd | None, settings: Settings
+) -> None:
+    settings.qemu_end.write_text(note)
+    assert await MachineDisk(MachineFiles(settings), settings.disks).qemu_end() == end
+
+
+async def test_a_directory_that_is_gone_is_not_called_full(
+    settings: Settings, tmp_path: Path
+) -> None:
+    assert await MachineDisk(MachineFiles(settings), tmp_path / "gone").has_room()
