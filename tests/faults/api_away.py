@@ -71,7 +71,7 @@ class Ledger:
     # The same, by namespace/name of what was written.
     written: Counter[str] = field(default_factory=Counter)
     events: int = 0
-    lists: Counter[str] = field(default_factory=Counter)  # by `pod resource`
+    lists: Counter[str] = field(default_factory=Counter)  # by `pod path`
 
     def of(self, names: Iterable[str]) -> int:
         """Writes about objects of these names."""
@@ -96,7 +96,8 @@ def ledger(mark: int) -> Ledger:
             resource = "/".join(filter(None, (target.get("resource"), target.get("subresource"))))
             if entry["verb"] == "list" and "continue=" not in entry["requestURI"]:
                 pod = entry["user"]["extra"]["authentication.kubernetes.io/pod-name"][0]
-                found.lists[f"{pod} {resource}"] += 1
+                path = entry["requestURI"].partition("?")[0]
+                found.lists[f"{pod} {path}"] += 1
             if entry["verb"] in READING or resource == "leases":
                 continue
             if resource == "events":

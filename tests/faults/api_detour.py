@@ -52,7 +52,7 @@ async def lost_connections() -> AsyncIterator[None]:
     pids = await _pids_of_podvisor()
     try:
         for pid in pids:
-            listed = await _within(pid, "ss", "-tnH", "dst", address)
+            listed = await _connections(pid, address)
             ports = ", ".join(line.split()[3].rsplit(":", 1)[1] for line in listed.splitlines())
             chains = [
                 f"chain {hook} {{ type filter hook {hook} priority 0; ip {side} {address} tcp {port} {{ {ports} }} drop; }};"
@@ -63,6 +63,13 @@ async def lost_connections() -> AsyncIterator[None]:
     finally:
         for pid in pids:
             await _within(pid, "nft", f"delete table ip {_LOST_TABLE}", check=False)
+
+
+async def _connections(pid: int, address: str) -> str:
+    """A process's connections to the API server, of which there may be none for as long as a pause between two attempts."""
+    look = f"ss -tnH dst {address}"
+    wait = f'until found=$({look}) && [ -n "$found" ]; do sleep 0.2; done; echo "$found"'
+    return await _within(pid, "timeout", str(_TAKEN_WITHIN_S - 5), "sh", "-c", wait)
 
 
 async def _followed(proxy: ApiProxy) -> None:
