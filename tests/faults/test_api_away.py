@@ -23,9 +23,8 @@ WRITES_PER_MACHINE = 2
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(
-    "away_s", [30.0, *(pytest.param(away_s, marks=pytest.mark.long) for away_s in (60.0, 600.0))]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("away_s", [60.0, 600.0])
 async def test_api_server_away(
     cluster: Cluster, survivor: Machine, measured: Measured, away_s: float
 ) -> None:
