@@ -1,15 +1,12 @@
 """The API server goes away for everybody: users, the kubelet, the rest of the cluster and podvisor."""
 
 import asyncio
-import json
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from tests.faults.replicas import CONTROLLER_PODS, HANDLER_PODS, INSTALL
-from tests.perf.measure import AUDIT_LOG, OURS, READING
 from tests.support.cluster import ROOT, Cluster
 from tests.support.process import run
 
@@ -59,50 +56,4 @@ async def restarts() -> dict[str, int]:
         for pod in await INSTALL.all("pods", *selector):
             statuses = pod["status"]["containerStatuses"]
             found[pod["metadata"]["name"]] = sum(each["restartCount"] for each in statuses)
-    return found
-
-
-@dataclass(slots=True)
-class Ledger:
-    """What podvisor's accounts asked for, by the API server's audit log."""
-
-    # By `account verb resource`, events and leases apart.
-    writes: Counter[str] = field(default_factory=Counter)
-    # The same, by namespace/name of what was written.
-    written: Counter[str] = field(default_factory=Counter)
-    events: int = 0
-    lists: Counter[str] = field(default_factory=Counter)  # by `pod path`
-
-    def of(self, names: Iterable[str]) -> int:
-        """Writes about objects of these names."""
-        return sum(self.written[name] for name in names)
-
-
-def ledger(mark: int) -> Ledger:
-    """All that was answered since audit_mark() gave `mark`."""
-    found = Ledger()
-    with AUDIT_LOG.open("rb") as log:
-        log.seek(mark)
-        for line in log:
-            if not line.endswith(b"\n"):
-                break
-            entry = json.loads(line)
-            account = entry["user"]["username"].rsplit(":", 1)[-1]
-            if account not in OURS or entry["stage"] != "ResponseComplete":
-                continue
-            if "dryRun=All" in entry["requestURI"]:
-                continue
-            target = entry.get("objectRef", {})
-            resource = "/".join(filter(None, (target.get("resource"), target.get("subresource"))))
-            if entry["verb"] == "list" and "continue=" not in entry["requestURI"]:
-                pod = entry["user"]["extra"]["authentication.kubernetes.io/pod-name"][0]
-                path = entry["requestURI"].partition("?")[0]
-                found.lists[f"{pod} {path}"] += 1
-            if entry["verb"] in READING or resource == "leases":
-                continue
-            if resource == "events":
-                found.events += 1
-                continue
-            found.writes[f"{account} {entry['verb']} {resource}"] += 1
-            found.written[f"{target.get('namespace', '')}/{target.get('name', '')}"] += 1
     return found

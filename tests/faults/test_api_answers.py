@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.api_away import ledger, restarts
+from tests.faults.api_away import restarts
 from tests.faults.api_detour import behind_a_proxy, lost_connections
 from tests.faults.api_proxy import (
     Answer,
@@ -22,6 +22,7 @@ from tests.faults.api_proxy import (
     Slow,
 )
 from tests.faults.api_scene import handed_over
+from tests.faults.audit import ledger
 from tests.faults.churn import churning, each_ran_once
 from tests.faults.guest import lived_on, witness_of
 from tests.faults.history import History

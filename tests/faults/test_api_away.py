@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from tests.faults.api_away import api_server_away, ledger, restarts
+from tests.faults.api_away import api_server_away, restarts
 from tests.faults.api_scene import handed_over
-from tests.faults.audit import assert_one_writer, controller_writes, made
+from tests.faults.audit import assert_one_writer, controller_writes, ledger, made
 from tests.faults.history import recording
 from tests.faults.measured import Measured
 from tests.faults.replicas import all_are_ready
