@@ -17,6 +17,7 @@ from podvisor_controller.settings import Settings
 
 from tests.unit.controller.api_server import ApiServer
 from tests.unit.controller.builders import IMAGE, handlers_body
+from tests.unit.controller.scripted_cluster import Cluster
 
 KUBEVIRT = ObjectKey("kubevirt", "kubevirt")
 SETTINGS = Settings(
@@ -50,6 +51,11 @@ async def server() -> AsyncIterator[ApiServer]:
             },
         )
         yield api
+
+
+@pytest.fixture
+def cluster(server: ApiServer) -> Cluster:
+    return Cluster(server)
 
 
 @pytest.fixture

@@ -1,76 +1,28 @@
 """What the handler says of an instance, and when it says it."""
 
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-import msgspec
 import pytest
 from podvisor.domain.v1 import domain_pb2
-from podvisor_common.api import core, meta, v1
+from podvisor_common.api import meta, v1
 from podvisor_handler.launchers.state import Connection
-from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.vmi.outcome import outcome_of
 from podvisor_handler.vmi.plan import Launcher, Observed, Problem
 from podvisor_handler.vmi.problems import printable
 from podvisor_handler.vmi.status import events_of, needs_write, status_of, written_out
 
 from tests.unit.handler.builders import CREATED, pod, vmi
-from tests.unit.handler.fake_launcher import VMI_UID
-
-AT = datetime(2026, 1, 2, 3, 4, 8, tzinfo=UTC)
-LATER = AT + timedelta(minutes=5)
-# A value of a later release, which no type checker lets through.
-_LATER: Any = 1000
-WIRED = PodNetwork(1450, ("10.244.0.7",))
-
-
-def without_processes(now: Observed) -> Observed:
-    """The same, with nothing left of the launcher's container."""
-    return replace(now, launcher=replace(now.launcher, is_over=True))
-
-
-def observed(
-    state: domain_pb2.DomainState.ValueType | None = domain_pb2.DOMAIN_STATE_RUNNING,
-    *,
-    machine: v1.VirtualMachineInstance | None = None,
-    carrier: core.Pod | None = None,
-    connection: Connection = Connection.CONNECTED,
-    silent_for_s: float = 0.0,
-    network: PodNetwork | None = WIRED,
-    problem: Problem | None = None,
-    **report: Any,
-) -> Observed:
-    said = None
-    if state is not None:
-        report.setdefault("machine_type", "pc-q35-10.0")
-        said = domain_pb2.DomainReport(
-            epoch=1, sequence=1, uid=VMI_UID, state=state, applied_generation=1, **report
-        )
-    return Observed(
-        vmi=machine or vmi(),
-        pod=carrier or pod(),
-        launcher=Launcher(connection, said, silent_for_s),
-        network=network,
-        problem=problem,
-    )
-
-
-def said(now: Observed, at: datetime = AT) -> v1.VirtualMachineInstanceStatus:
-    status = status_of(now, at)
-    assert status is not None
-    return status
-
-
-def condition(status: v1.VirtualMachineInstanceStatus, type_: str) -> tuple[str, str]:
-    found = meta.find_condition(status.conditions, type_)
-    return (found.status, found.reason) if found else ("", "")
-
-
-def written(status: v1.VirtualMachineInstanceStatus) -> v1.VirtualMachineInstance:
-    """The instance after the API server has taken the status."""
-    content = msgspec.to_builtins(status)
-    return vmi(phase=content.pop("phase", "Scheduled"), status=content)
+from tests.unit.handler.observations import (
+    AT,
+    LATER,
+    RUNNING_MACHINE,
+    UNHEARD_OF,
+    condition,
+    observed,
+    said,
+    written,
+)
 
 
 def test_a_guest_that_runs() -> None:
@@ -169,19 +121,19 @@ def test_a_restarted_handler_keeps_what_is_known() -> None:
             id="libvirt is silent",
         ),
         pytest.param(
-            observed(_LATER, machine=vmi(phase="Running")),
+            observed(UNHEARD_OF, machine=vmi(phase="Running")),
             "Ready",
             ("Unknown", "UnknownState"),
             id="a state of a later release",
         ),
         pytest.param(
-            observed(domain_pb2.DOMAIN_STATE_PAUSED, reason=_LATER),
+            observed(domain_pb2.DOMAIN_STATE_PAUSED, reason=UNHEARD_OF),
             "Paused",
             ("True", "Paused"),
             id="paused for a reason of a later release",
         ),
         pytest.param(
-            observed(domain_pb2.DOMAIN_STATE_WAITING, reason=_LATER, message="no"),
+            observed(domain_pb2.DOMAIN_STATE_WAITING, reason=UNHEARD_OF, message="no"),
             "Synchronized",
             ("False", "LauncherWaiting"),
             id="waits for something of a later release",
@@ -258,13 +210,6 @@ def test_a_launcher_that_is_not_spoken_to_says_nothing_of_its_guest() -> None:
     assert condition(status, "Ready") == ("Unknown", "LauncherIncompatible")
 
 
-def test_an_end_without_a_known_reason_is_told_by_the_pod() -> None:
-    ended = observed(domain_pb2.DOMAIN_STATE_ENDED, machine=RUNNING_MACHINE, reason=_LATER)
-    assert outcome_of(ended) is None
-    clean = replace(ended, pod=pod(phase="Succeeded", exit_code=0))
-    assert said(clean).phase == "Succeeded"
-
-
 def test_being_unreachable_is_never_failed() -> None:
     running = written(said(observed()))
     now = observed(None, machine=running, connection=Connection.UNRESPONSIVE, silent_for_s=9999)
@@ -302,73 +247,6 @@ def test_what_the_controller_says_is_left_alone() -> None:
     machine = vmi(status={"conditions": [pull]})
     status = said(observed(domain_pb2.DOMAIN_STATE_NONE, machine=machine))
     assert not needs_write(machine.status, status)
-
-
-RUNNING_MACHINE = written(said(observed()))
-BEING_DELETED = vmi(phase="Running", deleted=True)
-
-
-@pytest.mark.parametrize(
-    ("reason", "machine", "phase"),
-    [
-        (domain_pb2.DOMAIN_REASON_SHUTDOWN, RUNNING_MACHINE, "Succeeded"),
-        (domain_pb2.DOMAIN_REASON_DESTROYED, RUNNING_MACHINE, "Succeeded"),
-        (domain_pb2.DOMAIN_REASON_CRASHED, RUNNING_MACHINE, "Failed"),
-        (domain_pb2.DOMAIN_REASON_CRASHED, BEING_DELETED, "Failed"),
-        (domain_pb2.DOMAIN_REASON_REJECTED, vmi(), "Failed"),
-        (domain_pb2.DOMAIN_REASON_START_FAILED, vmi(), "Failed"),
-        (domain_pb2.DOMAIN_REASON_GRACE_PERIOD_EXPIRED, BEING_DELETED, "Succeeded"),
-        (domain_pb2.DOMAIN_REASON_GRACE_PERIOD_EXPIRED, RUNNING_MACHINE, "Failed"),
-        (domain_pb2.DOMAIN_REASON_NEVER_STARTED, vmi(deleted=True), "Succeeded"),
-        (domain_pb2.DOMAIN_REASON_NEVER_STARTED, vmi(), "Failed"),
-        (domain_pb2.DOMAIN_REASON_UNSPECIFIED, RUNNING_MACHINE, "Failed"),
-    ],
-)
-def test_how_an_instance_ends(
-    reason: domain_pb2.DomainReason.ValueType, machine: v1.VirtualMachineInstance, phase: str
-) -> None:
-    status = said(observed(domain_pb2.DOMAIN_STATE_ENDED, machine=machine, reason=reason))
-    assert status.phase == phase
-    assert condition(status, "Ready") == ("False", "GuestNotRunning")
-    assert (status.reason != "") == (phase == "Failed")
-
-
-def test_a_container_without_processes_ends_an_instance_unless_somebody_knows_better() -> None:
-    lost = without_processes(observed(connection=Connection.UNRESPONSIVE))
-    ended = outcome_of(lost)
-    assert ended is not None
-    assert (ended.phase, ended.reason) == ("Failed", "PodFailed")
-    wanted = without_processes(
-        observed(connection=Connection.UNRESPONSIVE, machine=vmi(deleted=True))
-    )
-    asked_for = outcome_of(wanted)
-    assert asked_for is not None
-    assert asked_for.phase == "Succeeded"
-    told = outcome_of(replace(lost, pod=pod(phase="Succeeded", exit_code=0)))
-    assert told is not None
-    assert told.reason == "Shutdown"
-    crashed = domain_pb2.DOMAIN_REASON_CRASHED
-    reported = outcome_of(
-        without_processes(observed(domain_pb2.DOMAIN_STATE_ENDED, reason=crashed))
-    )
-    assert reported is not None
-    assert reported.reason == "GuestCrashed"
-
-
-@pytest.mark.parametrize(
-    ("carrier", "phase"),
-    [
-        (pod(phase="Succeeded", exit_code=0), "Succeeded"),
-        (pod(phase="Failed", exit_code=1), "Failed"),
-        (pod(phase="Failed", exit_code=0), "Succeeded"),
-        (pod(phase="Failed"), None),
-        (pod(phase="Running"), None),
-    ],
-    ids=["clean", "crashed", "a sidecar failed", "no container ever ran", "runs"],
-)
-def test_a_terminal_pod_ends_an_instance(carrier: core.Pod, phase: str | None) -> None:
-    ended = outcome_of(observed(None, carrier=carrier, connection=Connection.WAITING))
-    assert (ended.phase if ended else None) == phase
 
 
 def test_a_final_phase_stays() -> None:
@@ -446,58 +324,3 @@ def test_text_of_a_launcher_is_not_trusted() -> None:
     assert printable("a\x1b[31mb\nc") == "a [31mb c"
     assert len(printable("x" * 10_000)) == 1024
     assert said(observed(machine_type="<script>")).machine is None
-
-
-_OVER_ITS_LIMIT = 'Usage of EmptyDir volume "private" exceeds the limit "64Gi".'
-
-
-@pytest.mark.parametrize(
-    ("situation", "carrier", "expected"),
-    [
-        ("its containers still end", pod(), None),
-        (
-            "the kubelet has said why",
-            pod(phase="Failed", exit_code=0, reason="Evicted", message=_OVER_ITS_LIMIT),
-            ("Failed", "Evicted", f"The node ended the pod: {_OVER_ITS_LIMIT}"),
-        ),
-        (
-            "the kubelet has nothing to say",
-            pod(phase="Succeeded", exit_code=0),
-            (
-                "Failed",
-                "Evicted",
-                "The node ended the pod, which nobody had deleted; events of pod"
-                " virt-launcher-myvm-abcde say why.",
-            ),
-        ),
-        (
-            "it was deleted",
-            pod(deletion_grace_s=35),
-            ("Succeeded", "Shutdown", "The VirtualMachineInstance was shut down."),
-        ),
-    ],
-)
-def test_a_guest_that_ended_with_its_pod(
-    situation: str, carrier: core.Pod, expected: tuple[str, str, str] | None
-) -> None:
-    """A guest obeys when its pod is told to end; that the machine was evicted is to be read all the same."""
-    now = observed(
-        domain_pb2.DOMAIN_STATE_ENDED,
-        machine=vmi(phase="Running"),
-        carrier=carrier,
-        reason=domain_pb2.DOMAIN_REASON_SHUTDOWN,
-        container_stopping=True,
-    )
-    ended = outcome_of(now)
-    assert (ended and (ended.phase, ended.reason, ended.message)) == expected
-
-
-def test_a_guest_that_was_killed_with_its_pod() -> None:
-    """The kubelet grants an evicted pod a second; then nobody is left to report."""
-    carrier = pod(phase="Failed", exit_code=137, reason="Evicted", message=_OVER_ITS_LIMIT)
-    now = observed(
-        machine=vmi(phase="Running"), carrier=carrier, connection=Connection.UNRESPONSIVE
-    )
-    ended = outcome_of(now)
-    assert ended is not None
-    assert (ended.phase, ended.reason) == ("Failed", "Evicted")

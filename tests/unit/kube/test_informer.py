@@ -2,17 +2,13 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
-from podvisor_common.api.meta import ObjectMeta
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.reflector import Timing
 from podvisor_common.kube.resources import PODS, ObjectKey
-from podvisor_common.kube.store import Store
 from structlog.testing import capture_logs
 
 from tests.unit.kube.fake_apiserver import (
@@ -25,92 +21,9 @@ from tests.unit.kube.fake_apiserver import (
     Refuse,
     Repeat,
     Stall,
-    WatchFault,
 )
+from tests.unit.kube.informer_world import Pod, Spec, key, pod, world
 from tests.unit.kube.virtual_time import virtual_time
-
-
-class Spec(msgspec.Struct, frozen=True, rename="camel"):
-    node_name: str = ""
-
-
-class Pod(msgspec.Struct, frozen=True):
-    metadata: ObjectMeta
-    spec: Spec = Spec()
-
-
-def pod(name: str, node: str = "n1", namespace: str = "shop") -> dict[str, Any]:
-    return {"metadata": {"namespace": namespace, "name": name}, "spec": {"nodeName": node}}
-
-
-def key(name: str) -> ObjectKey:
-    return ObjectKey("shop", name)
-
-
-class World:
-    """A server, an informer on its pods, and everything the informer has told."""
-
-    def __init__(self, server: FakeApiServer, informer: Informer[Pod]) -> None:
-        self.server = server
-        self.informer = informer
-        self.told: list[tuple[str, str | None, str | None]] = []
-        self._told = asyncio.Condition()
-        self._changed = asyncio.Event()
-        informer.subscribe(self._on_change)
-
-    def _on_change(self, key: ObjectKey, old: Pod | None, new: Pod | None) -> None:
-        self.told.append(
-            (key.name, old.spec.node_name if old else None, new.spec.node_name if new else None)
-        )
-        self._changed.set()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            self._changed.clear()
-            await self._changed.wait()
-
-    def nodes(self) -> dict[str, str]:
-        return {obj.metadata.name: obj.spec.node_name for obj in self.informer.list()}
-
-    @property
-    def lists(self) -> int:
-        return sum(request.is_list for request in self.server.requests)
-
-    @property
-    def watches(self) -> list[dict[str, str]]:
-        return [request.query for request in self.server.requests if request.is_watch]
-
-
-@asynccontextmanager
-async def world(
-    *objects: dict[str, Any],
-    faults: tuple[WatchFault, ...] = (),
-    timing: Timing = Timing(),  # noqa: B008  (frozen)
-    **options: Any,
-) -> AsyncIterator[World]:
-    async with (
-        FakeApiServer() as server,
-        KubeClient.for_url(server.url, user_agent="test") as client,
-    ):
-        for obj in objects:
-            server.put(PODS, obj)
-        server.watch_faults.extend(faults)
-        informer = Informer(
-            client,
-            PODS,
-            Pod,
-            indexers={"node": lambda pod: [pod.spec.node_name]},
-            timing=timing,
-            **options,
-        )
-        it = World(server, informer)
-        task = asyncio.create_task(informer.run(), name="informer")
-        try:
-            await informer.wait_synced()
-            yield it
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
 
 
 @virtual_time
@@ -412,46 +325,3 @@ async def test_late_subscriber_is_told_what_is_known() -> None:
         told: list[ObjectKey] = []
         it.informer.subscribe(lambda key, old, new: told.append(key))
         assert told == [key("a")]
-
-
-def stored(name: str, node: str, version: int, uid: str = "u") -> Pod:
-    meta = ObjectMeta(name=name, namespace="shop", uid=uid, resource_version=str(version))
-    return Pod(meta, Spec(node))
-
-
-def test_store_keeps_its_indexes_in_step() -> None:
-    store: Store[Pod] = Store({"node": lambda pod: [pod.spec.node_name]})
-    store.replace([stored("a", "n1", 1), stored("b", "n1", 2)])
-    store.apply(stored("a", "n2", 3))
-    assert [pod.metadata.name for pod in store.by_index("node", "n1")] == ["b"]
-    store.delete(stored("b", "n1", 4))
-    assert store.by_index("node", "n1") == []
-    store.replace([stored("c", "n2", 5)])
-    assert [pod.metadata.name for pod in store.by_index("node", "n2")] == ["c"]
-
-
-def test_a_list_that_brings_nothing_new_leaves_the_indexes_alone() -> None:
-    """With thousands of objects, indexing them all again would stop the loop."""
-    indexed: list[str] = []
-
-    def nodes(pod: Pod) -> list[str]:
-        indexed.append(pod.metadata.name)
-        return [pod.spec.node_name]
-
-    store: Store[Pod] = Store({"node": nodes})
-    store.replace([stored("a", "n1", 1), stored("b", "n1", 2), stored("c", "n1", 3)])
-    indexed.clear()
-    changes = store.replace([stored("a", "n1", 1), stored("b", "n2", 4), stored("d", "n2", 5)])
-    assert sorted(change.key.name for change in changes) == ["b", "c", "d"]
-    assert "a" not in indexed
-    assert [pod.metadata.name for pod in store.by_index("node", "n1")] == ["a"]
-    assert [pod.metadata.name for pod in store.by_index("node", "n2")] == ["b", "d"]
-
-
-def test_store_ignores_what_is_older_than_what_it_has() -> None:
-    store: Store[Pod] = Store({})
-    store.replace([stored("a", "n2", 10, uid="second")])
-    assert store.apply(stored("a", "n1", 9)) is None
-    assert store.delete(stored("a", "n1", 9, uid="first")) is None
-    assert store.delete(stored("a", "n2", 11, uid="second")) is not None
-    assert len(store) == 0

@@ -2,16 +2,21 @@
 
 import asyncio
 import itertools
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import libvirt
 import pytest
+from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_launcher.settings import Settings
 from podvisor_launcher.virt.connection import LibvirtConnection
 from podvisor_launcher.virt.events import ensure_event_loop
 
+from tests.unit.launcher.specs import cloud_init_disk, container_disk, interface, spec
+
+SECRET = b"#cloud-config\npassword: hunter2\n"
 TEST_DRIVER = "test:///default"
 _numbers = itertools.count()
 
@@ -61,3 +66,18 @@ async def connected(
         running.cancel()
         with suppress(asyncio.CancelledError):
             await running
+
+
+@pytest.fixture
+def image_root(tmp_path: Path) -> str:
+    disk = tmp_path / "image/disk"
+    disk.mkdir(parents=True)
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", str(disk / "d.qcow2"), "1M"]
+    subprocess.run(command, check=True)
+    return str(tmp_path / "image")
+
+
+@pytest.fixture
+def machine_spec(name: str, image_root: str) -> pb.DomainSpec:
+    disks = [container_disk("root", image_root), cloud_init_disk(user_data=SECRET)]
+    return spec(name=name, disks=disks, interfaces=[interface()])

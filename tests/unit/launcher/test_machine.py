@@ -1,97 +1,20 @@
 """The machine from specification to end, with libvirt's test driver, real files and the real qemu-img."""
 
 import asyncio
-import subprocess
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import libvirt
 import pytest
 import structlog
 from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_launcher.domain.build import UnbuildableSpec
-from podvisor_launcher.lifecycle import machine as machine_module
 from podvisor_launcher.lifecycle.machine import Machine, MachineEnded, OtherMachine, boottime_ms
-from podvisor_launcher.lifecycle.plan import MAX_START_ATTEMPTS
 from podvisor_launcher.lifecycle.record import Start, load_record
 from podvisor_launcher.lifecycle.reports import Reports
 from podvisor_launcher.settings import Settings
-from podvisor_launcher.storage import room
 
-from tests.unit.launcher.conftest import TEST_DRIVER
-from tests.unit.launcher.specs import cloud_init_disk, container_disk, interface, spec
-
-SECRET = b"#cloud-config\npassword: hunter2\n"
-
-
-@dataclass
-class Launcher:
-    """A launcher process without its process."""
-
-    machine: Machine
-    reports: Reports
-    end: asyncio.Task[int]
-    specs: list[pb.DomainSpec] = field(default_factory=list)
-
-    async def until(self, holds: Callable[[pb.DomainReport], bool]) -> pb.DomainReport:
-        """The first report that `holds`."""
-        async with asyncio.timeout(15):
-            async for report in self.reports.watch():
-                if holds(report):
-                    return report
-        raise AssertionError("the stream ended")
-
-    async def until_state(self, state: pb.DomainState.ValueType) -> pb.DomainReport:
-        """The first report of that state."""
-        return await self.until(lambda report: report.state == state)
-
-    async def exit_code(self) -> int:
-        """What the process would end with."""
-        async with asyncio.timeout(15):
-            return await self.end
-
-
-@asynccontextmanager
-async def launcher(settings: Settings) -> AsyncIterator[Launcher]:
-    """A launcher that is killed when the block is left."""
-    reports = Reports(epoch=7)
-    specs: list[pb.DomainSpec] = []
-    machine = Machine(settings, reports, specs.append)
-    connection = asyncio.create_task(machine.libvirt.run(), name="libvirt")
-    end = asyncio.create_task(machine.run(), name="machine")
-    try:
-        yield Launcher(machine, reports, end, specs)
-    finally:
-        for task in (connection, end):
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-
-@pytest.fixture
-def image_root(tmp_path: Path) -> str:
-    disk = tmp_path / "image/disk"
-    disk.mkdir(parents=True)
-    command = ["qemu-img", "create", "-q", "-f", "qcow2", str(disk / "d.qcow2"), "1M"]
-    subprocess.run(command, check=True)
-    return str(tmp_path / "image")
-
-
-@pytest.fixture
-def machine_spec(name: str, image_root: str) -> pb.DomainSpec:
-    disks = [container_disk("root", image_root), cloud_init_disk(user_data=SECRET)]
-    return spec(name=name, disks=disks, interfaces=[interface()])
-
-
-def outside(name: str, verb: str) -> None:
-    """Somebody else does something to the domain."""
-    getattr(libvirt.open(TEST_DRIVER).lookupByName(f"default_{name}"), verb)()
-
-
-def start_of(settings: Settings) -> Start:
-    return load_record(settings.record).start
+from tests.unit.launcher.conftest import SECRET
+from tests.unit.launcher.launched import launcher, outside, start_of
+from tests.unit.launcher.specs import cloud_init_disk, interface, spec
 
 
 async def test_from_specification_to_shutdown(
@@ -340,64 +263,6 @@ async def test_a_client_that_hangs_up_leaves_a_specification_that_lasts(
         await older_call
         await first.until_state(pb.DOMAIN_STATE_RUNNING)
     assert pb.DomainSpec.FromString(settings.spec.read_bytes()).generation == 2
-
-
-async def test_a_full_disk_does_not_hold_up_the_end(
-    settings: Settings, machine_spec: pb.DomainSpec
-) -> None:
-    async with launcher(settings) as it:
-        await it.machine.apply(machine_spec)
-        await it.until_state(pb.DOMAIN_STATE_RUNNING)
-        settings.record.unlink()
-        settings.record.mkdir()  # nothing can be saved there any more
-        outside(machine_spec.name, "shutdown")
-        assert (await it.until_state(pb.DOMAIN_STATE_ENDED)).reason == pb.DOMAIN_REASON_SHUTDOWN
-        assert await it.exit_code() == 0
-
-
-async def test_a_start_that_cannot_be_recorded_is_not_made(
-    settings: Settings, machine_spec: pb.DomainSpec
-) -> None:
-    async with launcher(settings) as it:
-        settings.record.mkdir()
-        await it.machine.apply(machine_spec)
-        waiting = await it.until_state(pb.DOMAIN_STATE_WAITING)
-        assert waiting.reason == pb.DOMAIN_REASON_START_FAILED
-        assert "recorded" in waiting.message
-
-
-async def test_a_full_disk_is_waited_for(
-    settings: Settings, machine_spec: pb.DomainSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However long it takes, it counts as no attempt; nothing is started that cannot be recorded."""
-    monkeypatch.setattr(room, "_ENOUGH_BYTES", 1 << 62)
-    monkeypatch.setattr(machine_module, "_DISK_RETRY_MAX_MS", 1)
-    async with launcher(settings) as it:
-        settings.record.mkdir()  # nothing can be saved
-        await it.machine.apply(machine_spec)
-        waiting = await it.until_state(pb.DOMAIN_STATE_WAITING)
-        assert waiting.reason == pb.DOMAIN_REASON_NO_SPACE
-        for _ in range(2 * MAX_START_ATTEMPTS):
-            waiting = await it.until_state(pb.DOMAIN_STATE_WAITING)
-            assert waiting.reason == pb.DOMAIN_REASON_NO_SPACE
-        settings.record.rmdir()
-        monkeypatch.undo()
-        running = await it.until_state(pb.DOMAIN_STATE_RUNNING)
-        assert running.applied_generation == 1
-        assert start_of(settings) is Start.DONE
-
-
-async def test_a_full_disk_keeps_no_guest_from_its_end(
-    settings: Settings, machine_spec: pb.DomainSpec
-) -> None:
-    async with launcher(settings) as it:
-        await it.machine.apply(machine_spec)
-        await it.until_state(pb.DOMAIN_STATE_RUNNING)
-        settings.record.unlink()
-        settings.record.mkdir()
-        await it.machine.destroy()
-        ended = await it.until_state(pb.DOMAIN_STATE_ENDED)
-        assert ended.reason == pb.DOMAIN_REASON_DESTROYED
 
 
 async def test_confidential_data_is_in_no_log(
