@@ -62,11 +62,16 @@ async def process_of(pod: str) -> int:
 
 
 async def all_are_ready() -> None:
-    """Wait until controllers and handlers are as the chart wants them, and somebody leads."""
+    """Wait until controllers and handlers are as the chart wants them and nothing is left of earlier ones, and somebody leads."""
     for workload in (CONTROLLER, HANDLER):
         await INSTALL.kubectl(
             "rollout", "status", workload, f"--timeout={READY_S:.0f}s", timeout_s=READY_S + 10
         )
+    # A replica that is told to end serves on for a few seconds, and still renews what it finds expired.
+    pods = await INSTALL.all("pods", *CONTROLLER_PODS)
+    leaving = [pod["metadata"] for pod in pods if "deletionTimestamp" in pod["metadata"]]
+    for pod in leaving:
+        await INSTALL.kubectl("wait", f"pod/{pod['name']}", "--for=delete", "--timeout=40s")
     await leader()
 
 
