@@ -92,12 +92,20 @@ class Chaos:
         return spoil
 
     def _past_again(self, line: bytes, past: deque[bytes]) -> Spoiled:
-        """Some of what was told before comes once more, in any order, without what followed it."""
-        again = self._chance.sample(list(past), self._chance.randint(0, len(past)))
+        """Some of what came before this line comes once more, in any order, without what followed it. What an earlier stream lost
+        and this one has not told yet is no past: told ahead of the rest, it would hide that."""
+        version = _version(line)
+        earlier = [each for each in past if _version(each) < version]
+        again = self._chance.sample(earlier, self._chance.randint(0, len(earlier)))
         return b"".join(map(_whole, [line, *again])), None
 
     def _part(self, line: bytes) -> bytes:
         return line[: self._chance.randrange(1, len(line))]
+
+
+def _version(line: bytes) -> int:
+    """Of the object that the line tells; 0 when it tells an error."""
+    return int(json.loads(line)["object"]["metadata"].get("resourceVersion") or 0)
 
 
 def _whole(line: bytes) -> bytes:
