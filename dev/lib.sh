@@ -78,7 +78,13 @@ tool() { "$root/dev/tools/build.sh" "$1"; }
 # compose ARGS...: docker compose on the stack of this checkout, with the optional nodes in view.
 compose() { docker compose --project-directory "$root" --file "$root/docker-compose.yml" "$@"; }
 
-# stack_owner: the checkout that the running stack belongs to, if there is one.
+# Whose cluster it is, written on its volumes: what is in them outlives containers, and even this checkout.
+[ -s "$state/checkout" ] || printf '%s %s\n' "$root" "$(cat /proc/sys/kernel/random/uuid)" >"$state/checkout"
+PODVISOR_CHECKOUT=$(cat "$state/checkout")
+export PODVISOR_CHECKOUT
+
+# stack_owner: PODVISOR_CHECKOUT of the checkout that the stack on this machine belongs to, running or not; nothing if there is none.
 stack_owner() {
-  docker ps --all --filter label=com.docker.compose.project=podvisor --format '{{.Label "com.docker.compose.project.working_dir"}}' | sort -u
+  docker volume ls --filter label=com.docker.compose.project=podvisor --format '{{.Label "podvisor.dev/checkout"}}' |
+    sed 's/^$/unknown/' | sort -u | head -n 1
 }

@@ -12,8 +12,12 @@ from tests.support.cluster import Cluster, Json, on_node
 
 NODE = "node1"
 LABEL = "podvisor.test/small-disk"
-SELECTOR = {LABEL: "here"}
 SIZE_MIB = 48
+
+
+def selector(cluster: Cluster) -> dict[str, str]:
+    """What a machine asks of its node to wait for its disk. A label that an earlier run left behind is another's."""
+    return {LABEL: cluster.namespace}
 
 
 def volume_path(pod_uid: str, name: str) -> str:
@@ -43,7 +47,7 @@ class SmallDisk:
 
 @asynccontextmanager
 async def small_disk(cluster: Cluster, machine: str) -> AsyncIterator[SmallDisk]:
-    """A small disk for the launcher pod of an instance that was applied with SELECTOR and that waits for its node."""
+    """A small disk for the launcher pod of an instance that was applied with `selector` and that waits for its node."""
 
     def has_pod(state: Json | None) -> bool:
         conditions = (state or {}).get("status", {}).get("conditions", [])
@@ -65,4 +69,4 @@ async def small_disk(cluster: Cluster, machine: str) -> AsyncIterator[SmallDisk]
 
 async def let_it_start(cluster: Cluster) -> None:
     """The node has what the pod waits for."""
-    await cluster.kubectl("label", "node", NODE, f"{LABEL}={SELECTOR[LABEL]}")
+    await cluster.kubectl("label", "node", NODE, f"{LABEL}={cluster.namespace}", "--overwrite")

@@ -8,7 +8,7 @@ import pytest
 from tests.faults.guest import counting_vm, counting_vmi, witness_of
 from tests.faults.history import HANDLER_SERVICE, HANDLER_SOCKET, History, Seen
 from tests.faults.measured import Measured
-from tests.faults.small_disk import SELECTOR, SmallDisk, let_it_start, small_disk, volume_path
+from tests.faults.small_disk import SmallDisk, let_it_start, selector, small_disk, volume_path
 from tests.faults.strike import Victim, strike, uid_of_pod
 from tests.support.cluster import Cluster, Json, on_node
 from tests.support.machine import Machine, pod_processes
@@ -23,7 +23,7 @@ GOES_ON_S = 15.0
 
 async def test_start_on_a_full_disk(cluster: Cluster, history: History, measured: Measured) -> None:
     """The reason is in a condition, in one event, for as long as it takes; then the machine starts."""
-    await cluster.apply(counting_vmi("starved", nodeSelector=SELECTOR))
+    await cluster.apply(counting_vmi("starved", nodeSelector=selector(cluster)))
     machine = Machine(cluster, "starved")
     async with small_disk(cluster, "starved") as disk:
         await disk.fill()
@@ -56,7 +56,7 @@ async def test_guest_that_fills_the_disk(
 ) -> None:
     """It stands still and is said to, also by a launcher that is killed meanwhile, and goes on where it was. When that comes
     again, it can be ended all the same."""
-    await cluster.apply(counting_vm("hungry", nodeSelector=SELECTOR))
+    await cluster.apply(counting_vm("hungry", nodeSelector=selector(cluster)))
     machine = Machine(cluster, "hungry")
     async with small_disk(cluster, "hungry") as disk:
         await let_it_start(cluster)
