@@ -116,7 +116,7 @@ class Controllers:
             vmis=self.vmis,
             pods=self.pods,
             nodes=self.nodes,
-            is_attended=self._attendance.is_attended,
+            attendance=self._attendance,
             config=self.config,
             recorder=self.recorder,
         )

@@ -2,7 +2,12 @@
 
 import pytest
 from podvisor_common.api import core, meta
-from podvisor_controller.node.attendance import CONFIRMED_AFTER_S, OVERDUE_AFTER_S, Attendance
+from podvisor_controller.node.attendance import (
+    CONFIRMED_AFTER_S,
+    OVERDUE_AFTER_S,
+    UNRESPONSIVE_AFTER_S,
+    Attendance,
+)
 
 
 class Clock:
@@ -15,9 +20,13 @@ class Clock:
         return self.now_s
 
 
-def node(heartbeat: str | None = "2026-01-01T00:00:00Z") -> core.Node:
+def node(heartbeat: str | None = "2026-01-01T00:00:00Z", *, ready: str = "True") -> core.Node:
     annotations = None if heartbeat is None else {"kubevirt.io/heartbeat": heartbeat}
-    return core.Node(metadata=meta.ObjectMeta(name="n1", annotations=annotations))
+    condition = meta.Condition(type="Ready", status=ready)
+    return core.Node(
+        metadata=meta.ObjectMeta(name="n1", annotations=annotations),
+        status=core.NodeStatus(conditions=(condition,)),
+    )
 
 
 @pytest.fixture
@@ -96,3 +105,18 @@ def test_a_node_that_is_gone_is_forgotten(attendance: Attendance, clock: Clock) 
     fallen_silent(attendance, clock).forget("n1")
     assert attendance.is_attended("n1")
     assert attendance.look_again_in_s("n1") is None
+
+
+def test_patience_with_a_node_runs_out_and_is_new_each_time(
+    attendance: Attendance, clock: Clock
+) -> None:
+    assert attendance.patience_left_s("n1") == 0.0
+    attendance.saw(node(ready="Unknown"))
+    clock.now_s += 5.0
+    attendance.saw(node(ready="Unknown"))
+    assert attendance.patience_left_s("n1") == UNRESPONSIVE_AFTER_S - 5.0
+    clock.now_s += UNRESPONSIVE_AFTER_S
+    assert attendance.patience_left_s("n1") == 0.0
+    attendance.saw(node(ready="True"))
+    attendance.saw(node(ready="Unknown"))
+    assert attendance.patience_left_s("n1") == UNRESPONSIVE_AFTER_S

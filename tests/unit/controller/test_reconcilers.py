@@ -299,8 +299,9 @@ async def test_an_ended_pod_without_a_handler_ends_the_instance(
 
 
 async def test_a_node_that_does_not_answer_fails_nobody_and_a_deleted_one_does(
-    cluster: Cluster, server: ApiServer, leading: Controllers
+    cluster: Cluster, server: ApiServer, leading: Controllers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(attendance, "UNRESPONSIVE_AFTER_S", 0.2)
     cluster.apply_vmi()
     await cluster.bound_pod()
     cluster.report("Running")

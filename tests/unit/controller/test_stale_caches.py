@@ -16,6 +16,7 @@ from podvisor_common.kube.resources import (
     VIRTUAL_MACHINES,
     ObjectKey,
 )
+from podvisor_controller.node.attendance import UNRESPONSIVE_AFTER_S, Attendance
 from podvisor_controller.vmi.reconciler import OWNER_INDEX, VmiReconciler, instance_keys
 
 from tests.unit.controller.api_server import ApiServer
@@ -32,13 +33,15 @@ class Scene:
         self.pods = Informer(client, PODS, core.Pod, indexers={OWNER_INDEX: instance_keys})
         self.nodes = Informer(client, NODES, core.Node)
         self.at = NOW
+        self.monotonic_s = 0.0
+        self.attendance = Attendance(lambda: self.monotonic_s)
         self.reconciler = VmiReconciler(
             client,
             vms=Informer(client, VIRTUAL_MACHINES, v1.VirtualMachine),
             vmis=self.vmis,
             pods=self.pods,
             nodes=self.nodes,
-            is_attended=lambda _: True,
+            attendance=self.attendance,
             config=lambda: CONFIG,
             recorder=EventRecorder(client, "test", "test"),
             clock=lambda: self.at,
@@ -76,6 +79,22 @@ async def test_a_finalizer_is_released_once(server: ApiServer, client: KubeClien
     await scene.reconciler.reconcile(KEY)
     await scene.reconciler.reconcile(KEY)
     assert [r.method for r in server.requests if r.path.endswith("/myvm")] == ["PATCH"]
+
+
+async def test_the_finalizer_of_a_namesake_is_left_alone(
+    server: ApiServer, client: KubeClient
+) -> None:
+    """The instance that the cache shows is gone, and its machine has made another one."""
+    scene = Scene(client)
+    body = vmi_body(status={"phase": "Succeeded"})
+    del body["metadata"]["resourceVersion"]
+    stored = server.put(VIRTUAL_MACHINE_INSTANCES, body)
+    gone = {**stored["metadata"], "deletionTimestamp": stamp(), "uid": "before"}
+    cached = msgspec.convert({**stored, "metadata": gone}, v1.VirtualMachineInstance)
+    scene.vmis.replace([cached])
+    with pytest.raises(ApiConflict):
+        await scene.reconciler.reconcile(KEY)
+    assert server.get(VIRTUAL_MACHINE_INSTANCES, KEY) == stored
 
 
 async def test_an_end_that_the_cache_has_not_seen_is_not_contradicted_again_and_again(
@@ -119,3 +138,27 @@ async def test_a_node_that_is_back_is_not_fenced_by_a_cache_that_has_not_heard_o
     told = server.get(VIRTUAL_MACHINE_INSTANCES, KEY)
     assert told is not None
     assert told["status"]["phase"] == "Running"
+
+
+async def test_a_node_that_is_late_is_given_time(server: ApiServer, client: KubeClient) -> None:
+    """As all are when the API server was away: nothing is written before that has lasted."""
+    scene = Scene(client)
+    silent = {"conditions": [{"type": "Ready", "status": "Unknown"}]}
+    node = msgspec.convert({"metadata": {"name": "n1"}, "status": silent}, core.Node)
+    scene.nodes.replace([node])
+    scene.attendance.saw(node)
+    body = vmi_body(status={"phase": "Running", "nodeName": "n1"})
+    del body["metadata"]["resourceVersion"]
+    stored = server.put(VIRTUAL_MACHINE_INSTANCES, body)
+    scene.vmis.replace([msgspec.convert(stored, v1.VirtualMachineInstance)])
+    again = await scene.reconciler.reconcile(KEY)
+    assert server.requests == []
+    assert again is not None
+    assert again.after_s == UNRESPONSIVE_AFTER_S
+    scene.monotonic_s += again.after_s
+    await scene.reconciler.reconcile(KEY)
+    told = server.get(VIRTUAL_MACHINE_INSTANCES, KEY)
+    assert told is not None
+    assert told["status"]["phase"] == "Running"
+    (ready,) = told["status"]["conditions"]
+    assert (ready["status"], ready["reason"]) == ("False", "NodeUnresponsive")

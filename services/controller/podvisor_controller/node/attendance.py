@@ -1,6 +1,7 @@
-"""Which nodes' handlers are heard of.
+"""Which nodes and their handlers are heard of.
 
-Invariant: a handler counts as silent only after two fresh reads, some time apart, have shown the same old heartbeat. How old
+Invariant: a node counts as unresponsive only when its Ready condition has been Unknown for a while: kubelets that could not reach
+the API server either are all late when it is back, and answer within seconds. A handler counts as silent only after two fresh reads, some time apart, have shown the same old heartbeat. How old
 one is, is measured here, from when it was first seen: the node's clock, which wrote it, may be wrong, and so may ours. An API
 server that was away proves nothing, for then nobody was heard of.
 """
@@ -13,6 +14,10 @@ from dataclasses import dataclass
 from podvisor_common.api import core
 from podvisor_common.api.v1 import names
 
+from podvisor_controller.node.health import does_not_answer
+
+# A kubelet tells of its node, and tries again when it could not, within 10 s. Twice that, of the 60 s in which users are told.
+UNRESPONSIVE_AFTER_S = 20.0
 # A handler beats once in 60 to 72 s.
 OVERDUE_AFTER_S = 150.0
 # A handler that could not reach the API server tries again every few seconds.
@@ -28,15 +33,20 @@ class _Beat:
 
 
 class Attendance:
-    """Heartbeats by node, and since when they are the same."""
+    """Heartbeats by node, and since when they are the same; since when a node does not answer."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._beats: dict[str, _Beat] = {}
+        self._unknown_since_s: dict[str, float] = {}  # monotonic
 
     def saw(self, node: core.Node) -> None:
         """Take note of a node as it is."""
         name, heartbeat = node.metadata.name, _heartbeat_of(node)
+        if does_not_answer(node):
+            self._unknown_since_s.setdefault(name, self._clock())
+        else:
+            self._unknown_since_s.pop(name, None)
         known = self._beats.get(name)
         if known is None or known.heartbeat != heartbeat:
             self._beats[name] = _Beat(heartbeat, self._clock() + OVERDUE_AFTER_S)
@@ -61,11 +71,17 @@ class Attendance:
     def forget(self, name: str) -> None:
         """The node is gone."""
         self._beats.pop(name, None)
+        self._unknown_since_s.pop(name, None)
 
     def is_attended(self, name: str) -> bool:
         """Whether the node's handler is heard of, or there was none to be heard of."""
         beat = self._beats.get(name)
         return beat is None or not beat.silent
+
+    def patience_left_s(self, name: str) -> float:
+        """How long a node that does not answer is still taken for one that does; 0.0 when it is not, or needs no patience."""
+        since_s = self._unknown_since_s.get(name)
+        return 0.0 if since_s is None else max(0.0, since_s + UNRESPONSIVE_AFTER_S - self._clock())
 
     def look_again_in_s(self, name: str) -> float | None:
         """When a fresh read is due, in seconds, not positive when it is now; None when only a heartbeat changes anything."""

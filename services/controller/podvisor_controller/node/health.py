@@ -26,14 +26,25 @@ class NodeHealth(Enum):
         return self in (NodeHealth.UNATTENDED, NodeHealth.UNRESPONSIVE)
 
 
-def health_of(node: core.Node | None, *, attended: bool = True) -> NodeHealth:
-    """The health of a node; None stands for one that no longer exists. `attended`: its handler is heard of."""
+def does_not_answer(node: core.Node) -> bool:
+    """The node controller has waited in vain for the kubelet."""
+    ready = meta.find_condition(node.status.conditions, "Ready")
+    return ready is not None and ready.status == "Unknown"
+
+
+def health_of(
+    node: core.Node | None, *, attended: bool = True, patient: bool = False
+) -> NodeHealth:
+    """The health of a node; None stands for one that no longer exists.
+
+    `attended`: its handler is heard of. `patient`: that it does not answer is too new to count.
+    """
     if node is None:
         return NodeHealth.FENCED
     ready = meta.find_condition(node.status.conditions, "Ready")
     answers = ready is not None and ready.is_true
     if not answers and any(t.key == OUT_OF_SERVICE_TAINT for t in node.spec.taints or ()):
         return NodeHealth.FENCED
-    if ready is not None and ready.status == "Unknown":
+    if does_not_answer(node) and not patient:
         return NodeHealth.UNRESPONSIVE
     return NodeHealth.WELL if attended else NodeHealth.UNATTENDED

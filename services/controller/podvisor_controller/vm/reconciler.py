@@ -19,11 +19,11 @@ from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.controller import Requeue
 from podvisor_common.kube.errors import (
     ApiAlreadyExists,
-    ApiConflict,
     ApiForbidden,
     ApiInvalid,
     ApiNotFound,
 )
+from podvisor_common.kube.finalizers import release_finalizer
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
     VIRTUAL_MACHINE_INSTANCES,
@@ -120,7 +120,9 @@ class VmReconciler:
             case plan.DeleteInstance(uid):
                 await self._delete_instance(now.vm, uid)
             case plan.ReleaseFinalizer():
-                await self._release_finalizer(now.vm)
+                await release_finalizer(
+                    self._client, VIRTUAL_MACHINES, now.vm.metadata, names.VM_FINALIZER
+                )
 
     async def _create_instance(
         self, manifest: dict[str, Any], vm: v1.VirtualMachine, notes: _Notes
@@ -156,21 +158,6 @@ class VmReconciler:
             return
         message = f"Stopped the virtual machine by deleting the virtual machine instance {name}"
         self._tell(vm, events.NORMAL, EventReason.SUCCESSFUL_DELETE, message)
-
-    async def _release_finalizer(self, vm: v1.VirtualMachine) -> None:
-        position = (vm.metadata.finalizers or ()).index(names.VM_FINALIZER)
-        path = f"/metadata/finalizers/{position}"
-        operations = [
-            {"op": "test", "path": path, "value": names.VM_FINALIZER},
-            {"op": "remove", "path": path},
-        ]
-        try:
-            await self._client.json_patch(VIRTUAL_MACHINES, key_of(vm), operations)
-        except ApiNotFound:
-            _log.debug("machine was gone already")
-        except ApiInvalid as error:
-            # Somebody else changed the list in between: the cache will say how.
-            raise ApiConflict(409, "Conflict", error.message) from error
 
     async def _write_status(self, now: Observed) -> None:
         """Patch the status if a reader would see a difference. ApiConflict when the machine has changed meanwhile."""

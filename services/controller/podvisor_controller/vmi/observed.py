@@ -66,7 +66,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One instance and its surroundings. The last five are what this process remembers of it."""
+    """One instance and its surroundings. The last six are what this process remembers of it."""
 
     vmi: v1.VirtualMachineInstance
     pods: tuple[core.Pod, ...]
@@ -79,6 +79,7 @@ class Observed:
     failure: Trouble | None = None
     pod_created_at: datetime | None = None
     pod_end_seen_at: datetime | None = None
+    node_patience_left: timedelta = timedelta(0)  # until a node that does not answer counts as such
 
     @property
     def pod(self) -> core.Pod | None:
@@ -168,7 +169,7 @@ class Observed:
     @property
     def look_again_in_s(self) -> float | None:
         """When time alone changes the decision, in seconds from now; None when only an event can."""
-        waits = []
+        waits = [self.node_patience_left]
         if (condition := self._scheduler_complaint) is not None:
             waits.append(self._patience_left(condition))
         if not self.pods:

@@ -25,6 +25,7 @@ from podvisor_common.kube.errors import (
     ApiInvalid,
     ApiNotFound,
 )
+from podvisor_common.kube.finalizers import release_finalizer
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
     NODES,
@@ -35,6 +36,7 @@ from podvisor_common.kube.resources import (
 )
 
 from podvisor_controller.config import ClusterConfig
+from podvisor_controller.node.attendance import Attendance
 from podvisor_controller.node.health import NodeHealth, health_of
 from podvisor_controller.refusals import explain
 from podvisor_controller.vm.observed import wants_new
@@ -107,7 +109,7 @@ class VmiReconciler:
         vmis: Informer[v1.VirtualMachineInstance],
         pods: Informer[core.Pod],
         nodes: Informer[core.Node],
-        is_attended: Callable[[str], bool],
+        attendance: Attendance,
         config: Callable[[], ClusterConfig],
         recorder: events.EventRecorder,
         clock: Callable[[], datetime] = meta.now,
@@ -117,7 +119,7 @@ class VmiReconciler:
         self._vmis = vmis
         self._pods = pods
         self._nodes = nodes
-        self._is_attended = is_attended
+        self._attendance = attendance
         self._config = config
         self._recorder = recorder
         self._clock = clock
@@ -145,17 +147,19 @@ class VmiReconciler:
         return notes
 
     async def _observe(self, vmi: v1.VirtualMachineInstance, notes: _Notes) -> Observed:
+        node = vmi.status.node_name
         now = Observed(
             vmi=vmi,
             pods=tuple(self._pods.by_index(OWNER_INDEX, _instance_key(vmi))),
             config=self._config(),
-            node=await self._node_health(vmi.status.node_name),
+            node=await self._node_health(node),
             at=self._clock(),
             has_successor=self._has_successor(vmi),
             attempt=notes.attempt,
             retry_at=notes.retry_at,
             failure=notes.failure,
             pod_created_at=notes.pod_created_at,
+            node_patience_left=timedelta(seconds=self._attendance.patience_left_s(node)),
         )
         if now.pod is None or not has_ended(now.pod):
             return now
@@ -175,12 +179,14 @@ class VmiReconciler:
         if not name:
             return NodeHealth.WELL
         key = ObjectKey("", name)
-        attended = self._is_attended(name)
-        known = health_of(self._nodes.get(key), attended=attended)
+        attended = self._attendance.is_attended(name)
+        patient = self._attendance.patience_left_s(name) > 0
+        known = health_of(self._nodes.get(key), attended=attended, patient=patient)
         if known is not NodeHealth.FENCED:
             return known
         try:
-            return health_of(_decode_node(await self._client.get(NODES, key)), attended=attended)
+            node = _decode_node(await self._client.get(NODES, key))
+            return health_of(node, attended=attended, patient=patient)
         except ApiNotFound:
             return health_of(None)
 
@@ -260,19 +266,9 @@ class VmiReconciler:
     async def _release_finalizer(self, vmi: v1.VirtualMachineInstance, notes: _Notes) -> None:
         if notes.released_at == vmi.metadata.resource_version:
             return  # the watch has not told of it yet, and the answer had no newer version to learn
-        position = (vmi.metadata.finalizers or ()).index(names.VMI_FINALIZER)
-        path = f"/metadata/finalizers/{position}"
-        operations = [
-            {"op": "test", "path": path, "value": names.VMI_FINALIZER},
-            {"op": "remove", "path": path},
-        ]
-        try:
-            await self._client.json_patch(VIRTUAL_MACHINE_INSTANCES, key_of(vmi), operations)
-        except ApiNotFound:
-            _log.debug("instance was gone already")
-        except ApiInvalid as error:
-            # Somebody else changed the list in between: the cache will say how.
-            raise ApiConflict(409, "Conflict", error.message) from error
+        await release_finalizer(
+            self._client, VIRTUAL_MACHINE_INSTANCES, vmi.metadata, names.VMI_FINALIZER
+        )
         notes.released_at = vmi.metadata.resource_version
 
     async def _finish(self, now: Observed, finish: plan.Finish) -> None:
