@@ -26,9 +26,9 @@ def test_good_machine_is_admitted() -> None:
         ({"running": True}, "spec.running", "Running and RunStrategy are mutually exclusive"),
         ({"runStrategy": None}, "spec.runStrategy", "RunStrategy must be specified"),
         (
-            {"runStrategy": "Manual"},
+            {"runStrategy": "WaitAsReceiver"},
             "spec.runStrategy",
-            "spec.runStrategy Manual is not supported yet",
+            "spec.runStrategy WaitAsReceiver is not supported yet",
         ),
         (
             {"runStrategy": "Often"},

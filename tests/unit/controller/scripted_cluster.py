@@ -14,7 +14,7 @@ from tests.unit.controller.api_server import ApiServer, Json
 from tests.unit.controller.builders import vm_body, vmi_body
 
 MYVM = ObjectKey("shop", "myvm")
-OUR_SUBJECTS = ("virtualmachine", "/pods", "events")
+OUR_SUBJECTS = ("virtualmachine", "/pods", "events", "controllerrevisions")
 
 
 class Cluster:

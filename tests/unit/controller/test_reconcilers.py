@@ -41,6 +41,7 @@ async def test_a_start_costs_what_the_ledger_says(
     assert cluster.status(cluster.vm)["nodeName"] == "n1"
     assert sorted(cluster.writes()) == sorted(
         [
+            "POST controllerrevisions",
             "POST virtualmachineinstances",
             "POST pods",
             "PATCH virtualmachineinstances/status",

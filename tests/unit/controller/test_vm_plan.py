@@ -9,7 +9,7 @@ from podvisor_common.api import v1
 from podvisor_common.api.meta import Condition
 from podvisor_common.api.v1 import names
 from podvisor_controller.vm.observed import Observed, backoff_s
-from podvisor_controller.vm.plan import CreateInstance, DeleteInstance, ReleaseFinalizer, plan
+from podvisor_controller.vm.plan import CreateInstance, plan
 from podvisor_controller.vm.status import patch_of, printable_status, status_of
 
 from tests.unit.controller.builders import (
@@ -41,114 +41,19 @@ def failed_before(count: Any, *, uid: str = UID, retry_in_s: float = -1.0) -> Js
     return {"startFailure": failure}
 
 
+def strangers() -> v1.VirtualMachineInstance:
+    """An instance of the machine's name that something else manages."""
+    owner = {
+        "kind": "VirtualMachineInstanceReplicaSet",
+        "name": "x",
+        "uid": "x",
+        "controller": True,
+    }
+    return vmi(metadata={"ownerReferences": [owner]})
+
+
 def once_done(**changes: Any) -> v1.VirtualMachine:
     return vm("Once", status={"runStrategy": "Once"}, **changes)
-
-
-@pytest.mark.parametrize(
-    ("now", "expected"),
-    situations(
-        ("always, first sight", vm_observed(vm()), [CreateInstance]),
-        ("always, running", vm_observed(vm(), instance("Running")), []),
-        ("always, shut down", vm_observed(vm(), instance("Succeeded")), [DeleteInstance]),
-        (
-            "always, the old one is going",
-            vm_observed(vm(), instance("Failed", metadata=DELETED)),
-            [],
-        ),
-        (
-            "always, crashed after a long run",
-            vm_observed(vm(), ran("Failed", began_ago=50, ended_ago=1)),
-            [DeleteInstance],
-        ),
-        ("always, never started: not counted yet", vm_observed(vm(), instance("Failed")), []),
-        (
-            "always, never started: counted, too early",
-            vm_observed(vm(status=failed_before(1, retry_in_s=9)), instance("Failed")),
-            [],
-        ),
-        (
-            "always, never started: counted, due",
-            vm_observed(vm(status=failed_before(1)), instance("Failed")),
-            [DeleteInstance],
-        ),
-        (
-            "always, the next one is not due",
-            vm_observed(vm(status=failed_before(2, retry_in_s=9))),
-            [],
-        ),
-        (
-            "always, counted, and the clock was set back since",
-            vm_observed(vm(status=failed_before(1, retry_in_s=3600)), instance("Failed")),
-            [DeleteInstance],
-        ),
-        (
-            "always, refused, and the clock was set back since",
-            vm_observed(vm(), failure="no", retry_at=NOW + timedelta(hours=1)),
-            [CreateInstance],
-        ),
-        ("always, the next one is due", vm_observed(vm(status=failed_before(2))), [CreateInstance]),
-        ("always, refused a moment ago", vm_observed(vm(), failure="no", retry_at=LATER), []),
-        ("always, somebody else's instance", vm_observed(vm(), vmi()), []),
-        ("halted", vm_observed(vm("Halted")), []),
-        ("halted, running", vm_observed(vm("Halted"), instance("Running")), [DeleteInstance]),
-        ("halted, stopping", vm_observed(vm("Halted"), instance("Running", metadata=DELETED)), []),
-        ("once, first sight", vm_observed(vm("Once")), [CreateInstance]),
-        ("once, running", vm_observed(once_done(), instance("Running")), []),
-        ("once, ended", vm_observed(once_done(), instance("Succeeded")), []),
-        ("once, failed", vm_observed(once_done(), instance("Failed")), []),
-        ("once, its one instance was deleted", vm_observed(once_done()), []),
-        (
-            "once, after it was halted",
-            vm_observed(vm("Once", status={"runStrategy": "Halted"})),
-            [CreateInstance],
-        ),
-        (
-            "rerun on failure, shut down",
-            vm_observed(vm("RerunOnFailure"), instance("Succeeded")),
-            [],
-        ),
-        (
-            "rerun on failure, crashed",
-            vm_observed(vm("RerunOnFailure"), ran("Failed", began_ago=50, ended_ago=1)),
-            [DeleteInstance],
-        ),
-        ("rerun on failure, nothing there", vm_observed(vm("RerunOnFailure")), [CreateInstance]),
-        ("running: true", vm_observed(vm("", spec={"running": True})), [CreateInstance]),
-        (
-            "running: false",
-            vm_observed(vm("", spec={"running": False}), instance()),
-            [DeleteInstance],
-        ),
-        ("deleted, running", vm_observed(vm(metadata=DELETED), instance()), [DeleteInstance]),
-        (
-            "deleted, stopping",
-            vm_observed(vm(metadata=DELETED), instance(metadata=DELETED)),
-            [],
-        ),
-        ("deleted, nothing left", vm_observed(vm(metadata=DELETED)), [ReleaseFinalizer]),
-        (
-            "deleted, released already",
-            vm_observed(vm(metadata=DELETED | {"finalizers": ["other/one"]})),
-            [],
-        ),
-        (
-            "deleted, its instance to be orphaned",
-            vm_observed(
-                vm(metadata=DELETED | {"finalizers": [names.VM_FINALIZER, "orphan"]}), instance()
-            ),
-            [ReleaseFinalizer],
-        ),
-        (
-            "deleted, somebody else's instance",
-            vm_observed(vm(metadata=DELETED), vmi()),
-            [ReleaseFinalizer],
-        ),
-    ),
-)
-def test_plan(now: Any, expected: Any) -> None:
-    assert [type(action) for action in plan(now)] == expected
-    assert plan(now) == plan(now)
 
 
 def test_the_instance_is_the_machines() -> None:
@@ -163,17 +68,30 @@ def test_the_instance_is_the_machines() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "has_run", "expected_s"),
+    ("count", "has_run", "least_s", "most_s"),
     situations(
-        ("first failed start", 1, False, 10),
-        ("second failed start", 2, False, 40),
-        ("sixth failed start", 6, False, 300),
-        ("first early crash", 1, True, 0),
-        ("second early crash", 2, True, 10),
+        ("first failed start", 1, False, 10, 15),
+        ("second failed start", 2, False, 40, 60),
+        ("fifth failed start", 5, False, 250, 300),
+        ("sixth failed start", 6, False, 300, 300),
+        ("first early crash", 1, True, 0, 0),
+        ("second early crash", 2, True, 10, 15),
     ),
 )
-def test_backoff(count: Any, has_run: bool, expected_s: int) -> None:
-    assert backoff_s(count, has_run=has_run) == expected_s
+def test_backoff(count: Any, has_run: bool, least_s: int, most_s: int) -> None:
+    assert backoff_s(count, has_run=has_run, spread=0.0) == least_s
+    assert backoff_s(count, has_run=has_run, spread=1.0) == most_s
+
+
+def test_machines_that_fail_at_once_do_not_start_again_at_once() -> None:
+    retries = {
+        failure.retry_after_timestamp
+        for n in range(20)
+        if (
+            failure := vm_observed(vm(), instance("Failed", metadata={"uid": str(n)})).start_failure
+        )
+    }
+    assert len(retries) > 3
 
 
 @pytest.mark.parametrize(
@@ -270,7 +188,7 @@ PAUSED_OUT_OF_REACH = {
         ("halted", vm_observed(vm("Halted")), "Stopped"),
         ("once, ended", vm_observed(once_done(), instance("Succeeded")), "Stopped"),
         ("once, gone", vm_observed(once_done()), "Stopped"),
-        ("cannot start", vm_observed(vm(), vmi()), "Stopped"),
+        ("cannot start", vm_observed(vm(), strangers()), "Stopped"),
         ("nobody knows", vm_observed(vm(), instance("Unknown")), "Unknown"),
         (
             "its node does not answer",
@@ -345,7 +263,7 @@ def test_a_machine_whose_guest_has_ended_has_no_address() -> None:
         ),
         (
             "somebody else's instance",
-            vm_observed(vm(), vmi()),
+            vm_observed(vm(), strangers()),
             [("Ready", "False", "VMINotExists"), ("Failure", "True", "FailedCreate")],
         ),
     ),
@@ -356,7 +274,7 @@ def test_conditions(now: Any, expected: Any) -> None:
 
 
 def test_somebody_elses_instance_is_not_said_to_be_missing() -> None:
-    for condition in conditions_of(said(vm_observed(vm(), vmi()))):
+    for condition in conditions_of(said(vm_observed(vm(), strangers()))):
         assert "exists and does not belong to this machine" in condition.message
 
 

@@ -123,7 +123,6 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
         "preferenceRef",
         "restoreInProgress",
         "snapshotInProgress",
-        "stateChangeRequests",
         "volumeRequests",
         "volumeSnapshotStatuses",
         "volumeUpdateState",
@@ -141,7 +140,6 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
         "migrationTransport",
         "selinuxContext",
         "topologyHints",
-        "virtualMachineRevisionName",
     ),
 }
 

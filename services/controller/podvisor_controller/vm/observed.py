@@ -3,14 +3,17 @@
 Invariant: an Observed is read from the caches in one go and never changes; every property is a fact, never a wish.
 """
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from podvisor_common.api import meta, v1
 from podvisor_common.api.v1 import names
-from podvisor_common.api.v1.names import ConditionType, Phase, RunStrategy
+from podvisor_common.api.v1.names import ConditionType, Phase, RunStrategy, StateChange
 
 from podvisor_controller.pauses import left_of
+from podvisor_controller.vm import requests
+from podvisor_controller.vm.requests import Request
 
 # A guest that ran this long did start: its later crash is not part of a series of failed starts.
 STABLE_RUN = timedelta(seconds=30)
@@ -21,30 +24,42 @@ _LONGEST_PAUSE = 2 * timedelta(seconds=BACKOFF_MAX_S)
 SETTLING = timedelta(seconds=2)
 
 _RESTARTING = frozenset({RunStrategy.ALWAYS, RunStrategy.RERUN_ON_FAILURE})
+# To choose one of these is to ask for an instance, once: what the status records as acted upon has had it.
+ONE_START = frozenset({RunStrategy.RERUN_ON_FAILURE, RunStrategy.ONCE})
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One machine and the instance of its name. The last two are what this process remembers of it."""
+    """One machine and the instance of its name. The last two are what this process remembers of it.
+
+    `made_from` is the template that the instance was made from, where it is known and the instance does not tell by itself
+    that it is the machine's present one.
+    """
 
     vm: v1.VirtualMachine
     instance: v1.VirtualMachineInstance | None
     at: datetime
+    made_from: v1.VirtualMachineInstanceTemplateSpec | None = None
     failure: str | None = None
     retry_at: datetime | None = None
 
     @property
     def vmi(self) -> v1.VirtualMachineInstance | None:
         """The machine's own instance."""
-        return None if self.has_stranger else self.instance
+        return self.instance if owns(self.vm, self.instance) else None
+
+    @property
+    def has_orphan(self) -> bool:
+        """An instance has the machine's name and nobody manages it: it becomes the machine's own."""
+        instance = self.instance
+        if instance is None or instance.metadata.controller_reference() is not None:
+            return False
+        return not (instance.metadata.is_being_deleted or self.vm.metadata.is_being_deleted)
 
     @property
     def has_stranger(self) -> bool:
-        """An instance has the machine's name and does not belong to it."""
-        if self.instance is None:
-            return False
-        owner = self.instance.metadata.controller_reference()
-        return owner is None or owner.uid != self.vm.metadata.uid
+        """An instance has the machine's name, and is not the machine's own and does not become it."""
+        return self.instance is not None and self.vmi is None and not self.has_orphan
 
     @property
     def strategy(self) -> str:
@@ -57,13 +72,34 @@ class Observed:
         return wants_new(self.vm)
 
     @property
+    def requests(self) -> list[Request]:
+        """The requests that are still to be acted upon."""
+        return requests.outstanding(self.vm, self.vmi)
+
+    @property
+    def requests_to_record(self) -> list[Request]:
+        """The requests that the status shall hold."""
+        return requests.to_record(self.vm, self.vmi)
+
+    @property
+    def asks_stop(self) -> bool:
+        """The instance is to be stopped by request. `Once` and `Halted` have their own mind about that."""
+        takes_requests = self.strategy not in (RunStrategy.ONCE, RunStrategy.HALTED)
+        return takes_requests and requests.asks(self.requests, StateChange.STOP)
+
+    @property
+    def asks_start(self) -> bool:
+        """An instance is asked for."""
+        return requests.asks(self.requests, StateChange.START)
+
+    @property
     def wants_replacement(self) -> bool:
         """The instance has ended and another is to take its place."""
         vmi = self.vmi
         if vmi is None or not vmi.is_final:
             return False
-        if self.strategy == RunStrategy.RERUN_ON_FAILURE:
-            return vmi.status.phase == Phase.FAILED
+        if self.strategy in (RunStrategy.RERUN_ON_FAILURE, RunStrategy.MANUAL):
+            return requests.asks(self.requests_to_record, StateChange.START)
         return self.strategy == RunStrategy.ALWAYS
 
     @property
@@ -82,7 +118,8 @@ class Observed:
         if known is not None and known.last_failed_vmi_uid == vmi.metadata.uid:
             return known
         count = 1 + (known.consecutive_fail_count if known is not None else 0)
-        delay = timedelta(seconds=backoff_s(count, has_run=ran is not None))
+        spread = _spread_of(vmi.metadata.uid)
+        delay = timedelta(seconds=backoff_s(count, has_run=ran is not None, spread=spread))
         return v1.StartFailure(
             consecutive_fail_count=count,
             last_failed_vmi_uid=vmi.metadata.uid,
@@ -90,9 +127,27 @@ class Observed:
         )
 
     @property
-    def failure_is_recorded(self) -> bool:
-        """The status counts the failure of the instance at hand, if that counts at all."""
-        return self.start_failure == self.vm.status.start_failure
+    def end_is_recorded(self) -> bool:
+        """The status holds what must outlive the instance at hand: its failure, if that counts, and what is asked for."""
+        status = self.vm.status
+        if self.start_failure != status.start_failure:
+            return False
+        return self.requests_to_record == (status.state_change_requests or [])
+
+    @property
+    def is_current(self) -> bool | None:
+        """The instance is what the machine's present template makes; None where that is not known."""
+        vmi, vm = self.vmi, self.vm
+        if vmi is None or generation_of(vmi) == vm.metadata.generation:
+            return True
+        return None if self.made_from is None else self.made_from == vm.spec.template
+
+    @property
+    def needs_restart(self) -> bool | None:
+        """What the template says of the guest takes effect with its next start; None where that is not known."""
+        if self.vmi is None or self.vmi.is_final or self.is_current:
+            return False
+        return None if self.made_from is None else self.made_from.spec != self.vm.spec.template.spec
 
     @property
     def backoff_left(self) -> timedelta:
@@ -112,6 +167,9 @@ class Observed:
         vmi = self.vmi
         if vmi is None or self.failure is not None or self.vm.metadata.is_being_deleted:
             return timedelta(0)
+        if self.requests_to_record != (self.vm.status.state_change_requests or []):
+            # A start that was fulfilled must not be found again by whoever looks next.
+            return timedelta(0)
         is_new = vmi.status.phase in ("", Phase.PENDING, Phase.SCHEDULING)
         if not is_new or vmi.status.conditions or vmi.metadata.is_being_deleted:
             return timedelta(0)
@@ -129,17 +187,56 @@ class Observed:
 
 
 def wants_new(vm: v1.VirtualMachine) -> bool:
-    """Were there no instance, one would be made. `Once` has had its one when the status says that it applied."""
+    """Were there no instance, one would be made."""
     strategy = vm.effective_run_strategy
-    if strategy == RunStrategy.ONCE:
-        return vm.status.run_strategy != RunStrategy.ONCE
-    return strategy in _RESTARTING
+    if strategy == RunStrategy.ALWAYS:
+        return True
+    if strategy in ONE_START and vm.status.run_strategy != strategy:
+        return True
+    rest = requests.outstanding(vm, None)
+    return strategy != RunStrategy.HALTED and requests.asks(rest, StateChange.START)
 
 
-def backoff_s(count: int, *, has_run: bool) -> int:
-    """The pause after `count` failures in a row, in seconds. A guest that did run gets its first restart at once."""
+def owns(vm: v1.VirtualMachine, instance: v1.VirtualMachineInstance | None) -> bool:
+    """The instance is the machine's own."""
+    owner = instance.metadata.controller_reference() if instance is not None else None
+    return owner is not None and owner.uid == vm.metadata.uid
+
+
+def generation_of(vmi: v1.VirtualMachineInstance) -> int | None:
+    """The generation of the machine whose template the instance follows; None when it does not say."""
+    text = vmi.metadata.annotation(names.VM_GENERATION_ANNOTATION)
+    return int(text) if text is not None and text.isdecimal() else None
+
+
+def revision_in_question(vm: v1.VirtualMachine, instance: v1.VirtualMachineInstance | None) -> str:
+    """The revision that tells whether a running instance is what its machine makes now; empty where nobody asks."""
+    if instance is None or not owns(vm, instance):
+        return ""
+    is_leaving = instance.is_final or instance.metadata.is_being_deleted
+    if (
+        is_leaving
+        or vm.metadata.is_being_deleted
+        or vm.effective_run_strategy == RunStrategy.HALTED
+    ):
+        return ""
+    if generation_of(instance) == vm.metadata.generation:
+        return ""
+    return instance.status.virtual_machine_revision_name
+
+
+def backoff_s(count: int, *, has_run: bool, spread: float) -> int:
+    """The pause after `count` failures in a row, in seconds. A guest that did run gets its first restart at once.
+
+    `spread`, from 0 to 1, prolongs the pause by up to a half, so that many machines do not fail in step.
+    """
     steps = count - 1 if has_run else count
-    return min(BACKOFF_UNIT_S * steps * steps, BACKOFF_MAX_S)
+    return min(round(BACKOFF_UNIT_S * steps * steps * (1 + spread / 2)), BACKOFF_MAX_S)
+
+
+def _spread_of(uid: str) -> float:
+    """From 0 to 1, another for every instance and always the same for one."""
+    return int.from_bytes(hashlib.sha256(uid.encode()).digest()[:4], "big") / (1 << 32)
 
 
 def has_condition(vmi: v1.VirtualMachineInstance, type_: ConditionType, reason: str) -> bool:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from podvisor_common.api import v1
 from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.names import RunStrategy
 
-from podvisor_controller.vm.observed import Observed
+from podvisor_controller.vm import requests
+from podvisor_controller.vm.observed import Observed, generation_of
 from podvisor_controller.webhooks.defaults_instance import instance_of
 
 
@@ -24,9 +26,27 @@ class CreateInstance:
 
 @dataclass(frozen=True, slots=True)
 class DeleteInstance:
-    """Begin the deletion of an instance."""
+    """Begin the deletion of an instance; with a resource version, only as it was seen."""
 
     uid: str
+    resource_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptInstance:
+    """Make an instance that nobody manages the machine's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class FollowGeneration:
+    """Note on the instance that it is what the machine's present generation makes."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class BeginAlways:
+    """A halted machine was asked to start: from now on it runs always."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +54,14 @@ class ReleaseFinalizer:
     """Nothing of the machine is left: let the object go."""
 
 
-Action = CreateInstance | DeleteInstance | ReleaseFinalizer
+Action = (
+    CreateInstance
+    | DeleteInstance
+    | AdoptInstance
+    | FollowGeneration
+    | BeginAlways
+    | ReleaseFinalizer
+)
 
 
 def plan(now: Observed) -> list[Action]:
@@ -43,19 +70,45 @@ def plan(now: Observed) -> list[Action]:
         return _wind_down(now)
     if now.has_stranger:
         return []
+    if now.has_orphan:
+        return [AdoptInstance()]
     vmi = now.vmi
     if vmi is None:
-        waits = not now.wants_new or now.backoff_left > timedelta(0)
-        return [] if waits else [CreateInstance(instance_of(now.vm))]
+        return _without_instance(now)
     if vmi.metadata.is_being_deleted:
         return []
+    if _is_to_go(now, vmi):
+        return [DeleteInstance(vmi.metadata.uid)]
+    follows = now.is_current and generation_of(vmi) != now.vm.metadata.generation
+    return [FollowGeneration(now.vm.metadata.generation)] if follows else []
+
+
+def _without_instance(now: Observed) -> list[Action]:
+    if now.backoff_left > timedelta(0):
+        return []
     if now.strategy == RunStrategy.HALTED:
-        return [DeleteInstance(vmi.metadata.uid)]
-    # An ended instance goes when its successor may come: until then it shows why it ended.
-    is_due = now.failure_is_recorded and now.backoff_left <= timedelta(0)
-    if now.wants_replacement and is_due:
-        return [DeleteInstance(vmi.metadata.uid)]
-    return []
+        return [BeginAlways()] if now.asks_start else []
+    if not now.wants_new:
+        return []
+    manifest = instance_of(now.vm)
+    if requests.starts_paused(now.requests):
+        manifest["spec"]["startStrategy"] = names.START_PAUSED
+    return [CreateInstance(manifest)]
+
+
+def _is_to_go(now: Observed, vmi: v1.VirtualMachineInstance) -> bool:
+    """An ended instance goes when its successor may come: until then it shows why it ended."""
+    if now.strategy == RunStrategy.HALTED:
+        return True
+    if not vmi.is_final:
+        return now.asks_stop
+    if not now.end_is_recorded:
+        return False
+    if now.asks_stop:
+        return True
+    if now.wants_replacement:
+        return now.backoff_left <= timedelta(0)
+    return now.strategy == RunStrategy.RERUN_ON_FAILURE
 
 
 def _wind_down(now: Observed) -> list[Action]:
@@ -63,5 +116,8 @@ def _wind_down(now: Observed) -> list[Action]:
     finalizers = now.vm.metadata.finalizers or ()
     vmi = now.vmi
     if vmi is not None and "orphan" not in finalizers:
-        return [] if vmi.metadata.is_being_deleted else [DeleteInstance(vmi.metadata.uid)]
+        if vmi.metadata.is_being_deleted:
+            return []
+        # As it was seen: it may have been orphaned since.
+        return [DeleteInstance(vmi.metadata.uid, vmi.metadata.resource_version)]
     return [ReleaseFinalizer()] if names.VM_FINALIZER in finalizers else []

@@ -13,12 +13,13 @@ import structlog
 from podvisor_common.aio.backoff import Backoff
 from podvisor_common.api import meta, v1
 from podvisor_common.api.v1 import names
-from podvisor_common.api.v1.names import EventReason
+from podvisor_common.api.v1.names import EventReason, RunStrategy
 from podvisor_common.kube import events
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.controller import Requeue
 from podvisor_common.kube.errors import (
     ApiAlreadyExists,
+    ApiConflict,
     ApiForbidden,
     ApiInvalid,
     ApiNotFound,
@@ -34,7 +35,10 @@ from podvisor_common.kube.resources import (
 
 from podvisor_controller.refusals import explain
 from podvisor_controller.vm import plan, status
-from podvisor_controller.vm.observed import Observed
+from podvisor_controller.vm.observed import Observed, revision_in_question
+from podvisor_controller.vm.revision import revision_name_of
+from podvisor_controller.vm.revisions import Revisions
+from podvisor_controller.webhooks.defaults_instance import owner_reference
 
 _decode_vm = msgspec.json.Decoder(v1.VirtualMachine).decode
 _decode_vmi = msgspec.json.Decoder(v1.VirtualMachineInstance).decode
@@ -53,6 +57,8 @@ class _Notes:
     failure: str | None = None
     retry_at: datetime | None = None
     generation: int = 0
+    revision: str = ""  # the one that `made_from` was read from
+    made_from: v1.VirtualMachineInstanceTemplateSpec | None = None
     backoff: Backoff = field(default_factory=_retry_backoff)
 
 
@@ -71,6 +77,7 @@ class VmReconciler:
         self._client = client
         self._vms = vms
         self._vmis = vmis
+        self._revisions = Revisions(client)
         self._recorder = recorder
         self._clock = clock
         self._notes: dict[ObjectKey, _Notes] = {}
@@ -82,14 +89,14 @@ class VmReconciler:
             self._notes.pop(key, None)
             return None
         notes = self._notes_of(key, vm)
-        now = self._observe(vm, notes)
+        now = await self._observe(vm, notes)
         actions = plan.plan(now)
         for action in actions:
             await self._carry_out(action, now, notes)
-        if any(isinstance(action, plan.DeleteInstance) for action in actions):
-            # The deletion brings another pass, which tells of it and of everything else in one write.
+        if any(isinstance(action, _BRING_A_PASS) for action in actions) and notes.failure is None:
+            # That one tells of what was done and of everything else in one write.
             return None
-        now = self._observe(self._vms.get(key) or vm, notes)
+        now = await self._observe(self._vms.get(key) or vm, notes)
         await self._write_status(now)
         wait_s = now.look_again_in_s
         return None if wait_s is None else Requeue(wait_s)
@@ -104,21 +111,41 @@ class VmReconciler:
             notes.retry_at = None
         return notes
 
-    def _observe(self, vm: v1.VirtualMachine, notes: _Notes) -> Observed:
+    async def _observe(self, vm: v1.VirtualMachine, notes: _Notes) -> Observed:
+        instance = self._vmis.get(key_of(vm))
         return Observed(
             vm=vm,
-            instance=self._vmis.get(key_of(vm)),
+            instance=instance,
             at=self._clock(),
+            made_from=await self._made_from(vm, instance, notes),
             failure=notes.failure,
             retry_at=notes.retry_at,
         )
+
+    async def _made_from(
+        self, vm: v1.VirtualMachine, instance: v1.VirtualMachineInstance | None, notes: _Notes
+    ) -> v1.VirtualMachineInstanceTemplateSpec | None:
+        """The template that a running instance was made from, where the machine has been edited since."""
+        revision = revision_in_question(vm, instance)
+        if revision and revision != notes.revision:
+            notes.made_from = await self._revisions.template(vm.metadata.namespace, revision)
+        elif not revision:
+            notes.made_from = None
+        notes.revision = revision
+        return notes.made_from
 
     async def _carry_out(self, action: plan.Action, now: Observed, notes: _Notes) -> None:
         match action:
             case plan.CreateInstance(manifest):
                 await self._create_instance(manifest, now.vm, notes)
-            case plan.DeleteInstance(uid):
-                await self._delete_instance(now.vm, uid)
+            case plan.DeleteInstance(uid, resource_version):
+                await self._delete_instance(now.vm, uid, resource_version)
+            case plan.AdoptInstance():
+                await self._adopt_instance(now)
+            case plan.FollowGeneration(generation):
+                await self._follow_generation(now, generation)
+            case plan.BeginAlways():
+                await self._begin_always(now.vm, notes)
             case plan.ReleaseFinalizer():
                 await release_finalizer(
                     self._client, VIRTUAL_MACHINES, now.vm.metadata, names.VM_FINALIZER
@@ -129,6 +156,7 @@ class VmReconciler:
     ) -> None:
         name = vm.metadata.name
         try:
+            older = await self._revisions.record(vm)
             answer = await self._client.create(
                 VIRTUAL_MACHINE_INSTANCES, vm.metadata.namespace, manifest
             )
@@ -138,21 +166,86 @@ class VmReconciler:
             self._vmis.learn(_decode_vmi(answer))
             return
         except (ApiForbidden, ApiInvalid) as error:
-            notes.failure = explain("VirtualMachineInstance", error)
-            notes.retry_at = self._clock() + timedelta(seconds=notes.backoff.next_s())
-            if notes.failure is not None:
-                self._tell(vm, events.WARNING, EventReason.FAILED_CREATE, notes.failure)
+            self._note_refusal(vm, notes, error)
             return
         notes.failure = notes.retry_at = None
         notes.backoff.reset()
         self._vmis.learn(_decode_vmi(answer))
         message = f"Started the virtual machine by creating the virtual machine instance {name}"
         self._tell(vm, events.NORMAL, EventReason.SUCCESSFUL_CREATE, message)
+        await self._revisions.remove(vm.metadata.namespace, older)
 
-    async def _delete_instance(self, vm: v1.VirtualMachine, uid: str) -> None:
+    def _note_refusal(
+        self, vm: v1.VirtualMachine, notes: _Notes, error: ApiForbidden | ApiInvalid
+    ) -> None:
+        """Remember why no instance can be made, tell the machine's owner, and try again later."""
+        notes.failure = explain("VirtualMachineInstance", error)
+        notes.retry_at = self._clock() + timedelta(seconds=notes.backoff.next_s())
+        if notes.failure is not None:
+            self._tell(vm, events.WARNING, EventReason.FAILED_CREATE, notes.failure)
+
+    async def _begin_always(self, vm: v1.VirtualMachine, notes: _Notes) -> None:
+        """Have a halted machine run always, in the words its specification uses. ApiConflict when it has changed."""
+        by_flag = vm.spec.running is not None and not vm.spec.run_strategy
+        spec = {"running": True} if by_flag else {"runStrategy": RunStrategy.ALWAYS}
+        version = vm.metadata.resource_version
+        patch = {"metadata": {"resourceVersion": version}, "spec": spec}
+        try:
+            answer = await self._client.merge_patch(VIRTUAL_MACHINES, key_of(vm), patch)
+        except ApiNotFound:
+            return
+        except (ApiForbidden, ApiInvalid) as error:
+            self._note_refusal(vm, notes, error)
+            return
+        notes.failure = notes.retry_at = None
+        self._vms.learn(_decode_vm(answer))
+
+    async def _adopt_instance(self, now: Observed) -> None:
+        """Make an orphan the machine's own, unless the machine is on its way out by now. ApiConflict when it has changed."""
+        vm, instance = now.vm, now.instance
+        assert instance is not None
+        live = _decode_vm(await self._client.get(VIRTUAL_MACHINES, key_of(vm)))
+        if live.metadata.uid != vm.metadata.uid or live.metadata.is_being_deleted:
+            raise ApiConflict(409, "Conflict", "the machine is another, or being deleted")
+        others = [msgspec.to_builtins(owner) for owner in instance.metadata.owner_references or ()]
+        metadata = {
+            "uid": instance.metadata.uid,
+            "resourceVersion": instance.metadata.resource_version,
+            "ownerReferences": [*others, owner_reference(vm.metadata.name, vm.metadata.uid)],
+        }
+        answer = await self._client.merge_patch(
+            VIRTUAL_MACHINE_INSTANCES, key_of(instance), {"metadata": metadata}
+        )
+        self._vmis.learn(_decode_vmi(answer))
+        if revision := revision_name_of(instance):
+            await self._revisions.adopt(vm, revision)
+
+    async def _follow_generation(self, now: Observed, generation: int) -> None:
+        """Note on the instance which generation of its machine it follows. ApiConflict when it has changed."""
+        vmi = now.vmi
+        assert vmi is not None
+        metadata = {
+            "uid": vmi.metadata.uid,
+            "resourceVersion": vmi.metadata.resource_version,
+            "annotations": {names.VM_GENERATION_ANNOTATION: str(generation)},
+        }
+        try:
+            answer = await self._client.merge_patch(
+                VIRTUAL_MACHINE_INSTANCES, key_of(vmi), {"metadata": metadata}
+            )
+        except ApiNotFound:
+            return
+        self._vmis.learn(_decode_vmi(answer))
+
+    async def _delete_instance(
+        self, vm: v1.VirtualMachine, uid: str, resource_version: str | None
+    ) -> None:
+        """Begin the deletion. ApiConflict when the instance is another, or not as it was seen."""
         name = vm.metadata.name
         try:
-            await self._client.delete(VIRTUAL_MACHINE_INSTANCES, key_of(vm), uid=uid)
+            await self._client.delete(
+                VIRTUAL_MACHINE_INSTANCES, key_of(vm), uid=uid, resource_version=resource_version
+            )
         except ApiNotFound:
             _log.debug("instance was gone already")
             return
@@ -182,3 +275,7 @@ class VmReconciler:
     def _tell(self, vm: v1.VirtualMachine, type_: str, reason: str, message: str) -> None:
         about = events.reference_to(VIRTUAL_MACHINES, vm)
         self._recorder.record(about, type_, reason, message)
+
+
+# What these change comes back as an event.
+_BRING_A_PASS = (plan.DeleteInstance, plan.AdoptInstance, plan.BeginAlways)

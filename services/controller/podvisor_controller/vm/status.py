@@ -10,10 +10,9 @@ from typing import Any
 import msgspec
 from podvisor_common.api import meta, v1
 from podvisor_common.api.meta import Condition
-from podvisor_common.api.v1 import names
-from podvisor_common.api.v1.names import ConditionType, Phase, PrintableStatus, Reason, RunStrategy
+from podvisor_common.api.v1.names import ConditionType, Phase, PrintableStatus, Reason
 
-from podvisor_controller.vm.observed import Observed, has_condition
+from podvisor_controller.vm.observed import ONE_START, Observed, generation_of, has_condition
 
 # An instance's conditions that mean something else, or nothing, on a machine.
 _NOT_MIRRORED = frozenset(
@@ -21,6 +20,8 @@ _NOT_MIRRORED = frozenset(
 )
 _STARTING_PHASES = frozenset({"", Phase.PENDING, Phase.SCHEDULING, Phase.SCHEDULED})
 STRANGER = "A VirtualMachineInstance of this name exists and does not belong to this machine."
+# Clients know the first half by heart.
+RESTART_REQUIRED = "a non-live-updatable field was changed in the template spec: the running guest gets it with its next start"
 
 
 def status_of(now: Observed) -> v1.VirtualMachineStatus | None:
@@ -41,9 +42,10 @@ def status_of(now: Observed) -> v1.VirtualMachineStatus | None:
         run_strategy=_recorded_strategy(now),
         node_name=living.status.node_name if living else "",
         interfaces=living.status.interfaces if living else None,
-        conditions=[ready, *_mirrored(now), *_failure(now)],
+        conditions=[ready, *_mirrored(now), *_failure(now), *_restart_required(now)],
+        state_change_requests=now.requests_to_record or None,
         start_failure=now.start_failure,
-        observed_generation=_observed_generation(vmi) or known.observed_generation,
+        observed_generation=(generation_of(vmi) if vmi else None) or known.observed_generation,
         desired_generation=now.vm.metadata.generation,
     )
 
@@ -105,8 +107,8 @@ _TROUBLES = (
 
 
 def _recorded_strategy(now: Observed) -> str:
-    """The strategy last acted upon. `Once` is recorded when it has had its instance: that is what keeps it to one."""
-    if now.strategy == RunStrategy.ONCE and now.vmi is None:
+    """The strategy last acted upon. One that starts once is recorded when it has: that is what keeps it to one."""
+    if now.strategy in ONE_START and now.vmi is None:
         return now.vm.status.run_strategy
     return now.strategy
 
@@ -137,6 +139,16 @@ def _failure(now: Observed) -> list[Condition]:
     return [_condition(now, ConditionType.FAILURE, Reason.FAILED_CREATE, message, status="True")]
 
 
+def _restart_required(now: Observed) -> list[Condition]:
+    type_ = ConditionType.RESTART_REQUIRED
+    if now.needs_restart is None:
+        known = meta.find_condition(now.vm.status.conditions, type_)
+        return [known] if known is not None else []
+    if not now.needs_restart:
+        return []
+    return [_condition(now, type_, Reason.RESTART_REQUIRED, RESTART_REQUIRED, status="True")]
+
+
 def _condition(now: Observed, type_: str, reason: str, message: str, *, status: str) -> Condition:
     known = meta.find_condition(now.vm.status.conditions, type_)
     since = known.last_transition_time if known is not None and known.status == status else None
@@ -147,11 +159,6 @@ def _condition(now: Observed, type_: str, reason: str, message: str, *, status: 
         message=message,
         last_transition_time=since or meta.format_time(now.at),
     )
-
-
-def _observed_generation(vmi: v1.VirtualMachineInstance | None) -> int | None:
-    text = vmi.metadata.annotation(names.VM_GENERATION_ANNOTATION) if vmi else None
-    return int(text) if text is not None and text.isdecimal() else None
 
 
 def _same_conditions(one: list[Condition], other: list[Condition]) -> bool:

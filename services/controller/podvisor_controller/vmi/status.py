@@ -15,6 +15,7 @@ from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.names import ConditionType, Phase, Reason
 
 from podvisor_controller.node.health import OUT_OF_SERVICE_TAINT, NodeHealth
+from podvisor_controller.vm.revision import revision_name_of
 from podvisor_controller.vmi.observed import CONTROLLER_REASONS, Observed
 from podvisor_controller.vmi.plan import Finish
 
@@ -135,6 +136,7 @@ def _placement(now: Observed) -> Body:
         return {
             **{field: current[field] for field in fields if field in current},
             "runtimeUser": names.LAUNCHER_UID,
+            **_revision(now),
         }
     return {
         "nodeName": pod.spec.node_name,
@@ -142,7 +144,13 @@ def _placement(now: Observed) -> Body:
         "qosClass": pod.status.qos_class or "Burstable",
         "launcherContainerImageVersion": _launcher_image(pod),
         "runtimeUser": names.LAUNCHER_UID,
+        **_revision(now),
     }
+
+
+def _revision(now: Observed) -> Body:
+    name = revision_name_of(now.vmi)
+    return {"virtualMachineRevisionName": name} if name else {}
 
 
 def _launcher_image(pod: core.Pod) -> str:

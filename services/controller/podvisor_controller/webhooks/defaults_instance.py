@@ -44,16 +44,19 @@ def instance_of(machine: v1.VirtualMachine | Mapping[str, Any]) -> Json:
                 names.VM_GENERATION_ANNOTATION: str(metadata.get("generation", 0)),
             },
             "finalizers": [names.VMI_FINALIZER],
-            "ownerReferences": [
-                {
-                    "apiVersion": names.API_VERSION,
-                    "kind": names.VIRTUAL_MACHINE,
-                    "name": metadata["name"],
-                    "uid": metadata["uid"],
-                    "controller": True,
-                    "blockOwnerDeletion": True,
-                }
-            ],
+            "ownerReferences": [owner_reference(metadata["name"], metadata["uid"])],
         },
         "spec": spec,
+    }
+
+
+def owner_reference(name: str, uid: str) -> Json:
+    """What says on an object that the VirtualMachine manages it."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.VIRTUAL_MACHINE,
+        "name": name,
+        "uid": uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
     }

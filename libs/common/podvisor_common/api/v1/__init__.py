@@ -51,6 +51,7 @@ from podvisor_common.api.v1.virtual_machine import (
     VirtualMachineInstanceTemplateSpec,
     VirtualMachineList,
     VirtualMachineSpec,
+    VirtualMachineStateChangeRequest,
     VirtualMachineStatus,
 )
 
@@ -99,6 +100,7 @@ __all__ = [
     "VirtualMachineList",
     "VirtualMachineOptions",
     "VirtualMachineSpec",
+    "VirtualMachineStateChangeRequest",
     "VirtualMachineStatus",
     "Volume",
     "VolumeStatus",

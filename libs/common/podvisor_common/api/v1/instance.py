@@ -114,6 +114,9 @@ class VirtualMachineInstanceStatus(ApiStruct, frozen=True):
     current_cpu_topology: Annotated[CPUTopology | None, doc("Processors the guest has.")] = None
     memory: Annotated[MemoryStatus | None, doc("Memory the guest has.")] = None
     volume_status: Annotated[list[VolumeStatus] | None, doc("Volumes.", **_ATOMIC)] = None
+    virtual_machine_revision_name: Annotated[
+        str, doc("ControllerRevision with the machine as it was when the instance was made.")
+    ] = ""
     start_timeline: Annotated[
         StartTimeline | None, doc("How long each step of the start took; for slow starts.")
     ] = None

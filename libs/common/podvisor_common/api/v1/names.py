@@ -66,10 +66,24 @@ SUPPORTED_RUN_STRATEGIES = frozenset(
     {
         RunStrategy.ALWAYS,
         RunStrategy.HALTED,
+        RunStrategy.MANUAL,
         RunStrategy.RERUN_ON_FAILURE,
         RunStrategy.ONCE,
     }
 )
+
+
+class StateChange(StrEnum):
+    """Actions of a VirtualMachine's state change requests."""
+
+    START = "Start"
+    STOP = "Stop"
+
+
+# In the data of a request to start: the guest is not to run before it is unpaused.
+START_PAUSED_KEY = "paused"
+# The one value of an instance's `startStrategy`.
+START_PAUSED = "Paused"
 
 
 class ConditionType(StrEnum):
@@ -105,6 +119,7 @@ class Reason(StrEnum):
     PAUSED_BY_USER = "PausedByUser"
     PAUSED_IO_ERROR = "PausedIOError"
     UNSCHEDULABLE = "Unschedulable"
+    RESTART_REQUIRED = "RestartRequired"
     NODE_UNRESPONSIVE = "NodeUnresponsive"
     HANDLER_UNRESPONSIVE = "HandlerUnresponsive"
 
@@ -137,6 +152,8 @@ LAUNCHER_APP = "virt-launcher"
 CREATED_BY_LABEL = "kubevirt.io/created-by"
 VMI_NAME_LABEL = "vmi.kubevirt.io/id"
 VM_NAME_LABEL = "vm.kubevirt.io/name"
+# UID of the VirtualMachine whose start a ControllerRevision is of.
+VM_UID_LABEL = "podvisor.kubevirt.io/vm-uid"
 NODE_NAME_LABEL = "kubevirt.io/nodeName"
 SCHEDULABLE_LABEL = "kubevirt.io/schedulable"
 

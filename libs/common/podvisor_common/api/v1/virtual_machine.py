@@ -27,8 +27,9 @@ class VirtualMachineSpec(ApiStruct, frozen=True):
         str,
         doc(
             "When an instance runs. `Always`: whenever there is none, another is made. `Halted`:"
-            " never. `Once`: one is made and never replaced. `RerunOnFailure`: one that failed is"
-            " replaced, one that ended well is not. Excludes `running`."
+            " never. `Manual`: as requests in the status say. `Once`: one is made and never"
+            " replaced. `RerunOnFailure`: one that failed is replaced, one that ended well or was"
+            " stopped is not. Excludes `running`."
         ),
     ] = ""
     running: Annotated[
@@ -45,6 +46,25 @@ class StartFailure(ApiStruct, frozen=True):
     retry_after_timestamp: Annotated[
         str | None, doc("When the next is tried.", format="date-time")
     ] = None
+
+
+class VirtualMachineStateChangeRequest(ApiStruct, frozen=True):
+    """Somebody's wish to have the machine started or stopped, independent of its run strategy."""
+
+    action: Annotated[
+        str, doc("`Start` a new instance or `Stop` the one of `uid`.", enum=["Start", "Stop"])
+    ]
+    data: Annotated[
+        dict[str, str] | None,
+        doc('`paused: "true"`: the guest of the new instance does not run before it is unpaused.'),
+    ] = None
+    uid: Annotated[
+        str,
+        doc(
+            "UID of the instance to stop. A start that names one is podvisor's own: the new instance"
+            " takes the place of that one, which failed."
+        ),
+    ] = ""
 
 
 class VirtualMachineStatus(ApiStruct, frozen=True):
@@ -69,6 +89,14 @@ class VirtualMachineStatus(ApiStruct, frozen=True):
             "Aspects of the state, one of each type.",
             x_kubernetes_list_type="map",
             x_kubernetes_list_map_keys=["type"],
+        ),
+    ] = None
+    state_change_requests: Annotated[
+        list[VirtualMachineStateChangeRequest] | None,
+        doc(
+            "What is to be done, one after another. A request that was fulfilled is removed.",
+            maxItems=16,
+            x_kubernetes_list_type="atomic",
         ),
     ] = None
     start_failure: Annotated[
