@@ -324,6 +324,25 @@ async def test_a_shutdown_that_libvirt_misses_is_no_crash(image: str, tmp_path: 
         assert await it.exit_code() == 0
 
 
+async def test_a_guest_that_is_to_start_paused_waits_to_be_resumed(
+    image: str, tmp_path: Path
+) -> None:
+    wanted = spec()
+    wanted.start_paused = True
+    async with running(image, tmp_path) as it:
+        await it.launcher.ApplyDomain(
+            pb.ApplyDomainRequest(spec=wanted), wait_for_ready=True, timeout=20
+        )
+        paused = await it.until(domain.DOMAIN_STATE_PAUSED)
+        assert paused.reason == domain.DOMAIN_REASON_PAUSED_BY_USER
+        os.kill(it.processes()["launcher"], signal.SIGKILL)
+        again = await it.until(domain.DOMAIN_STATE_PAUSED)
+        assert again.reason == domain.DOMAIN_REASON_PAUSED_BY_USER
+        docker("exec", it.name, "virsh", "resume", "default_myvm")
+        await it.until(domain.DOMAIN_STATE_RUNNING)
+        await it.console_shows(r"login:")
+
+
 async def test_a_guest_that_does_not_listen_is_destroyed(image: str, tmp_path: Path) -> None:
     (tmp_path / "empty.img").write_bytes(bytes(1 << 20))
     async with running(image, tmp_path, tmp_path / "empty.img") as it:

@@ -60,6 +60,12 @@ CIDR = "networks[0].pod.vmNetworkCIDR"
             "made up of the following characters",
         ),
         ("domain/devices/disks/1/bootOrder", 0, f"{DISKS}[1].bootOrder", "boot order > 0"),
+        (
+            "startStrategy",
+            "Later",
+            "startStrategy",
+            "startStrategy is set with an unrecognized option: Later",
+        ),
         ("domain/devices/gpus", [{}], "domain.devices.gpus", "is not supported yet"),
         ("domain/devices/disks/0/lun", {}, f"{DISKS}[0].lun", "is not supported yet"),
         (

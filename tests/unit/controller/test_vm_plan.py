@@ -129,6 +129,11 @@ def test_machines_that_fail_at_once_do_not_start_again_at_once() -> None:
             vm_observed(vm(status=failed_before(1, uid="old")), instance("Succeeded")),
             None,
         ),
+        (
+            "destroyed because it was to go",
+            vm_observed(vm(), instance("Failed", metadata=DELETED)),
+            None,
+        ),
         ("once does not count", vm_observed(vm("Once"), instance("Failed")), None),
     ),
 )

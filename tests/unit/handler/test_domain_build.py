@@ -51,6 +51,11 @@ def test_a_minimal_machine() -> None:
     assert spec.serial_log
 
 
+def test_a_guest_that_is_to_start_paused() -> None:
+    assert not build_domain(vmi(), pod(), NETWORK).start_paused
+    assert build_domain(vmi(spec={"startStrategy": "Paused"}), pod(), NETWORK).start_paused
+
+
 def test_the_default_interface() -> None:
     (interface,) = build_domain(vmi(), pod(), NETWORK).interfaces
     assert (interface.name, interface.model, interface.tap) == ("default", "virtio", "tap0")

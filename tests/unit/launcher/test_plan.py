@@ -79,6 +79,12 @@ STEPS = [
     ("a Secret is missing", specified(blocked=blocked(500)), State.WAITING, None),
     ("the Secret may be there now", specified(blocked=blocked(0)), State.WAITING, PrepareDisks()),
     ("the guest came up", ready(RUNNING, ATTEMPTED), State.RUNNING, NoteStarted()),
+    (
+        "the guest came up paused",
+        ready(Active(Paused.BY_USER), ATTEMPTED),
+        State.PAUSED,
+        NoteStarted(),
+    ),
     ("a restarted launcher finds its guest", specified(RUNNING, STARTED), State.RUNNING, None),
     ("it was paused", ready(Active(Paused.BY_USER), STARTED), State.PAUSED, None),
     ("a disk was full", ready(STARVED, STARTED), State.PAUSED, LetGoOn()),

@@ -53,6 +53,14 @@ async def test_the_life_of_a_domain(name: str) -> None:
         assert await libvirt_.guest(domain) == Inactive(Off.DESTROYED)
 
 
+async def test_a_start_can_be_asked_to_leave_the_guest_paused(name: str) -> None:
+    """libvirt's test driver knows no such start, and names the flag that it does not know."""
+    async with connected() as libvirt_:
+        await libvirt_.define(XML.format(name))
+        with pytest.raises(DomainRejected, match=r"unsupported flags \(0x1\)"):
+            await libvirt_.start(f"default_{name}", paused=True)
+
+
 def _outside(domain: str, verb: str) -> None:
     """Somebody else does something to the domain."""
     getattr(libvirt.open("test:///default").lookupByName(domain), verb)()

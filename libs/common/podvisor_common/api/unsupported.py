@@ -25,7 +25,6 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
         "readinessProbe",
         "resourceClaims",
         "serviceAccountName",
-        "startStrategy",
         "utilityVolumes",
     ),
     v1.Domain: (

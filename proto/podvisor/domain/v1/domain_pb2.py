@@ -25,43 +25,43 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpodvisor/domain/v1/domain.proto\x12\x12podvisor.domain.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xde\x03\n\nDomainSpec\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03uid\x18\x03 \x01(\t\x12\x15\n\rfirmware_uuid\x18\x04 \x01(\t\x12\x12\n\ngeneration\x18\x05 \x01(\x03\x12(\n\x03\x63pu\x18\x06 \x01(\x0b\x32\x1b.podvisor.domain.v1.CpuSpec\x12.\n\x06memory\x18\x07 \x01(\x0b\x32\x1e.podvisor.domain.v1.MemorySpec\x12\x14\n\x0cmachine_type\x18\x08 \x01(\t\x12\x34\n\x0b\x61\x63\x63\x65lerator\x18\t \x01(\x0e\x32\x1f.podvisor.domain.v1.Accelerator\x12+\n\x05\x64isks\x18\n \x03(\x0b\x32\x1c.podvisor.domain.v1.DiskSpec\x12\x35\n\ninterfaces\x18\x0b \x03(\x0b\x32!.podvisor.domain.v1.InterfaceSpec\x12\x16\n\x0egrace_period_s\x18\x0c \x01(\r\x12\x10\n\x08graphics\x18\r \x01(\x08\x12\x16\n\x0eserial_console\x18\x0e \x01(\x08\x12\x12\n\nserial_log\x18\x0f \x01(\x08\x12\x17\n\x0f\x66irmware_serial\x18\x10 \x01(\t\"I\n\x07\x43puSpec\x12\x0f\n\x07sockets\x18\x01 \x01(\r\x12\r\n\x05\x63ores\x18\x02 \x01(\r\x12\x0f\n\x07threads\x18\x03 \x01(\r\x12\r\n\x05model\x18\x04 \x01(\t\"!\n\nMemorySpec\x12\x13\n\x0bguest_bytes\x18\x01 \x01(\x04\"\xb1\x02\n\x08\x44iskSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x03\x62us\x18\x02 \x01(\x0e\x32\x1b.podvisor.domain.v1.DiskBus\x12.\n\x06\x64\x65vice\x18\x03 \x01(\x0e\x32\x1e.podvisor.domain.v1.DiskDevice\x12\x11\n\tread_only\x18\x04 \x01(\x08\x12\x12\n\nboot_order\x18\x05 \x01(\r\x12\x0e\n\x06serial\x18\x06 \x01(\t\x12\x41\n\x0e\x63ontainer_disk\x18\n \x01(\x0b\x32\'.podvisor.domain.v1.ContainerDiskSourceH\x00\x12\x39\n\ncloud_init\x18\x0b \x01(\x0b\x32#.podvisor.domain.v1.CloudInitSourceH\x00\x42\x08\n\x06source\"7\n\x13\x43ontainerDiskSource\x12\x12\n\nimage_root\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"\xa0\x01\n\x0f\x43loudInitSource\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\x11\n\tuser_data\x18\x03 \x01(\x0c\x12\x1c\n\x14user_data_secret_dir\x18\x04 \x01(\t\x12\x14\n\x0cnetwork_data\x18\x05 \x01(\x0c\x12\x1f\n\x17network_data_secret_dir\x18\x06 \x01(\t\"\x9a\x01\n\rInterfaceSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0b\n\x03mac\x18\x03 \x01(\t\x12\x0b\n\x03tap\x18\x04 \x01(\t\x12\x11\n\tmtu_bytes\x18\x05 \x01(\r\x12\x12\n\nboot_order\x18\x06 \x01(\r\x12+\n\x04\x64hcp\x18\x07 \x01(\x0b\x32\x1d.podvisor.domain.v1.DhcpLease\"\x9f\x01\n\tDhcpLease\x12\x0e\n\x06\x62ridge\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x15\n\rprefix_length\x18\x03 \x01(\r\x12\x0f\n\x07gateway\x18\x04 \x01(\t\x12\x0e\n\x06server\x18\x05 \x01(\t\x12\x13\n\x0b\x64ns_servers\x18\x06 \x03(\t\x12\x12\n\ndns_search\x18\x07 \x03(\t\x12\x10\n\x08hostname\x18\x08 \x01(\t\"\xac\x03\n\x0c\x44omainReport\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x1a\n\x12\x61pplied_generation\x18\x03 \x01(\x03\x12\x0b\n\x03uid\x18\x04 \x01(\t\x12.\n\x05state\x18\x05 \x01(\x0e\x32\x1f.podvisor.domain.v1.DomainState\x12\x30\n\x06reason\x18\x06 \x01(\x0e\x32 .podvisor.domain.v1.DomainReason\x12\x0f\n\x07message\x18\x07 \x01(\t\x12)\n\x05since\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cmachine_type\x18\t \x01(\t\x12\x37\n\ninterfaces\x18\n \x03(\x0b\x32#.podvisor.domain.v1.InterfaceReport\x12\x32\n\x08timeline\x18\x0b \x03(\x0b\x32 .podvisor.domain.v1.TimelineStep\x12\x15\n\rshutting_down\x18\x0c \x01(\x08\x12\x1a\n\x12\x63ontainer_stopping\x18\r \x01(\x08\"?\n\x0fInterfaceReport\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03mac\x18\x02 \x01(\t\x12\x11\n\taddresses\x18\x03 \x03(\t\"D\n\x0cTimelineStep\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*T\n\x0b\x41\x63\x63\x65lerator\x12\x1b\n\x17\x41\x43\x43\x45LERATOR_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41\x43\x43\x45LERATOR_KVM\x10\x01\x12\x13\n\x0f\x41\x43\x43\x45LERATOR_TCG\x10\x02*p\n\x07\x44iskBus\x12\x18\n\x14\x44ISK_BUS_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44ISK_BUS_VIRTIO\x10\x01\x12\x11\n\rDISK_BUS_SATA\x10\x02\x12\x11\n\rDISK_BUS_SCSI\x10\x03\x12\x10\n\x0c\x44ISK_BUS_USB\x10\x04*k\n\nDiskDevice\x12\x1b\n\x17\x44ISK_DEVICE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44ISK_DEVICE_DISK\x10\x01\x12\x15\n\x11\x44ISK_DEVICE_CDROM\x10\x02\x12\x13\n\x0f\x44ISK_DEVICE_LUN\x10\x03*\xc3\x01\n\x0b\x44omainState\x12\x1c\n\x18\x44OMAIN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44OMAIN_STATE_NONE\x10\x01\x12\x1a\n\x16\x44OMAIN_STATE_PREPARING\x10\x02\x12\x18\n\x14\x44OMAIN_STATE_WAITING\x10\x03\x12\x18\n\x14\x44OMAIN_STATE_RUNNING\x10\x04\x12\x17\n\x13\x44OMAIN_STATE_PAUSED\x10\x05\x12\x16\n\x12\x44OMAIN_STATE_ENDED\x10\x06*\xc9\x03\n\x0c\x44omainReason\x12\x1d\n\x19\x44OMAIN_REASON_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44OMAIN_REASON_SHUTDOWN\x10\x01\x12&\n\"DOMAIN_REASON_GRACE_PERIOD_EXPIRED\x10\x02\x12\x1b\n\x17\x44OMAIN_REASON_DESTROYED\x10\x03\x12\x19\n\x15\x44OMAIN_REASON_CRASHED\x10\x04\x12\x1a\n\x16\x44OMAIN_REASON_REJECTED\x10\x05\x12\x1e\n\x1a\x44OMAIN_REASON_INVALID_DISK\x10\x06\x12 \n\x1c\x44OMAIN_REASON_MISSING_SECRET\x10\x07\x12 \n\x1c\x44OMAIN_REASON_PAUSED_BY_USER\x10\x08\x12\x1a\n\x16\x44OMAIN_REASON_IO_ERROR\x10\t\x12%\n!DOMAIN_REASON_LIBVIRT_UNREACHABLE\x10\n\x12\x1e\n\x1a\x44OMAIN_REASON_START_FAILED\x10\x0b\x12\x1f\n\x1b\x44OMAIN_REASON_NEVER_STARTED\x10\x0c\x12\x1a\n\x16\x44OMAIN_REASON_NO_SPACE\x10\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpodvisor/domain/v1/domain.proto\x12\x12podvisor.domain.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf4\x03\n\nDomainSpec\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03uid\x18\x03 \x01(\t\x12\x15\n\rfirmware_uuid\x18\x04 \x01(\t\x12\x12\n\ngeneration\x18\x05 \x01(\x03\x12(\n\x03\x63pu\x18\x06 \x01(\x0b\x32\x1b.podvisor.domain.v1.CpuSpec\x12.\n\x06memory\x18\x07 \x01(\x0b\x32\x1e.podvisor.domain.v1.MemorySpec\x12\x14\n\x0cmachine_type\x18\x08 \x01(\t\x12\x34\n\x0b\x61\x63\x63\x65lerator\x18\t \x01(\x0e\x32\x1f.podvisor.domain.v1.Accelerator\x12+\n\x05\x64isks\x18\n \x03(\x0b\x32\x1c.podvisor.domain.v1.DiskSpec\x12\x35\n\ninterfaces\x18\x0b \x03(\x0b\x32!.podvisor.domain.v1.InterfaceSpec\x12\x16\n\x0egrace_period_s\x18\x0c \x01(\r\x12\x10\n\x08graphics\x18\r \x01(\x08\x12\x16\n\x0eserial_console\x18\x0e \x01(\x08\x12\x12\n\nserial_log\x18\x0f \x01(\x08\x12\x17\n\x0f\x66irmware_serial\x18\x10 \x01(\t\x12\x14\n\x0cstart_paused\x18\x11 \x01(\x08\"I\n\x07\x43puSpec\x12\x0f\n\x07sockets\x18\x01 \x01(\r\x12\r\n\x05\x63ores\x18\x02 \x01(\r\x12\x0f\n\x07threads\x18\x03 \x01(\r\x12\r\n\x05model\x18\x04 \x01(\t\"!\n\nMemorySpec\x12\x13\n\x0bguest_bytes\x18\x01 \x01(\x04\"\xb1\x02\n\x08\x44iskSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x03\x62us\x18\x02 \x01(\x0e\x32\x1b.podvisor.domain.v1.DiskBus\x12.\n\x06\x64\x65vice\x18\x03 \x01(\x0e\x32\x1e.podvisor.domain.v1.DiskDevice\x12\x11\n\tread_only\x18\x04 \x01(\x08\x12\x12\n\nboot_order\x18\x05 \x01(\r\x12\x0e\n\x06serial\x18\x06 \x01(\t\x12\x41\n\x0e\x63ontainer_disk\x18\n \x01(\x0b\x32\'.podvisor.domain.v1.ContainerDiskSourceH\x00\x12\x39\n\ncloud_init\x18\x0b \x01(\x0b\x32#.podvisor.domain.v1.CloudInitSourceH\x00\x42\x08\n\x06source\"7\n\x13\x43ontainerDiskSource\x12\x12\n\nimage_root\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"\xa0\x01\n\x0f\x43loudInitSource\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\x11\n\tuser_data\x18\x03 \x01(\x0c\x12\x1c\n\x14user_data_secret_dir\x18\x04 \x01(\t\x12\x14\n\x0cnetwork_data\x18\x05 \x01(\x0c\x12\x1f\n\x17network_data_secret_dir\x18\x06 \x01(\t\"\x9a\x01\n\rInterfaceSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0b\n\x03mac\x18\x03 \x01(\t\x12\x0b\n\x03tap\x18\x04 \x01(\t\x12\x11\n\tmtu_bytes\x18\x05 \x01(\r\x12\x12\n\nboot_order\x18\x06 \x01(\r\x12+\n\x04\x64hcp\x18\x07 \x01(\x0b\x32\x1d.podvisor.domain.v1.DhcpLease\"\x9f\x01\n\tDhcpLease\x12\x0e\n\x06\x62ridge\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x15\n\rprefix_length\x18\x03 \x01(\r\x12\x0f\n\x07gateway\x18\x04 \x01(\t\x12\x0e\n\x06server\x18\x05 \x01(\t\x12\x13\n\x0b\x64ns_servers\x18\x06 \x03(\t\x12\x12\n\ndns_search\x18\x07 \x03(\t\x12\x10\n\x08hostname\x18\x08 \x01(\t\"\xac\x03\n\x0c\x44omainReport\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x1a\n\x12\x61pplied_generation\x18\x03 \x01(\x03\x12\x0b\n\x03uid\x18\x04 \x01(\t\x12.\n\x05state\x18\x05 \x01(\x0e\x32\x1f.podvisor.domain.v1.DomainState\x12\x30\n\x06reason\x18\x06 \x01(\x0e\x32 .podvisor.domain.v1.DomainReason\x12\x0f\n\x07message\x18\x07 \x01(\t\x12)\n\x05since\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cmachine_type\x18\t \x01(\t\x12\x37\n\ninterfaces\x18\n \x03(\x0b\x32#.podvisor.domain.v1.InterfaceReport\x12\x32\n\x08timeline\x18\x0b \x03(\x0b\x32 .podvisor.domain.v1.TimelineStep\x12\x15\n\rshutting_down\x18\x0c \x01(\x08\x12\x1a\n\x12\x63ontainer_stopping\x18\r \x01(\x08\"?\n\x0fInterfaceReport\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03mac\x18\x02 \x01(\t\x12\x11\n\taddresses\x18\x03 \x03(\t\"D\n\x0cTimelineStep\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*T\n\x0b\x41\x63\x63\x65lerator\x12\x1b\n\x17\x41\x43\x43\x45LERATOR_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41\x43\x43\x45LERATOR_KVM\x10\x01\x12\x13\n\x0f\x41\x43\x43\x45LERATOR_TCG\x10\x02*p\n\x07\x44iskBus\x12\x18\n\x14\x44ISK_BUS_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44ISK_BUS_VIRTIO\x10\x01\x12\x11\n\rDISK_BUS_SATA\x10\x02\x12\x11\n\rDISK_BUS_SCSI\x10\x03\x12\x10\n\x0c\x44ISK_BUS_USB\x10\x04*k\n\nDiskDevice\x12\x1b\n\x17\x44ISK_DEVICE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44ISK_DEVICE_DISK\x10\x01\x12\x15\n\x11\x44ISK_DEVICE_CDROM\x10\x02\x12\x13\n\x0f\x44ISK_DEVICE_LUN\x10\x03*\xc3\x01\n\x0b\x44omainState\x12\x1c\n\x18\x44OMAIN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44OMAIN_STATE_NONE\x10\x01\x12\x1a\n\x16\x44OMAIN_STATE_PREPARING\x10\x02\x12\x18\n\x14\x44OMAIN_STATE_WAITING\x10\x03\x12\x18\n\x14\x44OMAIN_STATE_RUNNING\x10\x04\x12\x17\n\x13\x44OMAIN_STATE_PAUSED\x10\x05\x12\x16\n\x12\x44OMAIN_STATE_ENDED\x10\x06*\xc9\x03\n\x0c\x44omainReason\x12\x1d\n\x19\x44OMAIN_REASON_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44OMAIN_REASON_SHUTDOWN\x10\x01\x12&\n\"DOMAIN_REASON_GRACE_PERIOD_EXPIRED\x10\x02\x12\x1b\n\x17\x44OMAIN_REASON_DESTROYED\x10\x03\x12\x19\n\x15\x44OMAIN_REASON_CRASHED\x10\x04\x12\x1a\n\x16\x44OMAIN_REASON_REJECTED\x10\x05\x12\x1e\n\x1a\x44OMAIN_REASON_INVALID_DISK\x10\x06\x12 \n\x1c\x44OMAIN_REASON_MISSING_SECRET\x10\x07\x12 \n\x1c\x44OMAIN_REASON_PAUSED_BY_USER\x10\x08\x12\x1a\n\x16\x44OMAIN_REASON_IO_ERROR\x10\t\x12%\n!DOMAIN_REASON_LIBVIRT_UNREACHABLE\x10\n\x12\x1e\n\x1a\x44OMAIN_REASON_START_FAILED\x10\x0b\x12\x1f\n\x1b\x44OMAIN_REASON_NEVER_STARTED\x10\x0c\x12\x1a\n\x16\x44OMAIN_REASON_NO_SPACE\x10\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'podvisor.domain.v1.domain_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACCELERATOR']._serialized_start=2092
-  _globals['_ACCELERATOR']._serialized_end=2176
-  _globals['_DISKBUS']._serialized_start=2178
-  _globals['_DISKBUS']._serialized_end=2290
-  _globals['_DISKDEVICE']._serialized_start=2292
-  _globals['_DISKDEVICE']._serialized_end=2399
-  _globals['_DOMAINSTATE']._serialized_start=2402
-  _globals['_DOMAINSTATE']._serialized_end=2597
-  _globals['_DOMAINREASON']._serialized_start=2600
-  _globals['_DOMAINREASON']._serialized_end=3057
+  _globals['_ACCELERATOR']._serialized_start=2114
+  _globals['_ACCELERATOR']._serialized_end=2198
+  _globals['_DISKBUS']._serialized_start=2200
+  _globals['_DISKBUS']._serialized_end=2312
+  _globals['_DISKDEVICE']._serialized_start=2314
+  _globals['_DISKDEVICE']._serialized_end=2421
+  _globals['_DOMAINSTATE']._serialized_start=2424
+  _globals['_DOMAINSTATE']._serialized_end=2619
+  _globals['_DOMAINREASON']._serialized_start=2622
+  _globals['_DOMAINREASON']._serialized_end=3079
   _globals['_DOMAINSPEC']._serialized_start=89
-  _globals['_DOMAINSPEC']._serialized_end=567
-  _globals['_CPUSPEC']._serialized_start=569
-  _globals['_CPUSPEC']._serialized_end=642
-  _globals['_MEMORYSPEC']._serialized_start=644
-  _globals['_MEMORYSPEC']._serialized_end=677
-  _globals['_DISKSPEC']._serialized_start=680
-  _globals['_DISKSPEC']._serialized_end=985
-  _globals['_CONTAINERDISKSOURCE']._serialized_start=987
-  _globals['_CONTAINERDISKSOURCE']._serialized_end=1042
-  _globals['_CLOUDINITSOURCE']._serialized_start=1045
-  _globals['_CLOUDINITSOURCE']._serialized_end=1205
-  _globals['_INTERFACESPEC']._serialized_start=1208
-  _globals['_INTERFACESPEC']._serialized_end=1362
-  _globals['_DHCPLEASE']._serialized_start=1365
-  _globals['_DHCPLEASE']._serialized_end=1524
-  _globals['_DOMAINREPORT']._serialized_start=1527
-  _globals['_DOMAINREPORT']._serialized_end=1955
-  _globals['_INTERFACEREPORT']._serialized_start=1957
-  _globals['_INTERFACEREPORT']._serialized_end=2020
-  _globals['_TIMELINESTEP']._serialized_start=2022
-  _globals['_TIMELINESTEP']._serialized_end=2090
+  _globals['_DOMAINSPEC']._serialized_end=589
+  _globals['_CPUSPEC']._serialized_start=591
+  _globals['_CPUSPEC']._serialized_end=664
+  _globals['_MEMORYSPEC']._serialized_start=666
+  _globals['_MEMORYSPEC']._serialized_end=699
+  _globals['_DISKSPEC']._serialized_start=702
+  _globals['_DISKSPEC']._serialized_end=1007
+  _globals['_CONTAINERDISKSOURCE']._serialized_start=1009
+  _globals['_CONTAINERDISKSOURCE']._serialized_end=1064
+  _globals['_CLOUDINITSOURCE']._serialized_start=1067
+  _globals['_CLOUDINITSOURCE']._serialized_end=1227
+  _globals['_INTERFACESPEC']._serialized_start=1230
+  _globals['_INTERFACESPEC']._serialized_end=1384
+  _globals['_DHCPLEASE']._serialized_start=1387
+  _globals['_DHCPLEASE']._serialized_end=1546
+  _globals['_DOMAINREPORT']._serialized_start=1549
+  _globals['_DOMAINREPORT']._serialized_end=1977
+  _globals['_INTERFACEREPORT']._serialized_start=1979
+  _globals['_INTERFACEREPORT']._serialized_end=2042
+  _globals['_TIMELINESTEP']._serialized_start=2044
+  _globals['_TIMELINESTEP']._serialized_end=2112
 # @@protoc_insertion_point(module_scope)

@@ -236,6 +236,7 @@ class DomainSpec(_message.Message):
     SERIAL_CONSOLE_FIELD_NUMBER: _builtins.int
     SERIAL_LOG_FIELD_NUMBER: _builtins.int
     FIRMWARE_SERIAL_FIELD_NUMBER: _builtins.int
+    START_PAUSED_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Namespace of the VirtualMachineInstance."""
     name: _builtins.str
@@ -260,6 +261,8 @@ class DomainSpec(_message.Message):
     """The serial console is copied into the log of the pod's container `guest-console-log`."""
     firmware_serial: _builtins.str
     """Serial number the guest sees in its SMBIOS table; empty for none."""
+    start_paused: _builtins.bool
+    """The guest is started with its processors standing still: it is paused by request until somebody resumes it."""
     @_builtins.property
     def cpu(self) -> Global___CpuSpec:
         """Processors of the guest."""
@@ -295,10 +298,11 @@ class DomainSpec(_message.Message):
         serial_console: _builtins.bool = ...,
         serial_log: _builtins.bool = ...,
         firmware_serial: _builtins.str = ...,
+        start_paused: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "memory", b"memory"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "cpu", b"cpu", "disks", b"disks", "firmware_serial", b"firmware_serial", "firmware_uuid", b"firmware_uuid", "generation", b"generation", "grace_period_s", b"grace_period_s", "graphics", b"graphics", "interfaces", b"interfaces", "machine_type", b"machine_type", "memory", b"memory", "name", b"name", "namespace", b"namespace", "serial_console", b"serial_console", "serial_log", b"serial_log", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "cpu", b"cpu", "disks", b"disks", "firmware_serial", b"firmware_serial", "firmware_uuid", b"firmware_uuid", "generation", b"generation", "grace_period_s", b"grace_period_s", "graphics", b"graphics", "interfaces", b"interfaces", "machine_type", b"machine_type", "memory", b"memory", "name", b"name", "namespace", b"namespace", "serial_console", b"serial_console", "serial_log", b"serial_log", "start_paused", b"start_paused", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -113,7 +113,8 @@ class Observed:
         ran = _ran_for(vmi, self.at)
         if vmi.status.phase == Phase.SUCCEEDED or (ran is not None and ran >= STABLE_RUN):
             return None
-        if vmi.status.phase != Phase.FAILED:
+        # A guest that was destroyed because it had to go has not failed.
+        if vmi.status.phase != Phase.FAILED or vmi.metadata.is_being_deleted:
             return known
         if known is not None and known.last_failed_vmi_uid == vmi.metadata.uid:
             return known

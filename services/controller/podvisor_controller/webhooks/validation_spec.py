@@ -7,6 +7,7 @@ from uuid import UUID
 
 from podvisor_common.api import v1
 from podvisor_common.api.quantity import Quantity, parse_quantity
+from podvisor_common.api.v1 import names
 
 from podvisor_controller.webhooks.validation_devices import (
     boot_order_causes,
@@ -70,6 +71,11 @@ def _placement_causes(spec: v1.VirtualMachineInstanceSpec, path: str) -> Iterato
             f"{path}.architecture",
             f"{quoted(spec.architecture)} must be one of: {', '.join(_MACHINE_TYPES)}",
             CauseReason.NOT_SUPPORTED,
+        )
+    if spec.start_strategy not in ("", names.START_PAUSED):
+        yield Cause(
+            f"{path}.startStrategy",
+            f"{path}.startStrategy is set with an unrecognized option: {spec.start_strategy}",
         )
     yield from label_causes(spec.node_selector or {}, f"{path}.nodeSelector")
     grace_period_s = spec.termination_grace_period_seconds

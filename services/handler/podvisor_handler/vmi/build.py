@@ -70,6 +70,7 @@ def build_domain(
         disks=[_disk(vmi, disk, identity) for disk in devices.disks or ()],
         interfaces=_interfaces(vmi, network),
         grace_period_s=vmi.grace_period_s,
+        start_paused=vmi.spec.start_strategy == names.START_PAUSED,
         graphics=devices.autoattach_graphics_device is not False,
         serial_console=serial_console,
         serial_log=serial_console and devices.log_serial_console is not False,

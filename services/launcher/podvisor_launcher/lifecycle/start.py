@@ -35,4 +35,4 @@ async def start_guest(
     except Terminal as error:
         raise DomainRejected(str(error)) from error
     await libvirt.define(description)
-    await libvirt.start(domain_name(spec))
+    await libvirt.start(domain_name(spec), paused=spec.start_paused)

@@ -96,10 +96,11 @@ class LibvirtConnection:
 
         await self._call(define, _CHANGE_TIMEOUT_S, During.DEFINE)
 
-    async def start(self, name: str) -> None:
-        """Start a defined domain; returns when its processors run. Raises DomainRejected, DomainStartFailed,
-        LibvirtUnreachable."""
-        await self._on_domain(name, lambda domain: domain.create(), During.START)
+    async def start(self, name: str, *, paused: bool = False) -> None:
+        """Start a defined domain; returns when its processors run, or with `paused` stand ready. Raises DomainRejected,
+        DomainStartFailed, LibvirtUnreachable."""
+        flags = libvirt.VIR_DOMAIN_START_PAUSED if paused else 0
+        await self._on_domain(name, lambda domain: domain.createWithFlags(flags), During.START)
 
     async def press_power_button(self, name: str) -> None:
         """Press the guest's ACPI power button. Raises DomainMissing when it does not run, LibvirtUnreachable, LibvirtFailed."""

@@ -244,6 +244,9 @@ class VirtualMachineInstanceSpec(ApiStruct, frozen=True):
             format="int64",
         ),
     ] = None
+    start_strategy: Annotated[
+        str, doc("`Paused`: the guest does not run before it is unpaused. Empty: it runs at once.")
+    ] = ""
     hostname: Annotated[str, doc("Host name of the guest. The instance's name by default.")] = ""
     subdomain: Annotated[str, doc("Subdomain of the pod's host name.")] = ""
     architecture: Annotated[str, doc("Architecture of the guest, for example `amd64`.")] = ""
