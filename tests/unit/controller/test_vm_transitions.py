@@ -143,17 +143,25 @@ def transitions() -> Iterator[Any]:
                 )
 
 
+def counted_once(retry_in_s: float) -> Json:
+    """The status of a machine whose instance was the first of its failures."""
+    retry = stamp(-retry_in_s)
+    return {
+        "startFailure": {
+            "consecutiveFailCount": 1,
+            "lastFailedVMIUID": UID,
+            "retryAfterTimestamp": retry,
+        }
+    }
+
+
 def status_in(strategy: str, state: str, request: str) -> Json:
     """The status of a machine in that row and column."""
     status: Json = {} if state == "new" else {"runStrategy": strategy}
     if REQUESTS[request]:
         status["stateChangeRequests"] = REQUESTS[request]
     if state in RETRIES_S:
-        status["startFailure"] = {
-            "consecutiveFailCount": 1,
-            "lastFailedVMIUID": UID,
-            "retryAfterTimestamp": stamp(-RETRIES_S[state]),
-        }
+        status |= counted_once(RETRIES_S[state])
     return status
 
 
@@ -302,18 +310,7 @@ ORPHAN = vmi(status={"phase": "Running"})
         ),
         (
             "failed, counted, and the clock was set back since",
-            vm_observed(
-                vm(
-                    status={
-                        "startFailure": {
-                            "consecutiveFailCount": 1,
-                            "lastFailedVMIUID": UID,
-                            "retryAfterTimestamp": stamp(-3600),
-                        }
-                    }
-                ),
-                instance("Failed"),
-            ),
+            vm_observed(vm(status=counted_once(3600)), instance("Failed")),
             [DeleteInstance],
         ),
         ("deleted, running", vm_observed(vm(metadata=DELETED), instance()), [DeleteInstance]),
