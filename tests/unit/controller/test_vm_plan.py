@@ -9,7 +9,7 @@ from podvisor_common.api import v1
 from podvisor_common.api.meta import Condition
 from podvisor_common.api.v1 import names
 from podvisor_controller.vm.observed import Observed, backoff_s
-from podvisor_controller.vm.plan import CreateInstance, plan
+from podvisor_controller.vm.plan import CreateInstance, FollowGeneration, plan
 from podvisor_controller.vm.status import patch_of, printable_status, status_of
 
 from tests.unit.controller.builders import (
@@ -20,6 +20,7 @@ from tests.unit.controller.builders import (
     instance,
     ran,
     situations,
+    spec_body,
     stamp,
     vm,
     vm_observed,
@@ -319,3 +320,48 @@ def test_the_patch_is_the_least() -> None:
     assert patch["printableStatus"] == "Stopped"
     assert "desiredGeneration" not in patch
     assert patch_of(v1.VirtualMachineStatus(), current)["printableStatus"] == "Running"
+
+
+def edited(**spec: Any) -> v1.VirtualMachineInstanceTemplateSpec:
+    """The template of vm() without its labels, and with other fields."""
+    return vm(spec={"template": {"spec": spec_body(**spec)}}).spec.template
+
+
+def follows(generation: str) -> v1.VirtualMachineInstance:
+    """A running instance that follows that generation."""
+    return instance(
+        "Running", metadata={"annotations": {names.VM_GENERATION_ANNOTATION: generation}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("now", "expected", "needs_restart"),
+    situations(
+        ("unchanged", vm_observed(vm(), follows("3")), [], False),
+        ("changed, not known what", vm_observed(vm(), follows("2")), [], None),
+        (
+            "changed beside the template",
+            vm_observed(vm(), follows("2"), made_from=vm().spec.template),
+            [FollowGeneration(3)],
+            False,
+        ),
+        (
+            "template changed",
+            vm_observed(vm(), follows("2"), made_from=edited(hostname="x")),
+            [],
+            True,
+        ),
+        (
+            "labels of the template changed",
+            vm_observed(vm(), follows("2"), made_from=edited()),
+            [],
+            False,
+        ),
+        ("nothing runs", vm_observed(vm("Halted")), [], False),
+    ),
+)
+def test_what_the_instance_follows(
+    now: Observed, expected: list[Any], needs_restart: bool | None
+) -> None:
+    assert plan(now) == expected
+    assert now.needs_restart is needs_restart

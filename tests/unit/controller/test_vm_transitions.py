@@ -13,7 +13,6 @@ from podvisor_controller.vm.plan import (
     BeginAlways,
     CreateInstance,
     DeleteInstance,
-    FollowGeneration,
     ReleaseFinalizer,
     plan,
 )
@@ -25,7 +24,6 @@ from tests.unit.controller.builders import (
     instance,
     ran,
     situations,
-    spec_body,
     stamp,
     vm,
     vm_observed,
@@ -349,51 +347,12 @@ def test_plan(now: Observed, expected: list[Any]) -> None:
     assert [type(action) for action in plan(now)] == expected
 
 
+def test_a_halted_machine_that_may_not_be_started_is_tried_again() -> None:
+    halted = vm("Halted", status=requested(START))
+    now = vm_observed(halted, failure="no", retry_at=LATER)
+    assert (plan(now), now.look_again_in_s) == ([], 5)
+
+
 def test_an_instance_is_deleted_with_its_machine_only_as_it_was_seen() -> None:
     [delete] = plan(vm_observed(vm(metadata=DELETED), instance()))
     assert delete == DeleteInstance(UID, resource_version="7")
-
-
-def edited(**spec: Any) -> v1.VirtualMachineInstanceTemplateSpec:
-    """The template of vm() without its labels, and with other fields."""
-    return vm(spec={"template": {"spec": spec_body(**spec)}}).spec.template
-
-
-def follows(generation: str) -> v1.VirtualMachineInstance:
-    """A running instance that follows that generation."""
-    return instance(
-        "Running", metadata={"annotations": {names.VM_GENERATION_ANNOTATION: generation}}
-    )
-
-
-@pytest.mark.parametrize(
-    ("now", "expected", "needs_restart"),
-    situations(
-        ("unchanged", vm_observed(vm(), follows("3")), [], False),
-        ("changed, not known what", vm_observed(vm(), follows("2")), [], None),
-        (
-            "changed beside the template",
-            vm_observed(vm(), follows("2"), made_from=vm().spec.template),
-            [FollowGeneration(3)],
-            False,
-        ),
-        (
-            "template changed",
-            vm_observed(vm(), follows("2"), made_from=edited(hostname="x")),
-            [],
-            True,
-        ),
-        (
-            "labels of the template changed",
-            vm_observed(vm(), follows("2"), made_from=edited()),
-            [],
-            False,
-        ),
-        ("nothing runs", vm_observed(vm("Halted")), [], False),
-    ),
-)
-def test_what_the_instance_follows(
-    now: Observed, expected: list[Any], needs_restart: bool | None
-) -> None:
-    assert plan(now) == expected
-    assert now.needs_restart is needs_restart

@@ -41,6 +41,8 @@ _DIFFERENCES = """## Differences that a client can see
 - User-data that stands in the manifest as clear text is admitted with a warning.
 - Launcher pods hold no capability and no token; they have the containers `compute` and `guest-console-log`, and the latter's log is
   the serial console.
+- A request to start waits for an instance that is on its way out instead of being dropped, and to halt a machine drops what was
+  asked before instead of letting the second half of a restart start it again.
 - The settings object `KubeVirt` is made from the chart's values. What a person changes in it stays as that person wrote it.
 - The subresources of `subresources.kubevirt.io` (console, VNC, restart, pause and others) and live migration are not served yet."""
 

@@ -182,7 +182,8 @@ class Observed:
     def look_again_in_s(self) -> float | None:
         """When time alone changes the decision, in seconds from now; None when only an event can."""
         waits = [self.settling_left]
-        if self.wants_replacement or (self.vmi is None and self.wants_new):
+        is_to_be_made = self.vmi is None and (self.wants_new or self.asks_start)
+        if self.wants_replacement or is_to_be_made:
             waits.append(self.backoff_left)
         return min((w.total_seconds() for w in waits if w > timedelta(0)), default=None)
 

@@ -103,7 +103,7 @@ class VirtualMachineStatus(ApiStruct, frozen=True):
         StartFailure | None, doc("Starts that failed one after another.", nullable=True)
     ] = None
     observed_generation: Annotated[
-        int | None, doc("Generation the instance was made from.", format="int64")
+        int | None, doc("Generation that the instance follows.", format="int64")
     ] = None
     desired_generation: Annotated[
         int | None, doc("Generation of the specification.", format="int64")
