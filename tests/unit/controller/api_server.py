@@ -1,5 +1,7 @@
 """The API server of the controller's tests: the fake one, with dry runs, planned refusals and the real time of day."""
 
+from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 from aiohttp import web
@@ -11,12 +13,21 @@ from tests.unit.kube.fake_apiserver import FakeApiServer, Refuse
 Json = dict[str, Any]
 
 
+class Fate(Enum):
+    """What becomes of a request."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"  # nothing was done
+    ANSWER_LOST = "answer lost"  # it was done, and the client is not told
+
+
 class ApiServer(FakeApiServer):
     """The fake API server, with dry runs, refusals of what a test names, and a clock."""
 
     def __init__(self) -> None:
         super().__init__()
         self._refusals: list[tuple[str, str, Refuse]] = []
+        self.fate_of: Callable[[web.Request], Fate] = lambda _: Fate.ANSWERED
 
     def refuse(self, method: str, path_end: str, refusal: Refuse) -> None:
         """Refuse the next request of that method whose path ends so."""
@@ -35,4 +46,8 @@ class ApiServer(FakeApiServer):
                 return self._reply_refusal(refusal)
         if "dryRun" in request.query:
             return self._reply(await request.json(), 201)
-        return await super()._handle(request)
+        fate = self.fate_of(request)
+        if fate is Fate.REFUSED:
+            return self._reply_refusal(Refuse(503))
+        response = await super()._handle(request)
+        return self._reply_refusal(Refuse(503)) if fate is Fate.ANSWER_LOST else response

@@ -1,18 +1,21 @@
 """The users of the end-to-end storm against an API server on a real socket, with a node that does its part at once."""
 
 import asyncio
+import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import pytest
+from aiohttp import web
 from podvisor_common.api.meta import format_time, now
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.resources import PODS, VIRTUAL_MACHINE_INSTANCES
 from podvisor_controller.controllers import Controllers
+from podvisor_controller.settings import Settings
 
 from tests.support.storm import blow, watching
-from tests.unit.controller.api_server import ApiServer, Json
+from tests.unit.controller.api_server import ApiServer, Fate, Json
 
 
 class Node:
@@ -71,11 +74,80 @@ async def node(server: ApiServer) -> AsyncIterator[None]:
         await asyncio.gather(playing, return_exceptions=True)
 
 
-@pytest.mark.parametrize("seed", [0, 4])
-async def test_every_machine_is_as_its_user_left_it(
-    seed: int, server: ApiServer, client: KubeClient, leading: Controllers
-) -> None:
-    async with node(server), watching(client, "shop", patience_s=8) as scene:
+def is_ours(request: web.Request) -> bool:
+    """The controller writes."""
+    return request.method != "GET" and request.headers["User-Agent"] != "users"
+
+
+async def storm(server: ApiServer, seed: int) -> None:
+    """The users' part, by a client of their own, and the node's."""
+    async with (
+        KubeClient.for_url(server.url, user_agent="users") as users,
+        node(server),
+        watching(users, "shop", patience_s=15) as scene,
+    ):
         sailors = await blow(scene, seed)
         kept = {sailor.name for sailor in sailors if sailor.final == "running"}
         assert {vmi.metadata.name for vmi in scene.vmis.list()} == kept
+
+
+async def test_every_machine_is_as_its_user_left_it(
+    server: ApiServer, leading: Controllers
+) -> None:
+    await storm(server, seed=0)
+
+
+async def test_the_same_while_writes_fail_and_answers_are_lost(
+    server: ApiServer, leading: Controllers
+) -> None:
+    chance, fates = random.Random(1), Counter[Fate]()
+
+    def fate_of(request: web.Request) -> Fate:
+        if not is_ours(request):
+            return Fate.ANSWERED
+        weights = (0.8, 0.1, 0.1)
+        [fate] = chance.choices((Fate.ANSWERED, Fate.REFUSED, Fate.ANSWER_LOST), weights)
+        fates[fate] += 1
+        return fate
+
+    server.fate_of = fate_of
+    await storm(server, seed=1)
+    assert min(fates[Fate.REFUSED], fates[Fate.ANSWER_LOST]) > 10, fates
+
+
+async def test_the_same_while_leaders_come_and_go(
+    server: ApiServer, client: KubeClient, settings: Settings
+) -> None:
+    """No leader outlives its fortieth write."""
+    writes, over = 0, asyncio.Event()
+
+    def fate_of(request: web.Request) -> Fate:
+        nonlocal writes
+        if is_ours(request):
+            writes += 1
+            if writes % 40 == 0:
+                over.set()
+        return Fate.ANSWERED
+
+    async def lead() -> None:
+        controllers = Controllers(client, settings)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(controllers.watch(), name="watch")
+            group.create_task(controllers.lead(), name="lead")
+
+    async def take_turns() -> None:
+        while True:
+            leader = asyncio.create_task(lead(), name="leader")
+            try:
+                await over.wait()
+                over.clear()
+            finally:
+                leader.cancel()
+                await asyncio.wait([leader])
+
+    server.fate_of = fate_of
+    async with asyncio.TaskGroup() as group:
+        turns = group.create_task(take_turns(), name="turns")
+        await storm(server, seed=2)
+        turns.cancel()
+    assert writes > 200
