@@ -268,6 +268,11 @@ def test_a_machine_whose_guest_has_ended_has_no_address() -> None:
             [("Ready", "False", "VMINotExists"), ("Failure", "True", "FailedCreate")],
         ),
         (
+            "refused, and halted since",
+            vm_observed(vm("Halted"), failure="denied", retry_at=LATER),
+            [("Ready", "False", "VMINotExists")],
+        ),
+        (
             "somebody else's instance",
             vm_observed(vm(), strangers()),
             [("Ready", "False", "VMINotExists"), ("Failure", "True", "FailedCreate")],

@@ -72,6 +72,11 @@ class Observed:
         return wants_new(self.vm)
 
     @property
+    def lacks_instance(self) -> bool:
+        """There is none, and one is to be made."""
+        return self.vmi is None and (self.wants_new or self.asks_start)
+
+    @property
     def requests(self) -> list[Request]:
         """The requests that are still to be acted upon."""
         return requests.outstanding(self.vm, self.vmi)
@@ -182,8 +187,7 @@ class Observed:
     def look_again_in_s(self) -> float | None:
         """When time alone changes the decision, in seconds from now; None when only an event can."""
         waits = [self.settling_left]
-        is_to_be_made = self.vmi is None and (self.wants_new or self.asks_start)
-        if self.wants_replacement or is_to_be_made:
+        if self.wants_replacement or self.lacks_instance:
             waits.append(self.backoff_left)
         return min((w.total_seconds() for w in waits if w > timedelta(0)), default=None)
 

@@ -134,7 +134,8 @@ def _mirrored(now: Observed) -> list[Condition]:
 
 def _failure(now: Observed) -> list[Condition]:
     message = STRANGER if now.has_stranger else now.failure
-    if message is None:
+    # What could not be made does not matter any more when nobody wants it.
+    if message is None or not (now.has_stranger or now.lacks_instance):
         return []
     return [_condition(now, ConditionType.FAILURE, Reason.FAILED_CREATE, message, status="True")]
 
