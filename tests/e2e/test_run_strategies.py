@@ -235,6 +235,15 @@ async def test_a_foreign_finalizer_holds_the_object_and_nothing_else(cluster: Cl
     manifest = vm("held", terminationGracePeriodSeconds=1)
     manifest["metadata"]["finalizers"] = ["example.com/mine"]
     await cluster.apply(manifest)
+    try:
+        await _only_theirs_is_left(cluster)
+    finally:
+        none = json.dumps({"metadata": {"finalizers": None}})
+        await cluster.kubectl("patch", "vm", "held", "--type=merge", "-p", none)
+    await cluster.until("vm", "held", gone, within_s=10, what="the machine is gone")
+
+
+async def _only_theirs_is_left(cluster: Cluster) -> None:
     await cluster.until("vmi", "held", lambda state: state is not None, within_s=10, what="made")
     await cluster.kubectl("delete", "vm", "held", "--wait=false")
     await cluster.until("vmi", "held", gone, within_s=30, what="the instance is gone")
@@ -245,6 +254,3 @@ async def test_a_foreign_finalizer_holds_the_object_and_nothing_else(cluster: Cl
     state = await cluster.until("vm", "held", is_theirs, within_s=10, what="only theirs is left")
     assert state is not None
     assert state["status"]["printableStatus"] == "Terminating"
-    none = json.dumps({"metadata": {"finalizers": None}})
-    await cluster.kubectl("patch", "vm", "held", "--type=merge", "-p", none)
-    await cluster.until("vm", "held", gone, within_s=10, what="the machine is gone")
