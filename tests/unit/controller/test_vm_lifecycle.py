@@ -3,7 +3,9 @@
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
+from podvisor_common.api import v1
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.resources import (
     CONTROLLER_REVISIONS,
@@ -13,6 +15,7 @@ from podvisor_common.kube.resources import (
 )
 from podvisor_controller.controllers import Controllers
 from podvisor_controller.settings import Settings
+from podvisor_controller.vm import revision
 
 from tests.unit.controller.api_server import ApiServer, Json
 from tests.unit.controller.scripted_cluster import MYVM, Cluster
@@ -358,3 +361,16 @@ async def test_nothing_is_written_about_a_machine_that_does_not_change(
     await server.until(lambda: says(cluster, "Running"))
     asked = ["PATCH virtualmachines/status", "PATCH virtualmachines/status"]
     assert cluster.writes() == before + asked
+
+
+def test_a_revision_is_written_as_the_api_server_writes_it_itself() -> None:
+    """Else no patch of it is accepted, and an orphaned machine never goes."""
+    user_data = {"name": "seed", "cloudInitNoCloud": {"userData": "a <b> & c\u2028\té"}}
+    spec = {"template": {"spec": {"volumes": [user_data], "domain": {}}}, "runStrategy": "Always"}
+    data = revision.RevisionData(msgspec.convert(spec, v1.VirtualMachineSpec))
+    assert msgspec.json.encode(revision.as_the_api_server_writes(data)) == (
+        rb'{"spec":{"runStrategy":"Always","template":{"spec":{"domain":{},"volumes":[{"cloudInitNoCloud":'
+        rb'{"userData":"a \u003cb\u003e \u0026 c\u2028\t'
+        + "é".encode()
+        + rb'"},"name":"seed"}]}}}}'
+    )

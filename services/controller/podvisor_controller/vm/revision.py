@@ -54,8 +54,20 @@ def manifest_of(vm: v1.VirtualMachine) -> Json:
             "ownerReferences": [owner_reference(metadata.name, metadata.uid)],
         },
         "revision": metadata.generation,
-        "data": {"spec": msgspec.to_builtins(vm.spec)},
+        "data": as_the_api_server_writes(RevisionData(vm.spec)),
     }
+
+
+def as_the_api_server_writes(data: RevisionData) -> msgspec.Raw:
+    """The JSON of a revision's data as Go's encoder has it: keys sorted, <, > and & escaped.
+
+    The API server compares the bytes of this immutable field, and encodes them anew whenever the revision is patched, as the garbage
+    collector does when a machine is orphaned: in any other form no patch is accepted.
+    """
+    text = msgspec.json.encode(data, order="sorted")
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character.encode(), f"\\u{ord(character):04x}".encode())
+    return msgspec.Raw(text)
 
 
 def revision_name_of(vmi: v1.VirtualMachineInstance) -> str:
