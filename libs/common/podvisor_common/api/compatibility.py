@@ -33,7 +33,7 @@ _DIFFERENCES = """## Differences that a client can see
 - `status.startTimeline` of an instance names the steps of its start, each in milliseconds from creation.
 - A VirtualMachine applied as v1alpha1 runs once (`runStrategy: Once`), keeps its specification literally, and can be read as v1 and
   v1alpha3; what only one version can say rides in the annotation `podvisor.kubevirt.io/conversion`.
-- A node that does not answer makes `Ready` Unknown (`NodeUnresponsive`) and leaves the phase alone. An instance is Failed, and
+- A node that does not answer makes `Ready` False after 20 s (`NodeUnresponsive`) and leaves the phase alone. An instance is Failed, and
   replaced, only when its handler or kubelet says that the guest has ended, or when the node is deleted or tainted out-of-service.
 - Container disks are mounted by the kubelet as OCI image volumes, without an init container or a sidecar. A cluster without them
   shows it in the `Degraded` condition of the KubeVirt object and in the instance's `Synchronized` condition.

@@ -18,13 +18,11 @@ from podvisor_controller.webhooks.validation_fields import (
     CauseReason,
     bad_quantity,
     invalid,
-    is_dns_label,
-    is_dns_subdomain,
-    label_causes,
     quoted,
     unsupported,
 )
 from podvisor_controller.webhooks.validation_network import network_causes
+from podvisor_controller.webhooks.validation_placement import placement_causes
 
 _MAX_GRACE_PERIOD_S = 365 * 24 * 3600
 _CPU_MODEL = re.compile(r"[A-Za-z0-9_.+-]+")
@@ -43,7 +41,8 @@ def spec_causes(
     """Everything wrong with a specification. `raw` is the same one before decoding, for the fields decoding drops."""
     return [
         *unsupported(raw, v1.VirtualMachineInstanceSpec, path),
-        *_placement_causes(spec, path),
+        *_life_causes(spec, path),
+        *placement_causes(spec, path),
         *_resource_causes(spec.domain, f"{path}.domain"),
         *_cpu_causes(spec.domain, f"{path}.domain.cpu"),
         *_firmware_causes(spec, path),
@@ -54,24 +53,13 @@ def spec_causes(
     ]
 
 
-def _placement_causes(spec: v1.VirtualMachineInstanceSpec, path: str) -> Iterator[Cause]:
-    if spec.hostname and not is_dns_label(spec.hostname):
-        yield invalid(
-            f"{path}.hostname",
-            f"{quoted(spec.hostname)} does not conform to the DNS-1123 label rules.",
-        )
-    if spec.subdomain and not is_dns_subdomain(spec.subdomain):
-        yield invalid(
-            f"{path}.subdomain",
-            f"{quoted(spec.subdomain)} does not conform to the DNS-1123 subdomain rules.",
-        )
+def _life_causes(spec: v1.VirtualMachineInstanceSpec, path: str) -> Iterator[Cause]:
     if spec.architecture and spec.architecture not in _MACHINE_TYPES:
         yield invalid(
             f"{path}.architecture",
             f"{quoted(spec.architecture)} must be one of: {', '.join(_MACHINE_TYPES)}",
             CauseReason.NOT_SUPPORTED,
         )
-    yield from label_causes(spec.node_selector or {}, f"{path}.nodeSelector")
     grace_period_s = spec.termination_grace_period_seconds
     if grace_period_s is not None and not 0 <= grace_period_s <= _MAX_GRACE_PERIOD_S:
         yield invalid(

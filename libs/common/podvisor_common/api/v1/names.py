@@ -154,6 +154,7 @@ RESERVED_LABELS = frozenset(
 
 # Annotations.
 DOMAIN_ANNOTATION = "kubevirt.io/domain"
+MEMORY_OVERHEAD_ANNOTATION = "kubevirt.io/memory-overhead-bytes"
 VM_GENERATION_ANNOTATION = "kubevirt.io/vm-generation"
 HEARTBEAT_ANNOTATION = "kubevirt.io/heartbeat"
 # What v1alpha1 can say and v1 cannot (disk and volume names) and the other way round.
