@@ -268,6 +268,23 @@ def test_memory_beside_the_guests(
             {"cpu": "1", "memory": str((128 + 169) * MIB)},
         ),
         (
+            "less than the guest sees",
+            domain(memory={"guest": "128Mi"}, resources={"requests": {"memory": "100Mi"}}),
+            {"cpu": "100m", "memory": (100 + 169) * MIB},
+            None,
+        ),
+        (
+            "a device and room on the node's disk",
+            domain(
+                resources={
+                    "requests": {"memory": "64M", "ephemeral-storage": "1Gi"},
+                    "limits": {"example.com/fpga": 1},
+                }
+            ),
+            {"cpu": "100m", "ephemeral-storage": "1Gi", "memory": 64_000_000 + 167 * MIB},
+            {"example.com/fpga": 1},
+        ),
+        (
             "two processors",
             domain(cpu={"sockets": 2}),
             {"cpu": "200m", "memory": 64_000_000 + 171 * MIB},
