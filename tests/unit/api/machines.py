@@ -37,10 +37,10 @@ def machine() -> Json:
 
 
 def changed(path: str, value: Any) -> Json:
-    """The good machine with one value changed; a path is relative to the instance's specification."""
+    """The good machine with one value changed; a path is relative to the instance's specification, with `~1` for a slash."""
     obj = machine()
     target: Any = obj["spec"]["template"]["spec"]
-    *parents, last = path.split("/")
+    *parents, last = (key.replace("~1", "/") for key in path.split("/"))
     for key in parents:
         target = target[int(key)] if isinstance(target, list) else target.setdefault(key, {})
     if isinstance(target, list):

@@ -125,6 +125,30 @@ def test_labels_that_no_instance_could_carry() -> None:
     assert "'a b', which is not the key of a label" in cause.message
 
 
+@pytest.mark.parametrize(
+    ("key", "field", "message"),
+    [
+        ("a b", "", "holds 'a b', which is not the key of an annotation"),
+        (
+            "hooks.kubevirt.io/hookSidecars",
+            ".hooks.kubevirt.io/hookSidecars",
+            "hooks.kubevirt.io/hookSidecars is not supported yet",
+        ),
+        ("kubevirt.io/ignitiondata", ".kubevirt.io/ignitiondata", "is not supported yet"),
+    ],
+)
+def test_annotations_that_no_instance_gets(key: str, field: str, message: str) -> None:
+    obj = machine()
+    obj["spec"]["template"]["metadata"] = {"annotations": {key: "x", "Kept.io/Note": "y"}}
+    [cause] = validate_virtual_machine(obj)
+    assert cause.field == f"spec.template.metadata.annotations{field}"
+    assert message in cause.message
+    alone = instance()
+    alone["metadata"]["annotations"] = {key: "x"}
+    [cause] = validate_virtual_machine_instance(alone)
+    assert cause.field == f"metadata.annotations{field}"
+
+
 def test_reserved_labels() -> None:
     obj = machine()
     obj["spec"]["template"]["metadata"]["labels"] = {"kubevirt.io/nodeName": "n"}

@@ -24,6 +24,19 @@ SECRETS = [
 ]
 
 
+AFFINITY = {
+    "podAntiAffinity": {
+        "preferredDuringSchedulingIgnoredDuringExecution": [
+            {
+                "weight": 100,
+                "podAffinityTerm": {"topologyKey": "zone", "labelSelector": {}, "namespaces": []},
+            }
+        ]
+    }
+}
+SPREAD = [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}]
+
+
 def rendered(
     instance: v1.VirtualMachineInstance | None = None, config: ClusterConfig = CONFIG
 ) -> Json:
@@ -59,10 +72,12 @@ def test_who_it_is() -> None:
         "kubevirt.io": "virt-launcher",
         "kubevirt.io/created-by": UID,
         "vmi.kubevirt.io/id": "myvm",
+        "vm.kubevirt.io/name": "myvm",
     }
     assert metadata["annotations"] == {
         "note": "kept",
         "kubevirt.io/domain": "myvm",
+        "kubevirt.io/memory-overhead-bytes": str(167 * MIB),
         "kubectl.kubernetes.io/default-container": "compute",
     }
     [owner] = metadata["ownerReferences"]
@@ -141,12 +156,17 @@ def test_placement_is_the_users_and_ours() -> None:
     spec = {
         "nodeSelector": {"disk": "fast"},
         "tolerations": [{"key": "gpu", "operator": "Exists", "tolerationSeconds": 0}],
-        "affinity": {"nodeAffinity": {"x": 1}},
+        "affinity": AFFINITY,
+        "topologySpreadConstraints": SPREAD,
         "priorityClassName": "high",
         "architecture": "arm64",
         "hostname": "web.example",
+        "subdomain": "shop",
+        "dnsPolicy": "None",
+        "dnsConfig": {"nameservers": ["10.0.0.1"], "options": [{"name": "edns0"}]},
     }
-    pod_spec = rendered(vmi(spec=spec))["spec"]
+    instance = vmi(spec=spec)
+    pod_spec = rendered(instance)["spec"]
     assert pod_spec["nodeSelector"] == {
         "disk": "fast",
         "kubevirt.io/schedulable": "true",
@@ -157,9 +177,11 @@ def test_placement_is_the_users_and_ours() -> None:
         "operator": "Exists",
         "tolerationSeconds": 0,
     }
-    assert pod_spec["affinity"] == {"nodeAffinity": {"x": 1}}
+    unchanged = ("affinity", "topologySpreadConstraints", "subdomain", "dnsPolicy", "dnsConfig")
+    assert {name: pod_spec[name] for name in unchanged} == {name: spec[name] for name in unchanged}
     assert pod_spec["priorityClassName"] == "high"
     assert pod_spec["hostname"] == "web"
+    assert rendered(instance)["metadata"]["labels"]["vm.kubevirt.io/name"] == "web"
     assert "schedulerName" not in pod_spec
 
 
@@ -244,6 +266,23 @@ def test_memory_beside_the_guests(
             domain(resources={"limits": {"memory": "128Mi", "cpu": "1"}}),
             {"cpu": "1", "memory": (128 + 169) * MIB},
             {"cpu": "1", "memory": str((128 + 169) * MIB)},
+        ),
+        (
+            "less than the guest sees",
+            domain(memory={"guest": "128Mi"}, resources={"requests": {"memory": "100Mi"}}),
+            {"cpu": "100m", "memory": (100 + 169) * MIB},
+            None,
+        ),
+        (
+            "a device and room on the node's disk",
+            domain(
+                resources={
+                    "requests": {"memory": "64M", "ephemeral-storage": "1Gi"},
+                    "limits": {"example.com/fpga": 1},
+                }
+            ),
+            {"cpu": "100m", "ephemeral-storage": "1Gi", "memory": 64_000_000 + 167 * MIB},
+            {"example.com/fpga": 1},
         ),
         (
             "two processors",

@@ -18,8 +18,6 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
     ),
     v1.VirtualMachineInstanceSpec: (
         "accessCredentials",
-        "dnsConfig",
-        "dnsPolicy",
         "evictionStrategy",
         "livenessProbe",
         "readinessProbe",

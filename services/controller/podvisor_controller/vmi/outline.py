@@ -1,6 +1,7 @@
 """What the controller keeps of the launcher pods of the whole cluster, which is what it reads of them.
 
-Invariant: pure; a pod without its resources and most of its conditions means the same to everything in this service.
+Invariant: pure; a pod without its labels, annotations, resources and most of its conditions means the same to everything
+in this service.
 """
 
 from functools import lru_cache
@@ -18,6 +19,7 @@ def outline(pod: core.Pod) -> core.Pod:
     )
     return replace(
         pod,
+        metadata=replace(pod.metadata, labels=None, annotations=None),
         spec=replace(pod.spec, containers=containers),
         status=replace(pod.status, conditions=conditions),
     )

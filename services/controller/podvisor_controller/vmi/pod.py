@@ -9,11 +9,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from podvisor_common.api import v1
 from podvisor_common.api.v1 import names
 
 from podvisor_controller.config import ClusterConfig
-from podvisor_controller.vmi.resources import compute_resources
+from podvisor_controller.vmi.resources import compute_resources, memory_overhead_bytes
 
 COMPUTE = "compute"
 CONSOLE_LOG = "guest-console-log"
@@ -25,6 +26,7 @@ RUN_DIR = "/run/podvisor"
 _OUTLASTED_TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 _LABEL_MAX = 63
 _SUFFIX_LENGTH = 5
+# What tells of the object rather than of the guest.
 _ANNOTATIONS_NOT_INHERITED = (
     "kubectl.kubernetes.io/",
     "kubevirt.io/latest-observed-api-version",
@@ -57,12 +59,12 @@ def render_pod(vmi: v1.VirtualMachineInstance, config: ClusterConfig, attempt: i
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": _metadata(vmi, attempt),
+        "metadata": _metadata(vmi, config, attempt),
         "spec": _spec(vmi, config),
     }
 
 
-def _metadata(vmi: v1.VirtualMachineInstance, attempt: int) -> Manifest:
+def _metadata(vmi: v1.VirtualMachineInstance, config: ClusterConfig, attempt: int) -> Manifest:
     meta = vmi.metadata
     return {
         "name": launcher_pod_name(meta.name, meta.uid, attempt),
@@ -72,6 +74,7 @@ def _metadata(vmi: v1.VirtualMachineInstance, attempt: int) -> Manifest:
             names.APP_LABEL: names.LAUNCHER_APP,
             names.CREATED_BY_LABEL: meta.uid,
             names.VMI_NAME_LABEL: _shortened(meta.name, _LABEL_MAX),
+            names.VM_NAME_LABEL: _hostname(vmi),
         },
         "annotations": {
             **{
@@ -80,6 +83,7 @@ def _metadata(vmi: v1.VirtualMachineInstance, attempt: int) -> Manifest:
                 if not key.startswith(_ANNOTATIONS_NOT_INHERITED)
             },
             names.DOMAIN_ANNOTATION: meta.name,
+            names.MEMORY_OVERHEAD_ANNOTATION: str(memory_overhead_bytes(vmi, config)),
             "kubectl.kubernetes.io/default-container": COMPUTE,
         },
         "ownerReferences": [
@@ -102,7 +106,7 @@ def _spec(vmi: v1.VirtualMachineInstance, config: ClusterConfig) -> Manifest:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": pod_grace_period_s(vmi),
-        "hostname": _dns_label(vmi.spec.hostname or vmi.metadata.name),
+        "hostname": _hostname(vmi),
         "nodeSelector": {
             **(vmi.spec.node_selector or {}),
             names.SCHEDULABLE_LABEL: "true",
@@ -132,12 +136,14 @@ def _placement(vmi: v1.VirtualMachineInstance) -> Manifest:
         - {""}
     )
     fields: Manifest = {
-        "affinity": wanted.affinity,
+        "affinity": msgspec.to_builtins(wanted.affinity),
         "tolerations": _tolerations(wanted.tolerations or ()),
-        "topologySpreadConstraints": wanted.topology_spread_constraints,
+        "topologySpreadConstraints": msgspec.to_builtins(wanted.topology_spread_constraints),
         "schedulerName": wanted.scheduler_name,
         "priorityClassName": wanted.priority_class_name,
         "subdomain": wanted.subdomain,
+        "dnsPolicy": wanted.dns_policy,
+        "dnsConfig": msgspec.to_builtins(wanted.dns_config),
         "imagePullSecrets": [{"name": name} for name in secrets],
     }
     return {key: value for key, value in fields.items() if value}
@@ -261,7 +267,8 @@ def _shortened(name: str, limit: int) -> str:
     return f"{name[: limit - 9].rstrip('-._')}-{digest}"
 
 
-def _dns_label(name: str) -> str:
-    """A host name made from an object's name: up to the first dot, within 63 characters."""
+def _hostname(vmi: v1.VirtualMachineInstance) -> str:
+    """The pod's host name, which is the guest's: of the name up to the first dot, within 63 characters."""
+    name = vmi.spec.hostname or vmi.metadata.name
     label = re.sub("[^a-z0-9-]", "-", name.split(".", 1)[0].lower())
     return label[:_LABEL_MAX].strip("-")

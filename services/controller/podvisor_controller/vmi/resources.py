@@ -84,23 +84,30 @@ def memory_overhead_bytes(vmi: v1.VirtualMachineInstance, config: ClusterConfig)
 
 
 def compute_resources(vmi: v1.VirtualMachineInstance, config: ClusterConfig) -> dict[str, Any]:
-    """Requests and limits of the `compute` container, as a pod spells them."""
+    """Requests and limits of the `compute` container, as a pod spells them. What is neither processor nor memory is copied."""
     wanted = vmi.spec.domain.resources or v1.ResourceRequirements()
+    wanted_requests, wanted_limits = wanted.requests or {}, wanted.limits or {}
     overhead = memory_overhead_bytes(vmi, config)
-    backed = guest_memory_bytes(vmi) * 100 // config.memory_overcommit_percent
     requests: dict[str, Any] = {
+        **wanted_requests,
         "cpu": _cpu_request(vmi, config),
-        "memory": str(backed + overhead),
+        "memory": str(_backed_bytes(vmi, config) + overhead),
     }
-    limits: dict[str, Any] = {}
-    if wanted.limits and "cpu" in wanted.limits:
-        limits["cpu"] = wanted.limits["cpu"]
-    if wanted.limits and "memory" in wanted.limits:
-        limits["memory"] = str(quantity_to_int(wanted.limits["memory"]) + overhead)
+    limits: dict[str, Any] = dict(wanted_limits)
+    if "memory" in limits:
+        limits["memory"] = str(quantity_to_int(limits["memory"]) + overhead)
     if not config.use_emulation:
         for device in (names.KVM_RESOURCE, names.VHOST_NET_RESOURCE):
             limits[device] = requests[device] = "1"
     return {"requests": requests, "limits": limits} if limits else {"requests": requests}
+
+
+def _backed_bytes(vmi: v1.VirtualMachineInstance, config: ClusterConfig) -> int:
+    """What is requested for the guest's own memory: what the manifest says, else the cluster's share of it."""
+    requests = (vmi.spec.domain.resources or v1.ResourceRequirements()).requests or {}
+    if "memory" in requests:
+        return quantity_to_int(requests["memory"])
+    return guest_memory_bytes(vmi) * 100 // config.memory_overcommit_percent
 
 
 def _cpu_request(vmi: v1.VirtualMachineInstance, config: ClusterConfig) -> Any:

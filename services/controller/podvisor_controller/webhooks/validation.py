@@ -5,7 +5,7 @@ An update that does not touch what is checked is never refused, so that an objec
 be labelled, finished and deleted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ from podvisor_controller.webhooks.validation_fields import (
     Cause,
     CauseReason,
     invalid,
+    is_label_key,
     label_causes,
     quoted,
     unsupported,
@@ -58,6 +59,8 @@ def validate_virtual_machine(obj: Raw, old: Raw | None = None) -> list[Cause]:
     labels = (metadata.labels if metadata else None) or {}
     causes += label_causes(labels, "spec.template.metadata.labels")
     causes += _reserved_label_causes(labels, {}, "spec.template.metadata.labels")
+    annotations = (metadata.annotations if metadata else None) or {}
+    causes += _annotation_causes(annotations, "spec.template.metadata.annotations")
     causes += spec_causes(machine.spec.template.spec, template["spec"], "spec.template.spec")
     return causes
 
@@ -71,6 +74,7 @@ def validate_virtual_machine_instance(obj: Raw, *, privileged: bool = False) -> 
         return [*causes, _decoding_cause(error)]
     if not privileged:
         causes += _reserved_label_causes(instance.metadata.labels or {}, {}, "metadata.labels")
+    causes += _annotation_causes(instance.metadata.annotations or {}, "metadata.annotations")
     return causes + spec_causes(instance.spec, obj["spec"], "spec")
 
 
@@ -120,6 +124,16 @@ def _unsupported_outside_template(spec: Raw) -> list[Cause]:
 
 def _unchanged(obj: Raw, old: Raw) -> bool:
     return obj.get("spec") == old.get("spec")
+
+
+def _annotation_causes(annotations: Mapping[str, str], field: str) -> Iterator[Cause]:
+    """Annotations that no object can have, and those that ask for what is not implemented yet."""
+    for key in annotations:
+        if key in names.UNSUPPORTED_ANNOTATIONS:
+            text = f"{field}: {key} is not supported yet"
+            yield Cause(f"{field}.{key}", text, CauseReason.NOT_SUPPORTED)
+        elif not is_label_key(key.lower()):
+            yield invalid(field, f"holds {quoted(key)}, which is not the key of an annotation.")
 
 
 def _name_causes(obj: Raw) -> list[Cause]:

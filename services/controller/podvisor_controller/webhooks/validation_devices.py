@@ -20,6 +20,9 @@ from podvisor_controller.webhooks.validation_fields import (
 _BUSES = ("virtio", "sata", "scsi", "usb")
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _SERIAL = re.compile(r"[A-Za-z0-9_.+-]*")
+_MAX_SERIAL_LENGTH = 256
+# What the one SATA controller has, and what there are slots for besides controllers and interfaces.
+_MOST_DISKS = {"sata": 6, "virtio": 100}
 _MAX_CLOUD_INIT_BYTES = 2048
 _IMAGE = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?/)?"
@@ -58,6 +61,20 @@ def disk_causes(
                 f"{field}.serial",
                 "must be made up of the following characters [A-Za-z0-9_.+-], if specified",
             )
+        elif len(disk.serial) > _MAX_SERIAL_LENGTH:
+            text = f"must be less than or equal to {_MAX_SERIAL_LENGTH} in length, if specified"
+            yield invalid(f"{field}.serial", text)
+    yield from _room_causes(spec, base)
+
+
+def _room_causes(spec: v1.VirtualMachineInstanceSpec, base: str) -> Iterator[Cause]:
+    """No bus has more disks than places. Disks that name none are on virtio on arm64 and on sata elsewhere."""
+    default = "virtio" if spec.architecture == "arm64" else "sata"
+    disks = spec.domain.devices.disks or ()
+    buses = [((disk.disk or disk.cdrom or v1.DiskTarget()).bus or default) for disk in disks]
+    for bus, most in _MOST_DISKS.items():
+        if buses.count(bus) > most:
+            yield invalid(base, f"has {buses.count(bus)} disks on bus {bus}, which takes {most}.")
 
 
 def _target_causes(disk: v1.Disk, raw: dict[str, object], field: str) -> Iterator[Cause]:

@@ -58,13 +58,23 @@ def is_dns_subdomain(text: str) -> bool:
     return len(text) <= _MAX_SUBDOMAIN_LENGTH and _SUBDOMAIN.fullmatch(text) is not None
 
 
+def is_label_key(text: str) -> bool:
+    """A qualified name: at most 63 letters, digits, dashes, dots and underscores, after a domain and a slash or alone."""
+    prefix, slash, name = text.rpartition("/")
+    return _LABEL_NAME.fullmatch(name) is not None and (not slash or is_dns_subdomain(prefix))
+
+
+def is_label_value(text: str) -> bool:
+    """Empty, or at most 63 letters, digits, dashes, dots and underscores."""
+    return not text or _LABEL_NAME.fullmatch(text) is not None
+
+
 def label_causes(labels: Mapping[str, str], field: str) -> Iterator[Cause]:
     """Why the pod would be refused that carries these labels, or selects by them."""
     for key, value in labels.items():
-        prefix, slash, name = key.rpartition("/")
-        if not _LABEL_NAME.fullmatch(name) or (slash and not is_dns_subdomain(prefix)):
+        if not is_label_key(key):
             yield invalid(field, f"holds {quoted(key)}, which is not the key of a label.")
-        elif value and not _LABEL_NAME.fullmatch(value):
+        elif not is_label_value(value):
             yield invalid(
                 field, f"holds {quoted(value)} for {key}, which is not the value of a label."
             )

@@ -3,10 +3,16 @@
 Only the fields podvisor implements are here; the rest of the API's names are in podvisor_common.api.unsupported.
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from podvisor_common.api.base import ApiStruct, doc
 from podvisor_common.api.quantity import Quantity
+from podvisor_common.api.v1.placement import (
+    Affinity,
+    PodDNSConfig,
+    Toleration,
+    TopologySpreadConstraint,
+)
 
 _NAME = {"minLength": 1, "maxLength": 63}
 
@@ -217,18 +223,6 @@ class Network(ApiStruct, frozen=True):
     pod: Annotated[PodNetwork | None, doc("The pod's own network.")] = None
 
 
-class Toleration(ApiStruct, frozen=True):
-    """A taint of nodes that the pod tolerates."""
-
-    key: Annotated[str, doc("Key of the taint; every key when empty.")] = ""
-    operator: Annotated[str, doc("`Exists` or `Equal`. `Equal` by default.")] = ""
-    value: Annotated[str, doc("Value of the taint.")] = ""
-    effect: Annotated[str, doc("Effect of the taint; every effect when empty.")] = ""
-    toleration_seconds: Annotated[
-        int | None, doc("How long a NoExecute taint is tolerated, in seconds.", format="int64")
-    ] = None
-
-
 class VirtualMachineInstanceSpec(ApiStruct, frozen=True):
     """What a machine is made of and where it may run."""
 
@@ -248,18 +242,29 @@ class VirtualMachineInstanceSpec(ApiStruct, frozen=True):
         str, doc("`Paused`: the guest does not run before it is unpaused. Empty: it runs at once.")
     ] = ""
     hostname: Annotated[str, doc("Host name of the guest. The instance's name by default.")] = ""
-    subdomain: Annotated[str, doc("Subdomain of the pod's host name.")] = ""
+    subdomain: Annotated[
+        str,
+        doc("Subdomain of the pod's host name: that of a headless Service gives it a DNS name."),
+    ] = ""
     architecture: Annotated[str, doc("Architecture of the guest, for example `amd64`.")] = ""
     node_selector: Annotated[
         dict[str, str] | None, doc("Labels a node must have to run the machine.")
     ] = None
     tolerations: Annotated[list[Toleration] | None, doc("Taints the pod tolerates.")] = None
-    affinity: Annotated[
-        dict[str, Any] | None, doc("Affinity of the pod, as in a pod's specification.")
-    ] = None
+    affinity: Annotated[Affinity | None, doc("Nodes and pods it is drawn to or away from.")] = None
     topology_spread_constraints: Annotated[
-        list[dict[str, Any]] | None,
-        doc("How pods spread over the topology, as in a pod's specification."),
+        list[TopologySpreadConstraint] | None, doc("How pods spread over the topology.")
     ] = None
     scheduler_name: Annotated[str, doc("Scheduler that places the pod.")] = ""
     priority_class_name: Annotated[str, doc("PriorityClass of the pod.")] = ""
+    dns_policy: Annotated[
+        str,
+        doc(
+            "How names are resolved: `ClusterFirst`, `ClusterFirstWithHostNet`, `Default` or `None`."
+            " `ClusterFirst` by default."
+        ),
+    ] = ""
+    dns_config: Annotated[
+        PodDNSConfig | None,
+        doc("Settings of the resolver, added to those of the policy; needed with `None`."),
+    ] = None

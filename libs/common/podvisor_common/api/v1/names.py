@@ -171,10 +171,14 @@ RESERVED_LABELS = frozenset(
 
 # Annotations.
 DOMAIN_ANNOTATION = "kubevirt.io/domain"
+MEMORY_OVERHEAD_ANNOTATION = "kubevirt.io/memory-overhead-bytes"
 VM_GENERATION_ANNOTATION = "kubevirt.io/vm-generation"
 HEARTBEAT_ANNOTATION = "kubevirt.io/heartbeat"
 # What v1alpha1 can say and v1 cannot (disk and volume names) and the other way round.
 CONVERSION_ANNOTATION = "podvisor.kubevirt.io/conversion"
+
+# What an instance asks for by annotation and does not get yet.
+UNSUPPORTED_ANNOTATIONS = frozenset({"hooks.kubevirt.io/hookSidecars", "kubevirt.io/ignitiondata"})
 
 # Extended resources of the device plugins.
 KVM_RESOURCE = "devices.kubevirt.io/kvm"
