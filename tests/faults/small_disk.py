@@ -58,7 +58,9 @@ async def small_disk(cluster: Cluster, machine: str) -> AsyncIterator[SmallDisk]
     disk = SmallDisk(volume_path(pod["metadata"]["uid"], "private"))
     await on_node(
         "sh", "-c",
-        f"mkdir -p {disk.path} && mount -t tmpfs -o size={SIZE_MIB}m,mode=0777 small {disk.path}",
+        # Until the pod is bound, the kubelet takes its directory for a left-over, and removes it while it is empty.
+        f"for _ in 1 2 3 4 5; do mkdir -p {disk.path} &&"
+        f" mount -t tmpfs -o size={SIZE_MIB}m,mode=0777 small {disk.path} && exit 0; done; exit 1",
     )  # fmt: skip
     try:
         yield disk
