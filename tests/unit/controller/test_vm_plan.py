@@ -191,6 +191,11 @@ PAUSED_OUT_OF_REACH = {
             "CrashLoopBackOff",
         ),
         ("has just failed to start", vm_observed(vm(), instance("Failed")), "CrashLoopBackOff"),
+        (
+            "about to try once more",
+            vm_observed(vm(status=failed_before(2, retry_in_s=-1)), instance("Failed")),
+            "CrashLoopBackOff",
+        ),
         ("halted", vm_observed(vm("Halted")), "Stopped"),
         ("once, ended", vm_observed(once_done(), instance("Succeeded")), "Stopped"),
         ("once, gone", vm_observed(once_done()), "Stopped"),
@@ -212,7 +217,7 @@ def test_printable_status(now: Any, word: str) -> None:
     assert printable_status(now) == word
 
 
-def running() -> v1.VirtualMachineInstance:
+def running(**metadata: Any) -> v1.VirtualMachineInstance:
     conditions = [
         {"type": "Ready", "status": "True", "lastTransitionTime": stamp(5)},
         {"type": "LiveMigratable", "status": "False", "reason": "DisksNotLiveMigratable"},
@@ -223,7 +228,7 @@ def running() -> v1.VirtualMachineInstance:
         "interfaces": [{"name": "default", "ipAddress": "10.1.2.3"}],
     }
     annotations = {names.VM_GENERATION_ANNOTATION: "2"}
-    return instance("Running", status=status, metadata={"annotations": annotations})
+    return instance("Running", status=status, metadata={"annotations": annotations, **metadata})
 
 
 def said(now: Observed) -> v1.VirtualMachineStatus:
@@ -257,6 +262,23 @@ def test_a_machine_whose_guest_has_ended_has_no_address() -> None:
     ("now", "expected"),
     situations(
         ("no instance", vm_observed(vm("Halted")), [("Ready", "False", "VMINotExists")]),
+        (
+            "stopping, and its guest runs still",
+            vm_observed(vm("Halted"), running(**DELETED)),
+            [
+                ("Ready", "False", "PodTerminating"),
+                ("LiveMigratable", "False", "DisksNotLiveMigratable"),
+            ],
+        ),
+        (
+            "its instance may not be deleted",
+            vm_observed(vm("Halted"), running(), undeletable="denied", retry_at=LATER),
+            [
+                ("Ready", "True", ""),
+                ("LiveMigratable", "False", "DisksNotLiveMigratable"),
+                ("Failure", "True", "FailedDelete"),
+            ],
+        ),
         (
             "an instance without a word on it",
             vm_observed(vm(), instance("Scheduled")),
