@@ -1,5 +1,6 @@
 """What the handler says of an instance, and when it says it."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -77,6 +78,30 @@ def test_nothing_is_written_twice() -> None:
     again = said(observed(machine=written(first)), LATER)
     assert not needs_write(written(first).status, again)
     assert again == first
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        pytest.param(observed(), id="runs"),
+        pytest.param(observed(domain_pb2.DOMAIN_STATE_PAUSED), id="stands still"),
+        pytest.param(observed(shutting_down=True, machine=vmi(deleted=True)), id="is going"),
+        pytest.param(
+            observed(domain_pb2.DOMAIN_STATE_WAITING, reason=domain_pb2.DOMAIN_REASON_INVALID_DISK),
+            id="waits for a disk",
+        ),
+        pytest.param(
+            observed(None, connection=Connection.UNRESPONSIVE, silent_for_s=11), id="is silent"
+        ),
+    ],
+)
+def test_twenty_looks_at_the_same_say_nothing(now: Observed) -> None:
+    shown = written(said(now))
+    later = replace(now, vmi=shown)
+    for minute in range(20):
+        again = said(later, AT + timedelta(minutes=minute))
+        assert not needs_write(shown.status, again)
+        assert events_of(shown.status, again) == []
 
 
 def test_a_restarted_handler_keeps_what_is_known() -> None:
