@@ -33,7 +33,7 @@ def machine(**arguments: Any) -> v1.VirtualMachineInstance:
 
 
 def test_the_interface() -> None:
-    (interface,) = said(observed()).interfaces or ()
+    (interface,) = said(observed()).interfaces or [v1.NetworkInterfaceStatus()]
     assert (interface.queue_count, interface.link_state) == (1, "up")
     assert (interface.pod_interface_name, interface.info_source) == ("eth0", "domain")
 

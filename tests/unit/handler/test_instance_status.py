@@ -321,7 +321,7 @@ def test_a_pause_and_its_end_are_told_once() -> None:
 
 
 def test_a_guest_that_its_disk_has_stopped_is_a_warning() -> None:
-    io_error = {"reason": domain_pb2.DOMAIN_REASON_IO_ERROR, "message": "no space"}
+    io_error: dict[str, Any] = {"reason": domain_pb2.DOMAIN_REASON_IO_ERROR, "message": "no space"}
     now = observed(domain_pb2.DOMAIN_STATE_PAUSED, machine=RUNNING_MACHINE, **io_error)
     message = "VMI was paused, low-level IO error detected. no space"
     assert events_of(RUNNING_MACHINE.status, said(now)) == [("Warning", "Paused", message)]
@@ -329,7 +329,7 @@ def test_a_guest_that_its_disk_has_stopped_is_a_warning() -> None:
 
 def test_a_paused_guest_that_ends_does_not_go_on() -> None:
     paused = written(said(observed(domain_pb2.DOMAIN_STATE_PAUSED, machine=RUNNING_MACHINE)))
-    shut_down = {"reason": domain_pb2.DOMAIN_REASON_SHUTDOWN}
+    shut_down: dict[str, Any] = {"reason": domain_pb2.DOMAIN_REASON_SHUTDOWN}
     ended = said(observed(domain_pb2.DOMAIN_STATE_ENDED, machine=paused, **shut_down))
     reasons = [reason for _, reason, _ in events_of(paused.status, ended)]
     assert reasons == ["Stopped"]

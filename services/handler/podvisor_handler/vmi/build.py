@@ -151,22 +151,23 @@ def interface_mac(vmi: v1.VirtualMachineInstance, interface: v1.Interface) -> st
     return "02:" + hashlib.sha256(text.encode()).digest()[:5].hex(":")
 
 
-def cpu_topology(domain: v1.Domain) -> v1.CPUTopology:
-    """The processors of the guest: as given, else as many sockets as processors are requested."""
+def cpu_topology(domain: v1.Domain) -> tuple[int, int, int]:
+    """Sockets, cores and threads of the guest: as given, else as many sockets as processors are requested."""
     cpu = domain.cpu or v1.CPU()
     sockets = cpu.sockets
     if sockets is None and cpu.cores is None and cpu.threads is None:
         sockets = _processors_requested(domain.resources)
-    return v1.CPUTopology(sockets=sockets or 1, cores=cpu.cores or 1, threads=cpu.threads or 1)
+    return sockets or 1, cpu.cores or 1, cpu.threads or 1
 
 
 def _cpu(domain: v1.Domain, accelerator: domain_pb2.Accelerator.ValueType) -> domain_pb2.CpuSpec:
-    model, topology = domain.cpu.model if domain.cpu else "", cpu_topology(domain)
+    model = domain.cpu.model if domain.cpu else ""
+    sockets, cores, threads = cpu_topology(domain)
     emulated = accelerator == domain_pb2.ACCELERATOR_TCG
     return domain_pb2.CpuSpec(
-        sockets=topology.sockets,
-        cores=topology.cores,
-        threads=topology.threads,
+        sockets=sockets,
+        cores=cores,
+        threads=threads,
         model="" if emulated and model in _HOST_CPU_MODELS else model,
     )
 

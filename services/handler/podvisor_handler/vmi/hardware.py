@@ -12,7 +12,12 @@ from podvisor_common.api.quantity import Quantity, format_bytes
 from podvisor_common.api.v1 import names
 
 from podvisor_handler.network.plan import POD_INTERFACE
-from podvisor_handler.vmi.build import guest_memory_bytes, interface_mac, pod_interface
+from podvisor_handler.vmi.build import (
+    cpu_topology,
+    guest_memory_bytes,
+    interface_mac,
+    pod_interface,
+)
 from podvisor_handler.vmi.plan import Observed
 
 _MACHINE_TYPE = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -48,6 +53,12 @@ def machine_of(now: Observed) -> v1.Machine | None:
     if report is None or not _MACHINE_TYPE.fullmatch(report.machine_type):
         return now.vmi.status.machine
     return v1.Machine(type=report.machine_type)
+
+
+def topology_of(now: Observed) -> v1.CPUTopology:
+    """The processors, which nothing changes while the guest runs."""
+    sockets, cores, threads = cpu_topology(now.vmi.spec.domain)
+    return v1.CPUTopology(sockets=sockets, cores=cores, threads=threads)
 
 
 def memory_of(now: Observed) -> v1.MemoryStatus:

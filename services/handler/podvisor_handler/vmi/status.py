@@ -16,7 +16,6 @@ from podvisor_common.kube.conditions import set_condition
 
 from podvisor_handler.launchers.state import Connection
 from podvisor_handler.vmi import hardware, outcome
-from podvisor_handler.vmi.build import cpu_topology
 from podvisor_handler.vmi.plan import Observed, Problem
 from podvisor_handler.vmi.problems import (
     LAUNCHER_WAITING,
@@ -172,7 +171,7 @@ def _running(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus:
         interfaces=hardware.interfaces_of(now),
         machine=hardware.machine_of(now),
         memory=hardware.memory_of(now),
-        current_cpu_topology=cpu_topology(now.vmi.spec.domain),
+        current_cpu_topology=hardware.topology_of(now),
         volume_status=hardware.volumes_of(now),
         start_timeline=_timeline(now, at),
     )
