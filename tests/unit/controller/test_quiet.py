@@ -29,8 +29,8 @@ from tests.unit.controller.api_server import ApiServer, Json
 from tests.unit.controller.builders import (
     CONFIG,
     NOW,
-    UID,
     ended_pod,
+    failed_before,
     pod,
     stamp,
     unschedulable_pod,
@@ -156,13 +156,6 @@ PAUSED = (
     condition("Paused", "True", "PausedByUser"),
 )
 ENDED = condition("Ready", "False", "GuestNotRunning")
-FAILING = {
-    "startFailure": {
-        "consecutiveFailCount": 9,
-        "lastFailedVMIUID": UID,
-        "retryAfterTimestamp": stamp(-290),
-    }
-}
 RUNS = pod("Running", node="n1")
 
 SITUATIONS: dict[str, tuple[Json | None, Json | None, core.Pod | None]] = {
@@ -178,7 +171,7 @@ SITUATIONS: dict[str, tuple[Json | None, Json | None, core.Pod | None]] = {
     "once, and it has ended": (vm_body("Once"), owned("Succeeded", ENDED), ended_pod(0)),
     "halted": (vm_body("Halted"), None, None),
     "it failed again, and the pause is long": (
-        vm_body(status=FAILING),
+        vm_body(status=failed_before(9, retry_in_s=290)),
         owned("Failed", ENDED),
         ended_pod(1),
     ),
