@@ -102,9 +102,21 @@ async def test_where_one_runs_and_why_others_do_not(cluster: Cluster) -> None:
     assert ledger(mark).of([f"{cluster.namespace}/fine"]) == 0
 
 
+async def pod_with_address(cluster: Cluster, name: str) -> Json:
+    """The machine's pod once the kubelet has told its address, which it does after the handler has."""
+    pod_name: str = (await Machine(cluster, name).pod())["metadata"]["name"]
+
+    def holds(state: Json | None) -> bool:
+        return bool((state or {}).get("status", {}).get("podIP"))
+
+    pod = await cluster.until("pod", pod_name, holds, within_s=20, what="the pod has an address")
+    assert pod is not None
+    return pod
+
+
 async def check_instance(cluster: Cluster, instance: Json) -> None:
     """Every field of a running instance's status."""
-    status, pod = instance["status"], await Machine(cluster, "fine").pod()
+    status, pod = instance["status"], await pod_with_address(cluster, "fine")
     node = pod["spec"]["nodeName"]
     assert (status["nodeName"], status["activePods"]) == (node, {pod["metadata"]["uid"]: node})
     times = {
@@ -203,6 +215,7 @@ async def check_rejected(cluster: Cluster) -> None:
     assert (synchronized["status"], synchronized["reason"]) == ("False", "DomainRejected")
     assert NO_MACHINE_TYPE in synchronized["message"]
     assert NO_MACHINE_TYPE in condition(machine, "Ready")["message"]
+    assert "The machine was rejected" in await described(cluster, "vm", "rejected")
     told = await told_of(cluster, "VirtualMachineInstance", "rejected")
     assert any(
         (event["type"], event["reason"]) == ("Warning", "Stopped")
@@ -219,6 +232,7 @@ async def stays(cluster: Cluster, kind: str, name: str, *, for_s: float) -> None
             async for state in states:
                 versions.append((state or {}).get("metadata", {}).get("resourceVersion", "gone"))
                 assert len(set(versions)) == 1, f"{kind}/{name} has changed: {state}"
+            raise AssertionError("the watch has ended")
     except TimeoutError:
         assert versions
 
