@@ -1,4 +1,4 @@
-"""Why the API server did not let something be created, in words for the object's owner. Pure."""
+"""Why the API server did not let something be created or deleted, in words for the object's owner. Pure."""
 
 from podvisor_common.kube.errors import ApiForbidden, ApiInvalid
 
@@ -10,3 +10,8 @@ def explain(what: str, error: ApiForbidden | ApiInvalid) -> str | None:
     if any(cause.reason == _NAMESPACE_TERMINATING for cause in error.causes):
         return None
     return f"The {what} cannot be created: {error.message}"
+
+
+def explain_deletion(what: str, error: ApiForbidden | ApiInvalid) -> str:
+    """A sentence on why `what` cannot be deleted."""
+    return f"The {what} cannot be deleted: {error.message}"

@@ -30,6 +30,17 @@ _DIFFERENCES = """## Differences that a client can see
 - VirtualMachineInstance has a `status` subresource: a write to the object itself does not change its status.
 - `status.interfaces` is replaced as a whole by its one writer; conditions and `phaseTransitionTimestamps` are maps by type and phase.
 - VirtualMachine shows `status.nodeName`, `status.phase` and `status.interfaces`, and `kubectl get vm` prints node and address.
+- `status.volumeStatus` names device and size of every volume; `status.guestOSInfo` stays empty, for there is no guest agent's word yet.
+- `LiveMigratable` is False with reason `LiveMigrationNotSupported`. What the node or libvirt refuses is `Synchronized` False with a
+  reason of its own (`DomainRejected`, `StartFailed`, `InvalidDisk`, `MissingSecret`, `NoSpace`, `NetworkNotReady`, ...) and the words of
+  whoever refused in the message, where KubeVirt has one reason for all of it.
+- An instance that is being deleted stays `Ready` until its guest has ended; its machine is not ready from the first moment on
+  (`PodTerminating`). A machine on a node that does not answer is `Unknown`, not `Running`.
+- Labels and annotations are those that are known before an object is made. An instance and its pod have no `kubevirt.io/nodeName`:
+  select by field, `kubectl get vmi --field-selector status.nodeName=NODE`. What tells of migration, of a freeze before a backup or
+  of the versions that KubeVirt has stored an object in is not there.
+- A start is told by the events `SuccessfulCreate` and `Started`, an end by `SuccessfulDelete` and `Stopped`; there are no `Created`,
+  `ShuttingDown` and `Deleted` beside them.
 - `status.startTimeline` of an instance names the steps of its start, each in milliseconds from creation.
 - A VirtualMachine applied as v1alpha1 runs once (`runStrategy: Once`), keeps its specification literally, and can be read as v1 and
   v1alpha3; what only one version can say rides in the annotation `podvisor.kubevirt.io/conversion`.

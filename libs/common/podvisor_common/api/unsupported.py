@@ -129,7 +129,6 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
         "changedBlockTracking",
         "evacuationNodeName",
         "fsFreezeStatus",
-        "guestOSInfo",
         "kernelBootStatus",
         "migratedVolumes",
         "migrationMethod",

@@ -2,6 +2,7 @@
 
 from podvisor_common.api.v1.instance import (
     CPUTopology,
+    GuestOSInfo,
     MemoryStatus,
     NetworkInterfaceStatus,
     PhaseTransitionTimestamp,
@@ -84,6 +85,7 @@ __all__ = [
     "DiskTarget",
     "Domain",
     "Firmware",
+    "GuestOSInfo",
     "Interface",
     "KubeVirt",
     "KubeVirtConfiguration",

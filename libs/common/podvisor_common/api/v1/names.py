@@ -133,6 +133,8 @@ class EventReason(StrEnum):
     DELETED = "Deleted"
     SHUTTING_DOWN = "ShuttingDown"
     SYNC_FAILED = "SyncFailed"
+    PAUSED = "Paused"
+    UNPAUSED = "Unpaused"
     SUCCESSFUL_CREATE = "SuccessfulCreate"
     FAILED_CREATE = "FailedCreate"
     SUCCESSFUL_DELETE = "SuccessfulDelete"
