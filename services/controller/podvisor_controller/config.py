@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 from podvisor_common.api import v1
+from podvisor_common.api.v1.names import SUPPORTED_EVICTION_STRATEGIES, EvictionStrategy
 
 DEFAULT_CPU_ALLOCATION_RATIO = 10
 DEFAULT_MEMORY_OVERCOMMIT_PERCENT = 100
@@ -25,6 +26,8 @@ class ClusterConfig:
     memory_overhead_ratio: Decimal = Decimal(1)
     cpu_request: str | None = None
     log_serial_console: bool = True
+    # What an eviction does to instances that do not say it themselves.
+    eviction_strategy: str = EvictionStrategy.NONE
     architecture: str = "amd64"
     # Whether the cluster mounts OCI images as volumes; None while that is not known yet.
     image_volumes: bool | None = None
@@ -55,9 +58,16 @@ def of(
         memory_overhead_ratio=_ratio(configuration.additional_guest_memory_overhead_ratio),
         cpu_request=None if cpu_request is None else str(cpu_request),
         log_serial_console=options.disable_serial_console_log is None,
+        eviction_strategy=eviction_strategy_of(configuration) or EvictionStrategy.NONE,
         architecture=architecture,
         image_volumes=image_volumes,
     )
+
+
+def eviction_strategy_of(configuration: v1.KubeVirtConfiguration) -> str:
+    """The cluster's eviction strategy, empty when it has none or one that is not served."""
+    strategy = configuration.eviction_strategy
+    return strategy if strategy in SUPPORTED_EVICTION_STRATEGIES else ""
 
 
 def _at_least_one(value: int | None, default: int) -> int:

@@ -46,6 +46,7 @@ from podvisor_controller.vmi.reconciler import (
     node_names,
 )
 from podvisor_controller.webhooks.defaults import ClusterDefaults
+from podvisor_controller.webhooks.eviction_review import EvictionReviewer
 
 COMPONENT = "virt-controller"
 VM_WORKERS = 4
@@ -101,6 +102,12 @@ class Controllers:
             kubevirts=self.kubevirts,
             handlers=lambda: self.daemon_sets.get(ObjectKey(namespace, HANDLER)),
             image_volumes=lambda: self.image_volumes.supported,
+        )
+        self.evictions = EvictionReviewer(
+            client,
+            pods=self.pods,
+            vmis=self.vmis,
+            cluster_strategy=lambda: self.config().eviction_strategy,
         )
         self._attendance = Attendance()
         nodes = NodeReconciler(

@@ -18,7 +18,6 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
     ),
     v1.VirtualMachineInstanceSpec: (
         "accessCredentials",
-        "evictionStrategy",
         "livenessProbe",
         "readinessProbe",
         "resourceClaims",
@@ -127,7 +126,6 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
     v1.VirtualMachineInstanceStatus: (
         "VSOCKCID",
         "changedBlockTracking",
-        "evacuationNodeName",
         "fsFreezeStatus",
         "guestOSInfo",
         "kernelBootStatus",

@@ -17,6 +17,7 @@ from podvisor_common.api.quantity import Quantity, QuantityError, parse_quantity
 from podvisor_common.api.unsupported import DISK_TARGETS
 from podvisor_common.api.v1 import names
 
+from podvisor_controller.config import eviction_strategy_of
 from podvisor_controller.webhooks.conversion import written_as_v1alpha1
 from podvisor_controller.webhooks.defaults_patch import Operation, patch_between
 
@@ -38,6 +39,8 @@ class ClusterDefaults:
     cpu_model: str = ""
     cpu_request: Quantity | None = None
     interface_binding: str = "masquerade"
+    # Empty: none is filled in.
+    eviction_strategy: str = ""
 
     @classmethod
     def of(cls, configuration: v1.KubeVirtConfiguration, architecture: str) -> "ClusterDefaults":
@@ -49,6 +52,7 @@ class ClusterDefaults:
             cpu_model=configuration.cpu_model,
             cpu_request=configuration.cpu_request,
             interface_binding=network.default_network_interface or "masquerade",
+            eviction_strategy=eviction_strategy_of(configuration),
         )
 
 
@@ -91,6 +95,8 @@ def default_virtual_machine_instance(
         _default_memory(spec["domain"])
         _default_pull_policies(spec)
         _default_buses(spec)
+        if defaults.eviction_strategy and not spec.get("evictionStrategy"):
+            spec["evictionStrategy"] = defaults.eviction_strategy
     return patch_between(obj, after)
 
 

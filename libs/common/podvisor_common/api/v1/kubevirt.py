@@ -61,6 +61,13 @@ class KubeVirtConfiguration(ApiStruct, frozen=True):
     ] = None
     machine_type: Annotated[str, doc("Board of guests that name none. `q35` by default.")] = ""
     cpu_model: Annotated[str, doc("CPU model of guests that name none.")] = ""
+    eviction_strategy: Annotated[
+        str,
+        doc(
+            "What an eviction does to instances that do not say it themselves. `None` by default.",
+            enum=["", *names.SUPPORTED_EVICTION_STRATEGIES],
+        ),
+    ] = ""
     cpu_request: Annotated[Quantity | None, doc("CPU request of guests that give none.")] = None
     additional_guest_memory_overhead_ratio: Annotated[
         str, doc("Factor on the memory a pod requests beyond the guest's, for example `1.2`.")
