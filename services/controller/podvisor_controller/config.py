@@ -12,6 +12,7 @@ from podvisor_common.api.v1.names import SUPPORTED_EVICTION_STRATEGIES, Eviction
 
 DEFAULT_CPU_ALLOCATION_RATIO = 10
 DEFAULT_MEMORY_OVERCOMMIT_PERCENT = 100
+DEBUG_VERBOSITY = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,9 @@ class ClusterConfig:
     log_serial_console: bool = True
     # What an eviction does to instances that do not say it themselves.
     eviction_strategy: str = EvictionStrategy.NONE
+    # Whether controllers and new launchers log at level DEBUG, whatever they were started with.
+    debug_controller: bool = False
+    debug_launcher: bool = False
     architecture: str = "amd64"
     # Whether the cluster mounts OCI images as volumes; None while that is not known yet.
     image_volumes: bool | None = None
@@ -43,6 +47,7 @@ def of(
     """The settings in effect. `kubevirt` is None before the resource exists."""
     configuration = kubevirt.configuration if kubevirt else v1.KubeVirtConfiguration()
     developer = configuration.developer_configuration or v1.DeveloperConfiguration()
+    verbosity = developer.log_verbosity or v1.LogVerbosity()
     options = configuration.virtual_machine_options or v1.VirtualMachineOptions()
     cpu_request = configuration.cpu_request
     return ClusterConfig(
@@ -59,6 +64,8 @@ def of(
         cpu_request=None if cpu_request is None else str(cpu_request),
         log_serial_console=options.disable_serial_console_log is None,
         eviction_strategy=eviction_strategy_of(configuration) or EvictionStrategy.NONE,
+        debug_controller=(verbosity.virt_controller or 0) >= DEBUG_VERBOSITY,
+        debug_launcher=(verbosity.virt_launcher or 0) >= DEBUG_VERBOSITY,
         architecture=architecture,
         image_volumes=image_volumes,
     )

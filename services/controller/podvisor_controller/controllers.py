@@ -26,6 +26,7 @@ from podvisor_common.kube.resources import (
     ObjectKey,
     key_of,
 )
+from podvisor_common.obs.logging import set_log_level
 
 from podvisor_controller import config
 from podvisor_controller.capabilities import ImageVolumes
@@ -132,6 +133,7 @@ class Controllers:
         self._node = Controller("node", nodes.reconcile, workers=1)
         self._installation = Controller("installation", self.installation.reconcile, workers=1)
         self._is_leading = False
+        self._log_level = settings.log_level
         self._subscribe()
 
     def config(self) -> config.ClusterConfig:
@@ -259,6 +261,10 @@ class Controllers:
             self._wake(self._vmi, key_of(vmi))
 
     def _on_settings(self) -> None:
+        level = "DEBUG" if self.config().debug_controller else self._settings.log_level
+        if level != self._log_level:
+            self._log_level = level
+            set_log_level(level)
         self._wake(self._installation, self.installation.key)
         for vmi in self.vmis.list():
             if not vmi.status.node_name:

@@ -1,15 +1,12 @@
 """Evictions of launcher pods: which are refused, and what the refused ones leave behind."""
 
-import asyncio
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from podvisor_common.api import core, v1
 from podvisor_common.kube.client import KubeClient
-from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
     KUBEVIRTS,
     PODS,
@@ -30,7 +27,7 @@ from tests.unit.controller.builders import (
     vmi,
 )
 from tests.unit.controller.conftest import KUBEVIRT
-from tests.unit.controller.scripted_cluster import MYVM, Cluster
+from tests.unit.controller.scripted_cluster import MYVM, Cluster, known
 from tests.unit.kube.fake_apiserver import Refuse
 
 EXTERNAL = {"evictionStrategy": "External"}
@@ -149,15 +146,6 @@ async def launcher(leading: Controllers, cluster: Cluster) -> str:
     cluster.report("Running")
     await known(leading.vmis, lambda: phase_known(leading) == "Running")
     return name
-
-
-async def known(cache: Informer[Any], holds: Callable[[], bool]) -> None:
-    """Wait until a cache has learnt of something."""
-    changed = asyncio.Event()
-    cache.subscribe(lambda _, __, ___: changed.set())
-    while not holds():
-        changed.clear()
-        await changed.wait()
 
 
 def phase_known(leading: Controllers) -> str:

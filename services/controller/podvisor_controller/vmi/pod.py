@@ -178,8 +178,10 @@ def _toleration(toleration: v1.Toleration) -> Manifest:
 def _compute(
     vmi: v1.VirtualMachineInstance, config: ClusterConfig, mounts: list[Manifest]
 ) -> Manifest:
+    debug = {"env": [{"name": "LOG_LEVEL", "value": "DEBUG"}]} if config.debug_launcher else {}
     return {
         "name": COMPUTE,
+        **debug,
         "image": config.launcher_image,
         "imagePullPolicy": config.image_pull_policy,
         "command": ["/usr/libexec/podvisor/supervisor"],

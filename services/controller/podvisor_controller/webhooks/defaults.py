@@ -7,7 +7,7 @@ defaults are given when its instance is made.
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import ROUND_CEILING
 from typing import Any
 from uuid import uuid4
@@ -36,6 +36,8 @@ class ClusterDefaults:
     architecture: str = "amd64"
     # Empty: the architecture's.
     machine_type: str = ""
+    # By architecture; they come before machine_type.
+    machine_types: Mapping[str, str] = field(default_factory=dict)
     cpu_model: str = ""
     cpu_request: Quantity | None = None
     interface_binding: str = "masquerade"
@@ -46,9 +48,11 @@ class ClusterDefaults:
     def of(cls, configuration: v1.KubeVirtConfiguration, architecture: str) -> "ClusterDefaults":
         """The defaults of a KubeVirt object on nodes of an architecture (`amd64`, `arm64`)."""
         network = configuration.network or v1.NetworkConfiguration()
+        by_architecture = configuration.architecture_configuration or v1.ArchitectureConfiguration()
         return cls(
             architecture=architecture,
             machine_type=configuration.machine_type,
+            machine_types=by_architecture.machine_types(),
             cpu_model=configuration.cpu_model,
             cpu_request=configuration.cpu_request,
             interface_binding=network.default_network_interface or "masquerade",
@@ -113,8 +117,9 @@ def _default_architecture_and_board(spec: Json, defaults: ClusterDefaults) -> No
     domain = spec.get("domain")
     machine = domain.setdefault("machine", {}) if isinstance(domain, dict) else None
     if isinstance(machine, dict) and not machine.get("type"):
-        own = _MACHINE_TYPES.get(spec["architecture"], "q35")
-        machine["type"] = defaults.machine_type or own
+        architecture = spec["architecture"]
+        given = defaults.machine_types.get(architecture) or defaults.machine_type
+        machine["type"] = given or _MACHINE_TYPES.get(architecture, "q35")
 
 
 def _default_disks(spec: Json) -> None:
