@@ -24,10 +24,11 @@ async def _settings() -> Json:
 
 async def _in_effect() -> None:
     """The controllers have seen the settings as they are now."""
-    generation = (await _settings())["metadata"]["generation"]
+    generation: int = (await _settings())["metadata"]["generation"]
 
     def holds(state: Json | None) -> bool:
-        return (state or {}).get("status", {}).get("observedGeneration", 0) >= generation
+        seen: int = (state or {}).get("status", {}).get("observedGeneration", 0)
+        return seen >= generation
 
     await INSTALLATION.until(
         "kubevirt", "kubevirt", holds, within_s=20, what="the settings are in effect"
