@@ -12,7 +12,7 @@ from msgspec import inspect as types
 from podvisor_common.api import v1, v1alpha1
 from podvisor_common.api.crds import all_crds
 from podvisor_common.api.schema import json_fields
-from podvisor_common.api.unsupported import UNSUPPORTED
+from podvisor_common.api.unsupported import UNSUPPORTED, UNSUPPORTED_SETTINGS
 from podvisor_common.api.v1 import names
 
 _HEADER = (
@@ -24,6 +24,11 @@ _INTRODUCTION = """# Compatibility with KubeVirt
 podvisor serves KubeVirt's API: manifests are taken as they are, and a field that is not implemented is **refused by its path**
 (`spec.template.spec.domain.devices.gpus is not supported yet`) rather than ignored. A field that KubeVirt does not have
 either is refused by the API server under strict validation, which is kubectl's default, and answered with a warning otherwise."""
+
+_SETTINGS = """The one KubeVirt object, `kubevirt` in the install namespace, is read live: what is changed in it holds for the next instance that
+is made, and `evictionStrategy` for the next eviction of those that say nothing themselves. No component is restarted. Feature
+gates are accepted, whatever they are. A setting that is not implemented is refused by its path, by the API server alone, so that the settings can
+be written while podvisor is down."""
 
 _DIFFERENCES = """## Differences that a client can see
 
@@ -54,6 +59,8 @@ _DIFFERENCES = """## Differences that a client can see
   the serial console.
 - A request to start waits for an instance that is on its way out instead of being dropped, and to halt a machine drops what was
   asked before instead of letting the second half of a restart start it again.
+- `evictionStrategy: LiveMigrateIfPossible` is `None`, and `LiveMigrate` is refused, as long as nothing can be migrated. The webhook of
+  evictions has `failurePolicy: Fail` in place of a PodDisruptionBudget for each instance, and is asked about launcher pods only.
 - The settings object `KubeVirt` is made from the chart's values. What a person changes in it stays as that person wrote it.
 - The subresources of `subresources.kubevirt.io` (console, VNC, restart, pause and others) and live migration are not served yet."""
 
@@ -67,6 +74,7 @@ def compatibility_page() -> str:
         _fields(),
         _first_version(),
         _status_fields(),
+        _settings(),
         _DIFFERENCES,
     )
     return _HEADER + "\n" + "\n\n".join(parts) + "\n"
@@ -116,6 +124,19 @@ def _status_fields() -> str:
         for kind in (v1.VirtualMachineStatus, v1.VirtualMachineInstanceStatus)
     ]
     return "## Status\n\n" + _table(("Kind", "Known by name, never filled in"), rows)
+
+
+def _settings() -> str:
+    """What the KubeVirt object may say."""
+    rows = [
+        (
+            f"`{path}`",
+            _code(json_fields(struct)),
+            _code(tuple(UNSUPPORTED_SETTINGS.get(struct, ()))),
+        )
+        for path, struct in _structs(v1.KubeVirtSpec, "spec")
+    ]
+    return f"## Settings\n\n{_SETTINGS}\n\n" + _table(("Place", "Known", "Refused"), rows)
 
 
 def _structs(struct: type[msgspec.Struct], path: str) -> Iterator[tuple[str, type[msgspec.Struct]]]:

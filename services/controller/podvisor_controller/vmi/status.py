@@ -231,6 +231,11 @@ def _conditions(now: Observed) -> list[Body]:
         conditions.append(
             _condition(now, ConditionType.SYNCHRONIZED, "False", trouble.reason, trouble.message)
         )
+    if now.vmi.status.evacuation_node_name:
+        reason, message = Reason.EVICTION_REQUESTED, "VMI is marked for eviction"
+        conditions.append(
+            _condition(now, ConditionType.EVICTION_REQUESTED, "True", reason, message)
+        )
     return conditions
 
 
@@ -297,7 +302,7 @@ def _conditions_differ(
         return True
     gone = [c for c in current if c.type not in want]
     return any(
-        c.type == ConditionType.POD_SCHEDULED
+        c.type in (ConditionType.POD_SCHEDULED, ConditionType.EVICTION_REQUESTED)
         or (c.type == ConditionType.SYNCHRONIZED and c.reason in CONTROLLER_REASONS)
         for c in gone
     )

@@ -17,7 +17,7 @@ from podvisor_controller.webhooks.defaults import (
     default_virtual_machine_instance,
 )
 from podvisor_controller.webhooks.review import AdmissionRequest, Refused, Verdict
-from podvisor_controller.webhooks.server import Webhooks
+from podvisor_controller.webhooks.server import Reviewer, Webhooks
 from podvisor_controller.webhooks.validation import (
     Cause,
     validate_virtual_machine,
@@ -33,7 +33,9 @@ CREATE = "CREATE"
 _SERVICE_ACCOUNTS = ("virt-controller", "virt-handler")
 
 
-def webhooks_for(namespace: str, defaults: Callable[[], ClusterDefaults]) -> Webhooks:
+def webhooks_for(
+    namespace: str, defaults: Callable[[], ClusterDefaults], review_eviction: Reviewer
+) -> Webhooks:
     """Everything that is served. `defaults` gives the cluster's settings of the moment."""
     ours = {f"system:serviceaccount:{namespace}:{name}" for name in _SERVICE_ACCOUNTS}
 
@@ -73,7 +75,7 @@ def webhooks_for(namespace: str, defaults: Callable[[], ClusterDefaults]) -> Web
         registration.VMI_VALIDATE_CREATE: validate_instance,
         registration.VMI_VALIDATE_UPDATE: validate_instance_update,
     }
-    return Webhooks(judges, convert)
+    return Webhooks(judges, convert, {registration.POD_EVICTION: review_eviction})
 
 
 def _verdict(request: AdmissionRequest, obj: Json, causes: list[Cause]) -> Verdict:

@@ -13,6 +13,8 @@ from podvisor_common.api.v1.instance import (
     VolumeStatus,
 )
 from podvisor_common.api.v1.kubevirt import (
+    ArchitectureConfiguration,
+    ArchitectureSettings,
     DeveloperConfiguration,
     KubeVirt,
     KubeVirtConfiguration,
@@ -75,6 +77,8 @@ from podvisor_common.api.v1.virtual_machine import (
 __all__ = [
     "CPU",
     "Affinity",
+    "ArchitectureConfiguration",
+    "ArchitectureSettings",
     "CDRomTarget",
     "CPUTopology",
     "CloudInitNoCloud",

@@ -118,6 +118,10 @@ class VirtualMachineInstanceStatus(ApiStruct, frozen=True):
     interfaces: Annotated[
         list[NetworkInterfaceStatus] | None, doc("Network devices.", **_ATOMIC)
     ] = None
+    evacuation_node_name: Annotated[
+        str,
+        doc("Node that the instance shall leave, because an eviction of its pod was asked for."),
+    ] = ""
     active_pods: Annotated[
         dict[str, str] | None, doc("UIDs of the pods that carry the instance, and their nodes.")
     ] = None

@@ -80,6 +80,23 @@ class StateChange(StrEnum):
     STOP = "Stop"
 
 
+class EvictionStrategy(StrEnum):
+    """What is done about a guest whose pod is to be evicted."""
+
+    NONE = "None"
+    EXTERNAL = "External"
+    LIVE_MIGRATE = "LiveMigrate"
+    LIVE_MIGRATE_IF_POSSIBLE = "LiveMigrateIfPossible"
+
+
+# Nothing can be migrated yet: the strategy that insists on it is refused, the one that does without is None.
+SUPPORTED_EVICTION_STRATEGIES = (
+    EvictionStrategy.NONE,
+    EvictionStrategy.EXTERNAL,
+    EvictionStrategy.LIVE_MIGRATE_IF_POSSIBLE,
+)
+
+
 # In the data of a request to start: the guest is not to run before it is unpaused.
 START_PAUSED_KEY = "paused"
 # The one value of an instance's `startStrategy`.
@@ -98,6 +115,7 @@ class ConditionType(StrEnum):
     AGENT_CONNECTED = "AgentConnected"
     LIVE_MIGRATABLE = "LiveMigratable"
     POD_SCHEDULED = "PodScheduled"
+    EVICTION_REQUESTED = "EvictionRequested"
 
 
 class Reason(StrEnum):
@@ -122,6 +140,7 @@ class Reason(StrEnum):
     RESTART_REQUIRED = "RestartRequired"
     NODE_UNRESPONSIVE = "NodeUnresponsive"
     HANDLER_UNRESPONSIVE = "HandlerUnresponsive"
+    EVICTION_REQUESTED = "EvictionRequested"
 
 
 class EventReason(StrEnum):
