@@ -200,7 +200,7 @@ async def test_a_creation_without_an_answer_keeps_its_name_when_another_gets_fre
     scene.server.fate_of = lose_answers_to("POST", 0)
     with pytest.raises(ApiUnavailable):
         await leader.passes()
-    leader.vmis.delete(msgspec.convert(before | {"metadata": going}, v1.VirtualMachineInstance))
+    leader.vmis.replace([])
     await leader.passes()
     assert len(scene.living) == 1
 
