@@ -61,6 +61,9 @@ _DIFFERENCES = """## Differences that a client can see
   asked before instead of letting the second half of a restart start it again.
 - `evictionStrategy: LiveMigrateIfPossible` is `None`, and `LiveMigrate` is refused, as long as nothing can be migrated. The webhook of
   evictions has `failurePolicy: Fail` in place of a PodDisruptionBudget for each instance, and is asked about launcher pods only.
+- The names of a VirtualMachineInstanceReplicaSet's instances follow from its UID, so that none is made twice. Those that are missed least
+  are deleted first. A selector that is empty or names a label of podvisor's own is refused, and an instance that had ended before it
+  was the set's is not adopted.
 - The settings object `KubeVirt` is made from the chart's values. What a person changes in it stays as that person wrote it.
 - The subresources of `subresources.kubevirt.io` (console, VNC, restart, pause and others) and live migration are not served yet."""
 
@@ -103,7 +106,11 @@ def _fields() -> str:
         (f"`{path}`", _code(json_fields(struct)), _code(UNSUPPORTED.get(struct, ())))
         for path, struct in _structs(v1.VirtualMachineSpec, "spec")
     ]
-    note = "A VirtualMachineInstance has under `spec` what a VirtualMachine has under `spec.template.spec`."
+    of_sets = _code(json_fields(v1.VirtualMachineInstanceReplicaSetSpec))
+    note = (
+        "A VirtualMachineInstance has under `spec` what a VirtualMachine has under `spec.template.spec`, and a"
+        f" VirtualMachineInstanceReplicaSet has the same `spec.template` and beside it all there is: {of_sets}."
+    )
     return f"## Fields of v1 and v1alpha3\n\n{note}\n\n" + _table(
         ("Place", "Served", "Refused"), rows
     )

@@ -1,6 +1,6 @@
 """The CustomResourceDefinitions podvisor serves, as data.
 
-Invariant: VirtualMachine is the only kind that needs a conversion webhook; instances and settings have one schema in
+Invariant: VirtualMachine is the only kind that needs a conversion webhook; all others have one schema in
 all their versions, so that the API server converts them alone, whatever runs or does not.
 """
 
@@ -15,6 +15,19 @@ Manifest = dict[str, Any]
 
 CONVERSION_PATH = "/convert"
 _DEPRECATION = "kubevirt.io/v1alpha3 is deprecated, use kubevirt.io/v1"
+# What the API server reads and writes for `kubectl scale` and autoscalers.
+_SCALE = {
+    "specReplicasPath": ".spec.replicas",
+    "statusReplicasPath": ".status.replicas",
+    "labelSelectorPath": ".status.labelSelector",
+}
+_SELECTOR_RULES = [
+    {
+        "rule": "(has(self.matchLabels) && size(self.matchLabels) > 0)"
+        " || (has(self.matchExpressions) && size(self.matchExpressions) > 0)",
+        "message": "must name at least one requirement, for an empty selector is every object's",
+    }
+]
 _RUN_STRATEGY_RULES = [
     {
         "rule": "!(has(self.running) && has(self.runStrategy))",
@@ -35,6 +48,7 @@ def all_crds() -> dict[str, Manifest]:
     return {
         "virtualmachines": _virtual_machines(),
         "virtualmachineinstances": _virtual_machine_instances(),
+        "virtualmachineinstancereplicasets": _replica_sets(),
         "kubevirts": _kubevirts(),
     }
 
@@ -155,6 +169,28 @@ def _virtual_machine_instances() -> Manifest:
     return _definition(
         names.VIRTUAL_MACHINE_INSTANCE, "virtualmachineinstances", ["vmi", "vmis"], versions
     )
+
+
+def _replica_sets() -> Manifest:
+    columns = [
+        _column("Desired", ".spec.replicas", "integer", description="How many there shall be"),
+        _column("Current", ".status.replicas", "integer", description="How many there are"),
+        _column("Ready", ".status.readyReplicas", "integer", description="How many are ready"),
+        _AGE,
+    ]
+    versions = _both_versions(v1.VirtualMachineInstanceReplicaSet, columns)
+    for version in versions:
+        _make_scalable(version)
+    return _definition(
+        names.REPLICA_SET, "virtualmachineinstancereplicasets", ["vmirs", "vmirss"], versions
+    )
+
+
+def _make_scalable(version: Manifest) -> None:
+    """Give a version of a set the scale subresource, and let its selector not be empty."""
+    version["subresources"]["scale"] = _SCALE
+    spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    spec["properties"]["selector"]["x-kubernetes-validations"] = _SELECTOR_RULES
 
 
 def _kubevirts() -> Manifest:

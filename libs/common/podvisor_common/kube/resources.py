@@ -117,4 +117,10 @@ VIRTUAL_MACHINES = Resource("kubevirt.io", "v1", "virtualmachines", "VirtualMach
 VIRTUAL_MACHINE_INSTANCES = Resource(
     "kubevirt.io", "v1", "virtualmachineinstances", "VirtualMachineInstance"
 )
+REPLICA_SETS = Resource(
+    "kubevirt.io",
+    "v1",
+    "virtualmachineinstancereplicasets",
+    "VirtualMachineInstanceReplicaSet",
+)
 KUBEVIRTS = Resource("kubevirt.io", "v1", "kubevirts", "KubeVirt")

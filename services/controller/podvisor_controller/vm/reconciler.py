@@ -33,7 +33,8 @@ from podvisor_common.kube.resources import (
     key_of,
 )
 
-from podvisor_controller.refusals import explain, explain_deletion
+from podvisor_controller.refusals import explain, refusal
+from podvisor_controller.status_patch import patch_of
 from podvisor_controller.vm import plan, status
 from podvisor_controller.vm.observed import Observed, revision_in_question
 from podvisor_controller.vm.revision import revision_name_of
@@ -255,7 +256,7 @@ class VmReconciler:
             _log.debug("instance was gone already")
             return
         except (ApiForbidden, ApiInvalid) as error:
-            self._note_undeletable(vm, notes, explain_deletion("VirtualMachineInstance", error))
+            self._note_undeletable(vm, notes, refusal("VirtualMachineInstance", "deleted", error))
             return
         if notes.undeletable is not None:
             notes.undeletable = notes.retry_at = None
@@ -274,7 +275,7 @@ class VmReconciler:
         wanted = status.status_of(now)
         if wanted is None:
             return
-        patch = status.patch_of(now.vm.status, wanted)
+        patch = patch_of(now.vm.status, wanted)
         if not patch:
             return
         version = now.vm.metadata.resource_version

@@ -38,7 +38,7 @@ from podvisor_common.kube.resources import (
 from podvisor_controller.config import ClusterConfig
 from podvisor_controller.node.attendance import Attendance
 from podvisor_controller.node.health import NodeHealth, health_of
-from podvisor_controller.refusals import explain, explain_deletion
+from podvisor_controller.refusals import explain, refusal
 from podvisor_controller.vm.observed import wants_new
 from podvisor_controller.vmi import plan, status
 from podvisor_controller.vmi.observed import Observed, Trouble, has_ended
@@ -262,7 +262,7 @@ class VmiReconciler:
         try:
             await self._delete_pod(vmi, name, uid, grace_period_s)
         except (ApiForbidden, ApiInvalid) as error:
-            text = explain_deletion("launcher pod", error)
+            text = refusal("launcher pod", "deleted", error)
             notes.undeletable = Trouble(names.Reason.FAILED_DELETE, text)
             notes.retry_at = self._clock() + timedelta(seconds=notes.backoff.next_s())
             return

@@ -27,6 +27,7 @@ VM_VALIDATE = "/virtualmachines-validate"
 VMI_VALIDATE_CREATE = "/virtualmachineinstances-validate-create"
 VMI_VALIDATE_UPDATE = "/virtualmachineinstances-validate-update"
 POD_EVICTION = "/pod-eviction-validate"
+REPLICA_SET_VALIDATE = "/virtualmachinereplicaset-validate"
 CONVERT = "/convert"
 
 Manifest = Mapping[str, Any]
@@ -84,6 +85,12 @@ def validating_configuration(
             VMI_VALIDATE_UPDATE,
             "virtualmachineinstances",
             ["UPDATE"],
+        ),
+        (
+            "virtualmachinereplicaset-validator.kubevirt.io",
+            REPLICA_SET_VALIDATE,
+            "virtualmachineinstancereplicasets",
+            ["CREATE", "UPDATE"],
         ),
     ]
     webhooks = [_webhook(*one, namespace=namespace, ca_bundle=ca_bundle) for one in rows]

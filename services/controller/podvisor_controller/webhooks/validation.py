@@ -5,7 +5,7 @@ An update that does not touch what is checked is never refused, so that an objec
 be labelled, finished and deleted.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -16,12 +16,17 @@ from podvisor_controller.webhooks.validation_fields import (
     Cause,
     CauseReason,
     invalid,
-    is_label_key,
-    label_causes,
     quoted,
     unsupported,
 )
 from podvisor_controller.webhooks.validation_spec import spec_causes
+from podvisor_controller.webhooks.validation_template import (
+    annotation_causes,
+    decoding_cause,
+    is_unchanged,
+    reserved_label_causes,
+    template_causes,
+)
 
 __all__ = [
     "Cause",
@@ -39,7 +44,7 @@ _MAX_NAME_LENGTH = 63
 
 def validate_virtual_machine(obj: Raw, old: Raw | None = None) -> list[Cause]:
     """Why a VirtualMachine is refused; empty when it is not. `old` is what an update replaces."""
-    if old is not None and _unchanged(obj, old):
+    if old is not None and is_unchanged(obj, old):
         return []
     causes = [] if old is not None else _name_causes(obj)
     spec = obj.get("spec")
@@ -52,17 +57,10 @@ def validate_virtual_machine(obj: Raw, old: Raw | None = None) -> list[Cause]:
     try:
         machine = msgspec.convert(obj, v1.VirtualMachine)
     except msgspec.ValidationError as error:
-        return [*causes, _decoding_cause(error)]
+        return [*causes, decoding_cause(error)]
     causes += _unsupported_outside_template(spec)
     causes += _run_strategy_causes(machine.spec)
-    metadata = machine.spec.template.metadata
-    labels = (metadata.labels if metadata else None) or {}
-    causes += label_causes(labels, "spec.template.metadata.labels")
-    causes += _reserved_label_causes(labels, {}, "spec.template.metadata.labels")
-    annotations = (metadata.annotations if metadata else None) or {}
-    causes += _annotation_causes(annotations, "spec.template.metadata.annotations")
-    causes += spec_causes(machine.spec.template.spec, template["spec"], "spec.template.spec")
-    return causes
+    return causes + template_causes(machine.spec.template, template, "spec.template")
 
 
 def validate_virtual_machine_instance(obj: Raw, *, privileged: bool = False) -> list[Cause]:
@@ -71,10 +69,10 @@ def validate_virtual_machine_instance(obj: Raw, *, privileged: bool = False) -> 
     try:
         instance = msgspec.convert(obj, v1.VirtualMachineInstance)
     except msgspec.ValidationError as error:
-        return [*causes, _decoding_cause(error)]
+        return [*causes, decoding_cause(error)]
     if not privileged:
-        causes += _reserved_label_causes(instance.metadata.labels or {}, {}, "metadata.labels")
-    causes += _annotation_causes(instance.metadata.annotations or {}, "metadata.annotations")
+        causes += reserved_label_causes(instance.metadata.labels or {}, {}, "metadata.labels")
+    causes += annotation_causes(instance.metadata.annotations or {}, "metadata.annotations")
     return causes + spec_causes(instance.spec, obj["spec"], "spec")
 
 
@@ -88,17 +86,17 @@ def validate_virtual_machine_instance_update(
     if obj.get("spec") != old.get("spec"):
         text = "update of VMI object is restricted"
         causes.append(Cause("spec", text, CauseReason.NOT_SUPPORTED))
-    return causes + _reserved_label_causes(_labels(obj), _labels(old), "metadata.labels")
+    return causes + reserved_label_causes(_labels(obj), _labels(old), "metadata.labels")
 
 
 def warnings_of(obj: Raw) -> list[str]:
-    """What a user should know of a VirtualMachine or an instance that is admitted."""
+    """What a user should know of an instance, or of what makes instances from a template, that is admitted."""
     spec = obj.get("spec")
     spec = spec if isinstance(spec, Mapping) else {}
     warnings = []
-    if obj.get("kind") == names.VIRTUAL_MACHINE:
-        if spec.get("running") is not None:
-            warnings.append("spec.running is deprecated, please use spec.runStrategy instead.")
+    if obj.get("kind") == names.VIRTUAL_MACHINE and spec.get("running") is not None:
+        warnings.append("spec.running is deprecated, please use spec.runStrategy instead.")
+    if obj.get("kind") != names.VIRTUAL_MACHINE_INSTANCE:
         template = spec.get("template")
         spec = template.get("spec") if isinstance(template, Mapping) else None
         path = "spec.template.spec"
@@ -122,20 +120,6 @@ def _unsupported_outside_template(spec: Raw) -> list[Cause]:
     return list(unsupported(beside, v1.VirtualMachineSpec, "spec"))
 
 
-def _unchanged(obj: Raw, old: Raw) -> bool:
-    return obj.get("spec") == old.get("spec")
-
-
-def _annotation_causes(annotations: Mapping[str, str], field: str) -> Iterator[Cause]:
-    """Annotations that no object can have, and those that ask for what is not implemented yet."""
-    for key in annotations:
-        if key in names.UNSUPPORTED_ANNOTATIONS:
-            text = f"{field}: {key} is not supported yet"
-            yield Cause(f"{field}.{key}", text, CauseReason.NOT_SUPPORTED)
-        elif not is_label_key(key.lower()):
-            yield invalid(field, f"holds {quoted(key)}, which is not the key of an annotation.")
-
-
 def _name_causes(obj: Raw) -> list[Cause]:
     metadata = obj.get("metadata")
     name = metadata.get("name") if isinstance(metadata, Mapping) else None
@@ -148,13 +132,6 @@ def _name_causes(obj: Raw) -> list[Cause]:
             f" and {len(name)} characters are more than the {_MAX_NAME_LENGTH} allowed there.",
         )
     ]
-
-
-def _decoding_cause(error: msgspec.ValidationError) -> Cause:
-    """msgspec says `Expected ..., got ... - at `$.path``; the path becomes the field."""
-    text, _, where = str(error).partition(" - at `$.")
-    field = where.rstrip("`")
-    return Cause(field, f"{field} {text}" if field else text)
 
 
 def _run_strategy_causes(spec: v1.VirtualMachineSpec) -> list[Cause]:
@@ -181,18 +158,3 @@ def _labels(obj: Raw) -> dict[str, str]:
     metadata = obj.get("metadata")
     labels = metadata.get("labels") if isinstance(metadata, Mapping) else None
     return dict(labels) if isinstance(labels, Mapping) else {}
-
-
-def _reserved_label_causes(
-    labels: Mapping[str, str], old: Mapping[str, str], field: str
-) -> list[Cause]:
-    changed = [key for key in sorted(names.RESERVED_LABELS) if labels.get(key) != old.get(key)]
-    if not changed:
-        return []
-    return [
-        invalid(
-            field,
-            f"holds {', '.join(changed)}: setting or changing reserved kubevirt.io/ labels is prohibited",
-            CauseReason.NOT_SUPPORTED,
-        )
-    ]

@@ -64,6 +64,11 @@ from podvisor_common.api.v1.placement import (
     TopologySpreadConstraint,
     WeightedPodAffinityTerm,
 )
+from podvisor_common.api.v1.replica_set import (
+    VirtualMachineInstanceReplicaSet,
+    VirtualMachineInstanceReplicaSetSpec,
+    VirtualMachineInstanceReplicaSetStatus,
+)
 from podvisor_common.api.v1.virtual_machine import (
     StartFailure,
     VirtualMachine,
@@ -129,6 +134,9 @@ __all__ = [
     "VirtualMachine",
     "VirtualMachineInstance",
     "VirtualMachineInstanceList",
+    "VirtualMachineInstanceReplicaSet",
+    "VirtualMachineInstanceReplicaSetSpec",
+    "VirtualMachineInstanceReplicaSetStatus",
     "VirtualMachineInstanceSpec",
     "VirtualMachineInstanceStatus",
     "VirtualMachineInstanceTemplateSpec",

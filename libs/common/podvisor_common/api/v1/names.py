@@ -12,6 +12,7 @@ API_VERSION_V1ALPHA1 = "kubevirt.io/v1alpha1"
 
 VIRTUAL_MACHINE = "VirtualMachine"
 VIRTUAL_MACHINE_INSTANCE = "VirtualMachineInstance"
+REPLICA_SET = "VirtualMachineInstanceReplicaSet"
 KUBEVIRT = "KubeVirt"
 
 
@@ -104,7 +105,7 @@ START_PAUSED = "Paused"
 
 
 class ConditionType(StrEnum):
-    """Condition types of VirtualMachines and their instances."""
+    """Condition types of VirtualMachines, their instances and sets of either."""
 
     READY = "Ready"
     FAILURE = "Failure"
@@ -116,6 +117,8 @@ class ConditionType(StrEnum):
     LIVE_MIGRATABLE = "LiveMigratable"
     POD_SCHEDULED = "PodScheduled"
     EVICTION_REQUESTED = "EvictionRequested"
+    REPLICA_FAILURE = "ReplicaFailure"
+    REPLICA_PAUSED = "ReplicaPaused"
 
 
 class Reason(StrEnum):
@@ -141,6 +144,7 @@ class Reason(StrEnum):
     NODE_UNRESPONSIVE = "NodeUnresponsive"
     HANDLER_UNRESPONSIVE = "HandlerUnresponsive"
     EVICTION_REQUESTED = "EvictionRequested"
+    REPLICAS_PAUSED = "Paused"
 
 
 class EventReason(StrEnum):
@@ -162,6 +166,8 @@ class EventReason(StrEnum):
     FAILED_GUARANTEE_RESOURCES = "FailedGuaranteeResources"
     SUCCESSFUL_HAND_OVER = "SuccessfulHandOver"
     NODE_UNRESPONSIVE = "NodeUnresponsive"
+    SUCCESSFUL_PAUSED = "SuccessfulPaused"
+    SUCCESSFUL_RESUMED = "SuccessfulResumed"
 
 
 VM_FINALIZER = "kubevirt.io/virtualMachineControllerFinalize"
