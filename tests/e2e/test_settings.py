@@ -9,6 +9,8 @@ import pytest
 from tests.support.cluster import Cluster, Json
 from tests.support.machine import Machine, vm, vmi
 
+pytestmark = pytest.mark.alone
+
 INSTALLATION = Cluster("kubevirt")
 NOWHERE = {"podvisor.test/nowhere": "true"}
 GUEST_BYTES = 64 << 20
