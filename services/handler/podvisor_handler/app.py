@@ -31,7 +31,6 @@ from podvisor_handler.devices.kvm import KvmVerdict, probe_kvm
 from podvisor_handler.devices.plugin import DeviceResource, run_device_plugin
 from podvisor_handler.launchers.connection import LauncherConnection
 from podvisor_handler.launchers.registry import LauncherRegistry
-from podvisor_handler.linux.allocator import give_back_memory
 from podvisor_handler.linux.inotify import Inotify
 from podvisor_handler.node.heartbeat import Heartbeat
 from podvisor_handler.rpc.links import LauncherLinks
@@ -95,7 +94,6 @@ class App:
                 spawn(group, self._serve(), name="socket"),
                 spawn(group, self._heartbeat.run(self._synced), name="heartbeat"),
                 spawn(group, self._offer_devices(), name="devices"),
-                spawn(group, give_back_memory(), name="memory"),
             ]
             await stop.wait()
             await self._heartbeat.stop()
