@@ -88,6 +88,17 @@ class Observer:
         """When the instance's object was gone, after a moment."""
         return await self._first(name, lambda state: state is None, after_s, "gone")
 
+    async def until(self, holds: Callable[[list[Instance]], bool], *, what: str) -> float:
+        """When the instances of the namespace were first seen as `holds` wants them."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while not holds(self.instances.list()):
+                    self._grown.clear()
+                    await self._grown.wait()
+        except TimeoutError:
+            raise AssertionError(f"not {what} after {PATIENCE_S} s") from None
+        return time.monotonic()
+
     def instance(self, name: str) -> Instance:
         """The instance as it is. AssertionError when there is none."""
         found = self.instances.get(ObjectKey(self.namespace, name))
