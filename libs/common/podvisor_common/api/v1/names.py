@@ -14,6 +14,10 @@ VIRTUAL_MACHINE = "VirtualMachine"
 VIRTUAL_MACHINE_INSTANCE = "VirtualMachineInstance"
 KUBEVIRT = "KubeVirt"
 
+POOL_GROUP = "pool.kubevirt.io"
+POOL_API_VERSION = "pool.kubevirt.io/v1beta1"
+POOL = "VirtualMachinePool"
+
 
 class Phase(StrEnum):
     """Phases of a VirtualMachineInstance."""
@@ -78,6 +82,27 @@ class StateChange(StrEnum):
 
     START = "Start"
     STOP = "Stop"
+
+
+class SortPolicy(StrEnum):
+    """In which order a pool chooses machines to delete or to restart."""
+
+    ASCENDING_ORDER = "AscendingOrder"
+    DESCENDING_ORDER = "DescendingOrder"
+    NEWEST = "Newest"
+    OLDEST = "Oldest"
+    RANDOM = "Random"
+
+
+class StatePreservation(StrEnum):
+    """What stays of a machine that a pool deletes."""
+
+    DISABLED = "Disabled"
+    OFFLINE = "Offline"
+    ONLINE = "Online"
+
+
+SUPPORTED_STATE_PRESERVATIONS = frozenset({StatePreservation.DISABLED, StatePreservation.OFFLINE})
 
 
 # In the data of a request to start: the guest is not to run before it is unpaused.
@@ -154,6 +179,8 @@ VMI_NAME_LABEL = "vmi.kubevirt.io/id"
 VM_NAME_LABEL = "vm.kubevirt.io/name"
 # UID of the VirtualMachine whose start a ControllerRevision is of.
 VM_UID_LABEL = "podvisor.kubevirt.io/vm-uid"
+# The revision of a pool's template that a machine, and its instance, was made from.
+POOL_REVISION_LABEL = "kubevirt.io/vm-pool-revision-name"
 NODE_NAME_LABEL = "kubevirt.io/nodeName"
 SCHEDULABLE_LABEL = "kubevirt.io/schedulable"
 
