@@ -103,6 +103,8 @@ def test_only_virtual_machines_need_a_conversion_webhook() -> None:
     assert strategies == {
         "virtualmachines": "Webhook",
         "virtualmachineinstances": "None",
+        "virtualmachineinstancereplicasets": "None",
+        "virtualmachinepools": "None",
         "kubevirts": "None",
     }
 
@@ -115,6 +117,8 @@ def test_versions() -> None:
     assert served == {
         "virtualmachines": [("v1", True), ("v1alpha3", False), ("v1alpha1", False)],
         "virtualmachineinstances": [("v1", True), ("v1alpha3", False)],
+        "virtualmachineinstancereplicasets": [("v1", True), ("v1alpha3", False)],
+        "virtualmachinepools": [("v1beta1", True), ("v1alpha1", False)],
         "kubevirts": [("v1", True), ("v1alpha3", False)],
     }
 
@@ -123,3 +127,18 @@ def test_instances_can_be_selected_by_node() -> None:
     for version in all_crds()["virtualmachineinstances"]["spec"]["versions"]:
         assert version["selectableFields"] == [{"jsonPath": ".status.nodeName"}]
         assert version["subresources"] == {"status": {}}
+
+
+@pytest.mark.parametrize("plural", ["virtualmachineinstancereplicasets", "virtualmachinepools"])
+def test_sets_can_be_scaled(plural: str) -> None:
+    for version in all_crds()[plural]["spec"]["versions"]:
+        assert version["subresources"]["scale"] == {
+            "specReplicasPath": ".spec.replicas",
+            "statusReplicasPath": ".status.replicas",
+            "labelSelectorPath": ".status.labelSelector",
+        }
+        spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+        # The API server refuses to scale what does not say how many there shall be.
+        assert spec["properties"]["replicas"]["default"] == 1
+        columns = [column["name"] for column in version["additionalPrinterColumns"]]
+        assert columns == ["Desired", "Current", "Ready", "Age"]

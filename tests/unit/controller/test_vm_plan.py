@@ -8,9 +8,10 @@ import pytest
 from podvisor_common.api import v1
 from podvisor_common.api.meta import Condition
 from podvisor_common.api.v1 import names
+from podvisor_controller.status_patch import patch_of
 from podvisor_controller.vm.observed import Observed, backoff_s
 from podvisor_controller.vm.plan import CreateInstance, FollowGeneration, plan
-from podvisor_controller.vm.status import patch_of, printable_status, status_of
+from podvisor_controller.vm.status import printable_status, status_of
 
 from tests.unit.controller.builders import (
     NOW,

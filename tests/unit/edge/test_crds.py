@@ -25,6 +25,8 @@ async def test_definitions_are_applied_but_conversion_is_left_alone() -> None:
         assert {definition["metadata"]["name"] for definition in server.list(CRDS)} == {
             "virtualmachines.kubevirt.io",
             "virtualmachineinstances.kubevirt.io",
+            "virtualmachineinstancereplicasets.kubevirt.io",
+            "virtualmachinepools.pool.kubevirt.io",
             "kubevirts.kubevirt.io",
         }
         found = server.get(CRDS, key)

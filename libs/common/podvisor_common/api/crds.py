@@ -1,12 +1,12 @@
 """The CustomResourceDefinitions podvisor serves, as data.
 
-Invariant: VirtualMachine is the only kind that needs a conversion webhook; instances and settings have one schema in
+Invariant: VirtualMachine is the only kind that needs a conversion webhook; all others have one schema in
 all their versions, so that the API server converts them alone, whatever runs or does not.
 """
 
 from typing import Any
 
-from podvisor_common.api import v1, v1alpha1
+from podvisor_common.api import pool, v1, v1alpha1
 from podvisor_common.api.base import ApiStruct
 from podvisor_common.api.schema import object_schema
 from podvisor_common.api.v1 import names
@@ -15,6 +15,20 @@ Manifest = dict[str, Any]
 
 CONVERSION_PATH = "/convert"
 _DEPRECATION = "kubevirt.io/v1alpha3 is deprecated, use kubevirt.io/v1"
+_POOL_DEPRECATION = "pool.kubevirt.io/v1alpha1 is deprecated, use pool.kubevirt.io/v1beta1"
+# What the API server reads and writes for `kubectl scale` and autoscalers.
+_SCALE = {
+    "specReplicasPath": ".spec.replicas",
+    "statusReplicasPath": ".status.replicas",
+    "labelSelectorPath": ".status.labelSelector",
+}
+_SELECTOR_RULES = [
+    {
+        "rule": "(has(self.matchLabels) && size(self.matchLabels) > 0)"
+        " || (has(self.matchExpressions) && size(self.matchExpressions) > 0)",
+        "message": "must name at least one requirement, for an empty selector is every object's",
+    }
+]
 _RUN_STRATEGY_RULES = [
     {
         "rule": "!(has(self.running) && has(self.runStrategy))",
@@ -35,6 +49,8 @@ def all_crds() -> dict[str, Manifest]:
     return {
         "virtualmachines": _virtual_machines(),
         "virtualmachineinstances": _virtual_machine_instances(),
+        "virtualmachineinstancereplicasets": _replica_sets(),
+        "virtualmachinepools": _pools(),
         "kubevirts": _kubevirts(),
     }
 
@@ -48,6 +64,14 @@ def _condition_column(name: str, type_: str, **more: Any) -> Manifest:
 
 
 _AGE = _column("Age", ".metadata.creationTimestamp", "date")
+
+
+_SET_COLUMNS = [
+    _column("Desired", ".spec.replicas", "integer", description="How many there shall be"),
+    _column("Current", ".status.replicas", "integer", description="How many there are"),
+    _column("Ready", ".status.readyReplicas", "integer", description="How many are ready"),
+    _AGE,
+]
 
 
 def _version(
@@ -79,13 +103,14 @@ def _definition(
     short_names: list[str],
     versions: list[Manifest],
     label: str = names.APP_LABEL,
+    group: str = names.GROUP,
 ) -> Manifest:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.{names.GROUP}", "labels": {label: ""}},
+        "metadata": {"name": f"{plural}.{group}", "labels": {label: ""}},
         "spec": {
-            "group": names.GROUP,
+            "group": group,
             "scope": "Namespaced",
             "names": {
                 "kind": kind,
@@ -155,6 +180,36 @@ def _virtual_machine_instances() -> Manifest:
     return _definition(
         names.VIRTUAL_MACHINE_INSTANCE, "virtualmachineinstances", ["vmi", "vmis"], versions
     )
+
+
+def _replica_sets() -> Manifest:
+    versions = _both_versions(v1.VirtualMachineInstanceReplicaSet, _SET_COLUMNS)
+    for version in versions:
+        _make_scalable(version)
+    return _definition(
+        names.REPLICA_SET, "virtualmachineinstancereplicasets", ["vmirs", "vmirss"], versions
+    )
+
+
+def _pools() -> Manifest:
+    old = _version("v1alpha1", pool.VirtualMachinePool, _SET_COLUMNS)
+    versions = [
+        _version("v1beta1", pool.VirtualMachinePool, _SET_COLUMNS, storage=True),
+        _deprecated(old, _POOL_DEPRECATION),
+    ]
+    for version in versions:
+        _make_scalable(version)
+    short_names = ["vmpool", "vmpools"]
+    return _definition(
+        names.POOL, "virtualmachinepools", short_names, versions, group=names.POOL_GROUP
+    )
+
+
+def _make_scalable(version: Manifest) -> None:
+    """Give a version of a set the scale subresource, and let its selector not be empty."""
+    version["subresources"]["scale"] = _SCALE
+    spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    spec["properties"]["selector"]["x-kubernetes-validations"] = _SELECTOR_RULES
 
 
 def _kubevirts() -> Manifest:

@@ -117,5 +117,11 @@ VIRTUAL_MACHINES = Resource("kubevirt.io", "v1", "virtualmachines", "VirtualMach
 VIRTUAL_MACHINE_INSTANCES = Resource(
     "kubevirt.io", "v1", "virtualmachineinstances", "VirtualMachineInstance"
 )
+REPLICA_SETS = Resource(
+    "kubevirt.io",
+    "v1",
+    "virtualmachineinstancereplicasets",
+    "VirtualMachineInstanceReplicaSet",
+)
 POOLS = Resource("pool.kubevirt.io", "v1beta1", "virtualmachinepools", "VirtualMachinePool")
 KUBEVIRTS = Resource("kubevirt.io", "v1", "kubevirts", "KubeVirt")

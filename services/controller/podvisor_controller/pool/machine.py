@@ -15,6 +15,8 @@ from podvisor_common.api import v1
 from podvisor_common.api.pool import VirtualMachinePool
 from podvisor_common.api.v1 import names
 
+from podvisor_controller.webhooks import defaults_instance
+
 Json = dict[str, Any]
 
 _DIGEST_LENGTH = 10
@@ -71,7 +73,9 @@ def update_of(pool: VirtualMachinePool, vm: v1.VirtualMachine, index: int) -> li
     annotations of others stay.
     """
     metadata = pool.spec.virtual_machine_template.metadata
-    annotations = (vm.metadata.annotations or {}) | ((metadata.annotations if metadata else None) or {})
+    annotations = (vm.metadata.annotations or {}) | (
+        (metadata.annotations if metadata else None) or {}
+    )
     spec = _spec(pool, index)
     _keep_identity(spec["template"]["spec"], vm.spec.template.spec)
     return [
@@ -89,14 +93,12 @@ def update_of(pool: VirtualMachinePool, vm: v1.VirtualMachine, index: int) -> li
 
 def owner_reference(pool: VirtualMachinePool) -> Json:
     """What says on a machine that the pool manages it."""
-    return {
-        "apiVersion": names.POOL_API_VERSION,
-        "kind": names.POOL,
-        "name": pool.metadata.name,
-        "uid": pool.metadata.uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
+    return defaults_instance.owner_reference(
+        pool.metadata.name,
+        pool.metadata.uid,
+        kind=names.POOL,
+        api_version=names.POOL_API_VERSION,
+    )
 
 
 def _revision(pool: VirtualMachinePool, part: msgspec.Struct) -> str:

@@ -14,11 +14,14 @@ from podvisor_common.api.pool import SelectionPolicy, Selectors, VirtualMachineP
 from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.names import ConditionType, Phase, RunStrategy, SortPolicy
 
+from podvisor_controller.pauses import left_of
 from podvisor_controller.pool import machine
 from podvisor_controller.sets.claims import Claims
 from podvisor_controller.sets.selectors import holds, matches
 from podvisor_controller.vm.observed import owns
 
+RETRY_MAX_S = 300.0
+_LONGEST_PAUSE = 2 * timedelta(seconds=RETRY_MAX_S)
 # Whoever asks these to restart gets another instance.
 _RESTARTABLE = frozenset({RunStrategy.ALWAYS, RunStrategy.RERUN_ON_FAILURE, RunStrategy.MANUAL})
 
@@ -63,7 +66,9 @@ class Observed:
     @property
     def backoff_left(self) -> timedelta:
         """How long to wait before machines are made again."""
-        return max((self.retry_at or self.at) - self.at, timedelta(0))
+        if self.retry_at is None:
+            return timedelta(0)
+        return left_of(self.retry_at, self.at, longest=_LONGEST_PAUSE)
 
     def instance_of(self, vm: v1.VirtualMachine) -> v1.VirtualMachineInstance | None:
         """The machine's own instance."""
@@ -77,7 +82,11 @@ class Observed:
     def is_available(self, vm: v1.VirtualMachine) -> bool:
         """Its guest serves, and nobody has asked for anything else."""
         instance = self.instance_of(vm)
-        if instance is None or instance.metadata.is_being_deleted or vm.status.state_change_requests:
+        if (
+            instance is None
+            or instance.metadata.is_being_deleted
+            or vm.status.state_change_requests
+        ):
             return False
         ready = meta.find_condition(instance.status.conditions, ConditionType.READY)
         return instance.status.phase == Phase.RUNNING and ready is not None and ready.is_true
@@ -132,7 +141,9 @@ def is_selected(vm: v1.VirtualMachine, selectors: Selectors | None) -> bool:
         return True
     template = vm.spec.template
     labels = (template.metadata.labels if template.metadata else None) or {}
-    if selectors.label_selector is not None and not matches(selectors.label_selector, labels):
+    asked = selectors.label_selector or v1.LabelSelector()
+    # Unlike that of a set, an empty one asks for nothing.
+    if asked != v1.LabelSelector() and not matches(asked, labels):
         return False
     nodes = template.spec.node_selector or {}
     return all(holds(one, nodes) for one in selectors.node_selector_requirement_matcher or ())

@@ -76,7 +76,7 @@ Action = (
 
 def plan(now: Observed) -> list[Action]:
     """The actions that bring `now` one step nearer to what the spec asks; empty when there is nothing to do."""
-    if now.pool.metadata.is_being_deleted or now.pool.spec.paused:
+    if now.pool.metadata.is_being_deleted:
         return []
     claims: list[Action] = [
         *(AdoptMachine(vm) for vm in now.claims.orphans if _has_index(now, vm)),
@@ -85,6 +85,8 @@ def plan(now: Observed) -> list[Action]:
     if claims:
         # Only then is it known how many there are.
         return claims
+    if now.pool.spec.paused:
+        return []
     deletions = _scale_in(now)
     going = {action.vm.metadata.uid for action in deletions}
     staying = [vm for vm in now.lasting if vm.metadata.uid not in going]

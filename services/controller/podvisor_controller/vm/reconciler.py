@@ -34,6 +34,7 @@ from podvisor_common.kube.resources import (
 )
 
 from podvisor_controller.refusals import explain
+from podvisor_controller.status_patch import patch_of
 from podvisor_controller.vm import plan, status
 from podvisor_controller.vm.observed import Observed, revision_in_question
 from podvisor_controller.vm.revision import revision_name_of
@@ -257,7 +258,7 @@ class VmReconciler:
         wanted = status.status_of(now)
         if wanted is None:
             return
-        patch = status.patch_of(now.vm.status, wanted)
+        patch = patch_of(now.vm.status, wanted)
         if not patch:
             return
         version = now.vm.metadata.resource_version

@@ -1,13 +1,11 @@
 """What the status of a VirtualMachine says: its instance mirrored, and the state in one word.
 
-Invariant: nobody else writes this status, so it is always computed whole; patch_of() turns it into the least merge patch.
+Invariant: nobody else writes this status, so it is always computed whole; status_patch.py makes the least merge patch of it.
 Nothing here reads a clock; two equal situations give equal statuses.
 """
 
 from datetime import timedelta
-from typing import Any
 
-import msgspec
 from podvisor_common.api import meta, v1
 from podvisor_common.api.meta import Condition
 from podvisor_common.api.v1.names import ConditionType, Phase, PrintableStatus, Reason
@@ -48,17 +46,6 @@ def status_of(now: Observed) -> v1.VirtualMachineStatus | None:
         observed_generation=(generation_of(vmi) if vmi else None) or known.observed_generation,
         desired_generation=now.vm.metadata.generation,
     )
-
-
-def patch_of(current: v1.VirtualMachineStatus, wanted: v1.VirtualMachineStatus) -> dict[str, Any]:
-    """The least merge patch from `current` to `wanted`; empty when a reader would see no difference."""
-    have: dict[str, Any] = msgspec.to_builtins(current)
-    want: dict[str, Any] = msgspec.to_builtins(wanted)
-    patch = {key: value for key, value in want.items() if have.get(key) != value}
-    patch |= {key: None for key in have if key not in want}
-    if _same_conditions(current.conditions or [], wanted.conditions or []):
-        patch.pop("conditions", None)
-    return patch
 
 
 def printable_status(now: Observed) -> PrintableStatus:
@@ -160,10 +147,3 @@ def _condition(now: Observed, type_: str, reason: str, message: str, *, status: 
         message=message,
         last_transition_time=since or meta.format_time(now.at),
     )
-
-
-def _same_conditions(one: list[Condition], other: list[Condition]) -> bool:
-    def facts(conditions: list[Condition]) -> set[tuple[str, str, str, str]]:
-        return {(c.type, c.status, c.reason, c.message) for c in conditions}
-
-    return facts(one) == facts(other)

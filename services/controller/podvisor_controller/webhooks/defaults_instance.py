@@ -50,11 +50,13 @@ def instance_of(machine: v1.VirtualMachine | Mapping[str, Any]) -> Json:
     }
 
 
-def owner_reference(name: str, uid: str) -> Json:
-    """What says on an object that the VirtualMachine manages it."""
+def owner_reference(
+    name: str, uid: str, *, kind: str = names.VIRTUAL_MACHINE, api_version: str = names.API_VERSION
+) -> Json:
+    """What says on an object that another one, of a VirtualMachine's kind unless said otherwise, manages it."""
     return {
-        "apiVersion": names.API_VERSION,
-        "kind": names.VIRTUAL_MACHINE,
+        "apiVersion": api_version,
+        "kind": kind,
         "name": name,
         "uid": uid,
         "controller": True,

@@ -53,16 +53,23 @@ def validate_virtual_machine(obj: Raw, old: Raw | None = None) -> list[Cause]:
         machine = msgspec.convert(obj, v1.VirtualMachine)
     except msgspec.ValidationError as error:
         return [*causes, _decoding_cause(error)]
-    causes += _unsupported_outside_template(spec)
-    causes += _run_strategy_causes(machine.spec)
-    metadata = machine.spec.template.metadata
+    return causes + machine_causes(machine.spec, spec, "spec")
+
+
+def machine_causes(spec: v1.VirtualMachineSpec, raw: Raw, path: str) -> list[Cause]:
+    """Everything wrong with what a machine shall be. `raw` is the same before decoding, for the fields decoding drops."""
+    template = f"{path}.template"
+    metadata = spec.template.metadata
     labels = (metadata.labels if metadata else None) or {}
-    causes += label_causes(labels, "spec.template.metadata.labels")
-    causes += _reserved_label_causes(labels, {}, "spec.template.metadata.labels")
     annotations = (metadata.annotations if metadata else None) or {}
-    causes += _annotation_causes(annotations, "spec.template.metadata.annotations")
-    causes += spec_causes(machine.spec.template.spec, template["spec"], "spec.template.spec")
-    return causes
+    return [
+        *_unsupported_outside_template(raw, path),
+        *_run_strategy_causes(spec, path),
+        *label_causes(labels, f"{template}.metadata.labels"),
+        *_reserved_label_causes(labels, {}, f"{template}.metadata.labels"),
+        *_annotation_causes(annotations, f"{template}.metadata.annotations"),
+        *spec_causes(spec.template.spec, raw["template"]["spec"], f"{template}.spec"),
+    ]
 
 
 def validate_virtual_machine_instance(obj: Raw, *, privileged: bool = False) -> list[Cause]:
@@ -116,10 +123,10 @@ def warnings_of(obj: Raw) -> list[str]:
     return warnings
 
 
-def _unsupported_outside_template(spec: Raw) -> list[Cause]:
+def _unsupported_outside_template(spec: Raw, path: str) -> list[Cause]:
     """Fields of a VirtualMachine beside its template that are not supported yet."""
     beside = {key: value for key, value in spec.items() if key != "template"}
-    return list(unsupported(beside, v1.VirtualMachineSpec, "spec"))
+    return list(unsupported(beside, v1.VirtualMachineSpec, path))
 
 
 def _unchanged(obj: Raw, old: Raw) -> bool:
@@ -157,24 +164,24 @@ def _decoding_cause(error: msgspec.ValidationError) -> Cause:
     return Cause(field, f"{field} {text}" if field else text)
 
 
-def _run_strategy_causes(spec: v1.VirtualMachineSpec) -> list[Cause]:
+def _run_strategy_causes(spec: v1.VirtualMachineSpec, path: str) -> list[Cause]:
     if spec.running is not None and spec.run_strategy:
         text = "Running and RunStrategy are mutually exclusive"
-        return [Cause("spec.running", text)]
+        return [Cause(f"{path}.running", text)]
     if spec.running is not None:
         return []
     if not spec.run_strategy:
-        return [Cause("spec.runStrategy", "RunStrategy must be specified", CauseReason.REQUIRED)]
+        return [Cause(f"{path}.runStrategy", "RunStrategy must be specified", CauseReason.REQUIRED)]
     if spec.run_strategy in names.SUPPORTED_RUN_STRATEGIES:
         return []
     if spec.run_strategy in list(names.RunStrategy):
         text = f"{spec.run_strategy} is not supported yet"
-        return [invalid("spec.runStrategy", text, CauseReason.NOT_SUPPORTED)]
+        return [invalid(f"{path}.runStrategy", text, CauseReason.NOT_SUPPORTED)]
     text = (
         f"Invalid RunStrategy ({quoted(spec.run_strategy)}), must be one of:"
         f" {', '.join(sorted(names.SUPPORTED_RUN_STRATEGIES))}"
     )
-    return [Cause("spec.runStrategy", text)]
+    return [Cause(f"{path}.runStrategy", text)]
 
 
 def _labels(obj: Raw) -> dict[str, str]:

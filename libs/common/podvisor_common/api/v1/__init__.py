@@ -61,6 +61,11 @@ from podvisor_common.api.v1.placement import (
     TopologySpreadConstraint,
     WeightedPodAffinityTerm,
 )
+from podvisor_common.api.v1.replica_set import (
+    VirtualMachineInstanceReplicaSet,
+    VirtualMachineInstanceReplicaSetSpec,
+    VirtualMachineInstanceReplicaSetStatus,
+)
 from podvisor_common.api.v1.virtual_machine import (
     StartFailure,
     VirtualMachine,
@@ -123,6 +128,9 @@ __all__ = [
     "VirtualMachine",
     "VirtualMachineInstance",
     "VirtualMachineInstanceList",
+    "VirtualMachineInstanceReplicaSet",
+    "VirtualMachineInstanceReplicaSetSpec",
+    "VirtualMachineInstanceReplicaSetStatus",
     "VirtualMachineInstanceSpec",
     "VirtualMachineInstanceStatus",
     "VirtualMachineInstanceTemplateSpec",

@@ -12,6 +12,7 @@ API_VERSION_V1ALPHA1 = "kubevirt.io/v1alpha1"
 
 VIRTUAL_MACHINE = "VirtualMachine"
 VIRTUAL_MACHINE_INSTANCE = "VirtualMachineInstance"
+REPLICA_SET = "VirtualMachineInstanceReplicaSet"
 KUBEVIRT = "KubeVirt"
 
 POOL_GROUP = "pool.kubevirt.io"
@@ -112,7 +113,7 @@ START_PAUSED = "Paused"
 
 
 class ConditionType(StrEnum):
-    """Condition types of VirtualMachines and their instances."""
+    """Condition types of VirtualMachines, their instances and sets of either."""
 
     READY = "Ready"
     FAILURE = "Failure"
@@ -123,6 +124,8 @@ class ConditionType(StrEnum):
     AGENT_CONNECTED = "AgentConnected"
     LIVE_MIGRATABLE = "LiveMigratable"
     POD_SCHEDULED = "PodScheduled"
+    REPLICA_FAILURE = "ReplicaFailure"
+    REPLICA_PAUSED = "ReplicaPaused"
 
 
 class Reason(StrEnum):
@@ -147,6 +150,7 @@ class Reason(StrEnum):
     RESTART_REQUIRED = "RestartRequired"
     NODE_UNRESPONSIVE = "NodeUnresponsive"
     HANDLER_UNRESPONSIVE = "HandlerUnresponsive"
+    REPLICAS_PAUSED = "Paused"
 
 
 class EventReason(StrEnum):
@@ -166,6 +170,8 @@ class EventReason(StrEnum):
     FAILED_GUARANTEE_RESOURCES = "FailedGuaranteeResources"
     SUCCESSFUL_HAND_OVER = "SuccessfulHandOver"
     NODE_UNRESPONSIVE = "NodeUnresponsive"
+    SUCCESSFUL_PAUSED = "SuccessfulPaused"
+    SUCCESSFUL_RESUMED = "SuccessfulResumed"
 
 
 VM_FINALIZER = "kubevirt.io/virtualMachineControllerFinalize"

@@ -1,0 +1,1 @@
+"""VirtualMachineInstanceReplicaSets: how many instances there are, and what is said of them."""

@@ -1,0 +1,1 @@
+"""What every controller of a set of equal objects needs, whatever the objects are."""

@@ -1,0 +1,37 @@
+"""The least that has to be written for a status to be as it is wanted. Pure.
+
+Invariant: conditions differ when a reader would see it, in type, status, reason or message: never by when somebody looked.
+"""
+
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from podvisor_common.api.meta import Condition
+
+
+class Status(Protocol):
+    """A status that one controller writes whole."""
+
+    @property
+    def conditions(self) -> list[Condition] | None: ...
+
+
+S = TypeVar("S", bound=Status)
+
+
+def patch_of(current: S, wanted: S) -> dict[str, Any]:
+    """The least merge patch from `current` to `wanted`; empty when a reader would see no difference."""
+    have: dict[str, Any] = msgspec.to_builtins(current)
+    want: dict[str, Any] = msgspec.to_builtins(wanted)
+    patch = {key: value for key, value in want.items() if have.get(key) != value}
+    patch |= {key: None for key in have if key not in want}
+    if _same_conditions(current.conditions or [], wanted.conditions or []):
+        patch.pop("conditions", None)
+    return patch
+
+
+def _same_conditions(one: list[Condition], other: list[Condition]) -> bool:
+    def facts(conditions: list[Condition]) -> set[tuple[str, str, str, str]]:
+        return {(c.type, c.status, c.reason, c.message) for c in conditions}
+
+    return facts(one) == facts(other)
