@@ -26,6 +26,7 @@ from podvisor_controller.webhooks.validation import (
     warnings_of,
 )
 from podvisor_controller.webhooks.validation_paths import causes_as_written, warnings_as_written
+from podvisor_controller.webhooks.validation_pools import validate_virtual_machine_pool
 
 Json = dict[str, Any]
 
@@ -66,12 +67,19 @@ def webhooks_for(namespace: str, defaults: Callable[[], ClusterDefaults]) -> Web
         causes = validate_virtual_machine_instance_update(obj, old, privileged=privileged)
         return Verdict(causes=causes_as_written(causes, request.client_api_version, obj))
 
+    def validate_pool(request: AdmissionRequest) -> Verdict:
+        obj = _object(request)
+        old = None if request.operation == CREATE else _old_object(request)
+        causes = validate_virtual_machine_pool(obj, old)
+        return Verdict(causes=causes, warnings=warnings_of(obj))
+
     judges = {
         registration.VM_MUTATE: mutate_machine,
         registration.VMI_MUTATE: mutate_instance,
         registration.VM_VALIDATE: validate_machine,
         registration.VMI_VALIDATE_CREATE: validate_instance,
         registration.VMI_VALIDATE_UPDATE: validate_instance_update,
+        registration.POOL_VALIDATE: validate_pool,
     }
     return Webhooks(judges, convert)
 

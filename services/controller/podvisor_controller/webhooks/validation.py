@@ -24,7 +24,11 @@ from podvisor_controller.webhooks.validation_fields import (
 from podvisor_controller.webhooks.validation_spec import spec_causes
 
 __all__ = [
+    "MAX_NAME_LENGTH",
     "Cause",
+    "annotation_causes",
+    "decoding_cause",
+    "machine_causes",
     "validate_virtual_machine",
     "validate_virtual_machine_instance",
     "validate_virtual_machine_instance_update",
@@ -34,7 +38,9 @@ __all__ = [
 Raw = Mapping[str, Any]
 
 # The name is the value of a label of the launcher pod, by which Services and people select it.
-_MAX_NAME_LENGTH = 63
+MAX_NAME_LENGTH = 63
+# Where the specification of a machine stands, by kind.
+_MACHINE_PATHS = {names.VIRTUAL_MACHINE: "spec", names.POOL: "spec.virtualMachineTemplate.spec"}
 
 
 def validate_virtual_machine(obj: Raw, old: Raw | None = None) -> list[Cause]:
@@ -52,7 +58,7 @@ def validate_virtual_machine(obj: Raw, old: Raw | None = None) -> list[Cause]:
     try:
         machine = msgspec.convert(obj, v1.VirtualMachine)
     except msgspec.ValidationError as error:
-        return [*causes, _decoding_cause(error)]
+        return [*causes, decoding_cause(error)]
     return causes + machine_causes(machine.spec, spec, "spec")
 
 
@@ -67,7 +73,7 @@ def machine_causes(spec: v1.VirtualMachineSpec, raw: Raw, path: str) -> list[Cau
         *_run_strategy_causes(spec, path),
         *label_causes(labels, f"{template}.metadata.labels"),
         *_reserved_label_causes(labels, {}, f"{template}.metadata.labels"),
-        *_annotation_causes(annotations, f"{template}.metadata.annotations"),
+        *annotation_causes(annotations, f"{template}.metadata.annotations"),
         *spec_causes(spec.template.spec, raw["template"]["spec"], f"{template}.spec"),
     ]
 
@@ -78,10 +84,10 @@ def validate_virtual_machine_instance(obj: Raw, *, privileged: bool = False) -> 
     try:
         instance = msgspec.convert(obj, v1.VirtualMachineInstance)
     except msgspec.ValidationError as error:
-        return [*causes, _decoding_cause(error)]
+        return [*causes, decoding_cause(error)]
     if not privileged:
         causes += _reserved_label_causes(instance.metadata.labels or {}, {}, "metadata.labels")
-    causes += _annotation_causes(instance.metadata.annotations or {}, "metadata.annotations")
+    causes += annotation_causes(instance.metadata.annotations or {}, "metadata.annotations")
     return causes + spec_causes(instance.spec, obj["spec"], "spec")
 
 
@@ -99,19 +105,16 @@ def validate_virtual_machine_instance_update(
 
 
 def warnings_of(obj: Raw) -> list[str]:
-    """What a user should know of a VirtualMachine or an instance that is admitted."""
-    spec = obj.get("spec")
-    spec = spec if isinstance(spec, Mapping) else {}
+    """What a user should know of a VirtualMachine, an instance or a pool that is admitted."""
+    path = _MACHINE_PATHS.get(obj.get("kind", ""))
     warnings = []
-    if obj.get("kind") == names.VIRTUAL_MACHINE:
-        if spec.get("running") is not None:
-            warnings.append("spec.running is deprecated, please use spec.runStrategy instead.")
-        template = spec.get("template")
-        spec = template.get("spec") if isinstance(template, Mapping) else None
-        path = "spec.template.spec"
+    if path is not None:
+        if _at(obj, path).get("running") is not None:
+            warnings.append(f"{path}.running is deprecated, please use {path}.runStrategy instead.")
+        path = f"{path}.template.spec"
     else:
         path = "spec"
-    volumes = spec.get("volumes") if isinstance(spec, Mapping) else None
+    volumes = _at(obj, path).get("volumes")
     for index, volume in enumerate(volumes if isinstance(volumes, list) else ()):
         source = volume.get("cloudInitNoCloud") if isinstance(volume, Mapping) else None
         warnings += [
@@ -121,6 +124,14 @@ def warnings_of(obj: Raw) -> list[str]:
             if isinstance(source, Mapping) and source.get(name)
         ]
     return warnings
+
+
+def _at(obj: Raw, path: str) -> Raw:
+    """What stands at that path; empty when it is no object."""
+    for name in path.split("."):
+        child = obj.get(name)
+        obj = child if isinstance(child, Mapping) else {}
+    return obj
 
 
 def _unsupported_outside_template(spec: Raw, path: str) -> list[Cause]:
@@ -133,7 +144,7 @@ def _unchanged(obj: Raw, old: Raw) -> bool:
     return obj.get("spec") == old.get("spec")
 
 
-def _annotation_causes(annotations: Mapping[str, str], field: str) -> Iterator[Cause]:
+def annotation_causes(annotations: Mapping[str, str], field: str) -> Iterator[Cause]:
     """Annotations that no object can have, and those that ask for what is not implemented yet."""
     for key in annotations:
         if key in names.UNSUPPORTED_ANNOTATIONS:
@@ -146,18 +157,18 @@ def _annotation_causes(annotations: Mapping[str, str], field: str) -> Iterator[C
 def _name_causes(obj: Raw) -> list[Cause]:
     metadata = obj.get("metadata")
     name = metadata.get("name") if isinstance(metadata, Mapping) else None
-    if not isinstance(name, str) or len(name) <= _MAX_NAME_LENGTH:
+    if not isinstance(name, str) or len(name) <= MAX_NAME_LENGTH:
         return []
     return [
         invalid(
             "metadata.name",
             f"{quoted(name)} is too long for a pod: its launcher pod carries the name as the value of a label,"
-            f" and {len(name)} characters are more than the {_MAX_NAME_LENGTH} allowed there.",
+            f" and {len(name)} characters are more than the {MAX_NAME_LENGTH} allowed there.",
         )
     ]
 
 
-def _decoding_cause(error: msgspec.ValidationError) -> Cause:
+def decoding_cause(error: msgspec.ValidationError) -> Cause:
     """msgspec says `Expected ..., got ... - at `$.path``; the path becomes the field."""
     text, _, where = str(error).partition(" - at `$.")
     field = where.rstrip("`")

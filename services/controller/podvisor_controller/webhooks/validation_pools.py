@@ -1,0 +1,162 @@
+"""Validation of VirtualMachinePools at admission, on the v1beta1 form.
+
+Invariant: pure; the template is judged by the rules of a VirtualMachine, under its path in the pool, so that no machine of an admitted
+pool is refused for what its template says. An update that changes nothing of the specification is never refused.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+from podvisor_common.api import pool, v1
+from podvisor_common.api.pool import VirtualMachinePool, VirtualMachinePoolSpec
+from podvisor_common.api.v1 import names
+
+from podvisor_controller.sets.selectors import matches
+from podvisor_controller.webhooks.validation import (
+    MAX_NAME_LENGTH,
+    annotation_causes,
+    decoding_cause,
+    machine_causes,
+)
+from podvisor_controller.webhooks.validation_fields import (
+    Cause,
+    CauseReason,
+    invalid,
+    label_causes,
+    quoted,
+    unsupported,
+)
+from podvisor_controller.webhooks.validation_selectors import (
+    label_selector_causes,
+    node_requirement_causes,
+)
+
+Raw = Mapping[str, Any]
+
+_PERCENTAGE = re.compile(r"(100|[1-9][0-9]?)%")
+_TEMPLATE = "spec.virtualMachineTemplate"
+
+
+def validate_virtual_machine_pool(obj: Raw, old: Raw | None = None) -> list[Cause]:
+    """Why a pool is refused; empty when it is not. `old` is what an update replaces."""
+    if old is not None and obj.get("spec") == old.get("spec"):
+        return []
+    try:
+        decoded = msgspec.convert(obj, VirtualMachinePool)
+    except msgspec.ValidationError as error:
+        return [decoding_cause(error)]
+    spec, raw = decoded.spec, obj["spec"]
+    return [
+        *_own_unsupported_causes(raw),
+        *_name_causes(decoded),
+        *_size_causes(spec),
+        *_selector_causes(spec, raw, old),
+        *_strategy_causes(spec),
+        *_template_causes(spec, raw["virtualMachineTemplate"]),
+    ]
+
+
+def _own_unsupported_causes(raw: Raw) -> Iterator[Cause]:
+    beside = {key: value for key, value in raw.items() if key != "virtualMachineTemplate"}
+    yield from unsupported(beside, VirtualMachinePoolSpec, "spec")
+
+
+def _name_causes(decoded: VirtualMachinePool) -> Iterator[Cause]:
+    """The name of every machine is a value of a label."""
+    last = f"{decoded.metadata.name}-{max(decoded.spec.replicas - 1, 0)}"
+    if len(last) > MAX_NAME_LENGTH:
+        yield invalid(
+            "metadata.name",
+            f"{quoted(decoded.metadata.name)} is too long: its machine {quoted(last)} would have a name of"
+            f" {len(last)} characters, more than the {MAX_NAME_LENGTH} allowed.",
+        )
+
+
+def _size_causes(spec: VirtualMachinePoolSpec) -> Iterator[Cause]:
+    if spec.replicas < 0:
+        yield invalid("spec.replicas", "must be greater than or equal to 0.")
+    value = spec.max_unavailable
+    is_good = isinstance(value, int) and value > 0
+    if value is not None and not is_good and not _PERCENTAGE.fullmatch(str(value)):
+        yield invalid(
+            "spec.maxUnavailable",
+            f"{quoted(value)} must be an integer greater than 0 or a percentage from 1% to 100%.",
+        )
+
+
+def _selector_causes(spec: VirtualMachinePoolSpec, raw: Raw, old: Raw | None) -> Iterator[Cause]:
+    field = "spec.selector"
+    before = old.get("spec") if old is not None else None
+    if isinstance(before, Mapping) and before.get("selector") != raw["selector"]:
+        yield invalid(field, "is immutable after creation.")
+        return
+    if spec.selector == v1.LabelSelector():
+        text = "must name at least one label, for an empty one would select every machine."
+        yield invalid(field, text, CauseReason.REQUIRED)
+        return
+    causes = list(label_selector_causes(spec.selector, field))
+    metadata = spec.virtual_machine_template.metadata
+    if not causes and not matches(spec.selector, metadata.labels if metadata else None):
+        causes.append(invalid(field, f"does not match {_TEMPLATE}.metadata.labels."))
+    yield from causes
+
+
+def _strategy_causes(spec: VirtualMachinePoolSpec) -> Iterator[Cause]:
+    scale_in = spec.scale_in_strategy or pool.ScaleInStrategy()
+    update = spec.update_strategy or pool.UpdateStrategy()
+    for field, strategy in (("scaleInStrategy", scale_in), ("updateStrategy", update)):
+        given = [
+            key
+            for key in ("proactive", "opportunistic", "unmanaged")
+            if getattr(strategy, key) is not None
+        ]
+        if len(given) > 1:
+            text = f"must name one strategy, not {len(given)}: {', '.join(given)}."
+            yield invalid(f"spec.{field}", text)
+    for name in ("proactive", "opportunistic"):
+        one: pool.ProactiveScaleIn | pool.OpportunisticScaleIn | None = getattr(scale_in, name)
+        field = f"spec.scaleInStrategy.{name}.statePreservation"
+        yield from _preservation_causes(one.state_preservation if one else "", field)
+    for field, policy in (
+        ("scaleInStrategy", scale_in.proactive.selection_policy if scale_in.proactive else None),
+        ("updateStrategy", update.proactive.selection_policy if update.proactive else None),
+    ):
+        if policy is not None:
+            yield from _policy_causes(policy, f"spec.{field}.proactive.selectionPolicy")
+
+
+def _preservation_causes(value: str, field: str) -> Iterator[Cause]:
+    if value in ("", *names.SUPPORTED_STATE_PRESERVATIONS):
+        return
+    if value in list(names.StatePreservation):
+        yield invalid(field, f"{value} is not supported yet", CauseReason.NOT_SUPPORTED)
+    else:
+        yield _not_one_of(field, value, names.SUPPORTED_STATE_PRESERVATIONS)
+
+
+def _policy_causes(policy: pool.SelectionPolicy, field: str) -> Iterator[Cause]:
+    if policy.sort_policy not in ("", *names.SortPolicy):
+        yield _not_one_of(f"{field}.sortPolicy", policy.sort_policy, frozenset(names.SortPolicy))
+    selectors = policy.selectors or pool.Selectors()
+    if selectors.label_selector is not None:
+        where = f"{field}.selectors.labelSelector"
+        yield from label_selector_causes(selectors.label_selector, where)
+    for index, requirement in enumerate(selectors.node_selector_requirement_matcher or ()):
+        where = f"{field}.selectors.nodeSelectorRequirementMatcher[{index}]"
+        yield from node_requirement_causes(requirement, where)
+
+
+def _not_one_of(field: str, value: str, allowed: frozenset[str]) -> Cause:
+    text = f"{quoted(value)} must be one of: {', '.join(sorted(allowed))}"
+    return invalid(field, text, CauseReason.NOT_SUPPORTED)
+
+
+def _template_causes(spec: VirtualMachinePoolSpec, raw: Raw) -> Iterator[Cause]:
+    template = spec.virtual_machine_template
+    labels = (template.metadata.labels if template.metadata else None) or {}
+    annotations = (template.metadata.annotations if template.metadata else None) or {}
+    yield from label_causes(labels, f"{_TEMPLATE}.metadata.labels")
+    yield from annotation_causes(annotations, f"{_TEMPLATE}.metadata.annotations")
+    yield from machine_causes(template.spec, raw["spec"], f"{_TEMPLATE}.spec")
