@@ -21,6 +21,7 @@ from podvisor_common.kube.resources import (
     KUBEVIRTS,
     NODES,
     PODS,
+    REPLICA_SETS,
     VIRTUAL_MACHINE_INSTANCES,
     VIRTUAL_MACHINES,
     ObjectKey,
@@ -34,6 +35,9 @@ from podvisor_controller.installation_status import HANDLER
 from podvisor_controller.node.attendance import Attendance
 from podvisor_controller.node.health import health_of
 from podvisor_controller.node.reconciler import NodeReconciler
+from podvisor_controller.replicaset.reconciler import ReplicaSetReconciler
+from podvisor_controller.sets.claims import CLAIM_INDEX, claimable
+from podvisor_controller.sets.selectors import matches
 from podvisor_controller.settings import Settings
 from podvisor_controller.vm.reconciler import VmReconciler
 from podvisor_controller.vmi.outline import outline
@@ -50,6 +54,7 @@ from podvisor_controller.webhooks.defaults import ClusterDefaults
 COMPONENT = "virt-controller"
 VM_WORKERS = 4
 VMI_WORKERS = 8
+REPLICA_SET_WORKERS = 2
 
 _log = structlog.get_logger(__name__)
 
@@ -65,8 +70,9 @@ class Controllers:
             client,
             VIRTUAL_MACHINE_INSTANCES,
             v1.VirtualMachineInstance,
-            indexers={NODE_INDEX: node_names},
+            indexers={NODE_INDEX: node_names, CLAIM_INDEX: claimable(names.REPLICA_SET)},
         )
+        self.replica_sets = Informer(client, REPLICA_SETS, v1.VirtualMachineInstanceReplicaSet)
         self.pods = Informer(
             client,
             PODS,
@@ -120,6 +126,12 @@ class Controllers:
             config=self.config,
             recorder=self.recorder,
         )
+        self._replica_set_reconciler = ReplicaSetReconciler(
+            client, replica_sets=self.replica_sets, vmis=self.vmis, recorder=self.recorder
+        )
+        self._replica_set = Controller(
+            "replicaset", self._replica_set_reconciler.reconcile, workers=REPLICA_SET_WORKERS
+        )
         self._vm = Controller("vm", machines.reconcile, workers=VM_WORKERS)
         self._vmi = Controller("vmi", instances.reconcile, workers=VMI_WORKERS)
         self._node = Controller("node", nodes.reconcile, workers=1)
@@ -159,11 +171,12 @@ class Controllers:
         for informer in self._informers():
             await informer.wait_synced()
         await self._settle()
+        self._replica_set_reconciler.begin_term()
         self._is_leading = True
         self._enqueue_everything()
         try:
             async with asyncio.TaskGroup() as group:
-                for controller in (self._vm, self._vmi, self._node, self._installation):
+                for controller in self._controllers():
                     spawn(group, controller.run(), name=f"controller-{controller.name}")
                 spawn(group, self.image_volumes.run(), name="image-volume-probe")
         finally:
@@ -177,11 +190,15 @@ class Controllers:
         except (ApiError, BadSettings) as error:
             _log.warning("settings not settled yet", error=str(error))
 
+    def _controllers(self) -> tuple[Controller, ...]:
+        return (self._vm, self._vmi, self._replica_set, self._node, self._installation)
+
     def _informers(
         self,
     ) -> tuple[
         Informer[v1.VirtualMachine],
         Informer[v1.VirtualMachineInstance],
+        Informer[v1.VirtualMachineInstanceReplicaSet],
         Informer[core.Pod],
         Informer[core.Node],
         Informer[v1.KubeVirt],
@@ -191,6 +208,7 @@ class Controllers:
         return (
             self.vms,
             self.vmis,
+            self.replica_sets,
             self.pods,
             self.nodes,
             self.kubevirts,
@@ -201,6 +219,7 @@ class Controllers:
     def _subscribe(self) -> None:
         self.vms.subscribe(lambda key, _, __: self._wake(self._vm, key))
         self.vmis.subscribe(self._on_instance)
+        self.replica_sets.subscribe(lambda key, _, __: self._wake(self._replica_set, key))
         self.pods.subscribe(self._on_pod)
         self.nodes.subscribe(self._on_node)
         self.kubevirts.subscribe(lambda _, __, ___: self._on_settings())
@@ -217,13 +236,30 @@ class Controllers:
     def _on_instance(
         self,
         key: ObjectKey,
-        _: v1.VirtualMachineInstance | None,
-        __: v1.VirtualMachineInstance | None,
+        old: v1.VirtualMachineInstance | None,
+        new: v1.VirtualMachineInstance | None,
     ) -> None:
         self._wake(self._vmi, key)
         # A machine's instance has its name, and one that has it without being its own matters to it as well.
         if self.vms.get(key) is not None:
             self._wake(self._vm, key)
+        for vmi in (old, new):
+            if vmi is not None:
+                self._wake_replica_sets_of(vmi)
+
+    def _wake_replica_sets_of(self, vmi: v1.VirtualMachineInstance) -> None:
+        """The set that manages the instance, or those that would have it."""
+        namespace, owner = vmi.metadata.namespace, vmi.metadata.controller_reference()
+        if owner is not None:
+            if owner.kind == names.REPLICA_SET:
+                self._wake(self._replica_set, ObjectKey(namespace, owner.name))
+            return
+        for replica_set in self.replica_sets.list():
+            selector = replica_set.spec.selector
+            if replica_set.metadata.namespace == namespace and matches(
+                selector, vmi.metadata.labels
+            ):
+                self._wake(self._replica_set, key_of(replica_set))
 
     def _on_pod(self, _: ObjectKey, old: core.Pod | None, new: core.Pod | None) -> None:
         for pod in (old, new):
@@ -262,6 +298,8 @@ class Controllers:
             self._vm.enqueue(key_of(vm))
         for vmi in self.vmis.list():
             self._vmi.enqueue(key_of(vmi))
+        for replica_set in self.replica_sets.list():
+            self._replica_set.enqueue(key_of(replica_set))
         for node in self.nodes.list():
             self._node.enqueue(key_of(node))
         self._installation.enqueue(self.installation.key)

@@ -13,6 +13,7 @@ from podvisor_common.api.v1.names import ConditionType, Phase
 from podvisor_controller.pauses import left_of
 from podvisor_controller.sets.claims import Claims
 from podvisor_controller.sets.conditions import Failure
+from podvisor_controller.sets.selectors import matches
 
 RETRY_MAX_S = 300.0
 _LONGEST_PAUSE = 2 * timedelta(seconds=RETRY_MAX_S)
@@ -35,6 +36,13 @@ class Observed:
     doubtful: frozenset[str] = frozenset()
     failure: Failure | None = None
     retry_at: datetime | None = None
+
+    @property
+    def is_sound(self) -> bool:
+        """What the set makes would be its own. Otherwise it would make more and more of it."""
+        spec = self.replica_set.spec
+        described = spec.template.metadata
+        return matches(spec.selector, described.labels if described else None)
 
     @property
     def present(self) -> list[v1.VirtualMachineInstance]:
@@ -101,7 +109,7 @@ Action = AdoptInstance | ReleaseInstance | CreateInstances | DeleteInstance
 
 def plan(now: Observed) -> list[Action]:
     """The actions that bring `now` one step nearer to what the spec asks; empty when there is nothing to do."""
-    if now.replica_set.metadata.is_being_deleted:
+    if now.replica_set.metadata.is_being_deleted or not now.is_sound:
         return []
     # One that has ended before anybody managed it stays for whoever wants to look at it.
     claims: list[Action] = [AdoptInstance(vmi) for vmi in now.claims.orphans if not vmi.is_final]

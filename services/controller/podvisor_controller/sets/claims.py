@@ -28,20 +28,20 @@ CLAIM_INDEX = "claim"
 
 
 def claimable(kind: str) -> Callable[[Member], list[str]]:
-    """An indexer of what sets of that kind may claim: by the UID of the one that manages it, or as an orphan."""
+    """An indexer of what sets of that kind may claim: what one of them manages, and what nobody does."""
 
     def keys(obj: Member) -> list[str]:
-        owner = obj.metadata.controller_reference()
+        namespace, owner = obj.metadata.namespace, obj.metadata.controller_reference()
         if owner is None:
-            return [orphans_in(obj.metadata.namespace)]
-        return [owner.uid] if owner.kind == kind else []
+            return [managed_by(namespace, "")]
+        return [managed_by(namespace, owner.uid)] if owner.kind == kind else []
 
     return keys
 
 
-def orphans_in(namespace: str) -> str:
-    """What the orphans of a namespace are indexed by."""
-    return f"orphans/{namespace}"
+def managed_by(namespace: str, uid: str) -> str:
+    """What the objects of a set are indexed by, those of nobody under no UID. In its namespace: elsewhere anybody may write its UID."""
+    return f"{namespace}/{uid}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from podvisor_controller.webhooks.validation import (
 )
 from podvisor_controller.webhooks.validation_paths import causes_as_written, warnings_as_written
 from podvisor_controller.webhooks.validation_pools import validate_virtual_machine_pool
+from podvisor_controller.webhooks.validation_sets import validate_replica_set
 
 Json = dict[str, Any]
 
@@ -61,6 +62,11 @@ def webhooks_for(namespace: str, defaults: Callable[[], ClusterDefaults]) -> Web
         causes = validate_virtual_machine_instance(obj, privileged=privileged)
         return _verdict(request, obj, causes)
 
+    def validate_set_of_instances(request: AdmissionRequest) -> Verdict:
+        obj = _object(request)
+        old = None if request.operation == CREATE else _old_object(request)
+        return _verdict(request, obj, validate_replica_set(obj, old))
+
     def validate_instance_update(request: AdmissionRequest) -> Verdict:
         obj, old = _object(request), _old_object(request)
         privileged = is_privileged(request)
@@ -79,6 +85,7 @@ def webhooks_for(namespace: str, defaults: Callable[[], ClusterDefaults]) -> Web
         registration.VM_VALIDATE: validate_machine,
         registration.VMI_VALIDATE_CREATE: validate_instance,
         registration.VMI_VALIDATE_UPDATE: validate_instance_update,
+        registration.REPLICA_SET_VALIDATE: validate_set_of_instances,
         registration.POOL_VALIDATE: validate_pool,
     }
     return Webhooks(judges, convert)

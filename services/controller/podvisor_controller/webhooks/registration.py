@@ -21,6 +21,7 @@ VMI_MUTATE = "/virtualmachineinstances-mutate"
 VM_VALIDATE = "/virtualmachines-validate"
 VMI_VALIDATE_CREATE = "/virtualmachineinstances-validate-create"
 VMI_VALIDATE_UPDATE = "/virtualmachineinstances-validate-update"
+REPLICA_SET_VALIDATE = "/virtualmachinereplicaset-validate"
 POOL_VALIDATE = "/virtualmachinepool-validate"
 CONVERT = "/convert"
 
@@ -74,6 +75,12 @@ def validating_configuration(
             VMI_VALIDATE_UPDATE,
             "virtualmachineinstances",
             ["UPDATE"],
+        ),
+        (
+            "virtualmachinereplicaset-validator.kubevirt.io",
+            REPLICA_SET_VALIDATE,
+            "virtualmachineinstancereplicasets",
+            ["CREATE", "UPDATE"],
         ),
     ]
     webhooks = [_webhook(*one, namespace=namespace, ca_bundle=ca_bundle) for one in rows]

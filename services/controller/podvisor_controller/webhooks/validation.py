@@ -5,7 +5,7 @@ An update that does not touch what is checked is never refused, so that an objec
 be labelled, finished and deleted.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -16,18 +16,21 @@ from podvisor_controller.webhooks.validation_fields import (
     Cause,
     CauseReason,
     invalid,
-    is_label_key,
-    label_causes,
     quoted,
     unsupported,
 )
 from podvisor_controller.webhooks.validation_spec import spec_causes
+from podvisor_controller.webhooks.validation_template import (
+    annotation_causes,
+    decoding_cause,
+    is_unchanged,
+    reserved_label_causes,
+    template_causes,
+)
 
 __all__ = [
     "MAX_NAME_LENGTH",
     "Cause",
-    "annotation_causes",
-    "decoding_cause",
     "machine_causes",
     "validate_virtual_machine",
     "validate_virtual_machine_instance",
@@ -45,7 +48,7 @@ _MACHINE_PATHS = {names.VIRTUAL_MACHINE: "spec", names.POOL: "spec.virtualMachin
 
 def validate_virtual_machine(obj: Raw, old: Raw | None = None) -> list[Cause]:
     """Why a VirtualMachine is refused; empty when it is not. `old` is what an update replaces."""
-    if old is not None and _unchanged(obj, old):
+    if old is not None and is_unchanged(obj, old):
         return []
     causes = [] if old is not None else _name_causes(obj)
     spec = obj.get("spec")
@@ -64,17 +67,10 @@ def validate_virtual_machine(obj: Raw, old: Raw | None = None) -> list[Cause]:
 
 def machine_causes(spec: v1.VirtualMachineSpec, raw: Raw, path: str) -> list[Cause]:
     """Everything wrong with what a machine shall be. `raw` is the same before decoding, for the fields decoding drops."""
-    template = f"{path}.template"
-    metadata = spec.template.metadata
-    labels = (metadata.labels if metadata else None) or {}
-    annotations = (metadata.annotations if metadata else None) or {}
     return [
         *_unsupported_outside_template(raw, path),
         *_run_strategy_causes(spec, path),
-        *label_causes(labels, f"{template}.metadata.labels"),
-        *_reserved_label_causes(labels, {}, f"{template}.metadata.labels"),
-        *annotation_causes(annotations, f"{template}.metadata.annotations"),
-        *spec_causes(spec.template.spec, raw["template"]["spec"], f"{template}.spec"),
+        *template_causes(spec.template, raw["template"], f"{path}.template"),
     ]
 
 
@@ -86,7 +82,7 @@ def validate_virtual_machine_instance(obj: Raw, *, privileged: bool = False) -> 
     except msgspec.ValidationError as error:
         return [*causes, decoding_cause(error)]
     if not privileged:
-        causes += _reserved_label_causes(instance.metadata.labels or {}, {}, "metadata.labels")
+        causes += reserved_label_causes(instance.metadata.labels or {}, {}, "metadata.labels")
     causes += annotation_causes(instance.metadata.annotations or {}, "metadata.annotations")
     return causes + spec_causes(instance.spec, obj["spec"], "spec")
 
@@ -101,19 +97,17 @@ def validate_virtual_machine_instance_update(
     if obj.get("spec") != old.get("spec"):
         text = "update of VMI object is restricted"
         causes.append(Cause("spec", text, CauseReason.NOT_SUPPORTED))
-    return causes + _reserved_label_causes(_labels(obj), _labels(old), "metadata.labels")
+    return causes + reserved_label_causes(_labels(obj), _labels(old), "metadata.labels")
 
 
 def warnings_of(obj: Raw) -> list[str]:
-    """What a user should know of a VirtualMachine, an instance or a pool that is admitted."""
+    """What a user should know of an instance, or of what makes instances or machines from a template, that is admitted."""
     path = _MACHINE_PATHS.get(obj.get("kind", ""))
     warnings = []
-    if path is not None:
-        if _at(obj, path).get("running") is not None:
-            warnings.append(f"{path}.running is deprecated, please use {path}.runStrategy instead.")
-        path = f"{path}.template.spec"
-    else:
-        path = "spec"
+    if path is not None and _at(obj, path).get("running") is not None:
+        warnings.append(f"{path}.running is deprecated, please use {path}.runStrategy instead.")
+    is_instance = obj.get("kind") == names.VIRTUAL_MACHINE_INSTANCE
+    path = "spec" if is_instance else f"{path or 'spec'}.template.spec"
     volumes = _at(obj, path).get("volumes")
     for index, volume in enumerate(volumes if isinstance(volumes, list) else ()):
         source = volume.get("cloudInitNoCloud") if isinstance(volume, Mapping) else None
@@ -140,20 +134,6 @@ def _unsupported_outside_template(spec: Raw, path: str) -> list[Cause]:
     return list(unsupported(beside, v1.VirtualMachineSpec, path))
 
 
-def _unchanged(obj: Raw, old: Raw) -> bool:
-    return obj.get("spec") == old.get("spec")
-
-
-def annotation_causes(annotations: Mapping[str, str], field: str) -> Iterator[Cause]:
-    """Annotations that no object can have, and those that ask for what is not implemented yet."""
-    for key in annotations:
-        if key in names.UNSUPPORTED_ANNOTATIONS:
-            text = f"{field}: {key} is not supported yet"
-            yield Cause(f"{field}.{key}", text, CauseReason.NOT_SUPPORTED)
-        elif not is_label_key(key.lower()):
-            yield invalid(field, f"holds {quoted(key)}, which is not the key of an annotation.")
-
-
 def _name_causes(obj: Raw) -> list[Cause]:
     metadata = obj.get("metadata")
     name = metadata.get("name") if isinstance(metadata, Mapping) else None
@@ -166,13 +146,6 @@ def _name_causes(obj: Raw) -> list[Cause]:
             f" and {len(name)} characters are more than the {MAX_NAME_LENGTH} allowed there.",
         )
     ]
-
-
-def decoding_cause(error: msgspec.ValidationError) -> Cause:
-    """msgspec says `Expected ..., got ... - at `$.path``; the path becomes the field."""
-    text, _, where = str(error).partition(" - at `$.")
-    field = where.rstrip("`")
-    return Cause(field, f"{field} {text}" if field else text)
 
 
 def _run_strategy_causes(spec: v1.VirtualMachineSpec, path: str) -> list[Cause]:
@@ -199,18 +172,3 @@ def _labels(obj: Raw) -> dict[str, str]:
     metadata = obj.get("metadata")
     labels = metadata.get("labels") if isinstance(metadata, Mapping) else None
     return dict(labels) if isinstance(labels, Mapping) else {}
-
-
-def _reserved_label_causes(
-    labels: Mapping[str, str], old: Mapping[str, str], field: str
-) -> list[Cause]:
-    changed = [key for key in sorted(names.RESERVED_LABELS) if labels.get(key) != old.get(key)]
-    if not changed:
-        return []
-    return [
-        invalid(
-            field,
-            f"holds {', '.join(changed)}: setting or changing reserved kubevirt.io/ labels is prohibited",
-            CauseReason.NOT_SUPPORTED,
-        )
-    ]

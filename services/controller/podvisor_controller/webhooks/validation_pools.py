@@ -9,17 +9,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
-from podvisor_common.api import pool, v1
+from podvisor_common.api import pool
 from podvisor_common.api.pool import VirtualMachinePool, VirtualMachinePoolSpec
 from podvisor_common.api.v1 import names
 
-from podvisor_controller.sets.selectors import matches
-from podvisor_controller.webhooks.validation import (
-    MAX_NAME_LENGTH,
-    annotation_causes,
-    decoding_cause,
-    machine_causes,
-)
+from podvisor_controller.webhooks.validation import MAX_NAME_LENGTH, machine_causes
 from podvisor_controller.webhooks.validation_fields import (
     Cause,
     CauseReason,
@@ -32,6 +26,12 @@ from podvisor_controller.webhooks.validation_selectors import (
     label_selector_causes,
     node_requirement_causes,
 )
+from podvisor_controller.webhooks.validation_sets import replicas_causes, selector_causes
+from podvisor_controller.webhooks.validation_template import (
+    annotation_causes,
+    decoding_cause,
+    is_unchanged,
+)
 
 Raw = Mapping[str, Any]
 
@@ -41,7 +41,7 @@ _TEMPLATE = "spec.virtualMachineTemplate"
 
 def validate_virtual_machine_pool(obj: Raw, old: Raw | None = None) -> list[Cause]:
     """Why a pool is refused; empty when it is not. `old` is what an update replaces."""
-    if old is not None and obj.get("spec") == old.get("spec"):
+    if old is not None and is_unchanged(obj, old):
         return []
     try:
         decoded = msgspec.convert(obj, VirtualMachinePool)
@@ -75,8 +75,7 @@ def _name_causes(decoded: VirtualMachinePool) -> Iterator[Cause]:
 
 
 def _size_causes(spec: VirtualMachinePoolSpec) -> Iterator[Cause]:
-    if spec.replicas < 0:
-        yield invalid("spec.replicas", "must be greater than or equal to 0.")
+    yield from replicas_causes(spec.replicas)
     value = spec.max_unavailable
     is_good = isinstance(value, int) and value > 0
     if value is not None and not is_good and not _PERCENTAGE.fullmatch(str(value)):
@@ -86,21 +85,13 @@ def _size_causes(spec: VirtualMachinePoolSpec) -> Iterator[Cause]:
         )
 
 
-def _selector_causes(spec: VirtualMachinePoolSpec, raw: Raw, old: Raw | None) -> Iterator[Cause]:
-    field = "spec.selector"
+def _selector_causes(spec: VirtualMachinePoolSpec, raw: Raw, old: Raw | None) -> list[Cause]:
     before = old.get("spec") if old is not None else None
     if isinstance(before, Mapping) and before.get("selector") != raw["selector"]:
-        yield invalid(field, "is immutable after creation.")
-        return
-    if spec.selector == v1.LabelSelector():
-        text = "must name at least one label, for an empty one would select every machine."
-        yield invalid(field, text, CauseReason.REQUIRED)
-        return
-    causes = list(label_selector_causes(spec.selector, field))
+        return [invalid("spec.selector", "is immutable after creation.")]
     metadata = spec.virtual_machine_template.metadata
-    if not causes and not matches(spec.selector, metadata.labels if metadata else None):
-        causes.append(invalid(field, f"does not match {_TEMPLATE}.metadata.labels."))
-    yield from causes
+    labels = (metadata.labels if metadata else None) or {}
+    return selector_causes(spec.selector, labels, template=_TEMPLATE)
 
 
 def _strategy_causes(spec: VirtualMachinePoolSpec) -> Iterator[Cause]:
