@@ -7,7 +7,7 @@ moves from here into its struct.
 
 import msgspec
 
-from podvisor_common.api import pool, v1
+from podvisor_common.api import v1
 
 UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
     v1.VirtualMachineSpec: (
@@ -16,7 +16,6 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
         "preference",
         "updateVolumesStrategy",
     ),
-    pool.VirtualMachinePoolSpec: ("autohealing",),
     v1.VirtualMachineInstanceSpec: (
         "accessCredentials",
         "evictionStrategy",

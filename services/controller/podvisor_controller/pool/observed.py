@@ -7,21 +7,18 @@ that whoever chooses from an older state chooses the same ones.
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from podvisor_common.api import meta, v1
 from podvisor_common.api.pool import SelectionPolicy, Selectors, VirtualMachinePool
 from podvisor_common.api.v1 import names
-from podvisor_common.api.v1.names import ConditionType, Phase, RunStrategy, SortPolicy
+from podvisor_common.api.v1.names import ConditionType, Phase, Reason, RunStrategy, SortPolicy
 
-from podvisor_controller.pauses import left_of
 from podvisor_controller.pool import machine
 from podvisor_controller.sets.claims import Claims
 from podvisor_controller.sets.selectors import holds, matches
 from podvisor_controller.vm.observed import owns
 
-RETRY_MAX_S = 300.0
-_LONGEST_PAUSE = 2 * timedelta(seconds=RETRY_MAX_S)
 # Whoever asks these to restart gets another instance.
 _RESTARTABLE = frozenset({RunStrategy.ALWAYS, RunStrategy.RERUN_ON_FAILURE, RunStrategy.MANUAL})
 
@@ -33,9 +30,9 @@ class Observed:
     pool: VirtualMachinePool
     claims: Claims[v1.VirtualMachine]
     instances: Mapping[str, v1.VirtualMachineInstance]
-    taken: frozenset[str]  # names that machines of the namespace have, the pool's or not
+    is_taken: Callable[[str], bool]  # a machine of the namespace, the pool's or not, has that name
     at: datetime
-    retry_at: datetime | None = None  # when a machine that was refused may be made again
+    waiting: frozenset[Reason] = frozenset()  # what was refused and is not to be tried again yet
 
     @property
     def own(self) -> tuple[v1.VirtualMachine, ...]:
@@ -62,13 +59,6 @@ class Observed:
         """How many machines are ready, by their own word."""
         found = (meta.find_condition(vm.status.conditions, ConditionType.READY) for vm in self.own)
         return sum(condition is not None and condition.is_true for condition in found)
-
-    @property
-    def backoff_left(self) -> timedelta:
-        """How long to wait before machines are made again."""
-        if self.retry_at is None:
-            return timedelta(0)
-        return left_of(self.retry_at, self.at, longest=_LONGEST_PAUSE)
 
     def instance_of(self, vm: v1.VirtualMachine) -> v1.VirtualMachineInstance | None:
         """The machine's own instance."""

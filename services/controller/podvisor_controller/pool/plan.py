@@ -5,8 +5,8 @@ anything: reconciler.py does what it says, and calls again when something has ch
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 from podvisor_common.api import v1
 from podvisor_common.api.pool import (
@@ -15,9 +15,10 @@ from podvisor_common.api.pool import (
     SelectionPolicy,
     UpdateStrategy,
 )
-from podvisor_common.api.v1.names import SortPolicy
+from podvisor_common.api.v1.names import Reason, SortPolicy
 
 from podvisor_controller.pool import machine
+from podvisor_controller.pool.healing import has_failed
 from podvisor_controller.pool.observed import Observed, is_selected, max_unavailable
 
 # Those that were made last go first: the names of what is left have no gap.
@@ -87,7 +88,8 @@ def plan(now: Observed) -> list[Action]:
         return claims
     if now.pool.spec.paused:
         return []
-    deletions = _scale_in(now)
+    healed = _heal(now)
+    deletions = [*healed, *_scale_in(now, healed)]
     going = {action.vm.metadata.uid for action in deletions}
     staying = [vm for vm in now.lasting if vm.metadata.uid not in going]
     return [*deletions, *_scale_out(now), *_update(now, staying)]
@@ -100,30 +102,46 @@ def _has_index(now: Observed, vm: v1.VirtualMachine) -> bool:
 
 def _scale_out(now: Observed) -> list[CreateMachine]:
     """The lowest indexes whose names nobody has."""
-    if not now.missing or now.backoff_left > timedelta(0):
+    if not now.missing or Reason.FAILED_SCALE_OUT in now.waiting:
         return []
-    free = (i for i in itertools.count() if machine.name_of(now.pool, i) not in now.taken)
+    free = (i for i in itertools.count() if not now.is_taken(machine.name_of(now.pool, i)))
     return [CreateMachine(index) for index in itertools.islice(free, now.missing)]
 
 
-def _scale_in(now: Observed) -> list[DeleteMachine]:
-    strategy = now.pool.spec.scale_in_strategy or ScaleInStrategy()
-    if not now.surplus or strategy.unmanaged is not None:
+def _heal(now: Observed) -> list[DeleteMachine]:
+    """Machines that do not start go; others of their names come when they are gone."""
+    healing = now.pool.spec.autohealing
+    if healing is None or Reason.FAILED_SCALE_IN in now.waiting:
         return []
-    if strategy.opportunistic is not None:
-        stopped = (vm for vm in now.lasting if not now.is_running(vm))
+    return [
+        DeleteMachine(vm, only_as_seen=True)
+        for vm in now.lasting
+        if has_failed(vm, healing, now.at)
+    ]
+
+
+def _scale_in(now: Observed, healed: Sequence[DeleteMachine]) -> list[DeleteMachine]:
+    strategy = now.pool.spec.scale_in_strategy or ScaleInStrategy()
+    going = {action.vm.metadata.uid for action in healed}
+    surplus = now.surplus - len(going)
+    is_waiting = Reason.FAILED_SCALE_IN in now.waiting
+    if surplus <= 0 or strategy.unmanaged is not None or is_waiting:
+        return []
+    lasting = [vm for vm in now.lasting if vm.metadata.uid not in going]
+    only_as_seen = strategy.opportunistic is not None
+    if only_as_seen:
+        stopped = (vm for vm in lasting if not now.is_running(vm))
         chosen = now.chosen(stopped, _STOPPED_ONES)
     else:
         policy = (strategy.proactive or ProactiveScaleIn()).selection_policy
-        chosen = now.chosen(now.lasting, policy)
-    only_as_seen = strategy.opportunistic is not None
-    return [DeleteMachine(vm, only_as_seen) for vm in chosen[: now.surplus]]
+        chosen = now.chosen(lasting, policy)
+    return [DeleteMachine(vm, only_as_seen) for vm in chosen[:surplus]]
 
 
 def _update(now: Observed, machines: list[v1.VirtualMachine]) -> list[Action]:
     """Every machine gets the template at once; a proactive update restarts as many as may be not ready."""
     strategy = now.pool.spec.update_strategy or UpdateStrategy()
-    if strategy.unmanaged is not None:
+    if strategy.unmanaged is not None or Reason.FAILED_UPDATE in now.waiting:
         return []
     policy = strategy.proactive.selection_policy if strategy.proactive else None
     selected = [vm for vm in machines if policy is None or is_selected(vm, policy.selectors)]

@@ -1,6 +1,7 @@
 """pool.kubevirt.io/v1beta1: the kind and its parts, as this version of podvisor implements them."""
 
 from podvisor_common.api.pool.strategies import (
+    Autohealing,
     NameGeneration,
     OpportunisticScaleIn,
     OpportunisticUpdate,
@@ -20,6 +21,7 @@ from podvisor_common.api.pool.virtual_machine_pool import (
 )
 
 __all__ = [
+    "Autohealing",
     "NameGeneration",
     "OpportunisticScaleIn",
     "OpportunisticUpdate",

@@ -106,3 +106,18 @@ class UpdateStrategy(ApiStruct, frozen=True):
         OpportunisticUpdate | None, doc("Machines get the new template and are left running.")
     ] = None
     unmanaged: Annotated[Unmanaged | None, doc("Nothing: only new machines have it.")] = None
+
+
+class Autohealing(ApiStruct, frozen=True):
+    """When a machine that does not start is deleted and made anew: when one of the two holds."""
+
+    start_up_failure_threshold: Annotated[
+        int | None,
+        doc("How many starts in a row have failed. 3 by default.", format="int32", minimum=1),
+    ] = None
+    min_failing_to_start_duration: Annotated[
+        str,
+        doc(
+            "How long its start has been held up, such as by an image, a node or a claim. `5m` by default."
+        ),
+    ] = ""

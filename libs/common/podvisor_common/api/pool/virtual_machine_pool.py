@@ -4,7 +4,12 @@ from typing import Annotated
 
 from podvisor_common.api.base import ApiObject, ApiStruct, doc
 from podvisor_common.api.meta import Condition, ObjectMeta
-from podvisor_common.api.pool.strategies import NameGeneration, ScaleInStrategy, UpdateStrategy
+from podvisor_common.api.pool.strategies import (
+    Autohealing,
+    NameGeneration,
+    ScaleInStrategy,
+    UpdateStrategy,
+)
 from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.placement import LabelSelector
 from podvisor_common.api.v1.virtual_machine import VirtualMachineSpec
@@ -52,6 +57,10 @@ class VirtualMachinePoolSpec(ApiStruct, frozen=True):
     ] = None
     update_strategy: Annotated[
         UpdateStrategy | None, doc("What is done when the template changes.")
+    ] = None
+    autohealing: Annotated[
+        Autohealing | None,
+        doc("When a machine that does not start is deleted and made anew. Never by default."),
     ] = None
 
 

@@ -135,6 +135,9 @@ class Reason(StrEnum):
     VMI_CONDITION_MISSING = "VMIConditionMissing"
     FAILED_CREATE = "FailedCreate"
     FAILED_DELETE = "FailedDelete"
+    FAILED_SCALE_OUT = "FailedScaleOut"
+    FAILED_SCALE_IN = "FailedScaleIn"
+    FAILED_UPDATE = "FailedUpdate"
     FAILED_PVC_NOT_FOUND = "FailedPvcNotFound"
     ERR_IMAGE_PULL = "ErrImagePull"
     IMAGE_PULL_BACK_OFF = "ImagePullBackOff"
@@ -172,6 +175,9 @@ class EventReason(StrEnum):
     NODE_UNRESPONSIVE = "NodeUnresponsive"
     SUCCESSFUL_PAUSED = "SuccessfulPaused"
     SUCCESSFUL_RESUMED = "SuccessfulResumed"
+    # Pools have a word of their own for it.
+    SUCCESSFUL_RESUME = "SuccessfulResume"
+    SUCCESSFUL_UPDATE = "SuccessfulUpdate"
 
 
 VM_FINALIZER = "kubevirt.io/virtualMachineControllerFinalize"
