@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from podvisor_common.api import pool
+from podvisor_common.api.duration import DurationError, parse_duration
 from podvisor_common.api.pool import VirtualMachinePool, VirtualMachinePoolSpec
 from podvisor_common.api.v1 import names
 
@@ -54,6 +55,7 @@ def validate_virtual_machine_pool(obj: Raw, old: Raw | None = None) -> list[Caus
         *_size_causes(spec),
         *_selector_causes(spec, raw, old),
         *_strategy_causes(spec),
+        *_healing_causes(spec.autohealing or pool.Autohealing()),
         *_template_causes(spec, raw["virtualMachineTemplate"]),
     ]
 
@@ -137,6 +139,17 @@ def _policy_causes(policy: pool.SelectionPolicy, field: str) -> Iterator[Cause]:
     for index, requirement in enumerate(selectors.node_selector_requirement_matcher or ()):
         where = f"{field}.selectors.nodeSelectorRequirementMatcher[{index}]"
         yield from node_requirement_causes(requirement, where)
+
+
+def _healing_causes(healing: pool.Autohealing) -> Iterator[Cause]:
+    threshold = healing.start_up_failure_threshold
+    if threshold is not None and threshold < 1:
+        yield invalid("spec.autohealing.startUpFailureThreshold", "must be greater than 0.")
+    if healing.min_failing_to_start_duration:
+        try:
+            parse_duration(healing.min_failing_to_start_duration)
+        except DurationError as error:
+            yield invalid("spec.autohealing.minFailingToStartDuration", f"{error}.")
 
 
 def _not_one_of(field: str, value: str, allowed: frozenset[str]) -> Cause:
