@@ -1,5 +1,6 @@
 """The API server of the controller's tests: the fake one, with dry runs, planned refusals and the real time of day."""
 
+import copy
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
@@ -27,6 +28,7 @@ class ApiServer(FakeApiServer):
     def __init__(self) -> None:
         super().__init__()
         self._refusals: list[tuple[str, str, Refuse]] = []
+        self.created: list[Json] = []  # all that ever was, as it was then
         self.fate_of: Callable[[web.Request], Fate] = lambda _: Fate.ANSWERED
 
     def refuse(self, method: str, path_end: str, refusal: Refuse) -> None:
@@ -36,6 +38,7 @@ class ApiServer(FakeApiServer):
     def _store(self, collection: Any, key: ObjectKey, obj: Any, type_: str) -> Json:
         if type_ == "ADDED":
             obj["metadata"]["creationTimestamp"] = format_time(now())
+            self.created.append(copy.deepcopy(obj))
         return super()._store(collection, key, obj, type_)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:

@@ -236,3 +236,56 @@ def vm_observed(
 ) -> VmObserved:
     defaults: Json = {"at": NOW}
     return VmObserved(vm=machine, instance=own, **(defaults | changes))
+
+
+SET_UID = "33333333-3333-3333-3333-333333333333"
+
+
+def set_body(replicas: int = 3, **changes: Any) -> Json:
+    """A set of instances as JSON; `metadata`, `spec` and `status` are merged over the defaults."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.REPLICA_SET,
+        "metadata": {
+            "name": "web",
+            "namespace": "shop",
+            "uid": SET_UID,
+            "generation": 1,
+            "resourceVersion": "5",
+            "creationTimestamp": stamp(),
+        }
+        | changes.get("metadata", {}),
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": spec_body()},
+        }
+        | changes.get("spec", {}),
+        "status": changes.get("status", {}),
+    }
+
+
+def replica_set(replicas: int = 3, **changes: Any) -> v1.VirtualMachineInstanceReplicaSet:
+    return msgspec.convert(set_body(replicas, **changes), v1.VirtualMachineInstanceReplicaSet)
+
+
+def member_body(name: str, phase: str = "Running", **changes: Any) -> Json:
+    """An instance of replica_set() as JSON; `ready`, `node` and `owner` say what tests are about."""
+    ready, owner = changes.pop("ready", phase == "Running"), changes.pop("owner", SET_UID)
+    node = changes.pop("node", "n1" if phase in ("Scheduled", "Running") else "")
+    reference = {"kind": names.REPLICA_SET, "name": "web", "uid": owner, "controller": True}
+    owners = [{"apiVersion": names.API_VERSION, **reference}] if owner else []
+    metadata: Json = {"name": name, "uid": f"uid-{name}", "labels": {"app": "web"}}
+    return vmi_body(
+        metadata=metadata | {"ownerReferences": owners} | changes.pop("metadata", {}),
+        status={
+            "phase": phase,
+            "nodeName": node,
+            "conditions": [{"type": "Ready", "status": str(ready)}],
+        },
+        **changes,
+    )
+
+
+def member(name: str, phase: str = "Running", **changes: Any) -> v1.VirtualMachineInstance:
+    return msgspec.convert(member_body(name, phase, **changes), v1.VirtualMachineInstance)

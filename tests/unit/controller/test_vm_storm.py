@@ -1,82 +1,16 @@
 """The users of the end-to-end storm against an API server on a real socket, with a node that does its part at once."""
 
-import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 from aiohttp import web
-from podvisor_common.api.meta import format_time, now
 from podvisor_common.kube.client import KubeClient
-from podvisor_common.kube.resources import PODS, VIRTUAL_MACHINE_INSTANCES
 from podvisor_controller.controllers import Controllers
 from podvisor_controller.settings import Settings
 
 from tests.support.storm import blow, watching
-from tests.unit.controller.api_server import ApiServer, Fate, Json
-
-
-class Node:
-    """Scheduler, kubelet and handler: binds pods, runs what is scheduled, ends what is deleted."""
-
-    def __init__(self, server: ApiServer) -> None:
-        self._server = server
-
-    async def run(self) -> None:
-        while True:
-            await self._server.until(lambda: bool(self._work()))
-            for resource, changed in self._work():
-                self._server.put(resource, changed)
-
-    def _work(self) -> list[tuple[Any, Json]]:
-        pods = self._server.list(PODS)
-        work = [
-            (PODS, pod | {"spec": pod["spec"] | {"nodeName": "n1"}, "status": {"phase": "Pending"}})
-            for pod in pods
-            if "nodeName" not in pod["spec"]
-        ]
-        carried = {pod["metadata"]["ownerReferences"][0]["uid"] for pod in pods}
-        for vmi in self._server.list(VIRTUAL_MACHINE_INSTANCES):
-            phase = vmi.get("status", {}).get("phase", "")
-            is_carried = vmi["metadata"]["uid"] in carried
-            if "deletionTimestamp" in vmi["metadata"]:
-                if not is_carried and phase not in ("Succeeded", "Failed"):
-                    # As of a guest that ignores the power button: it is destroyed.
-                    work.append((VIRTUAL_MACHINE_INSTANCES, _reported(vmi, "Failed", "False")))
-            elif phase == "Scheduled" and is_carried:
-                work.append((VIRTUAL_MACHINE_INSTANCES, _reported(vmi, "Running", "True")))
-        return work
-
-
-def _reported(vmi: Json, phase: str, ready: str) -> Json:
-    old = vmi.get("status", {})
-    entered = {"phase": phase, "phaseTransitionTimestamp": format_time(now())}
-    return vmi | {
-        "status": old
-        | {
-            "phase": phase,
-            "conditions": [{"type": "Ready", "status": ready, "reason": "", "message": ""}],
-            "phaseTransitionTimestamps": [*old.get("phaseTransitionTimestamps", []), entered],
-        }
-    }
-
-
-@asynccontextmanager
-async def node(server: ApiServer) -> AsyncIterator[None]:
-    playing = asyncio.create_task(Node(server).run(), name="node")
-    try:
-        yield
-        assert not playing.done()
-    finally:
-        playing.cancel()
-        await asyncio.gather(playing, return_exceptions=True)
-
-
-def is_ours(request: web.Request) -> bool:
-    """The controller writes."""
-    return request.method != "GET" and request.headers["User-Agent"] != "users"
+from tests.unit.controller.api_server import ApiServer, Fate
+from tests.unit.controller.scripted_node import changing_leaders, is_ours, node
 
 
 async def storm(server: ApiServer, seed: int) -> None:
@@ -118,36 +52,6 @@ async def test_the_same_while_writes_fail_and_answers_are_lost(
 async def test_the_same_while_leaders_come_and_go(
     server: ApiServer, client: KubeClient, settings: Settings
 ) -> None:
-    """No leader outlives its fortieth write."""
-    writes, over = 0, asyncio.Event()
-
-    def fate_of(request: web.Request) -> Fate:
-        nonlocal writes
-        if is_ours(request):
-            writes += 1
-            if writes % 40 == 0:
-                over.set()
-        return Fate.ANSWERED
-
-    async def lead() -> None:
-        controllers = Controllers(client, settings)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(controllers.watch(), name="watch")
-            group.create_task(controllers.lead(), name="lead")
-
-    async def take_turns() -> None:
-        while True:
-            leader = asyncio.create_task(lead(), name="leader")
-            try:
-                await over.wait()
-                over.clear()
-            finally:
-                leader.cancel()
-                await asyncio.wait([leader])
-
-    server.fate_of = fate_of
-    async with asyncio.TaskGroup() as group:
-        turns = group.create_task(take_turns(), name="turns")
+    async with changing_leaders(server, client, settings, writes_each=40) as writes:
         await storm(server, seed=2)
-        turns.cancel()
-    assert writes > 200
+    assert len(writes) > 200
