@@ -13,7 +13,7 @@ from podvisor_common.api import v1
 from podvisor_common.api.v1 import names
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.controller import Requeue
-from podvisor_common.kube.errors import ApiConflict, ApiUnavailable
+from podvisor_common.kube.errors import ApiAlreadyExists, ApiConflict, ApiUnavailable
 from podvisor_common.kube.events import EventRecorder
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
@@ -256,7 +256,8 @@ async def test_a_name_that_somebody_else_has_is_left_to_him(scene: Scene) -> Non
     scene.server.remove(VIRTUAL_MACHINE_INSTANCES, ObjectKey("shop", name))
     leader = scene.leader()
     scene.put_member(name, owner="another")
-    await leader.passes()
+    with pytest.raises(ApiAlreadyExists):
+        await leader.passes()
     await leader.passes()
     [own] = [vmi for vmi in scene.instances if vmi["metadata"]["name"] != name]
     assert own["metadata"]["ownerReferences"][0]["uid"] == SET_UID
@@ -380,6 +381,7 @@ async def test_a_quota_is_met_once_told_and_tried_again_later(scene: Scene) -> N
     assert wait is not None
     await leader.passes()
     assert scene.instances == []
+    assert scene.condition["reason"] == "FailedCreate"
     leader.at += timedelta(seconds=wait.after_s)
     await leader.passes()
     assert len(scene.instances) == 8

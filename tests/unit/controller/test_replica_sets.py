@@ -122,6 +122,25 @@ async def test_a_set_is_filled_scaled_down_and_emptied(sets: Sets, leading: Cont
     assert len(sets.events("SuccessfulCreate")) == 5
 
 
+async def test_filling_a_set_costs_what_the_ledger_says(sets: Sets, leading: Controllers) -> None:
+    await sets.apply(5)
+    await sets.ready(5)
+    await sets.until(lambda: len(sets.events("SuccessfulCreate")) == 5)
+    asked = [
+        f"{request.method} {request.path.rpartition('/')[2]}"
+        for request in sets.server.requests
+        if request.headers["User-Agent"] != "users" and "virtualmachineinstance" in request.path
+    ]
+    assert asked.count("POST virtualmachineinstances") == 5
+    of_set = [
+        request.body["status"]
+        for request in sets.server.requests
+        if request.method == "PATCH" and request.path.endswith(f"/{KEY.name}/status")
+    ]
+    assert len(of_set) <= 5 + 2
+    assert all(of_set)
+
+
 async def test_what_has_ended_is_replaced(sets: Sets, leading: Controllers) -> None:
     await sets.apply(2)
     await sets.ready(2)

@@ -10,6 +10,7 @@ import pytest
 from podvisor_controller.webhooks.defaults import ClusterDefaults
 from podvisor_controller.webhooks.judges import webhooks_for
 from podvisor_controller.webhooks.registration import (
+    REPLICA_SET_VALIDATE,
     VM_MUTATE,
     VM_VALIDATE,
     VMI_MUTATE,
@@ -102,6 +103,20 @@ def test_replacing_a_machine_does_not_lose_the_finalizer() -> None:
 def test_a_good_object_is_admitted(path: str) -> None:
     obj = machine() if path == VM_VALIDATE else instance()
     assert answer(path, obj)["allowed"] is True
+
+
+def test_a_set_is_judged_as_a_whole() -> None:
+    template = {"metadata": {"labels": {"app": "web"}}, "spec": instance_spec()}
+    obj = machine() | {"kind": "VirtualMachineInstanceReplicaSet"}
+    obj["spec"] = {"selector": {"matchLabels": {"app": "web"}}, "template": template}
+    assert answer(REPLICA_SET_VALIDATE, obj) == {"uid": "u", "allowed": True}
+    bad = {**obj, "spec": obj["spec"] | {"selector": {"matchLabels": {"app": "db"}}}}
+    response = answer(REPLICA_SET_VALIDATE, bad, obj)
+    assert [cause["field"] for cause in response["status"]["details"]["causes"]] == [
+        "spec.selector"
+    ]
+    # What stands there already may be labelled, and finished.
+    assert answer(REPLICA_SET_VALIDATE, bad, bad)["allowed"] is True
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,9 @@ _DIFFERENCES = """## Differences that a client can see
   the serial console.
 - A request to start waits for an instance that is on its way out instead of being dropped, and to halt a machine drops what was
   asked before instead of letting the second half of a restart start it again.
+- The names of a VirtualMachineInstanceReplicaSet's instances follow from its UID, so that none is made twice. Those that are missed least
+  are deleted first. A selector that is empty or names a label of podvisor's own is refused, and an instance that had ended before it
+  was the set's is not adopted.
 - The settings object `KubeVirt` is made from the chart's values. What a person changes in it stays as that person wrote it.
 - A VirtualMachinePool tells the revision of its template by a digest instead of its generation, and keeps no ControllerRevisions: the
   label `kubevirt.io/vm-pool-revision-name` says of a machine what of the pool it was made from, and of an instance what of that a guest
@@ -90,7 +93,11 @@ def _fields() -> str:
         (f"`{path}`", _code(json_fields(struct)), _code(UNSUPPORTED.get(struct, ())))
         for path, struct in _structs(v1.VirtualMachineSpec, "spec")
     ]
-    note = "A VirtualMachineInstance has under `spec` what a VirtualMachine has under `spec.template.spec`."
+    of_sets = _code(json_fields(v1.VirtualMachineInstanceReplicaSetSpec))
+    note = (
+        "A VirtualMachineInstance has under `spec` what a VirtualMachine has under `spec.template.spec`, and a"
+        f" VirtualMachineInstanceReplicaSet has the same `spec.template` and beside it all there is: {of_sets}."
+    )
     return f"## Fields of v1 and v1alpha3\n\n{note}\n\n" + _table(
         ("Place", "Served", "Refused"), rows
     )

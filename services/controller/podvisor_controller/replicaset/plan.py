@@ -10,13 +10,10 @@ from datetime import datetime, timedelta
 from podvisor_common.api import meta, v1
 from podvisor_common.api.v1.names import ConditionType, Phase
 
-from podvisor_controller.pauses import left_of
 from podvisor_controller.sets.claims import Claims
 from podvisor_controller.sets.conditions import Failure
 from podvisor_controller.sets.selectors import matches
 
-RETRY_MAX_S = 300.0
-_LONGEST_PAUSE = 2 * timedelta(seconds=RETRY_MAX_S)
 # The least useful first.
 _USE_OF_PHASE: dict[str, int] = {Phase.SCHEDULED: 1, Phase.UNKNOWN: 2, Phase.RUNNING: 3}
 
@@ -35,7 +32,8 @@ class Observed:
     deleted: frozenset[str] = frozenset()
     doubtful: frozenset[str] = frozenset()
     failure: Failure | None = None
-    retry_at: datetime | None = None
+    # Before what was refused is tried again.
+    pause_left: timedelta = timedelta(0)
 
     @property
     def is_sound(self) -> bool:
@@ -67,13 +65,6 @@ class Observed:
     def is_settled(self) -> bool:
         """There are as many instances as there shall be, and all of them live."""
         return self.surplus == 0 and len(self.active) == len(self.present)
-
-    @property
-    def pause_left(self) -> timedelta:
-        """How long to wait before what was refused is tried again."""
-        if self.retry_at is None:
-            return timedelta(0)
-        return left_of(self.retry_at, self.at, longest=_LONGEST_PAUSE)
 
 
 @dataclass(frozen=True, slots=True)

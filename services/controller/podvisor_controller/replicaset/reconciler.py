@@ -8,10 +8,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 import msgspec
-from podvisor_common.aio.backoff import Backoff
 from podvisor_common.api import meta, v1
 from podvisor_common.api.v1.names import ConditionType, EventReason, Reason
 from podvisor_common.kube import events
@@ -19,7 +17,6 @@ from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.controller import Requeue
 from podvisor_common.kube.errors import (
     ApiAlreadyExists,
-    ApiConflict,
     ApiError,
     ApiForbidden,
     ApiInvalid,
@@ -33,15 +30,15 @@ from podvisor_common.kube.resources import (
     key_of,
 )
 
-from podvisor_controller.refusals import explain
 from podvisor_controller.replicaset import plan
 from podvisor_controller.replicaset.instance import base_name_of, instance_of, reference_to_set
 from podvisor_controller.replicaset.status import status_of
 from podvisor_controller.sets.batches import PARALLEL_WRITES, in_batches
-from podvisor_controller.sets.claims import CLAIM_INDEX, adoption, claim, managed_by, release
-from podvisor_controller.sets.conditions import Failure
+from podvisor_controller.sets.claiming import Claiming
+from podvisor_controller.sets.claims import CLAIM_INDEX, claim, managed_by
 from podvisor_controller.sets.member_names import choose_names, names_of
 from podvisor_controller.sets.selectors import text_of
+from podvisor_controller.sets.trouble import Trouble, raise_unexpected
 from podvisor_controller.sets.unseen import Unseen
 from podvisor_controller.status_patch import patch_of
 
@@ -56,10 +53,6 @@ Set = v1.VirtualMachineInstanceReplicaSet
 Instance = v1.VirtualMachineInstance
 
 
-def _retry_backoff() -> Backoff:
-    return Backoff(initial_s=2.0, max_s=plan.RETRY_MAX_S, jitter=0.1)
-
-
 @dataclass(slots=True)
 class _Notes:
     """What is remembered of one set."""
@@ -67,10 +60,9 @@ class _Notes:
     uid: str
     unseen: Unseen[Instance] = field(default_factory=Unseen)
     looked_s: float | None = None  # when its instances were last listed, in the loop's time
-    failure: Failure | None = None
-    retry_at: datetime | None = None
     generation: int = 0
-    backoff: Backoff = field(default_factory=_retry_backoff)
+    creations: Trouble = field(default_factory=lambda: Trouble(Reason.FAILED_CREATE))
+    deletions: Trouble = field(default_factory=lambda: Trouble(Reason.FAILED_DELETE))
 
 
 class ReplicaSetReconciler:
@@ -88,6 +80,7 @@ class ReplicaSetReconciler:
         self._client = client
         self._replica_sets = replica_sets
         self._vmis = vmis
+        self._claiming = Claiming(client, REPLICA_SETS, vmis, _decode_vmi)
         self._recorder = recorder
         self._clock = clock
         self._notes: dict[ObjectKey, _Notes] = {}
@@ -125,7 +118,8 @@ class ReplicaSetReconciler:
         if notes.generation != metadata.generation:
             # What was refused may be right now.
             notes.generation = metadata.generation
-            notes.retry_at = None
+            notes.creations.try_again()
+            notes.deletions.try_again()
         return notes
 
     def _observe(self, replica_set: Set, notes: _Notes) -> plan.Observed:
@@ -134,14 +128,15 @@ class ReplicaSetReconciler:
         unseen.settle(lambda name: self._cached(replica_set, name), own)
         orphans = self._vmis.by_index(CLAIM_INDEX, managed_by(metadata.namespace, ""))
         objects = [*own, *orphans, *unseen.answered]
+        at, creations, deletions = self._clock(), notes.creations, notes.deletions
         return plan.Observed(
             replica_set=replica_set,
             claims=claim(objects, metadata.uid, replica_set.spec.selector),
-            at=self._clock(),
+            at=at,
             deleted=frozenset(unseen.deleted),
             doubtful=frozenset(unseen.doubtful),
-            failure=notes.failure,
-            retry_at=notes.retry_at,
+            failure=creations.failure or deletions.failure,
+            pause_left=max(creations.left(at), deletions.left(at)),
         )
 
     def _cached(self, replica_set: Set, name: str) -> Instance | None:
@@ -175,43 +170,19 @@ class ReplicaSetReconciler:
     ) -> None:
         adopted = [action.vmi for action in actions if isinstance(action, plan.AdoptInstance)]
         released = [action.vmi for action in actions if isinstance(action, plan.ReleaseInstance)]
-        if adopted:
-            await self._adopt(adopted, replica_set)
-        await self._release(released, replica_set)
+        metadata = replica_set.metadata
+        await self._claiming.adopt(adopted, metadata, reference_to_set(replica_set))
+        await self._claiming.release(released, metadata)
         made = sum(action.count for action in actions if isinstance(action, plan.CreateInstances))
         deleted = [action.vmi for action in actions if isinstance(action, plan.DeleteInstance)]
-        errors = await self._create(made, replica_set, notes)
-        self._note(errors, Reason.FAILED_CREATE, "created", replica_set, notes)
-        if not errors:
+        if made:
+            errors = await self._create(made, replica_set, notes)
+            self._note(errors, notes.creations, "created", replica_set)
+            if errors:
+                return
+        if deleted:
             errors = await self._delete(deleted, replica_set, notes)
-            self._note(errors, Reason.FAILED_DELETE, "deleted", replica_set, notes)
-        if (made or deleted) and not errors:
-            notes.failure = notes.retry_at = None
-            notes.backoff.reset()
-
-    async def _adopt(self, orphans: Sequence[Instance], replica_set: Set) -> None:
-        """Make orphans the set's own, unless it is on its way out by now. ApiConflict when it or one of them has changed."""
-        live = _decode_set(await self._client.get(REPLICA_SETS, key_of(replica_set)))
-        if live.metadata.uid != replica_set.metadata.uid or live.metadata.is_being_deleted:
-            raise ApiConflict(409, "Conflict", "the set is another, or being deleted")
-        reference = reference_to_set(replica_set)
-
-        async def adopt(vmi: Instance) -> None:
-            await self._patch(vmi, adoption(vmi.metadata, reference))
-
-        _raise_first(await in_batches(orphans, adopt, first=PARALLEL_WRITES))
-
-    async def _release(self, strays: Sequence[Instance], replica_set: Set) -> None:
-        """Let instances go. ApiConflict when one of them has changed."""
-
-        async def let_go(vmi: Instance) -> None:
-            await self._patch(vmi, release(vmi.metadata, replica_set.metadata.uid))
-
-        _raise_first(await in_batches(strays, let_go, first=PARALLEL_WRITES))
-
-    async def _patch(self, vmi: Instance, patch: dict[str, Any]) -> None:
-        answer = await self._client.merge_patch(VIRTUAL_MACHINE_INSTANCES, key_of(vmi), patch)
-        self._vmis.learn(_decode_vmi(answer))
+            self._note(errors, notes.deletions, "deleted", replica_set)
 
     async def _create(self, count: int, replica_set: Set, notes: _Notes) -> list[ApiError]:
         unseen = notes.unseen
@@ -230,6 +201,7 @@ class ReplicaSetReconciler:
         return await in_batches(chosen, create)
 
     async def _create_one(self, name: str, replica_set: Set, unseen: Unseen[Instance]) -> None:
+        """Create the instance of that name. ApiAlreadyExists when it is somebody else's: the next pass chooses another."""
         # Before anything can go wrong, this process being told to stop included.
         unseen.made[name] = None
         namespace = replica_set.metadata.namespace
@@ -238,7 +210,7 @@ class ReplicaSetReconciler:
                 VIRTUAL_MACHINE_INSTANCES, namespace, instance_of(replica_set, name)
             )
         except ApiAlreadyExists:
-            # By our own earlier attempt or an earlier leader's, or somebody else's: the next pass sees whose it is.
+            # By our own earlier attempt or an earlier leader's, or somebody else's: it says whose it is.
             key = ObjectKey(namespace, name)
             answer = await self._client.get(VIRTUAL_MACHINE_INSTANCES, key)
         except (ApiForbidden, ApiInvalid):
@@ -247,11 +219,10 @@ class ReplicaSetReconciler:
         vmi = unseen.made[name] = _decode_vmi(answer)
         self._vmis.learn(vmi)
         owner = vmi.metadata.controller_reference()
-        if owner is not None and owner.uid == replica_set.metadata.uid:
-            message = (
-                f"Started the virtual machine by creating the new virtual machine instance {name}"
-            )
-            self._tell(replica_set, events.NORMAL, EventReason.SUCCESSFUL_CREATE, message)
+        if owner is None or owner.uid != replica_set.metadata.uid:
+            raise ApiAlreadyExists(409, "AlreadyExists", f"{name} is not the set's")
+        message = f"Started the virtual machine by creating the new virtual machine instance {name}"
+        self._tell(replica_set, events.NORMAL, EventReason.SUCCESSFUL_CREATE, message)
 
     async def _delete(
         self, vmis: Sequence[Instance], replica_set: Set, notes: _Notes
@@ -279,23 +250,15 @@ class ReplicaSetReconciler:
         self._tell(replica_set, events.NORMAL, EventReason.SUCCESSFUL_DELETE, message)
 
     def _note(
-        self,
-        errors: Sequence[ApiError],
-        reason: Reason,
-        done: str,
-        replica_set: Set,
-        notes: _Notes,
+        self, errors: Sequence[ApiError], trouble: Trouble, done: str, replica_set: Set
     ) -> None:
-        """Remember a refusal, tell the set's owner, and try again later. Raises what is no refusal."""
-        refusals = [error for error in errors if isinstance(error, ApiForbidden | ApiInvalid)]
-        if refusals:
-            message = explain("VirtualMachineInstance", refusals[0], done=done)
-            failure = None if message is None else Failure(reason, message)
-            if failure is not None and failure != notes.failure:
-                self._tell(replica_set, events.WARNING, reason, failure.message)
-            notes.failure = failure
-            notes.retry_at = self._clock() + timedelta(seconds=notes.backoff.next_s())
-        _raise_first([error for error in errors if error not in refusals])
+        """Remember a refusal, and tell the set's owner. Raises what is no refusal."""
+        failure = trouble.note(errors, "VirtualMachineInstance", done, self._clock())
+        if failure is not None:
+            self._tell(replica_set, events.WARNING, failure.reason, failure.message)
+        raise_unexpected(errors)
+        if not errors:
+            trouble.is_over()
 
     async def _write_status(self, now: plan.Observed) -> None:
         """Patch the status if a reader would see a difference. ApiConflict when the set has changed meanwhile."""
@@ -334,8 +297,3 @@ class ReplicaSetReconciler:
 def _says_paused(status: v1.VirtualMachineInstanceReplicaSetStatus) -> bool:
     paused = meta.find_condition(status.conditions, ConditionType.REPLICA_PAUSED)
     return paused is not None and paused.is_true
-
-
-def _raise_first(errors: Sequence[ApiError]) -> None:
-    if errors:
-        raise errors[0]
