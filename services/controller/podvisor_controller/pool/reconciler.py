@@ -39,9 +39,6 @@ from podvisor_controller.sets.selectors import text_of
 from podvisor_controller.sets.trouble import Trouble, raise_unexpected
 from podvisor_controller.status_patch import patch_of
 
-# A name that the API server says is taken, and that no cache knows of: by then one will, or it is free.
-TAKEN_RETRY_S = 1.0
-
 _decode_pool = msgspec.json.Decoder(VirtualMachinePool).decode
 _decode_vm = msgspec.json.Decoder(v1.VirtualMachine).decode
 _decode_vms = msgspec.json.Decoder(v1.VirtualMachineList).decode
@@ -110,10 +107,10 @@ class PoolReconciler:
             live = await self._observe_live(now)
             actions = [a for a in actions if not isinstance(a, plan.RestartMachine)]
             actions += _of(plan.RestartMachine, plan.plan(live))
-        is_complete = await self._carry_out(actions, pool, notes)
+        await self._carry_out(actions, pool, notes)
         now = self._observe(self._pools.get(key) or pool, notes)
         await self._write_status(now, notes)
-        return self._look_again(now, notes, is_complete=is_complete)
+        return self._look_again(now, notes)
 
     def _notes_of(self, key: ObjectKey, pool: VirtualMachinePool) -> _Notes:
         notes = self._notes.get(key)
@@ -164,16 +161,15 @@ class PoolReconciler:
 
     async def _carry_out(
         self, actions: Sequence[plan.Action], pool: VirtualMachinePool, notes: _Notes
-    ) -> bool:
-        """Do it all; whether every machine that was to be made is there. Raises what is no refusal, after the rest."""
+    ) -> None:
+        """Do it all. Raises what is no refusal, after the rest."""
         metadata = pool.metadata
         adopted = [action.vm for action in _of(plan.AdoptMachine, actions)]
         await self._claiming.adopt(adopted, metadata, machine.owner_reference(pool))
         released = [action.vm for action in _of(plan.ReleaseMachine, actions)]
         await self._claiming.release(released, metadata)
-        taken: list[str] = []
         creations = _of(plan.CreateMachine, actions)
-        errors = await in_batches(creations, partial(self._create, pool, taken))
+        errors = await in_batches(creations, partial(self._create, pool))
         self._note(errors, notes.troubles[_SCALE_OUT], "created", pool)
         deletions = _of(plan.DeleteMachine, actions)
         found = await in_batches(deletions, partial(self._delete, pool), first=PARALLEL_WRITES)
@@ -183,7 +179,6 @@ class PoolReconciler:
         found = await in_batches(changes, partial(self._change, pool))
         self._note(found, notes.troubles[_UPDATE], "updated", pool)
         raise_unexpected([*errors, *found])
-        return not taken
 
     def _note(
         self, errors: Sequence[ApiError], trouble: Trouble, done: str, pool: VirtualMachinePool
@@ -194,19 +189,20 @@ class PoolReconciler:
         if not errors and trouble.left(self._clock()) <= timedelta(0):
             trouble.is_over()
 
-    async def _create(
-        self, pool: VirtualMachinePool, taken: list[str], action: plan.CreateMachine
-    ) -> None:
+    async def _create(self, pool: VirtualMachinePool, action: plan.CreateMachine) -> None:
+        """Create the machine of that index. ApiAlreadyExists when it is somebody else's: the next pass chooses another."""
         manifest = machine.manifest_of(pool, action.index)
         key = ObjectKey(pool.metadata.namespace, manifest["metadata"]["name"])
         try:
             answer = await self._client.create(VIRTUAL_MACHINES, key.namespace, manifest)
         except ApiAlreadyExists:
-            # By our own earlier attempt, an earlier leader's or somebody else's: the next pass sees whose it is.
-            taken.append(key.name)
-            self._vms.learn(_decode_vm(await self._client.get(VIRTUAL_MACHINES, key)))
-            return
-        self._vms.learn(_decode_vm(answer))
+            # By our own earlier attempt or an earlier leader's, or somebody else's: it says whose it is.
+            answer = await self._client.get(VIRTUAL_MACHINES, key)
+        vm = _decode_vm(answer)
+        self._vms.learn(vm)
+        owner = vm.metadata.controller_reference()
+        if owner is None or owner.uid != pool.metadata.uid:
+            raise ApiAlreadyExists(409, "AlreadyExists", f"{key} is not the pool's")
         self._tell(pool, events.NORMAL, EventReason.SUCCESSFUL_CREATE, f"Created VM {key}")
 
     async def _delete(self, pool: VirtualMachinePool, action: plan.DeleteMachine) -> None:
@@ -266,10 +262,8 @@ class PoolReconciler:
         elif was_paused and not is_paused:
             self._tell(pool, events.NORMAL, EventReason.SUCCESSFUL_RESUME, "Pool is unpaused")
 
-    def _look_again(self, now: Observed, notes: _Notes, *, is_complete: bool) -> Requeue | None:
+    def _look_again(self, now: Observed, notes: _Notes) -> Requeue | None:
         waits = [trouble.left(now.at) for trouble in notes.troubles.values()]
-        if not is_complete:
-            waits.append(timedelta(seconds=TAKEN_RETRY_S))
         autohealing = now.pool.spec.autohealing
         if autohealing is not None:
             lefts = (healing.time_left(vm, autohealing, now.at) for vm in now.lasting)
