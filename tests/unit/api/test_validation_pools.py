@@ -30,7 +30,8 @@ def pool(**spec: Any) -> Json:
 
 def template(**changes: Any) -> Json:
     """A template whose machine has other values at the top of its specification."""
-    return pool()["spec"]["virtualMachineTemplate"] | {"spec": machine()["spec"] | changes}
+    given: Json = pool()["spec"]["virtualMachineTemplate"]
+    return given | {"spec": machine()["spec"] | changes}
 
 
 def scale_in(**proactive: Any) -> Json:

@@ -124,6 +124,22 @@ class Pools:
         """Wait until every guest has that memory and serves."""
         await self.until(lambda: self.memories == {memory} and self.unavailable == 0)
 
+    def writes(self) -> list[str]:
+        """Every write of the controller for the pool: about it, or about machines beside what their own life costs."""
+        found = []
+        for request in self.server.requests:
+            if request.method == "GET" or request.headers["User-Agent"] == "users":
+                continue
+            is_update = isinstance(request.body, list)
+            status = {} if is_update else (request.body or {}).get("status", {})
+            asks = len(status.get("stateChangeRequests") or ()) == 2
+            is_machine = "/virtualmachines/" in request.path
+            if request.path.endswith("/virtualmachines") or (is_machine and (is_update or asks)):
+                found.append(f"{request.method} machine")
+            elif "/virtualmachinepools/" in request.path:
+                found.append(f"{request.method} pool")
+        return found
+
     @asynccontextmanager
     async def counting(self) -> AsyncIterator[None]:
         """Look at every change how many do not serve."""
@@ -201,6 +217,21 @@ async def test_one_guest_after_another_gets_the_new_template(
     assert sorted(restarts) == [
         f"Restarted VM shop/web-{index}, for it has been updated" for index in range(3)
     ]
+
+
+async def test_a_pool_costs_what_the_ledger_says(pools: Pools, leading: Controllers) -> None:
+    await pools.apply(4, maxUnavailable=1)
+    await pools.ready(0, 1, 2, 3)
+    filling = pools.writes()
+    assert filling.count("POST machine") == 4
+    assert len(filling) <= 3 * 4 + 2
+    pools.server.requests.clear()
+    await pools.change(virtualMachineTemplate=template_body("32M"))
+    await pools.updated("32M")
+    await pools.ready(0, 1, 2, 3)
+    updating = pools.writes()
+    assert updating.count("PATCH machine") == 2 * 4
+    assert len(updating) <= 4 * 4 + 2
 
 
 @pytest.mark.parametrize("run_strategy", ["Manual", "RerunOnFailure"])
