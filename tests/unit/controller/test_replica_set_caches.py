@@ -418,10 +418,26 @@ async def test_a_set_that_is_on_its_way_out_adopts_nothing(scene: Scene) -> None
     body = scene.server.get(REPLICA_SETS, KEY) or {}
     metadata = body["metadata"] | {"deletionTimestamp": stamp(), "finalizers": ["orphan"]}
     scene.server.put(REPLICA_SETS, body | {"metadata": metadata})
-    with pytest.raises(ApiConflict):
-        await leader.passes()
+    await leader.passes()
     [vmi] = scene.instances
     assert vmi["metadata"]["ownerReferences"] == []
+
+
+async def test_a_number_that_the_cache_has_not_heard_of_counts(scene: Scene) -> None:
+    scene.put_set(5)
+    leader = scene.leader()
+    scene.put_set(2)
+    await leader.passes()
+    assert len(scene.asked("POST")) == len(scene.instances) == 2
+
+
+async def test_nothing_is_made_for_a_set_that_is_gone(scene: Scene) -> None:
+    """Its instances are being deleted along with it, and the cache has heard of that first."""
+    scene.put_set(2)
+    leader = scene.leader()
+    scene.server.remove(REPLICA_SETS, KEY)
+    await leader.passes()
+    assert scene.instances == []
 
 
 async def test_orphans_are_adopted_and_strays_released(scene: Scene) -> None:

@@ -1,7 +1,8 @@
 """Brings VirtualMachineInstanceReplicaSets to what they ask for: reads the caches, asks plan and status, does what they say.
 
-Invariant: decides nothing. Nothing is made or deleted before this process, since it leads, has seen a set's instances as the API
-server has them, and what it has done itself counts from then on whether or not a cache shows it. The queue owns retries.
+Invariant: decides nothing. Nothing is made or deleted but by a set as the API server has it at that moment, and not before this
+process, since it leads, has seen the set's instances there too; what it has done itself counts from then on whether or not a cache
+shows it. The queue owns retries.
 """
 
 import asyncio
@@ -102,8 +103,13 @@ class ReplicaSetReconciler:
         if self._is_overdue(notes):
             await self._look(replica_set, notes)
         actions = plan.plan(self._observe(replica_set, notes))
-        if notes.looked_s is None and actions:
-            await self._look(replica_set, notes)
+        if actions:
+            live = await self._live(replica_set)
+            if live is None:
+                return None
+            replica_set = live
+            if notes.looked_s is None:
+                await self._look(replica_set, notes)
             actions = plan.plan(self._observe(replica_set, notes))
         await self._carry_out(actions, replica_set, notes)
         now = self._observe(self._replica_sets.get(key) or replica_set, notes)
@@ -147,6 +153,16 @@ class ReplicaSetReconciler:
         if notes.looked_s is None or not notes.unseen.answered:
             return False
         return asyncio.get_running_loop().time() - notes.looked_s >= LOOK_AGAIN_S
+
+    async def _live(self, replica_set: Set) -> Set | None:
+        """The set as the API server has it; None when it is gone or on its way out, of which the watch is about to tell."""
+        try:
+            live = _decode_set(await self._client.get(REPLICA_SETS, key_of(replica_set)))
+        except ApiNotFound:
+            return None
+        self._replica_sets.learn(live)
+        is_other = live.metadata.uid != replica_set.metadata.uid
+        return None if is_other or live.metadata.is_being_deleted else live
 
     async def _look(self, replica_set: Set, notes: _Notes) -> None:
         """Learn which instances the set has by what the API server itself has stored."""
