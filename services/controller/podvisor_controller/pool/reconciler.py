@@ -1,7 +1,8 @@
 """Brings VirtualMachinePools to what they ask for: reads the caches, asks plan and status, does what they say.
 
 Invariant: decides nothing. What it remembers of a pool (Notes) only saves work: a machine's name and the order in which machines are
-deleted follow from the pool alone, and a guest is stopped only by what the API server itself has stored at that moment.
+deleted follow from the pool alone. Nothing is done but by a pool as the API server has it at that moment, and no guest is stopped but
+by what it has of machines and instances as well.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ from podvisor_controller.sets.batches import PARALLEL_WRITES, in_batches
 from podvisor_controller.sets.claiming import Claiming
 from podvisor_controller.sets.claims import CLAIM_INDEX, claim, managed_by
 from podvisor_controller.sets.conditions import Failure
+from podvisor_controller.sets.live import read_live
 from podvisor_controller.sets.selectors import text_of
 from podvisor_controller.sets.trouble import Trouble, raise_unexpected
 from podvisor_controller.status_patch import patch_of
@@ -50,6 +52,10 @@ _SCALE_OUT, _SCALE_IN, _UPDATE = (
     Reason.FAILED_SCALE_IN,
     Reason.FAILED_UPDATE,
 )
+
+
+# These take a guest from somebody.
+_DISRUPTIVE = (plan.DeleteMachine, plan.RestartMachine)
 
 
 def _troubles() -> dict[Reason, Trouble]:
@@ -101,12 +107,16 @@ class PoolReconciler:
         if pool.metadata.is_being_deleted:
             return None
         notes = self._notes_of(key, pool)
-        now = self._observe(pool, notes)
-        actions = plan.plan(now)
-        if _of(plan.RestartMachine, actions):
-            live = await self._observe_live(now)
-            actions = [a for a in actions if not isinstance(a, plan.RestartMachine)]
-            actions += _of(plan.RestartMachine, plan.plan(live))
+        actions = plan.plan(self._observe(pool, notes))
+        if actions:
+            live = await read_live(self._client, self._pools, _decode_pool, pool)
+            if live is None:
+                return None
+            pool = live
+            now = self._observe(pool, notes)
+            actions = plan.plan(now)
+            if any(isinstance(action, _DISRUPTIVE) for action in actions):
+                actions = plan.plan(await self._observe_live(now))
         await self._carry_out(actions, pool, notes)
         now = self._observe(self._pools.get(key) or pool, notes)
         await self._write_status(now, notes)
