@@ -69,6 +69,12 @@ def test_revisions(changes: Json, another_machine: bool, another_guest: bool) ->
     assert is_another is another_guest
 
 
+def test_a_newer_podvisor_finds_the_revisions_of_an_older_one() -> None:
+    """These never change: else every guest of every pool would be restarted."""
+    assert machine.revision_of(pool()) == "web-975ade1c90"
+    assert machine.instance_revision_of(pool()) == "web-7454a08c9a"
+
+
 def test_a_revision_fits_a_label_however_long_the_name_of_the_pool() -> None:
     long = pool(metadata={"name": "x" * 63})
     assert len(machine.revision_of(long)) == 63

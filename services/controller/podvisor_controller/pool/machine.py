@@ -102,6 +102,7 @@ def owner_reference(pool: VirtualMachinePool) -> Json:
 
 
 def _revision(pool: VirtualMachinePool, part: msgspec.Struct) -> str:
+    """A digest of what is set. Another digest of the same restarts every guest of every pool."""
     content = msgspec.json.encode((part, pool.spec.name_generation), order="sorted")
     digest = hashlib.sha256(content).hexdigest()[:_DIGEST_LENGTH]
     return f"{pool.metadata.name[:_MAX_STEM_LENGTH]}-{digest}"

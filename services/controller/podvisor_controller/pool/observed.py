@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 from podvisor_common.api import meta, v1
 from podvisor_common.api.pool import SelectionPolicy, Selectors, VirtualMachinePool
@@ -23,7 +24,7 @@ from podvisor_controller.vm.observed import owns
 _RESTARTABLE = frozenset({RunStrategy.ALWAYS, RunStrategy.RERUN_ON_FAILURE, RunStrategy.MANUAL})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Observed:
     """One pool, the machines that concern it, and the instances of their names."""
 
@@ -33,6 +34,16 @@ class Observed:
     is_taken: Callable[[str], bool]  # a machine of the namespace, the pool's or not, has that name
     at: datetime
     waiting: frozenset[Reason] = frozenset()  # what was refused and is not to be tried again yet
+
+    @cached_property
+    def revision(self) -> str:
+        """The revision of a machine that is what the pool makes now."""
+        return machine.revision_of(self.pool)
+
+    @cached_property
+    def instance_revision(self) -> str:
+        """The revision of an instance of such a machine."""
+        return machine.instance_revision_of(self.pool)
 
     @property
     def own(self) -> tuple[v1.VirtualMachine, ...]:
@@ -67,7 +78,7 @@ class Observed:
 
     def is_current(self, vm: v1.VirtualMachine) -> bool:
         """The machine is what the pool makes now."""
-        return vm.metadata.label(names.POOL_REVISION_LABEL) == machine.revision_of(self.pool)
+        return vm.metadata.label(names.POOL_REVISION_LABEL) == self.revision
 
     def is_available(self, vm: v1.VirtualMachine) -> bool:
         """Its guest serves, and nobody has asked for anything else."""
@@ -93,8 +104,8 @@ class Observed:
             return False
         if vm.status.state_change_requests or vm.effective_run_strategy not in _RESTARTABLE:
             return False
-        wanted = machine.instance_revision_of(self.pool)
-        return self.is_current(vm) and instance.metadata.label(names.POOL_REVISION_LABEL) != wanted
+        has = instance.metadata.label(names.POOL_REVISION_LABEL)
+        return self.is_current(vm) and has != self.instance_revision
 
     def chosen(
         self, machines: Iterable[v1.VirtualMachine], policy: SelectionPolicy | None
