@@ -13,9 +13,9 @@ from typing import TypeVar
 
 import msgspec
 from podvisor_common.api import meta, v1
-from podvisor_common.api.pool import VirtualMachinePool, VirtualMachinePoolStatus
+from podvisor_common.api.pool import VirtualMachinePool
 from podvisor_common.api.v1 import names
-from podvisor_common.api.v1.names import ConditionType, EventReason, Reason, StateChange
+from podvisor_common.api.v1.names import EventReason, Reason, StateChange
 from podvisor_common.kube import events
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.controller import Requeue
@@ -35,8 +35,8 @@ from podvisor_controller.pool.status import status_of
 from podvisor_controller.sets.batches import PARALLEL_WRITES, in_batches
 from podvisor_controller.sets.claiming import Claiming
 from podvisor_controller.sets.claims import CLAIM_INDEX, claim, managed_by
-from podvisor_controller.sets.conditions import Failure
-from podvisor_controller.sets.live import read_live
+from podvisor_controller.sets.conditions import Failure, says_paused
+from podvisor_controller.sets.live import read_live, write_status
 from podvisor_controller.sets.selectors import text_of
 from podvisor_controller.sets.trouble import Trouble, raise_unexpected
 from podvisor_controller.status_patch import patch_of
@@ -253,20 +253,9 @@ class PoolReconciler:
         """Patch the status if a reader would see a difference. ApiConflict when the pool has changed meanwhile."""
         pool, wanted = now.pool, status_of(now, notes.failure)
         patch = patch_of(pool.status, wanted)
-        if not patch:
+        if not await write_status(self._client, self._pools, _decode_pool, pool, patch):
             return
-        version = pool.metadata.resource_version
-        try:
-            answer = await self._client.merge_patch(
-                POOLS,
-                key_of(pool),
-                {"metadata": {"resourceVersion": version}, "status": patch},
-                subresource="status",
-            )
-        except ApiNotFound:
-            return
-        self._pools.learn(_decode_pool(answer))
-        was_paused, is_paused = _says_paused(pool.status), _says_paused(wanted)
+        was_paused, is_paused = map(says_paused, (pool.status.conditions, wanted.conditions))
         if is_paused and not was_paused:
             self._tell(pool, events.NORMAL, EventReason.SUCCESSFUL_PAUSED, "Pool is paused")
         elif was_paused and not is_paused:
@@ -299,8 +288,3 @@ def _restart_of(vm: v1.VirtualMachine, instance: v1.VirtualMachineInstance) -> d
         "metadata": {"resourceVersion": vm.metadata.resource_version},
         "status": {"stateChangeRequests": requests},
     }
-
-
-def _says_paused(status: VirtualMachinePoolStatus) -> bool:
-    paused = meta.find_condition(status.conditions, ConditionType.REPLICA_PAUSED)
-    return paused is not None and paused.is_true
