@@ -2,8 +2,12 @@
 
 import asyncio
 
+import pytest
+
 from tests.support.cluster import Cluster, Json
 from tests.support.machine import Machine, vm
+
+pytestmark = pytest.mark.alone
 
 KUBEVIRT = Cluster("kubevirt")
 CONTROLLERS = ("-l", "app.kubernetes.io/component=virt-controller")

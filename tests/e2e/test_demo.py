@@ -17,7 +17,7 @@ from tests.support.process import end, run
 
 EXITS_AFTER_PROMPT_S = 10.0
 
-pytestmark = pytest.mark.timeout(170)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(170)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,13 @@
 
 import re
 
+import pytest
+
 from tests.support.cluster import Cluster, on_node
 from tests.support.machine import Machine, gone, vmi
 from tests.support.node import node_at_rest, until_nothing_more
+
+pytestmark = pytest.mark.alone
 
 TEST_NAMESPACE = re.compile(r"t[0-9a-f]{3}-\d+-")
 # The kubelet tidies up a moment after the pod object has gone.

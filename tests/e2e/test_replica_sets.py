@@ -93,6 +93,7 @@ def deletions(writes: list[Write], namespace: str) -> set[str]:
     }
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(400)
 async def test_scaled_up_and_down_while_leaders_are_killed(cluster: Cluster) -> None:
     """0 → 10 → 3, the leader killed in the middle of each: ten instances are made in all, and seven deleted."""

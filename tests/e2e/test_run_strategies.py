@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.faults.guest import booted, counting_vm, lived_on, witness_of
 from tests.support.cluster import Cluster, Json
-from tests.support.machine import Machine, gone, vm
+from tests.support.machine import Machine, condition, gone, vm
 
 START = {"action": "Start"}
 
@@ -23,12 +23,6 @@ async def ask(cluster: Cluster, name: str, *requests: Json) -> None:
 async def edit(cluster: Cluster, name: str, **spec: Any) -> None:
     patch = json.dumps({"spec": spec})
     await cluster.kubectl("patch", "vm", name, "--type=merge", "-p", patch)
-
-
-def condition(state: Json | None, type_: str) -> Json:
-    conditions = (state or {}).get("status", {}).get("conditions", [])
-    found: Json = next((one for one in conditions if one["type"] == type_), {})
-    return found
 
 
 async def says(cluster: Cluster, name: str, word: str, *, within_s: float = 40) -> Json:

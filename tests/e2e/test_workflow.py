@@ -14,7 +14,7 @@ from tests.support.process import run
 UP_AGAIN_S = 90.0
 RELOAD_S = 15.0
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(180)]
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Faults are injected into machines that several tests share, as long as they live; a failed case leaves artefacts behind.
 
-The soak variants are marked `long` and run when asked for: `pytest -m long tests/faults`. Random moments come from a seed
-that is printed and can be given again as PODVISOR_FAULTS_SEED.
+Random moments come from a seed that is printed and can be given again as PODVISOR_FAULTS_SEED.
 """
 
 import asyncio
@@ -22,18 +21,6 @@ _RUN = f"{os.getpid() % 4096:03x}"
 _SEED = int(os.environ.get("PODVISOR_FAULTS_SEED", random.SystemRandom().randrange(10**6)))
 _failed = pytest.StashKey[bool]()
 _measured = Measured()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "long: soaks, for minutes; run only by -m long")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "long" in config.getoption("-m"):
-        return
-    soaks = [item for item in items if item.get_closest_marker("long")]
-    config.hook.pytest_deselected(items=soaks)
-    items[:] = [item for item in items if item not in soaks]
 
 
 @pytest.hookimpl(wrapper=True)

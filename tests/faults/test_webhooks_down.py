@@ -13,11 +13,12 @@ from tests.faults.history import History
 from tests.faults.measured import Measured
 from tests.faults.replicas import all_are_ready, controllers_down
 from tests.perf.measure import audit_mark
-from tests.support.cluster import Cluster
-from tests.support.machine import Machine, gone, vm
+from tests.support.cluster import Cluster, Json
+from tests.support.machine import Machine, evict, gone, vm
 
 RECOVERED_S = 15.0
 REFUSAL = r'failed calling webhook "virtualmachines-mutator.kubevirt.io"'
+EVICTION_REFUSAL = r'failed calling webhook "virt-launcher-eviction-interceptor.kubevirt.io"'
 HALT = json.dumps({"spec": {"runStrategy": "Halted"}})
 
 
@@ -45,6 +46,7 @@ async def test_no_controller(
             what="the guest's end is shown",
         )
         await _specifications_are_refused(cluster, survivor, names["late"])
+        await _only_launchers_stay(cluster, survivor)
         await cluster.kubectl("delete", "vm", goes.name, "--wait=false")
         # The time is the subject: what a machine must do without anybody to look after it.
         await asyncio.sleep(down_s)
@@ -64,6 +66,23 @@ async def test_no_controller(
     assert history.phases("vmi", survivor.name) == {"Running"}, history
     assert_one_writer(controller_writes(mark))
     await cluster.kubectl("delete", "vmi,vm", *names.values(), "--ignore-not-found", "--wait=false")
+
+
+async def _only_launchers_stay(cluster: Cluster, survivor: Machine) -> None:
+    """No guest ends by an eviction that nobody could decide on; other pods are evicted as ever."""
+    assert EVICTION_REFUSAL in (await survivor.evict()).stderr
+    other: Json = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "evicted"},
+        "spec": {
+            "nodeSelector": {"podvisor.test/nowhere": "true"},
+            "containers": [{"name": "idle", "image": "podvisor-dev/toolbox:latest"}],
+        },
+    }
+    await cluster.apply(other)
+    assert (await evict(cluster, "evicted")).exit_code == 0
+    await cluster.until("pod", "evicted", gone, within_s=20, what="evicted")
 
 
 async def _specifications_are_refused(cluster: Cluster, survivor: Machine, late: str) -> None:

@@ -254,6 +254,8 @@ async def test_the_guest_outlives_everything_but_itself(image: str, tmp_path: Pa
         await it.launcher.ApplyDomain(pb.ApplyDomainRequest(spec=spec(tap=True)), timeout=5)
         first = await it.until(domain.DOMAIN_STATE_RUNNING)
         assert re.fullmatch(r"pc-q35-\d+\.\d+", first.machine_type)
+        assert {disk.name: disk.target for disk in first.disks} == {"root": "vda", "seed": "vdb"}
+        assert min(disk.capacity_bytes for disk in first.disks) > 0
         # Had libvirt not believed the image's knowledge of QEMU, it would have replaced it by its own.
         assert "when the image was built" in docker("exec", it.name, "sh", "-c", CAPABILITIES)
         await it.console_shows("myvm login:")

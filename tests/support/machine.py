@@ -1,12 +1,15 @@
 """A virtual machine under test, with the means a person has: its console, ssh, the processes on its node."""
 
 import asyncio
+import json
 import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from podvisor_controller.vmi.pod import launcher_pod_name
 
 from tests.support.cluster import ROOT, Cluster, Json, on_node
 from tests.support.process import Completed, end, run
@@ -70,6 +73,13 @@ def gone(state: Json | None) -> bool:
     return state is None
 
 
+def condition(state: Json | None, type_: str) -> Json:
+    """The object's condition of a type, empty when it has none."""
+    conditions = (state or {}).get("status", {}).get("conditions", [])
+    found: Json = next((one for one in conditions if one["type"] == type_), {})
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """One VirtualMachineInstance by name."""
@@ -99,6 +109,20 @@ class Machine:
         assert pods, f"{self.name} has no launcher pod"
         pods.sort(key=lambda pod: pod["metadata"]["creationTimestamp"])
         return pods[-1]
+
+    async def unplaced_pod(self) -> Json:
+        """The launcher pod of an instance that fits no node, of which its status says nothing, as soon as it is there."""
+        instance = await self.cluster.get("vmi", self.name)
+        assert instance is not None
+        pod = await self.cluster.until(
+            "pod",
+            launcher_pod_name(self.name, instance["metadata"]["uid"]),
+            lambda state: state is not None,
+            within_s=20,
+            what="the pod is there",
+        )
+        assert pod is not None
+        return pod
 
     @asynccontextmanager
     async def console(self) -> AsyncIterator[AsyncIterator[str]]:
@@ -181,6 +205,11 @@ class Machine:
         """Seconds since the guest booted, by its own clock."""
         return float((await self.ssh("cat /proc/uptime")).stdout.split()[0])
 
+    async def evict(self, *, dry_run: bool = False) -> Completed:
+        """Ask for the eviction of the launcher pod."""
+        pod = await self.pod()
+        return await evict(self.cluster, pod["metadata"]["name"], dry_run=dry_run)
+
     async def processes(self) -> dict[int, str]:
         """The node's processes of the launcher pod: pid to command line."""
         return await pod_processes((await self.pod())["metadata"]["uid"])
@@ -193,6 +222,21 @@ class Machine:
         )
         await on_node("kill", f"-{signal}", str(found[0]))
         return found[0]
+
+
+async def evict(cluster: Cluster, pod: str, *, dry_run: bool = False) -> Completed:
+    """Ask for the eviction of a pod, as a drain does. What the API server answers is the caller's to judge."""
+    eviction: Json = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": pod, "namespace": cluster.namespace},
+    }
+    if dry_run:
+        eviction["deleteOptions"] = {"dryRun": ["All"]}
+    path = f"/api/v1/namespaces/{cluster.namespace}/pods/{pod}/eviction"
+    return await cluster.kubectl(
+        "create", "--raw", path, "-f", "-", stdin=json.dumps(eviction), check=False
+    )
 
 
 async def pod_processes(uid: str, *, node: str = "node1") -> dict[int, str]:

@@ -45,6 +45,7 @@ async def serve(client: KubeClient, settings: Settings, stop: asyncio.Event) -> 
         port=settings.webhook_port,
         lives=settings.certificate_lives,
         defaults=controllers.admission_defaults,
+        review_eviction=controllers.evictions.review,
         leads=lambda: election.is_leader,
         is_stopping=stop.is_set,
     )

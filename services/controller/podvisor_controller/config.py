@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 from podvisor_common.api import v1
+from podvisor_common.api.v1.names import SUPPORTED_EVICTION_STRATEGIES, EvictionStrategy
 
 DEFAULT_CPU_ALLOCATION_RATIO = 10
 DEFAULT_MEMORY_OVERCOMMIT_PERCENT = 100
+DEBUG_VERBOSITY = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,11 @@ class ClusterConfig:
     memory_overhead_ratio: Decimal = Decimal(1)
     cpu_request: str | None = None
     log_serial_console: bool = True
+    # What an eviction does to instances that do not say it themselves.
+    eviction_strategy: str = EvictionStrategy.NONE
+    # Whether controllers and new launchers log at level DEBUG, whatever they were started with.
+    debug_controller: bool = False
+    debug_launcher: bool = False
     architecture: str = "amd64"
     # Whether the cluster mounts OCI images as volumes; None while that is not known yet.
     image_volumes: bool | None = None
@@ -40,6 +47,7 @@ def of(
     """The settings in effect. `kubevirt` is None before the resource exists."""
     configuration = kubevirt.configuration if kubevirt else v1.KubeVirtConfiguration()
     developer = configuration.developer_configuration or v1.DeveloperConfiguration()
+    verbosity = developer.log_verbosity or v1.LogVerbosity()
     options = configuration.virtual_machine_options or v1.VirtualMachineOptions()
     cpu_request = configuration.cpu_request
     return ClusterConfig(
@@ -55,9 +63,18 @@ def of(
         memory_overhead_ratio=_ratio(configuration.additional_guest_memory_overhead_ratio),
         cpu_request=None if cpu_request is None else str(cpu_request),
         log_serial_console=options.disable_serial_console_log is None,
+        eviction_strategy=eviction_strategy_of(configuration) or EvictionStrategy.NONE,
+        debug_controller=(verbosity.virt_controller or 0) >= DEBUG_VERBOSITY,
+        debug_launcher=(verbosity.virt_launcher or 0) >= DEBUG_VERBOSITY,
         architecture=architecture,
         image_volumes=image_volumes,
     )
+
+
+def eviction_strategy_of(configuration: v1.KubeVirtConfiguration) -> str:
+    """The cluster's eviction strategy, empty when it has none or one that is not served."""
+    strategy = configuration.eviction_strategy
+    return strategy if strategy in SUPPORTED_EVICTION_STRATEGIES else ""
 
 
 def _at_least_one(value: int | None, default: int) -> int:

@@ -29,6 +29,7 @@ from podvisor_common.kube.resources import (
     ObjectKey,
     key_of,
 )
+from podvisor_common.obs.logging import set_log_level
 
 from podvisor_controller import config
 from podvisor_controller.capabilities import ImageVolumes
@@ -53,6 +54,7 @@ from podvisor_controller.vmi.reconciler import (
     node_names,
 )
 from podvisor_controller.webhooks.defaults import ClusterDefaults
+from podvisor_controller.webhooks.eviction_review import EvictionReviewer
 
 COMPONENT = "virt-controller"
 VM_WORKERS = 4
@@ -118,6 +120,12 @@ class Controllers:
             handlers=lambda: self.daemon_sets.get(ObjectKey(namespace, HANDLER)),
             image_volumes=lambda: self.image_volumes.supported,
         )
+        self.evictions = EvictionReviewer(
+            client,
+            pods=self.pods,
+            vmis=self.vmis,
+            cluster_strategy=lambda: self.config().eviction_strategy,
+        )
         self._attendance = Attendance()
         nodes = NodeReconciler(
             client,
@@ -151,6 +159,7 @@ class Controllers:
         self._node = Controller("node", nodes.reconcile, workers=1)
         self._installation = Controller("installation", self.installation.reconcile, workers=1)
         self._is_leading = False
+        self._log_level = settings.log_level
         self._subscribe()
 
     def config(self) -> config.ClusterConfig:
@@ -336,6 +345,10 @@ class Controllers:
             self._wake(self._vmi, key_of(vmi))
 
     def _on_settings(self) -> None:
+        level = "DEBUG" if self.config().debug_controller else self._settings.log_level
+        if level != self._log_level:
+            self._log_level = level
+            set_log_level(level)
         self._wake(self._installation, self.installation.key)
         for vmi in self.vmis.list():
             if not vmi.status.node_name:

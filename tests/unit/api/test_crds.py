@@ -96,6 +96,49 @@ def test_fields_not_implemented_are_opaque() -> None:
     }
 
 
+def test_settings_not_implemented_are_refused_by_the_api_server() -> None:
+    """Each rule is of a field that is there and has a type, which is what CEL can see."""
+    spec = dict(schemas())["kubevirts v1"]["properties"]["spec"]
+    refused = set()
+    for path, node in nodes(spec):
+        for rule in node.get("x-kubernetes-validations", []):
+            name = rule["fieldPath"].removeprefix(".")
+            field = node["properties"][name]
+            assert field["description"] == "Not supported yet."
+            assert field["type"] != "array" or "type" in field["items"]
+            assert rule["rule"].startswith(f"!has(self.{name})")
+            assert rule["message"] == f"{name} is not supported yet"
+            refused.add(f"{path}.{name}")
+    assert {".configuration.migrations", ".infra"} <= refused
+    assert ".configuration.developerConfiguration.logVerbosity.virtHandler" in refused
+    unsupported = {
+        f"{path}" for path, node in nodes(spec) if node.get("description") == "Not supported yet."
+    }
+    assert unsupported == refused
+
+
+def test_settings_that_ask_for_nothing_are_let_through() -> None:
+    configuration = dict(schemas())["kubevirts v1"]["properties"]["spec"]["properties"][
+        "configuration"
+    ]
+    rules = {
+        rule["fieldPath"]: rule["rule"]
+        for _, node in nodes(configuration)
+        for rule in node.get("x-kubernetes-validations", [])
+    }
+    assert rules[".ovmfPath"] == "!has(self.ovmfPath) || size(self.ovmfPath) == 0"
+    assert rules[".permitSlirpInterface"].endswith(" || !self.permitSlirpInterface")
+    assert rules[".migrations"] == "!has(self.migrations)"
+
+
+def test_feature_gates_may_be_anything() -> None:
+    spec = dict(schemas())["kubevirts v1"]["properties"]["spec"]
+    developer = spec["properties"]["configuration"]["properties"]["developerConfiguration"]
+    for name in ("featureGates", "disabledFeatureGates"):
+        gates = developer["properties"][name]
+        assert (gates["type"], gates["items"]) == ("array", {"type": "string"})
+
+
 def test_only_virtual_machines_need_a_conversion_webhook() -> None:
     strategies = {
         plural: crd["spec"]["conversion"]["strategy"] for plural, crd in all_crds().items()

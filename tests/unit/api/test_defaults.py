@@ -278,3 +278,51 @@ def test_labels_of_a_v1alpha1_machine_are_its_instances() -> None:
 )
 def test_patches_lead_from_before_to_after(before: Any, after: Any) -> None:
     assert apply(before, patch_between(before, after)) == after
+
+
+SPEC_OF = {
+    "machine type": ({"machineType": "pc-q35-9.2"}, ("domain", "machine", "type"), "pc-q35-9.2"),
+    "machine type of the architecture": (
+        {
+            "machineType": "q35",
+            "architectureConfiguration": {"amd64": {"machineType": "pc-q35-8.2"}},
+        },
+        ("domain", "machine", "type"),
+        "pc-q35-8.2",
+    ),
+    "machine type of another architecture": (
+        {"architectureConfiguration": {"arm64": {"machineType": "virt-9.2"}}},
+        ("domain", "machine", "type"),
+        "q35",
+    ),
+    "CPU model": ({"cpuModel": "Nehalem"}, ("domain", "cpu", "model"), "Nehalem"),
+    "CPU request": ({"cpuRequest": "300m"}, ("domain", "resources", "requests", "cpu"), "300m"),
+    "eviction strategy": ({"evictionStrategy": "External"}, ("evictionStrategy",), "External"),
+}
+
+
+@pytest.mark.parametrize(
+    ("configuration", "path", "value"), list(SPEC_OF.values()), ids=list(SPEC_OF)
+)
+def test_settings_are_in_the_next_instance(
+    configuration: Json, path: tuple[str, ...], value: str
+) -> None:
+    settings = msgspec.convert(configuration, v1.KubeVirtConfiguration)
+    result = defaulted(instance(), ClusterDefaults.of(settings, "amd64"))["spec"]
+    for key in path:
+        result = result[key]
+    assert result == value
+
+
+@pytest.mark.parametrize("strategy", ["None", "LiveMigrateIfPossible"])
+def test_an_eviction_strategy_that_is_given_stays(strategy: str) -> None:
+    given = instance(evictionStrategy=strategy)
+    result = defaulted(given, ClusterDefaults(eviction_strategy="External"))
+    assert result["spec"]["evictionStrategy"] == strategy
+    assert "evictionStrategy" not in defaulted(instance())["spec"]
+
+
+def test_an_eviction_strategy_that_is_not_served_is_not_filled_in() -> None:
+    settings = v1.KubeVirtConfiguration(eviction_strategy="LiveMigrate")
+    defaults = ClusterDefaults.of(settings, "amd64")
+    assert "evictionStrategy" not in defaulted(instance(), defaults)["spec"]

@@ -66,6 +66,18 @@ CIDR = "networks[0].pod.vmNetworkCIDR"
             "startStrategy",
             "startStrategy is set with an unrecognized option: Later",
         ),
+        (
+            "evictionStrategy",
+            "LiveMigrate",
+            "evictionStrategy",
+            "evictionStrategy LiveMigrate is not supported yet",
+        ),
+        (
+            "evictionStrategy",
+            "Sometimes",
+            "evictionStrategy",
+            "evictionStrategy is set with an unrecognized option: Sometimes",
+        ),
         ("domain/devices/gpus", [{}], "domain.devices.gpus", "is not supported yet"),
         ("domain/devices/disks/0/lun", {}, f"{DISKS}[0].lun", "is not supported yet"),
         (

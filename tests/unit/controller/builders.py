@@ -238,6 +238,17 @@ def vm_observed(
     return VmObserved(vm=machine, instance=own, **(defaults | changes))
 
 
+def failed_before(count: Any, *, uid: str = UID, retry_in_s: float = -1.0) -> Json:
+    """The status of a machine whose instance `uid` was the last of `count` failures."""
+    retry = stamp(-retry_in_s)
+    failure = {
+        "consecutiveFailCount": count,
+        "lastFailedVMIUID": uid,
+        "retryAfterTimestamp": retry,
+    }
+    return {"startFailure": failure}
+
+
 SET_UID = "33333333-3333-3333-3333-333333333333"
 
 

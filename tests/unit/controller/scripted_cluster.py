@@ -1,7 +1,10 @@
 """What happens in a cluster beside the controller, as a test has it happen: scheduler, kubelet, handler and users."""
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
+from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
     PODS,
     VIRTUAL_MACHINE_INSTANCES,
@@ -15,6 +18,15 @@ from tests.unit.controller.builders import vm_body, vmi_body
 
 MYVM = ObjectKey("shop", "myvm")
 OUR_SUBJECTS = ("virtualmachine", "/pods", "events", "controllerrevisions")
+
+
+async def known(cache: Informer[Any], holds: Callable[[], bool]) -> None:
+    """Wait until a cache has learnt of something."""
+    changed = asyncio.Event()
+    cache.subscribe(lambda _, __, ___: changed.set())
+    while not holds():
+        changed.clear()
+        await changed.wait()
 
 
 class Cluster:

@@ -314,3 +314,19 @@ def test_when_the_console_is_copied(devices: Json, cluster_says: bool, copied: b
     config = ClusterConfig(launcher_image=IMAGE, log_serial_console=cluster_says)
     containers = rendered(domain(devices=devices), config)["spec"]["containers"]
     assert ("guest-console-log" in [c["name"] for c in containers]) == copied
+
+
+def test_new_launchers_log_more_when_the_settings_say_so() -> None:
+    assert "env" not in compute(rendered())
+    config = ClusterConfig(launcher_image=IMAGE, debug_launcher=True)
+    assert compute(rendered(config=config))["env"] == [{"name": "LOG_LEVEL", "value": "DEBUG"}]
+
+
+@pytest.mark.parametrize(("percent", "backed"), [(100, 1 << 30), (200, 512 << 20)])
+def test_memory_overcommit_is_for_guests_that_ask_for_no_request(percent: int, backed: int) -> None:
+    config = ClusterConfig(
+        launcher_image=IMAGE, use_emulation=True, memory_overcommit_percent=percent
+    )
+    instance = domain(memory={"guest": "1Gi"}, resources={})
+    requested = int(compute(rendered(instance, config))["resources"]["requests"]["memory"])
+    assert requested - memory_overhead_bytes(instance, config) == backed

@@ -18,9 +18,20 @@ from podvisor_controller.webhooks.registration import (
     VMI_VALIDATE_CREATE,
     VMI_VALIDATE_UPDATE,
 )
-from podvisor_controller.webhooks.review import Refused, admission_reply, parse_admission
+from podvisor_controller.webhooks.review import (
+    AdmissionRequest,
+    Refused,
+    Verdict,
+    admission_reply,
+    parse_admission,
+)
 
-WEBHOOKS = webhooks_for("kubevirt", ClusterDefaults)
+
+async def nobody_evicts(request: AdmissionRequest) -> Verdict:
+    raise AssertionError(request.name)
+
+
+WEBHOOKS = webhooks_for("kubevirt", ClusterDefaults, nobody_evicts)
 VM_FINALIZER = "kubevirt.io/virtualMachineControllerFinalize"
 VMI_FINALIZER = "kubevirt.io/foregroundDeleteVirtualMachine"
 

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 import structlog
 from podvisor_common.http.server import serve_http
-from podvisor_common.obs.logging import configure_logging
+from podvisor_common.obs.logging import configure_logging, set_log_level
 from podvisor_common.obs.metrics import Health, new_registry, observability_app
 from prometheus_client import Counter
 
@@ -69,9 +69,22 @@ async def test_context_is_per_task(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line["vmi"] for line in lines(capsys.readouterr().err)] == ["a", "b"]
 
 
+def test_the_level_can_change_while_loggers_are_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("virt-test")
+    logger = structlog.stdlib.get_logger("ours")
+    logger.debug("before")
+    set_log_level("debug")
+    logger.debug("while")
+    set_log_level("INFO")
+    logger.debug("after")
+    assert [line["event"] for line in lines(capsys.readouterr().err)] == ["while"]
+
+
 def test_unknown_level_is_refused() -> None:
     with pytest.raises(ValueError, match="chatty"):
         configure_logging("virt-test", "chatty")
+    with pytest.raises(ValueError, match="chatty"):
+        set_log_level("chatty")
 
 
 async def test_probes_and_metrics() -> None:

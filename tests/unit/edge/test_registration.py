@@ -3,11 +3,13 @@
 from typing import Any
 
 import pytest
-from podvisor_controller.webhooks import registration
+from podvisor_controller.vmi.pod import launcher_pod_name
+from podvisor_controller.webhooks import eviction_review, registration
 
 MUTATING = registration.mutating_configuration("kubevirt", b"CA")
 VALIDATING = registration.validating_configuration("kubevirt", b"CA")
-WEBHOOKS: list[dict[str, Any]] = [*MUTATING["webhooks"], *VALIDATING["webhooks"]]
+EVICTION: dict[str, Any] = VALIDATING["webhooks"][-1]
+WEBHOOKS: list[dict[str, Any]] = [*MUTATING["webhooks"], *VALIDATING["webhooks"][:-1]]
 
 
 @pytest.mark.parametrize("webhook", WEBHOOKS, ids=lambda webhook: webhook["name"])
@@ -30,6 +32,22 @@ def test_every_version_is_judged_in_its_stored_form_or_refused(webhook: dict[str
     stored = {"kubevirt.io": ["v1"], "pool.kubevirt.io": ["v1beta1"]}
     assert [stored[group] for group in rule["apiGroups"]] == [rule["apiVersions"]]
     assert webhook["clientConfig"]["service"]["name"] == "virt-controller"
+
+
+def test_of_evictions_only_those_of_launcher_pods_are_asked_about() -> None:
+    [rule] = EVICTION["rules"]
+    assert (rule["apiGroups"], rule["resources"]) == ([""], ["pods/eviction"])
+    assert (rule["apiVersions"], rule["operations"]) == (["v1"], ["CREATE"])
+    [condition] = EVICTION["matchConditions"]
+    assert condition["expression"] == 'request.name.startsWith("virt-launcher-")'
+    assert launcher_pod_name("myvm", "1").startswith("virt-launcher-")
+    assert EVICTION["sideEffects"] == "NoneOnDryRun"
+    assert EVICTION["failurePolicy"] == "Fail"
+    assert EVICTION["clientConfig"]["service"]["path"] == "/pod-eviction-validate"
+
+
+def test_an_eviction_is_answered_before_the_api_server_gives_up() -> None:
+    assert EVICTION["timeoutSeconds"] > eviction_review.ANSWER_WITHIN_S
 
 
 def test_owner() -> None:

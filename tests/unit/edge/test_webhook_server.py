@@ -40,6 +40,12 @@ def judge(request: AdmissionRequest) -> Verdict:
     return Verdict()
 
 
+async def reviewer(request: AdmissionRequest) -> Verdict:
+    """Refuses for now what its name asks to keep, after a turn of the loop."""
+    await asyncio.sleep(0)
+    return Verdict(not_yet="try again" if request.name == "kept" else "")
+
+
 def convert(obj: Mapping[str, Any], api_version: str) -> Mapping[str, Any]:
     if obj.get("kind") != "VirtualMachine":
         raise Refused("no such kind")
@@ -55,7 +61,8 @@ def stopping() -> asyncio.Event:
 async def client(stopping: asyncio.Event) -> AsyncIterator[aiohttp.ClientSession]:
     authority = CertificateAuthority.create("ca", now=NOW, valid_for=timedelta(days=1))
     leaf = authority.issue("x", ["127.0.0.1"], now=NOW, valid_for=timedelta(hours=1))
-    app = webhook_app(Webhooks({"/validate": judge}, convert), is_stopping=stopping.is_set)
+    webhooks = Webhooks({"/validate": judge}, convert, {"/review": reviewer})
+    app = webhook_app(webhooks, is_stopping=stopping.is_set)
     trust = ssl.create_default_context(cadata=authority.certificate.decode())
     async with (
         serve_http(app, host="127.0.0.1", port=0, tls=server_context(leaf), grace_s=0.2) as port,
@@ -89,8 +96,10 @@ def review(name: str) -> dict[str, Any]:
     }
 
 
-async def ask(client: aiohttp.ClientSession, name: str) -> dict[str, Any]:
-    async with client.post("/validate", json=review(name)) as reply:
+async def ask(
+    client: aiohttp.ClientSession, name: str, *, path: str = "/validate"
+) -> dict[str, Any]:
+    async with client.post(path, json=review(name)) as reply:
         assert reply.status == 200
         body: dict[str, Any] = await reply.json()
     assert (body["apiVersion"], body["kind"]) == ("admission.k8s.io/v1", "AdmissionReview")
@@ -117,6 +126,15 @@ async def test_refusal_names_fields(client: aiohttp.ClientSession) -> None:
             "field": "spec.template",
         }
     ]
+
+
+async def test_what_is_to_be_tried_again_is_a_429(client: aiohttp.ClientSession) -> None:
+    response = await ask(client, "kept", path="/review")
+    assert response["allowed"] is False
+    status = response["status"]
+    assert (status["code"], status["reason"]) == (429, "TooManyRequests")
+    assert status["message"] == "try again"
+    assert (await ask(client, "other", path="/review"))["allowed"] is True
 
 
 async def test_at_most_ten_causes(client: aiohttp.ClientSession) -> None:

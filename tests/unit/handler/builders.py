@@ -76,7 +76,10 @@ def pod_manifest(
         "resourceVersion": "50",
         "creationTimestamp": CREATED,
         "labels": {"kubevirt.io": "virt-launcher", "kubevirt.io/created-by": creator},
-        "annotations": {"kubevirt.io/domain": domain},
+        "annotations": {
+            "kubevirt.io/domain": domain,
+            "kubevirt.io/memory-overhead-bytes": str(146 << 20),
+        },
     }
     if deletion_grace_s is not None:
         metadata["deletionTimestamp"] = CREATED

@@ -89,6 +89,25 @@ async def test_a_restarted_handler_writes_and_asks_nothing(world: World) -> None
     assert launcher.applied == []
 
 
+async def test_changes_that_mean_nothing_cost_nothing(world: World) -> None:
+    launcher = FakeLauncher()
+    start(world)
+    async with serving(launcher, world.pods), handler(world):
+        await launcher.report(**RUNNING)
+        await world.until(lambda: world.status("phase") == "Running")
+        for number in range(20):
+            labels = {"somebody": str(number)}
+            touched = {**world.vmi(), "metadata": {**world.vmi()["metadata"], "labels": labels}}
+            world.server.put(VIRTUAL_MACHINE_INSTANCES, touched)
+            await launcher.report(message=f"still running {number}")
+        # What the handler has to say comes after all that it had no reason to say.
+        await launcher.report(state=domain_pb2.DOMAIN_STATE_PAUSED)
+        await world.until(lambda: len(world.server.list(EVENTS)) == 2)
+        assert world.condition("Paused")["status"] == "True"
+        assert world.writes(VIRTUAL_MACHINE_INSTANCES) == 2
+        assert sorted(e["reason"] for e in world.server.list(EVENTS)) == ["Paused", "Started"]
+
+
 async def test_deleting_shuts_the_guest_down(world: World) -> None:
     launcher = FakeLauncher()
     start(world, finalizers=["kubevirt.io/foregroundDeleteVirtualMachine"])

@@ -1,5 +1,6 @@
 """What the handler says of an instance, and when it says it."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -77,6 +78,30 @@ def test_nothing_is_written_twice() -> None:
     again = said(observed(machine=written(first)), LATER)
     assert not needs_write(written(first).status, again)
     assert again == first
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        pytest.param(observed(), id="runs"),
+        pytest.param(observed(domain_pb2.DOMAIN_STATE_PAUSED), id="stands still"),
+        pytest.param(observed(shutting_down=True, machine=vmi(deleted=True)), id="is going"),
+        pytest.param(
+            observed(domain_pb2.DOMAIN_STATE_WAITING, reason=domain_pb2.DOMAIN_REASON_INVALID_DISK),
+            id="waits for a disk",
+        ),
+        pytest.param(
+            observed(None, connection=Connection.UNRESPONSIVE, silent_for_s=11), id="is silent"
+        ),
+    ],
+)
+def test_twenty_looks_at_the_same_say_nothing(now: Observed) -> None:
+    shown = written(said(now))
+    later = replace(now, vmi=shown)
+    for minute in range(20):
+        again = said(later, AT + timedelta(minutes=minute))
+        assert not needs_write(shown.status, again)
+        assert events_of(shown.status, again) == []
 
 
 def test_a_restarted_handler_keeps_what_is_known() -> None:
@@ -280,6 +305,34 @@ def test_events_go_with_transitions() -> None:
     assert events_of(RUNNING_MACHINE.status, crashed) == [
         ("Warning", "Stopped", "The VirtualMachineInstance crashed. QEMU died")
     ]
+
+
+def test_a_pause_and_its_end_are_told_once() -> None:
+    paused = said(observed(domain_pb2.DOMAIN_STATE_PAUSED, machine=RUNNING_MACHINE))
+    assert events_of(RUNNING_MACHINE.status, paused) == [
+        ("Normal", "Paused", "VMI was paused by user")
+    ]
+    assert events_of(written(paused).status, paused) == []
+    goes_on = said(observed(machine=written(paused)))
+    assert events_of(written(paused).status, goes_on) == [
+        ("Normal", "Unpaused", "VirtualMachineInstance unpaused.")
+    ]
+    assert events_of(written(goes_on).status, goes_on) == []
+
+
+def test_a_guest_that_its_disk_has_stopped_is_a_warning() -> None:
+    io_error: dict[str, Any] = {"reason": domain_pb2.DOMAIN_REASON_IO_ERROR, "message": "no space"}
+    now = observed(domain_pb2.DOMAIN_STATE_PAUSED, machine=RUNNING_MACHINE, **io_error)
+    message = "VMI was paused, low-level IO error detected. no space"
+    assert events_of(RUNNING_MACHINE.status, said(now)) == [("Warning", "Paused", message)]
+
+
+def test_a_paused_guest_that_ends_does_not_go_on() -> None:
+    paused = written(said(observed(domain_pb2.DOMAIN_STATE_PAUSED, machine=RUNNING_MACHINE)))
+    shut_down: dict[str, Any] = {"reason": domain_pb2.DOMAIN_REASON_SHUTDOWN}
+    ended = said(observed(domain_pb2.DOMAIN_STATE_ENDED, machine=paused, **shut_down))
+    reasons = [reason for _, reason, _ in events_of(paused.status, ended)]
+    assert reasons == ["Stopped"]
 
 
 def test_an_event_for_a_problem_comes_once() -> None:

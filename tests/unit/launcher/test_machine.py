@@ -166,6 +166,18 @@ async def test_a_missing_secret_heals(settings: Settings, name: str, tmp_path: P
         await it.until_state(pb.DOMAIN_STATE_RUNNING)
 
 
+async def test_what_the_disks_became_is_told_with_the_first_word(
+    settings: Settings, name: str
+) -> None:
+    seed = cloud_init_disk(user_data=SECRET)
+    async with launcher(settings) as it:
+        await it.machine.apply(spec(name=name, disks=[seed]))
+        running = await it.until_state(pb.DOMAIN_STATE_RUNNING)
+    (disk,) = running.disks
+    assert (disk.name, disk.target) == ("cloudinit", "vda")
+    assert disk.capacity_bytes == (settings.cloud_init / "cloudinit.iso").stat().st_size
+
+
 async def test_a_better_specification_replaces_one_that_waits(
     settings: Settings, machine_spec: pb.DomainSpec
 ) -> None:

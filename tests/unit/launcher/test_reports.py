@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from podvisor.domain.v1 import domain_pb2 as pb
+from podvisor_launcher.lifecycle.hardware import Disk, Hardware
 from podvisor_launcher.lifecycle.plan import State, Status, Why
 from podvisor_launcher.lifecycle.record import EndReason, Record, Stop
 from podvisor_launcher.lifecycle.reports import Facts, Reports, StreamReplaced, make_report
@@ -27,7 +28,7 @@ async def test_the_same_is_not_said_twice() -> None:
     await reports.publish(RUNNING)
     first = await anext(reports.watch())
     await reports.publish(RUNNING)
-    await reports.publish(replace(RUNNING, machine_type="pc-q35-10.0"))
+    await reports.publish(replace(RUNNING, hardware=Hardware("pc-q35-10.0", ())))
     second = await anext(reports.watch())
     assert second.sequence == first.sequence + 1
     assert second.since == first.since  # the state is the same since then
@@ -86,3 +87,11 @@ def test_a_stop_is_said_until_the_guest_has_ended() -> None:
     assert (running.shutting_down, running.container_stopping) == (True, True)
     ended = make_report(Facts(Status(State.ENDED, EndReason.SHUTDOWN), record, spec()))
     assert (ended.shutting_down, ended.container_stopping) == (False, True)
+
+
+def test_the_disks_are_told_as_libvirt_knows_them() -> None:
+    hardware = Hardware("pc-q35-10.0", (Disk("root", "vda", 1 << 30), Disk("seed", "vdb", 0)))
+    report = make_report(replace(RUNNING, hardware=hardware))
+    assert report.machine_type == "pc-q35-10.0"
+    told = [(disk.name, disk.target, disk.capacity_bytes) for disk in report.disks]
+    assert told == [("root", "vda", 1 << 30), ("seed", "vdb", 0)]

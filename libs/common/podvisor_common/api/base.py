@@ -13,6 +13,7 @@ import msgspec
 _JSON_NAMES = {
     "container_id": "containerID",
     "current_cpu_topology": "currentCPUTopology",
+    "guest_os_info": "guestOSInfo",
     "host_ip": "hostIP",
     "image_id": "imageID",
     "last_failed_vmi_uid": "lastFailedVMIUID",

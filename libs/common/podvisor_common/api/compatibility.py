@@ -12,7 +12,7 @@ from msgspec import inspect as types
 from podvisor_common.api import pool, v1, v1alpha1
 from podvisor_common.api.crds import all_crds
 from podvisor_common.api.schema import json_fields
-from podvisor_common.api.unsupported import UNSUPPORTED
+from podvisor_common.api.unsupported import UNSUPPORTED, UNSUPPORTED_SETTINGS
 from podvisor_common.api.v1 import names
 
 _HEADER = (
@@ -25,11 +25,27 @@ podvisor serves KubeVirt's API: manifests are taken as they are, and a field tha
 (`spec.template.spec.domain.devices.gpus is not supported yet`) rather than ignored. A field that KubeVirt does not have
 either is refused by the API server under strict validation, which is kubectl's default, and answered with a warning otherwise."""
 
+_SETTINGS = """The one KubeVirt object, `kubevirt` in the install namespace, is read live: what is changed in it holds for the next instance that
+is made, and `evictionStrategy` for the next eviction of those that say nothing themselves. No component is restarted. Feature
+gates are accepted, whatever they are. A setting that is not implemented is refused by its path, by the API server alone, so that the settings can
+be written while podvisor is down."""
+
 _DIFFERENCES = """## Differences that a client can see
 
 - VirtualMachineInstance has a `status` subresource: a write to the object itself does not change its status.
 - `status.interfaces` is replaced as a whole by its one writer; conditions and `phaseTransitionTimestamps` are maps by type and phase.
 - VirtualMachine shows `status.nodeName`, `status.phase` and `status.interfaces`, and `kubectl get vm` prints node and address.
+- `status.volumeStatus` names device and size of every volume; `status.guestOSInfo` stays empty, for there is no guest agent's word yet.
+- `LiveMigratable` is False with reason `LiveMigrationNotSupported`. What the node or libvirt refuses is `Synchronized` False with a
+  reason of its own (`DomainRejected`, `StartFailed`, `InvalidDisk`, `MissingSecret`, `NoSpace`, `NetworkNotReady`, ...) and the words of
+  whoever refused in the message, where KubeVirt has one reason for all of it.
+- An instance that is being deleted stays `Ready` until its guest has ended; its machine is not ready from the first moment on
+  (`PodTerminating`). A machine on a node that does not answer is `Unknown`, not `Running`.
+- Labels and annotations are those that are known before an object is made. An instance and its pod have no `kubevirt.io/nodeName`:
+  select by field, `kubectl get vmi --field-selector status.nodeName=NODE`. What tells of migration, of a freeze before a backup or
+  of the versions that KubeVirt has stored an object in is not there.
+- A start is told by the events `SuccessfulCreate` and `Started`, an end by `SuccessfulDelete` and `Stopped`; there are no `Created`,
+  `ShuttingDown` and `Deleted` beside them.
 - `status.startTimeline` of an instance names the steps of its start, each in milliseconds from creation.
 - A VirtualMachine applied as v1alpha1 runs once (`runStrategy: Once`), keeps its specification literally, and can be read as v1 and
   v1alpha3; what only one version can say rides in the annotation `podvisor.kubevirt.io/conversion`.
@@ -43,6 +59,8 @@ _DIFFERENCES = """## Differences that a client can see
   the serial console.
 - A request to start waits for an instance that is on its way out instead of being dropped, and to halt a machine drops what was
   asked before instead of letting the second half of a restart start it again.
+- `evictionStrategy: LiveMigrateIfPossible` is `None`, and `LiveMigrate` is refused, as long as nothing can be migrated. The webhook of
+  evictions has `failurePolicy: Fail` in place of a PodDisruptionBudget for each instance, and is asked about launcher pods only.
 - The names of a VirtualMachineInstanceReplicaSet's instances follow from its UID, so that none is made twice. Those that are missed least
   are deleted first. A selector that is empty or names a label of podvisor's own is refused, and an instance that had ended before it
   was the set's is not adopted.
@@ -65,6 +83,7 @@ def compatibility_page() -> str:
         _pools(),
         _first_version(),
         _status_fields(),
+        _settings(),
         _DIFFERENCES,
     )
     return _HEADER + "\n" + "\n\n".join(parts) + "\n"
@@ -136,6 +155,19 @@ def _status_fields() -> str:
         for kind in (v1.VirtualMachineStatus, v1.VirtualMachineInstanceStatus)
     ]
     return "## Status\n\n" + _table(("Kind", "Known by name, never filled in"), rows)
+
+
+def _settings() -> str:
+    """What the KubeVirt object may say."""
+    rows = [
+        (
+            f"`{path}`",
+            _code(json_fields(struct)),
+            _code(tuple(UNSUPPORTED_SETTINGS.get(struct, ()))),
+        )
+        for path, struct in _structs(v1.KubeVirtSpec, "spec")
+    ]
+    return f"## Settings\n\n{_SETTINGS}\n\n" + _table(("Place", "Known", "Refused"), rows)
 
 
 def _structs(struct: type[msgspec.Struct], path: str) -> Iterator[tuple[str, type[msgspec.Struct]]]:

@@ -12,7 +12,7 @@ from msgspec import inspect as types
 
 from podvisor_common.api.base import ApiStruct
 from podvisor_common.api.meta import ObjectMeta
-from podvisor_common.api.unsupported import UNSUPPORTED
+from podvisor_common.api.unsupported import UNSUPPORTED, UNSUPPORTED_SETTINGS
 
 Schema = dict[str, Any]
 
@@ -22,6 +22,12 @@ _SCALARS: dict[type[types.Type], str] = {
     types.IntType: "integer",
     types.BoolType: "boolean",
     types.FloatType: "number",
+}
+# What says of a field that is there that it asks for nothing; without one, to be there is to ask.
+_ASKS_NOTHING = {
+    "boolean": " || !self.{}",
+    "string": " || size(self.{}) == 0",
+    "array": " || size(self.{}) == 0",
 }
 _ENVELOPE = ("apiVersion", "kind", "metadata")
 
@@ -55,16 +61,33 @@ def _struct_schema(info: types.StructType) -> Schema:
     properties = {field.encode_name: _field_schema(field.type) for field in info.fields}
     for name in UNSUPPORTED.get(info.cls, ()):
         properties[name] = {"description": "Not supported yet.", _PRESERVE: True}
+    refused = UNSUPPORTED_SETTINGS.get(info.cls, {})
+    for name, value in refused.items():
+        properties[name] = {**value, "description": "Not supported yet."}
     schema: Schema = {
         "type": "object",
         "description": inspect.cleandoc(info.cls.__doc__ or ""),
     }
+    if refused:
+        schema["x-kubernetes-validations"] = [
+            _refusal(name, value["type"]) for name, value in refused.items()
+        ]
     if properties:
         schema["properties"] = properties
     required = [field.encode_name for field in info.fields if field.required]
     if required:
         schema["required"] = required
     return schema
+
+
+def _refusal(name: str, kind: str) -> Schema:
+    """The rule by which the API server itself refuses a setting that is not implemented yet."""
+    return {
+        "rule": f"!has(self.{name})" + _ASKS_NOTHING.get(kind, "").format(name),
+        "message": f"{name} is not supported yet",
+        "fieldPath": f".{name}",
+        "reason": "FieldValueForbidden",
+    }
 
 
 def _field_schema(field: types.Type) -> Schema:

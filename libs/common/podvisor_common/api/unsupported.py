@@ -1,9 +1,12 @@
 """Fields of KubeVirt's v1 API that podvisor knows by name and does not implement yet.
 
 The one table behind both the published schema (the fields are there, opaque, so that a manifest that uses them reaches
-admission instead of losing them silently) and admission (which refuses them by path). A field that gets implemented
-moves from here into its struct.
+admission instead of losing them silently) and admission (which refuses them by path). Of the settings' kind, KubeVirt, there
+is no webhook: the API server refuses them by rules in the schema, which is why those fields have types. A field that gets
+implemented moves from here into its struct.
 """
+
+from typing import Any
 
 import msgspec
 
@@ -18,7 +21,6 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
     ),
     v1.VirtualMachineInstanceSpec: (
         "accessCredentials",
-        "evictionStrategy",
         "livenessProbe",
         "readinessProbe",
         "resourceClaims",
@@ -127,9 +129,7 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
     v1.VirtualMachineInstanceStatus: (
         "VSOCKCID",
         "changedBlockTracking",
-        "evacuationNodeName",
         "fsFreezeStatus",
-        "guestOSInfo",
         "kernelBootStatus",
         "migratedVolumes",
         "migrationMethod",
@@ -138,6 +138,92 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
         "selinuxContext",
         "topologyHints",
     ),
+}
+
+_OPAQUE = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+_TEXT = {"type": "string"}
+_NUMBER = {"type": "integer"}
+_FLAG = {"type": "boolean"}
+_TEXTS = {"type": "array", "items": _TEXT}
+_OBJECTS = {"type": "array", "items": _OPAQUE}
+
+# Settings, each with the schema of its value.
+UNSUPPORTED_SETTINGS: dict[type[msgspec.Struct], dict[str, dict[str, Any]]] = {
+    v1.KubeVirtSpec: {
+        "imagePullSecrets": _OBJECTS,
+        "imageRegistry": _TEXT,
+        "imageTag": _TEXT,
+        "infra": _OPAQUE,
+        "monitorAccount": _TEXT,
+        "monitorNamespace": _TEXT,
+        "productComponent": _TEXT,
+        "productName": _TEXT,
+        "productVersion": _TEXT,
+        "serviceMonitorNamespace": _TEXT,
+        "synchronizationPort": _TEXT,
+        "uninstallStrategy": _TEXT,
+        "workloads": _OPAQUE,
+    },
+    v1.KubeVirtConfiguration: {
+        "apiConfiguration": _OPAQUE,
+        "autoCPULimitNamespaceLabelSelector": _OPAQUE,
+        "changedBlockTrackingLabelSelectors": _OPAQUE,
+        "commonInstancetypesDeployment": _OPAQUE,
+        "controllerConfiguration": _OPAQUE,
+        "defaultRuntimeClass": _TEXT,
+        "emulatedMachines": _TEXTS,
+        "handlerConfiguration": _OPAQUE,
+        "hypervisors": _OBJECTS,
+        "imagePullPolicy": _TEXT,
+        "instancetype": _OPAQUE,
+        "ksmConfiguration": _OPAQUE,
+        "liveUpdateConfiguration": _OPAQUE,
+        "mediatedDevicesConfiguration": _OPAQUE,
+        "memBalloonStatsPeriod": _NUMBER,
+        "migrations": _OPAQUE,
+        "minCPUModel": _TEXT,
+        "obsoleteCPUModels": _OPAQUE,
+        "ovmfPath": _TEXT,
+        "permittedHostDevices": _OPAQUE,
+        "roleAggregationStrategy": _TEXT,
+        "seccompConfiguration": _OPAQUE,
+        "selinuxLauncherType": _TEXT,
+        "smbios": _OPAQUE,
+        "supportContainerResources": _OBJECTS,
+        "supportedGuestAgentVersions": _TEXTS,
+        "tlsConfiguration": _OPAQUE,
+        "virtualMachineInstancesPerNode": _NUMBER,
+        "vmRolloutStrategy": _TEXT,
+        "vmStateStorageClass": _TEXT,
+        "webhookConfiguration": _OPAQUE,
+    },
+    v1.DeveloperConfiguration: {
+        "clusterProfiler": _FLAG,
+        "diskVerification": _OPAQUE,
+        "minimumClusterTSCFrequency": _NUMBER,
+        "minimumReservePVCBytes": _NUMBER,
+        "nodeSelectors": _OPAQUE,
+        "pvcTolerateLessSpaceUpToPercent": _NUMBER,
+    },
+    v1.LogVerbosity: {
+        "nodeVerbosity": _OPAQUE,
+        "virtAPI": _NUMBER,
+        "virtHandler": _NUMBER,
+        "virtOperator": _NUMBER,
+        "virtSynchronizationController": _NUMBER,
+    },
+    v1.NetworkConfiguration: {
+        "binding": _OPAQUE,
+        "permitBridgeInterfaceOnPodNetwork": _FLAG,
+        "permitSlirpInterface": _FLAG,
+    },
+    v1.VirtualMachineOptions: {"disableFreePageReporting": _OPAQUE},
+    v1.ArchitectureConfiguration: {
+        "defaultArchitecture": _TEXT,
+        "ppc64le": _OPAQUE,
+        "s390x": _OPAQUE,
+    },
+    v1.ArchitectureSettings: {"emulatedMachines": _TEXTS, "ovmfPath": _TEXT},
 }
 
 # Sources of a volume and ways to attach an interface or a disk, the implemented and the others: one of each is wanted.

@@ -17,9 +17,7 @@ def configure_logging(service: str, level: str = "INFO") -> None:
     """Log to stderr from now on. `level` is a name of the standard library, any case; raises
     ValueError for an unknown one.
     """
-    number = logging.getLevelNamesMapping().get(level.upper())
-    if number is None:
-        raise ValueError(f"unknown log level {level!r}")
+    number = _number_of(level)
 
     def add_service(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         event["service"] = service
@@ -59,3 +57,15 @@ def configure_logging(service: str, level: str = "INFO") -> None:
     root.handlers[:] = [handler]
     root.setLevel(number)
     logging.captureWarnings(True)
+
+
+def set_log_level(level: str) -> None:
+    """Log at another level from now on. Raises ValueError for an unknown one."""
+    logging.getLogger().setLevel(_number_of(level))
+
+
+def _number_of(level: str) -> int:
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise ValueError(f"unknown log level {level!r}")
+    return number

@@ -615,6 +615,7 @@ class DomainReport(_message.Message):
     TIMELINE_FIELD_NUMBER: _builtins.int
     SHUTTING_DOWN_FIELD_NUMBER: _builtins.int
     CONTAINER_STOPPING_FIELD_NUMBER: _builtins.int
+    DISKS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """Random number of the launcher process, drawn at its start."""
     sequence: _builtins.int
@@ -647,6 +648,10 @@ class DomainReport(_message.Message):
     def timeline(self) -> _containers.RepeatedCompositeFieldContainer[Global___TimelineStep]:
         """Named steps of this start with the moment each was done, in order."""
 
+    @_builtins.property
+    def disks(self) -> _containers.RepeatedCompositeFieldContainer[Global___DiskReport]:
+        """Block devices as libvirt knows them; empty before the guest was seen."""
+
     def __init__(
         self,
         *,
@@ -663,10 +668,11 @@ class DomainReport(_message.Message):
         timeline: _abc.Iterable[Global___TimelineStep] | None = ...,
         shutting_down: _builtins.bool = ...,
         container_stopping: _builtins.bool = ...,
+        disks: _abc.Iterable[Global___DiskReport] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_generation", b"applied_generation", "container_stopping", b"container_stopping", "epoch", b"epoch", "interfaces", b"interfaces", "machine_type", b"machine_type", "message", b"message", "reason", b"reason", "sequence", b"sequence", "shutting_down", b"shutting_down", "since", b"since", "state", b"state", "timeline", b"timeline", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_generation", b"applied_generation", "container_stopping", b"container_stopping", "disks", b"disks", "epoch", b"epoch", "interfaces", b"interfaces", "machine_type", b"machine_type", "message", b"message", "reason", b"reason", "sequence", b"sequence", "shutting_down", b"shutting_down", "since", b"since", "state", b"state", "timeline", b"timeline", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -703,6 +709,36 @@ class InterfaceReport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InterfaceReport: _TypeAlias = InterfaceReport  # noqa: Y015
+
+@_typing.final
+class DiskReport(_message.Message):
+    """DiskReport is what is known of one block device."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the disk in the manifest."""
+    target: _builtins.str
+    """Name of the device in libvirt, for example `vda`. What the guest calls it is the guest's own affair."""
+    capacity_bytes: _builtins.int
+    """Guest-visible capacity in bytes; 0 when it cannot be told."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        target: _builtins.str = ...,
+        capacity_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "name", b"name", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiskReport: _TypeAlias = DiskReport  # noqa: Y015
 
 @_typing.final
 class TimelineStep(_message.Message):

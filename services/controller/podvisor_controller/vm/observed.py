@@ -30,7 +30,7 @@ ONE_START = frozenset({RunStrategy.RERUN_ON_FAILURE, RunStrategy.ONCE})
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One machine and the instance of its name. The last two are what this process remembers of it.
+    """One machine and the instance of its name. The last three are what this process remembers of it.
 
     `made_from` is the template that the instance was made from, where it is known and the instance does not tell by itself
     that it is the machine's present one.
@@ -41,6 +41,7 @@ class Observed:
     at: datetime
     made_from: v1.VirtualMachineInstanceTemplateSpec | None = None
     failure: str | None = None
+    undeletable: str | None = None  # why the instance is still there although it was to be deleted
     retry_at: datetime | None = None
 
     @property
@@ -187,7 +188,7 @@ class Observed:
     def look_again_in_s(self) -> float | None:
         """When time alone changes the decision, in seconds from now; None when only an event can."""
         waits = [self.settling_left]
-        if self.wants_replacement or self.lacks_instance:
+        if self.wants_replacement or self.lacks_instance or self.undeletable is not None:
             waits.append(self.backoff_left)
         return min((w.total_seconds() for w in waits if w > timedelta(0)), default=None)
 

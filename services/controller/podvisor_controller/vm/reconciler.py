@@ -33,7 +33,7 @@ from podvisor_common.kube.resources import (
     key_of,
 )
 
-from podvisor_controller.refusals import explain
+from podvisor_controller.refusals import explain, refusal
 from podvisor_controller.status_patch import patch_of
 from podvisor_controller.vm import plan, status
 from podvisor_controller.vm.observed import Observed, revision_in_question
@@ -56,6 +56,7 @@ class _Notes:
 
     uid: str
     failure: str | None = None
+    undeletable: str | None = None
     retry_at: datetime | None = None
     generation: int = 0
     revision: str = ""  # the one that `made_from` was read from
@@ -92,9 +93,12 @@ class VmReconciler:
         notes = self._notes_of(key, vm)
         now = await self._observe(vm, notes)
         actions = plan.plan(now)
+        if not any(isinstance(action, plan.DeleteInstance) for action in actions):
+            notes.undeletable = None
         for action in actions:
             await self._carry_out(action, now, notes)
-        if any(isinstance(action, _BRING_A_PASS) for action in actions) and notes.failure is None:
+        is_refused = notes.failure is not None or notes.undeletable is not None
+        if any(isinstance(action, _BRING_A_PASS) for action in actions) and not is_refused:
             # That one tells of what was done and of everything else in one write.
             return None
         now = await self._observe(self._vms.get(key) or vm, notes)
@@ -120,6 +124,7 @@ class VmReconciler:
             at=self._clock(),
             made_from=await self._made_from(vm, instance, notes),
             failure=notes.failure,
+            undeletable=notes.undeletable,
             retry_at=notes.retry_at,
         )
 
@@ -140,7 +145,7 @@ class VmReconciler:
             case plan.CreateInstance(manifest):
                 await self._create_instance(manifest, now.vm, notes)
             case plan.DeleteInstance(uid, resource_version):
-                await self._delete_instance(now.vm, uid, resource_version)
+                await self._delete_instance(now.vm, uid, resource_version, notes)
             case plan.AdoptInstance():
                 await self._adopt_instance(now)
             case plan.FollowGeneration(generation):
@@ -239,7 +244,7 @@ class VmReconciler:
         self._vmis.learn(_decode_vmi(answer))
 
     async def _delete_instance(
-        self, vm: v1.VirtualMachine, uid: str, resource_version: str | None
+        self, vm: v1.VirtualMachine, uid: str, resource_version: str | None, notes: _Notes
     ) -> None:
         """Begin the deletion. ApiConflict when the instance is another, or not as it was seen."""
         name = vm.metadata.name
@@ -250,8 +255,20 @@ class VmReconciler:
         except ApiNotFound:
             _log.debug("instance was gone already")
             return
+        except (ApiForbidden, ApiInvalid) as error:
+            self._note_undeletable(vm, notes, refusal("VirtualMachineInstance", "deleted", error))
+            return
+        if notes.undeletable is not None:
+            notes.undeletable = notes.retry_at = None
         message = f"Stopped the virtual machine by deleting the virtual machine instance {name}"
         self._tell(vm, events.NORMAL, EventReason.SUCCESSFUL_DELETE, message)
+
+    def _note_undeletable(self, vm: v1.VirtualMachine, notes: _Notes, why: str) -> None:
+        """Remember why the instance stays, tell the machine's owner once, and try again later."""
+        if why != notes.undeletable:
+            self._tell(vm, events.WARNING, EventReason.FAILED_DELETE, why)
+        notes.undeletable = why
+        notes.retry_at = self._clock() + timedelta(seconds=notes.backoff.next_s())
 
     async def _write_status(self, now: Observed) -> None:
         """Patch the status if a reader would see a difference. ApiConflict when the machine has changed meanwhile."""

@@ -55,8 +55,8 @@ def printable_status(now: Observed) -> PrintableStatus:
     vmi = now.vmi
     if vmi is not None and not vmi.is_final:
         return _of_instance(vmi)
-    failure = now.start_failure
-    if failure is not None and now.backoff_left > timedelta(0):
+    is_failing = now.start_failure is not None
+    if is_failing and (vmi is not None or now.backoff_left > timedelta(0)):
         return PrintableStatus.CRASH_LOOP_BACK_OFF
     if vmi is None and now.wants_new and not now.has_stranger:
         return PrintableStatus.STARTING
@@ -106,6 +106,10 @@ def _ready(now: Observed) -> Condition:
         message = STRANGER if now.has_stranger else "VMI does not exist"
         return _condition(now, ConditionType.READY, Reason.VMI_NOT_EXISTS, message, status="False")
     ready = meta.find_condition(vmi.status.conditions, ConditionType.READY)
+    if ready is not None and ready.is_true and vmi.metadata.is_being_deleted:
+        # As good as not ready, and told in the write that says that it is stopping.
+        message = "virt-launcher pod is terminating"
+        return _condition(now, ConditionType.READY, Reason.POD_TERMINATING, message, status="False")
     if ready is not None:
         return ready
     message = "VMI is missing the Ready condition"
@@ -120,6 +124,9 @@ def _mirrored(now: Observed) -> list[Condition]:
 
 
 def _failure(now: Observed) -> list[Condition]:
+    if now.undeletable is not None:
+        reason, why = Reason.FAILED_DELETE, now.undeletable
+        return [_condition(now, ConditionType.FAILURE, reason, why, status="True")]
     message = STRANGER if now.has_stranger else now.failure
     # What could not be made does not matter any more when nobody wants it.
     if message is None or not (now.has_stranger or now.lacks_instance):

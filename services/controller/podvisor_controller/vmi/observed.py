@@ -28,6 +28,7 @@ CONTROLLER_REASONS = frozenset(
     {
         "",
         names.Reason.FAILED_CREATE,
+        names.Reason.FAILED_DELETE,
         names.Reason.ERR_IMAGE_PULL,
         names.Reason.IMAGE_PULL_BACK_OFF,
         POD_REFUSED,
@@ -66,7 +67,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One instance and its surroundings. The last six are what this process remembers of it."""
+    """One instance and its surroundings. The last eight are what this process remembers of it."""
 
     vmi: v1.VirtualMachineInstance
     pods: tuple[core.Pod, ...]
@@ -77,6 +78,7 @@ class Observed:
     attempt: int = 0
     retry_at: datetime | None = None
     failure: Trouble | None = None
+    undeletable: Trouble | None = None  # why its pod is still there although it was to be deleted
     pod_created_at: datetime | None = None
     pod_end_seen_at: datetime | None = None
     node_patience_left: timedelta = timedelta(0)  # until a node that does not answer counts as such
@@ -144,7 +146,9 @@ class Observed:
 
     @property
     def trouble(self) -> Trouble | None:
-        """What keeps the guest from starting, as far as the controller can see; None when nothing does."""
+        """What keeps the guest from starting or going, as far as the controller can see; None when nothing does."""
+        if self.undeletable is not None:
+            return self.undeletable
         if (pod := self.pod) is None:
             return self.unsupported or self.failure
         if (refusal := self.refusal) is not None:
@@ -172,7 +176,7 @@ class Observed:
         waits = [self.node_patience_left]
         if (condition := self._scheduler_complaint) is not None:
             waits.append(self._patience_left(condition))
-        if not self.pods:
+        if not self.pods or self.undeletable is not None:
             waits.append(self.retry_left)
         if (left := self.handler_patience_left) is not None:
             waits.append(left)

@@ -23,6 +23,8 @@ EXTRA_GRACE_S = 30
 
 RUN_DIR = "/run/podvisor"
 
+LAUNCHER_POD_PREFIX = "virt-launcher-"
+
 _OUTLASTED_TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 _LABEL_MAX = 63
 _SUFFIX_LENGTH = 5
@@ -46,7 +48,7 @@ Manifest = dict[str, Any]
 def launcher_pod_name(vmi_name: str, vmi_uid: str, attempt: int = 0) -> str:
     """The name of the pod that carries an instance. Deterministic, so that creating it is the lock."""
     digest = hashlib.sha256(f"{vmi_uid}/{attempt}".encode()).hexdigest()
-    return f"virt-launcher-{vmi_name}-{digest[:_SUFFIX_LENGTH]}"
+    return f"{LAUNCHER_POD_PREFIX}{vmi_name}-{digest[:_SUFFIX_LENGTH]}"
 
 
 def pod_grace_period_s(vmi: v1.VirtualMachineInstance) -> int:
@@ -176,8 +178,10 @@ def _toleration(toleration: v1.Toleration) -> Manifest:
 def _compute(
     vmi: v1.VirtualMachineInstance, config: ClusterConfig, mounts: list[Manifest]
 ) -> Manifest:
+    debug = {"env": [{"name": "LOG_LEVEL", "value": "DEBUG"}]} if config.debug_launcher else {}
     return {
         "name": COMPUTE,
+        **debug,
         "image": config.launcher_image,
         "imagePullPolicy": config.image_pull_policy,
         "command": ["/usr/libexec/podvisor/supervisor"],

@@ -38,7 +38,7 @@ from podvisor_common.kube.resources import (
 from podvisor_controller.config import ClusterConfig
 from podvisor_controller.node.attendance import Attendance
 from podvisor_controller.node.health import NodeHealth, health_of
-from podvisor_controller.refusals import explain
+from podvisor_controller.refusals import explain, refusal
 from podvisor_controller.vm.observed import wants_new
 from podvisor_controller.vmi import plan, status
 from podvisor_controller.vmi.observed import Observed, Trouble, has_ended
@@ -91,6 +91,7 @@ class _Notes:
     attempt: int = 0
     retry_at: datetime | None = None
     failure: Trouble | None = None
+    undeletable: Trouble | None = None
     pod_created_at: datetime | None = None
     ended_pod: str = ""
     pod_end_seen_at: datetime | None = None
@@ -158,6 +159,7 @@ class VmiReconciler:
             attempt=notes.attempt,
             retry_at=notes.retry_at,
             failure=notes.failure,
+            undeletable=notes.undeletable,
             pod_created_at=notes.pod_created_at,
             node_patience_left=timedelta(seconds=self._attendance.patience_left_s(node)),
         )
@@ -195,9 +197,7 @@ class VmiReconciler:
             case plan.CreatePod(manifest):
                 await self._create_pod(manifest, now, notes)
             case plan.DeletePod(name, uid, grace_period_s):
-                await self._delete_pod(now.vmi, name, uid, grace_period_s)
-                message = f"Deleted virtual machine pod {name}"
-                self._tell(now.vmi, events.NORMAL, EventReason.SUCCESSFUL_DELETE, message)
+                await self._end_pod(now.vmi, name, uid, grace_period_s, notes)
             case plan.DiscardPod(name, uid, trouble):
                 await self._delete_pod(now.vmi, name, uid, 0)
                 notes.attempt += 1
@@ -249,6 +249,26 @@ class VmiReconciler:
     def _put_off(self, notes: _Notes, trouble: Trouble | None) -> None:
         notes.failure = trouble
         notes.retry_at = self._clock() + timedelta(seconds=notes.backoff.next_s())
+
+    async def _end_pod(
+        self,
+        vmi: v1.VirtualMachineInstance,
+        name: str,
+        uid: str,
+        grace_period_s: int,
+        notes: _Notes,
+    ) -> None:
+        """Begin the deletion of a pod that is to go with its instance. Where that is refused, it is tried again."""
+        try:
+            await self._delete_pod(vmi, name, uid, grace_period_s)
+        except (ApiForbidden, ApiInvalid) as error:
+            text = refusal("launcher pod", "deleted", error)
+            notes.undeletable = Trouble(names.Reason.FAILED_DELETE, text)
+            notes.retry_at = self._clock() + timedelta(seconds=notes.backoff.next_s())
+            return
+        notes.undeletable = None
+        message = f"Deleted virtual machine pod {name}"
+        self._tell(vmi, events.NORMAL, EventReason.SUCCESSFUL_DELETE, message)
 
     async def _delete_pod(
         self, vmi: v1.VirtualMachineInstance, name: str, uid: str, grace_period_s: int

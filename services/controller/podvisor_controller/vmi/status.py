@@ -33,7 +33,7 @@ def status_of(now: Observed) -> Body | None:
     Nothing is worth one before the pod is bound, unless something is wrong.
     """
     vmi, pod = now.vmi, now.pod
-    if vmi.metadata.is_being_deleted:
+    if vmi.metadata.is_being_deleted and now.undeletable is None:
         return None
     if vmi.is_final:
         # Whoever ended it owns phase; one more word only where Ready was forgotten.
@@ -226,9 +226,15 @@ def _conditions(now: Observed) -> list[Body]:
     if (complaint := now.unschedulable) is not None:
         reason, message = complaint.reason, complaint.message
         conditions.append(_condition(now, ConditionType.POD_SCHEDULED, "False", reason, message))
-    if (trouble := now.trouble) is not None and not now.has_run:
+    is_mine = not now.has_run or now.undeletable is not None
+    if (trouble := now.trouble) is not None and is_mine:
         conditions.append(
             _condition(now, ConditionType.SYNCHRONIZED, "False", trouble.reason, trouble.message)
+        )
+    if now.vmi.status.evacuation_node_name:
+        reason, message = Reason.EVICTION_REQUESTED, "VMI is marked for eviction"
+        conditions.append(
+            _condition(now, ConditionType.EVICTION_REQUESTED, "True", reason, message)
         )
     return conditions
 
@@ -296,7 +302,7 @@ def _conditions_differ(
         return True
     gone = [c for c in current if c.type not in want]
     return any(
-        c.type == ConditionType.POD_SCHEDULED
+        c.type in (ConditionType.POD_SCHEDULED, ConditionType.EVICTION_REQUESTED)
         or (c.type == ConditionType.SYNCHRONIZED and c.reason in CONTROLLER_REASONS)
         for c in gone
     )

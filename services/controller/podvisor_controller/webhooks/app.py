@@ -17,7 +17,7 @@ from podvisor_controller.webhooks.certificates import Certificates
 from podvisor_controller.webhooks.defaults import ClusterDefaults
 from podvisor_controller.webhooks.judges import webhooks_for
 from podvisor_controller.webhooks.rotation import Lives
-from podvisor_controller.webhooks.server import webhook_app
+from podvisor_controller.webhooks.server import Reviewer, webhook_app
 
 
 @asynccontextmanager
@@ -28,6 +28,7 @@ async def serve_webhooks(
     port: int,
     lives: Lives,
     defaults: Callable[[], ClusterDefaults],
+    review_eviction: Reviewer,
     leads: Callable[[], bool],
     is_stopping: Callable[[], bool],
 ) -> AsyncIterator[Certificates]:
@@ -38,6 +39,6 @@ async def serve_webhooks(
     connections, so that the API server keeps none to a process that is about to go.
     """
     certificates = Certificates(client, namespace, leads=leads, lives=lives)
-    app = webhook_app(webhooks_for(namespace, defaults), is_stopping=is_stopping)
+    app = webhook_app(webhooks_for(namespace, defaults, review_eviction), is_stopping=is_stopping)
     async with serve_http(app, port=port, tls=certificates.context):
         yield certificates

@@ -7,7 +7,7 @@ defaults are given when its instance is made.
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import ROUND_CEILING
 from typing import Any
 from uuid import uuid4
@@ -17,6 +17,7 @@ from podvisor_common.api.quantity import Quantity, QuantityError, parse_quantity
 from podvisor_common.api.unsupported import DISK_TARGETS
 from podvisor_common.api.v1 import names
 
+from podvisor_controller.config import eviction_strategy_of
 from podvisor_controller.webhooks.conversion import written_as_v1alpha1
 from podvisor_controller.webhooks.defaults_patch import Operation, patch_between
 
@@ -35,20 +36,27 @@ class ClusterDefaults:
     architecture: str = "amd64"
     # Empty: the architecture's.
     machine_type: str = ""
+    # By architecture; they come before machine_type.
+    machine_types: Mapping[str, str] = field(default_factory=dict)
     cpu_model: str = ""
     cpu_request: Quantity | None = None
     interface_binding: str = "masquerade"
+    # Empty: none is filled in.
+    eviction_strategy: str = ""
 
     @classmethod
     def of(cls, configuration: v1.KubeVirtConfiguration, architecture: str) -> "ClusterDefaults":
         """The defaults of a KubeVirt object on nodes of an architecture (`amd64`, `arm64`)."""
         network = configuration.network or v1.NetworkConfiguration()
+        by_architecture = configuration.architecture_configuration or v1.ArchitectureConfiguration()
         return cls(
             architecture=architecture,
             machine_type=configuration.machine_type,
+            machine_types=by_architecture.machine_types(),
             cpu_model=configuration.cpu_model,
             cpu_request=configuration.cpu_request,
             interface_binding=network.default_network_interface or "masquerade",
+            eviction_strategy=eviction_strategy_of(configuration),
         )
 
 
@@ -91,6 +99,8 @@ def default_virtual_machine_instance(
         _default_memory(spec["domain"])
         _default_pull_policies(spec)
         _default_buses(spec)
+        if defaults.eviction_strategy and not spec.get("evictionStrategy"):
+            spec["evictionStrategy"] = defaults.eviction_strategy
     return patch_between(obj, after)
 
 
@@ -107,8 +117,9 @@ def _default_architecture_and_board(spec: Json, defaults: ClusterDefaults) -> No
     domain = spec.get("domain")
     machine = domain.setdefault("machine", {}) if isinstance(domain, dict) else None
     if isinstance(machine, dict) and not machine.get("type"):
-        own = _MACHINE_TYPES.get(spec["architecture"], "q35")
-        machine["type"] = defaults.machine_type or own
+        architecture = spec["architecture"]
+        given = defaults.machine_types.get(architecture) or defaults.machine_type
+        machine["type"] = given or _MACHINE_TYPES.get(architecture, "q35")
 
 
 def _default_disks(spec: Json) -> None:

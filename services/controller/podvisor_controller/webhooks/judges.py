@@ -17,7 +17,7 @@ from podvisor_controller.webhooks.defaults import (
     default_virtual_machine_instance,
 )
 from podvisor_controller.webhooks.review import AdmissionRequest, Refused, Verdict
-from podvisor_controller.webhooks.server import Webhooks
+from podvisor_controller.webhooks.server import Reviewer, Webhooks
 from podvisor_controller.webhooks.validation import (
     Cause,
     validate_virtual_machine,
@@ -35,7 +35,9 @@ CREATE = "CREATE"
 _SERVICE_ACCOUNTS = ("virt-controller", "virt-handler")
 
 
-def webhooks_for(namespace: str, defaults: Callable[[], ClusterDefaults]) -> Webhooks:
+def webhooks_for(
+    namespace: str, defaults: Callable[[], ClusterDefaults], review_eviction: Reviewer
+) -> Webhooks:
     """Everything that is served. `defaults` gives the cluster's settings of the moment."""
     ours = {f"system:serviceaccount:{namespace}:{name}" for name in _SERVICE_ACCOUNTS}
 
@@ -88,7 +90,7 @@ def webhooks_for(namespace: str, defaults: Callable[[], ClusterDefaults]) -> Web
         registration.REPLICA_SET_VALIDATE: validate_set_of_instances,
         registration.POOL_VALIDATE: validate_pool,
     }
-    return Webhooks(judges, convert)
+    return Webhooks(judges, convert, {registration.POD_EVICTION: review_eviction})
 
 
 def _verdict(request: AdmissionRequest, obj: Json, causes: list[Cause]) -> Verdict:

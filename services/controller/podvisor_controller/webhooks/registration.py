@@ -2,12 +2,15 @@
 
 Pure: every field is spelled out, defaults too, so that what the API server stores can be compared
 with what is wanted. No webhook covers kind KubeVirt, DELETE, status or an object that is being
-deleted: namespaces and machines can be deleted while podvisor is down.
+deleted: namespaces and machines can be deleted while podvisor is down. Of evictions only those of
+pods with a launcher's name are asked about (ADR 6).
 """
 
 import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from podvisor_controller.vmi.pod import LAUNCHER_POD_PREFIX
 
 SERVICE = "virt-controller"
 MUTATING = "podvisor-mutating"
@@ -15,12 +18,15 @@ VALIDATING = "podvisor-validating"
 CONVERTED_CRD = "virtualmachines.kubevirt.io"
 
 TIMEOUT_S = 10
+# Who drains a node waits for each pod in turn.
+EVICTION_TIMEOUT_S = 5
 
 VM_MUTATE = "/virtualmachines-mutate"
 VMI_MUTATE = "/virtualmachineinstances-mutate"
 VM_VALIDATE = "/virtualmachines-validate"
 VMI_VALIDATE_CREATE = "/virtualmachineinstances-validate-create"
 VMI_VALIDATE_UPDATE = "/virtualmachineinstances-validate-update"
+POD_EVICTION = "/pod-eviction-validate"
 REPLICA_SET_VALIDATE = "/virtualmachinereplicaset-validate"
 POOL_VALIDATE = "/virtualmachinepool-validate"
 CONVERT = "/convert"
@@ -30,6 +36,11 @@ Manifest = Mapping[str, Any]
 _NOT_BEING_DELETED = {
     "name": "not-being-deleted",
     "expression": "!has(object.metadata.deletionTimestamp)",
+}
+# The object of an eviction is the Eviction: of the pod itself no more is known than its name.
+_IS_LAUNCHER = {
+    "name": "launcher-pod",
+    "expression": f'request.name.startsWith("{LAUNCHER_POD_PREFIX}")',
 }
 
 
@@ -95,6 +106,7 @@ def validating_configuration(
             api=("pool.kubevirt.io", "v1beta1"),
         )
     )
+    webhooks.append(_eviction_webhook(namespace, ca_bundle))
     return _configuration("ValidatingWebhookConfiguration", VALIDATING, webhooks, owner)
 
 
@@ -180,6 +192,25 @@ def _webhook(
         "admissionReviewVersions": ["v1"],
         "namespaceSelector": {},
         "objectSelector": {},
+    }
+
+
+def _eviction_webhook(namespace: str, ca_bundle: bytes) -> dict[str, Any]:
+    webhook = _webhook(
+        "virt-launcher-eviction-interceptor.kubevirt.io",
+        POD_EVICTION,
+        "pods/eviction",
+        ["CREATE"],
+        namespace=namespace,
+        ca_bundle=ca_bundle,
+    )
+    [rule] = webhook["rules"]
+    return {
+        **webhook,
+        "rules": [{**rule, "apiGroups": [""]}],
+        "matchConditions": [_IS_LAUNCHER],
+        "sideEffects": "NoneOnDryRun",
+        "timeoutSeconds": EVICTION_TIMEOUT_S,
     }
 
 

@@ -16,6 +16,7 @@ from podvisor_common.errors import Terminal
 from podvisor_controller.webhooks.validation_fields import Cause
 
 CAUSES_LIMIT = 10
+_REASONS = {400: "BadRequest", 429: "TooManyRequests", 500: "InternalError"}
 _WARNING_LIMIT = 256  # characters; the API server cuts longer ones when there are many
 
 
@@ -94,11 +95,13 @@ class _ConversionReview(msgspec.Struct, frozen=True, rename="camel"):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What to answer: a refusal if there are causes or an error, else consent with a JSON patch and
-    warnings.
+    """What to answer: a refusal if there are causes or it is not time yet, else consent with a JSON
+    patch and warnings.
     """
 
     causes: Sequence[Cause] = ()
+    # Why the client shall try again later.
+    not_yet: str = ""
     patch: Sequence[Mapping[str, Any]] = ()
     warnings: Sequence[str] = field(default=())
 
@@ -131,6 +134,8 @@ def parse_conversion(body: bytes) -> ConversionRequest:
 
 def admission_reply(uid: str, verdict: Verdict) -> bytes:
     """The answer to the request `uid`."""
+    if verdict.not_yet:
+        return admission_refusal(uid, verdict.not_yet, code=429)
     response: dict[str, Any] = {"uid": uid, "allowed": not verdict.causes}
     if verdict.causes:
         response["status"] = _invalid(verdict.causes)
@@ -143,11 +148,15 @@ def admission_reply(uid: str, verdict: Verdict) -> bytes:
 
 
 def admission_refusal(uid: str, message: str, *, code: int = 400) -> bytes:
-    """A refusal that has no field: 400 for a request that cannot be judged, 500 for a fault of
-    ours.
+    """A refusal that has no field: 400 for a request that cannot be judged, 429 for one to be
+    repeated later, 500 for a fault of ours.
     """
-    reason = "BadRequest" if code == 400 else "InternalError"
-    status = {"status": "Failure", "code": code, "reason": reason, "message": message}
+    status = {
+        "status": "Failure",
+        "code": code,
+        "reason": _REASONS[code],
+        "message": message,
+    }
     return _admission_review({"uid": uid, "allowed": False, "status": status})
 
 

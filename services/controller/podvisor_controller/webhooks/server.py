@@ -1,13 +1,14 @@
-"""The HTTPS application behind the webhooks: reads a review, asks a pure function, answers.
+"""The HTTPS application behind the webhooks: reads a review, asks a judge, answers.
 
 Invariants: every replica serves, leading or not; bodies are bounded and never logged; a fault of
-ours refuses the request and says nothing of its inside. Must not call the API server: an admission
-that needs the API server to answer can lock a cluster up.
+ours refuses the request and says nothing of its inside. Judges are pure and must not call the API
+server, for an admission that needs the API server to answer can lock a cluster up; reviewers may,
+for they are asked about evictions only.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -33,6 +34,9 @@ from podvisor_controller.webhooks.review import (
 Judge = Callable[[AdmissionRequest], Verdict]
 """Decides one admission request. Pure. Raises Refused for an object that does not decode."""
 
+Reviewer = Callable[[AdmissionRequest], Awaitable[Verdict]]
+"""Decides one admission request and writes what follows from it. Answers within the webhook's time limit."""
+
 Convert = Callable[[Mapping[str, Any], str], Mapping[str, Any]]
 """Brings one object to an API version. Pure. Raises Terminal for an object that cannot be there."""
 
@@ -48,10 +52,11 @@ _log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Webhooks:
-    """What is served: judges by path, and the conversion."""
+    """What is served: judges and reviewers by path, and the conversion."""
 
     judges: Mapping[str, Judge]
     convert: Convert
+    reviewers: Mapping[str, Reviewer] = field(default_factory=dict)
 
 
 def webhook_app(webhooks: Webhooks, *, is_stopping: Callable[[], bool]) -> web.Application:
@@ -66,19 +71,28 @@ def webhook_app(webhooks: Webhooks, *, is_stopping: Callable[[], bool]) -> web.A
 
     app = web.Application(client_max_size=CONVERSION_LIMIT_BYTES, middlewares=[closing])
     for path, judge in webhooks.judges.items():
-        app.router.add_post(path, _admission_handler(judge))
+        app.router.add_post(path, _admission_handler(_as_reviewer(judge)))
+    for path, reviewer in webhooks.reviewers.items():
+        app.router.add_post(path, _admission_handler(reviewer))
     app.router.add_post("/convert", _conversion_handler(webhooks.convert))
     return app
 
 
-def _admission_handler(judge: Judge) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _as_reviewer(judge: Judge) -> Reviewer:
+    async def decide(request: AdmissionRequest) -> Verdict:
+        return judge(request)
+
+    return decide
+
+
+def _admission_handler(decide: Reviewer) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handle(request: web.Request) -> web.Response:
         try:
             review = parse_admission(await _body(request, ADMISSION_LIMIT_BYTES))
         except BadReview as error:
             return web.Response(status=400, text=f"{error}\n")
         try:
-            reply = admission_reply(review.uid, judge(review))
+            reply = admission_reply(review.uid, await decide(review))
         except Refused as error:
             reply = admission_refusal(review.uid, str(error))
         except Exception:

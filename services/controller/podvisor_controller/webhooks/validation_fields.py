@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -98,10 +99,15 @@ def unsupported(raw: Any, struct: type[msgspec.Struct], path: str) -> Iterator[C
     for name in UNSUPPORTED.get(struct, ()):
         if asks_for_something(raw.get(name)):
             yield invalid(f"{path}.{name}", "is not supported yet", CauseReason.NOT_SUPPORTED)
-    for field in msgspec.structs.fields(struct):
-        if field.encode_name in raw:
-            kind = types.type_info(field.type)
-            yield from _in_value(raw[field.encode_name], kind, f"{path}.{field.encode_name}")
+    for name, kind in _fields(struct):
+        if name in raw:
+            yield from _in_value(raw[name], kind, f"{path}.{name}")
+
+
+@cache
+def _fields(struct: type[msgspec.Struct]) -> list[tuple[str, types.Type]]:
+    """The JSON names and the types of a struct's fields. Kept: its annotations are texts, which would be compiled each time."""
+    return [(f.encode_name, types.type_info(f.type)) for f in msgspec.structs.fields(struct)]
 
 
 def asks_for_something(value: Any) -> bool:

@@ -62,12 +62,22 @@ def _life_causes(spec: v1.VirtualMachineInstanceSpec, path: str) -> Iterator[Cau
             f"{path}.startStrategy",
             f"{path}.startStrategy is set with an unrecognized option: {spec.start_strategy}",
         )
+    yield from _eviction_causes(spec.eviction_strategy, f"{path}.evictionStrategy")
     grace_period_s = spec.termination_grace_period_seconds
     if grace_period_s is not None and not 0 <= grace_period_s <= _MAX_GRACE_PERIOD_S:
         yield invalid(
             f"{path}.terminationGracePeriodSeconds",
             f"must be between 0 and {_MAX_GRACE_PERIOD_S}, which is a year.",
         )
+
+
+def _eviction_causes(strategy: str, field: str) -> Iterator[Cause]:
+    if not strategy or strategy in names.SUPPORTED_EVICTION_STRATEGIES:
+        return
+    if strategy in list(names.EvictionStrategy):
+        yield invalid(field, f"{strategy} is not supported yet", CauseReason.NOT_SUPPORTED)
+    else:
+        yield Cause(field, f"{field} is set with an unrecognized option: {strategy}")
 
 
 def _firmware_causes(spec: v1.VirtualMachineInstanceSpec, path: str) -> Iterator[Cause]:

@@ -151,17 +151,24 @@ def interface_mac(vmi: v1.VirtualMachineInstance, interface: v1.Interface) -> st
     return "02:" + hashlib.sha256(text.encode()).digest()[:5].hex(":")
 
 
-def _cpu(domain: v1.Domain, accelerator: domain_pb2.Accelerator.ValueType) -> domain_pb2.CpuSpec:
+def cpu_topology(domain: v1.Domain) -> tuple[int, int, int]:
+    """Sockets, cores and threads of the guest: as given, else as many sockets as processors are requested."""
     cpu = domain.cpu or v1.CPU()
     sockets = cpu.sockets
     if sockets is None and cpu.cores is None and cpu.threads is None:
         sockets = _processors_requested(domain.resources)
+    return sockets or 1, cpu.cores or 1, cpu.threads or 1
+
+
+def _cpu(domain: v1.Domain, accelerator: domain_pb2.Accelerator.ValueType) -> domain_pb2.CpuSpec:
+    model = domain.cpu.model if domain.cpu else ""
+    sockets, cores, threads = cpu_topology(domain)
     emulated = accelerator == domain_pb2.ACCELERATOR_TCG
     return domain_pb2.CpuSpec(
-        sockets=sockets or 1,
-        cores=cpu.cores or 1,
-        threads=cpu.threads or 1,
-        model="" if emulated and cpu.model in _HOST_CPU_MODELS else cpu.model,
+        sockets=sockets,
+        cores=cores,
+        threads=threads,
+        model="" if emulated and model in _HOST_CPU_MODELS else model,
     )
 
 

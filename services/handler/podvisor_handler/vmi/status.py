@@ -5,21 +5,17 @@ to say; needs_write() is true only when a reader would see a difference. Text th
 launcher is untrusted: it is shortened, made printable, and never decides anything.
 """
 
-import re
 from datetime import datetime
 from typing import Any
 
 import msgspec
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import meta, v1
-from podvisor_common.api.quantity import format_bytes
 from podvisor_common.api.v1.names import ConditionType, EventReason, Phase, Reason
 from podvisor_common.kube.conditions import set_condition
 
 from podvisor_handler.launchers.state import Connection
-from podvisor_handler.network.plan import POD_INTERFACE
-from podvisor_handler.vmi import outcome
-from podvisor_handler.vmi.build import guest_memory_bytes, interface_mac, pod_interface
+from podvisor_handler.vmi import hardware, outcome
 from podvisor_handler.vmi.plan import Observed, Problem
 from podvisor_handler.vmi.problems import (
     LAUNCHER_WAITING,
@@ -34,7 +30,6 @@ FAILURE_LASTS_AFTER_S = 10.0
 LAUNCHER_REFUSED = "LauncherRefused"
 LAUNCHER_UNRESPONSIVE = "LauncherUnresponsive"
 LIBVIRT_UNRESPONSIVE = "LibvirtUnresponsive"
-_MACHINE_TYPE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 _PAUSED = {
     domain_pb2.DOMAIN_REASON_IO_ERROR: (
@@ -48,6 +43,7 @@ _PAUSED_UNKNOWN = (
 )
 _PAUSED_BY_USER = (Reason.PAUSED_BY_USER, "VMI was paused by user")
 _LAUNCHER_STEPS = {"DisksReady": "disks_ready", "DomainStarted": "domain_started"}
+_HARDWARE_FIELDS = ("interfaces", "machine", "memory", "current_cpu_topology", "volume_status")
 _OWN_PHASES = (Phase.RUNNING, Phase.SUCCEEDED, Phase.FAILED)
 
 
@@ -77,7 +73,7 @@ def needs_write(
     """Whether writing `desired` over `current` changes something that a reader can see."""
     if desired.phase and desired.phase != current.phase:
         return True
-    for field in ("interfaces", "machine", "memory", "current_cpu_topology"):
+    for field in _HARDWARE_FIELDS:
         wanted = getattr(desired, field)
         if wanted is not None and wanted != getattr(current, field):
             return True
@@ -110,7 +106,21 @@ def events_of(
     found = meta.find_condition(current.conditions, ConditionType.SYNCHRONIZED)
     if wanted is not None and (found is None or _visible(found) != _visible(wanted)):
         events.append(("Warning", EventReason.SYNC_FAILED, wanted.message))
-    return events
+    return [*events, *_pause_events(current, desired)]
+
+
+def _pause_events(
+    current: v1.VirtualMachineInstanceStatus, desired: v1.VirtualMachineInstanceStatus
+) -> list[tuple[str, str, str]]:
+    """Of a guest that stands still from now on or goes on. One that has ended does neither."""
+    found = meta.find_condition(current.conditions, ConditionType.PAUSED)
+    wanted = meta.find_condition(desired.conditions, ConditionType.PAUSED)
+    if wanted is not None and (found is None or found.reason != wanted.reason):
+        type_ = "Normal" if wanted.reason == Reason.PAUSED_BY_USER else "Warning"
+        return [(type_, EventReason.PAUSED, wanted.message)]
+    if found is not None and wanted is None and desired.phase == Phase.RUNNING:
+        return [("Normal", EventReason.UNPAUSED, "VirtualMachineInstance unpaused.")]
+    return []
 
 
 def written_out(status: v1.VirtualMachineInstanceStatus) -> dict[str, Any]:
@@ -133,7 +143,7 @@ def _starting(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus:
 
 
 def _running(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus:
-    current, report = now.vmi.status, now.launcher.report
+    report = now.launcher.report
     conditions = _with(now, [], ConditionType.READY, *_readiness(now), at)
     if report is not None and report.state == domain_pb2.DOMAIN_STATE_PAUSED:
         known = report.reason in domain_pb2.DomainReason.values()
@@ -158,10 +168,11 @@ def _running(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus:
         phase=Phase.RUNNING,
         conditions=conditions,
         phase_transition_timestamps=_transitions(now, Phase.RUNNING, at),
-        interfaces=_interfaces(now),
-        machine=_machine(now) or current.machine,
-        memory=_memory(now),
-        current_cpu_topology=current.current_cpu_topology,
+        interfaces=hardware.interfaces_of(now),
+        machine=hardware.machine_of(now),
+        memory=hardware.memory_of(now),
+        current_cpu_topology=hardware.topology_of(now),
+        volume_status=hardware.volumes_of(now),
         start_timeline=_timeline(now, at),
     )
 
@@ -182,6 +193,8 @@ def _ended(now: Observed, ended: outcome.Outcome, at: datetime) -> v1.VirtualMac
         interfaces=current.interfaces,
         machine=current.machine,
         memory=current.memory,
+        current_cpu_topology=current.current_cpu_topology,
+        volume_status=current.volume_status,
         start_timeline=_own_timeline(current.start_timeline),
     )
 
@@ -224,37 +237,6 @@ def _readiness(now: Observed) -> tuple[str, Problem]:
     if report is None or report.state != domain_pb2.DOMAIN_STATE_RUNNING:
         return "False", Problem(Reason.GUEST_NOT_RUNNING, "Guest VM is not reported as running")
     return "True", Problem("", "")
-
-
-def _interfaces(now: Observed) -> list[v1.NetworkInterfaceStatus] | None:
-    interface = pod_interface(now.vmi)
-    if interface is None:
-        return None
-    if now.network is None:
-        return now.vmi.status.interfaces
-    addresses = list(now.network.addresses)
-    return [
-        v1.NetworkInterfaceStatus(
-            name=interface.name,
-            mac=interface_mac(now.vmi, interface),
-            ip_address=addresses[0] if addresses else "",
-            ip_addresses=addresses,
-            pod_interface_name=POD_INTERFACE,
-            info_source="domain",
-        )
-    ]
-
-
-def _machine(now: Observed) -> v1.Machine | None:
-    report = now.launcher.report
-    if report is None or not _MACHINE_TYPE.fullmatch(report.machine_type):
-        return None
-    return v1.Machine(type=report.machine_type)
-
-
-def _memory(now: Observed) -> v1.MemoryStatus:
-    amount = format_bytes(guest_memory_bytes(now.vmi))
-    return v1.MemoryStatus(guest_at_boot=amount, guest_current=amount, guest_requested=amount)
 
 
 def _with(

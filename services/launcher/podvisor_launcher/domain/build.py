@@ -21,6 +21,8 @@ TRANSLATION_CACHE_SHARE = 3
 TRANSLATION_CACHE_MIN_MIB = 40
 TRANSLATION_CACHE_MAX_MIB = 256
 VIDEO_MEMORY_KIB = 16384
+# libvirt keeps aliases that begin like this; what follows is the device's name in the manifest.
+ALIAS_PREFIX = "ua-"
 
 _BUS_NAMES = {
     pb.DISK_BUS_VIRTIO: ("virtio", "vd"),
@@ -242,7 +244,7 @@ def _disk(
         read_only=resolved.read_only or cdrom,
         serial=disk.serial or None,
         boot=xml.Boot(order=boot_order) if boot_order else None,
-        alias=xml.Alias(name=f"ua-{disk.name}"),
+        alias=xml.Alias(name=ALIAS_PREFIX + disk.name),
         address=address,
     )
 
@@ -296,7 +298,7 @@ def _interface(interface: pb.InterfaceSpec, bus: PciBus) -> xml.Interface:
         # The ROM only serves network boot and costs a second of every start under TCG.
         rom=None if interface.boot_order else xml.Rom(enabled=False),
         boot=xml.Boot(order=interface.boot_order) if interface.boot_order else None,
-        alias=xml.Alias(name=f"ua-{interface.name}"),
+        alias=xml.Alias(name=ALIAS_PREFIX + interface.name),
         address=bus.next_address(),
     )
 
@@ -307,7 +309,7 @@ def _serial(spec: pb.DomainSpec, consoles: ConsolePaths) -> xml.Serial:
         source=xml.SocketSource(mode="bind", path=consoles.serial_socket),
         log=xml.CharacterLog(file=consoles.serial_log, append="on") if spec.serial_log else None,
         target=xml.SerialTarget(type="isa-serial", port=0),
-        alias=xml.Alias(name="ua-serial0"),
+        alias=xml.Alias(name=f"{ALIAS_PREFIX}serial0"),
     )
 
 

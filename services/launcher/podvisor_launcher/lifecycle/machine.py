@@ -15,12 +15,11 @@ from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_common.errors import Terminal
 
 from podvisor_launcher.dhcp.responder import offers_by_bridge
-from podvisor_launcher.domain import elements as xml
 from podvisor_launcher.domain.build import ResolvedDisk, UnbuildableSpec, check_spec, domain_name
-from podvisor_launcher.domain.xml import parse_xml
 from podvisor_launcher.lifecycle import plan as planning
 from podvisor_launcher.lifecycle.disk import MachineDisk
 from podvisor_launcher.lifecycle.files import MachineFiles
+from podvisor_launcher.lifecycle.hardware import UNSEEN
 from podvisor_launcher.lifecycle.record import EndReason, QemuEnd, Start, Stop
 from podvisor_launcher.lifecycle.reports import Facts, Reports
 from podvisor_launcher.lifecycle.resumes import Resumes
@@ -86,7 +85,7 @@ class Machine:
         self._guest: Guest | None = None
         self._last_active: Active | None = None
         self._gone_since_ms: int | None = None
-        self._machine_type = ""
+        self._hardware = UNSEEN
         self._starting = False
         self._disks: Mapping[str, ResolvedDisk] | None = None
         self._blocked: planning.Blocked | None = None
@@ -174,7 +173,7 @@ class Machine:
                 await self._save_if_possible()
             step = planning.plan(await self._observe())
             await self._reports.publish(
-                Facts(step.status, self._record, self._spec, self._machine_type)
+                Facts(step.status, self._record, self._spec, self._hardware)
             )
             if isinstance(step.action, planning.Leave):
                 return step.action.exit_code
@@ -223,9 +222,8 @@ class Machine:
             self._guest = await self.libvirt.guest(name)
             if isinstance(self._guest, Active):
                 self._last_active = self._guest
-                if not self._machine_type:
-                    description = parse_xml(xml.Domain, await self.libvirt.domain_xml(name))
-                    self._machine_type = description.os.type.machine or ""
+                if self._hardware is UNSEEN:
+                    self._hardware = await self._disk.hardware(await self.libvirt.domain_xml(name))
         except (LibvirtUnreachable, LibvirtFailed, DomainMissing) as error:
             self._guest = None
             if self._unreachable_since_ms is None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from podvisor.domain.v1 import domain_pb2 as pb
 
+from podvisor_launcher.lifecycle.hardware import UNSEEN, Hardware
 from podvisor_launcher.lifecycle.plan import State, Status, Why
 from podvisor_launcher.lifecycle.record import EndReason, Record, Start
 
@@ -52,7 +53,7 @@ class Facts:
     status: Status
     record: Record
     spec: pb.DomainSpec | None
-    machine_type: str = ""
+    hardware: Hardware = UNSEEN
 
 
 def make_report(facts: Facts) -> pb.DomainReport:
@@ -64,7 +65,7 @@ def make_report(facts: Facts) -> pb.DomainReport:
         state=_STATES[facts.status.state],
         reason=_REASONS[facts.status.reason],
         message=facts.status.message,
-        machine_type=facts.machine_type,
+        machine_type=facts.hardware.machine_type,
         shutting_down=facts.status.state is not State.ENDED
         and (record.stop is not None or record.destroy is not None),
         container_stopping=record.stop is not None and record.stop.by_container,
@@ -76,6 +77,8 @@ def make_report(facts: Facts) -> pb.DomainReport:
             mac=interface.mac,
             addresses=[interface.dhcp.address] if leased else [],
         )
+    for disk in facts.hardware.disks:
+        report.disks.add(name=disk.name, target=disk.target, capacity_bytes=disk.capacity_bytes)
     for name, at_ms in record.timeline:
         report.timeline.add(name=name).at.FromMilliseconds(at_ms)
     return report

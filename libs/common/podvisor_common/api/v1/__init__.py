@@ -2,6 +2,7 @@
 
 from podvisor_common.api.v1.instance import (
     CPUTopology,
+    GuestOSInfo,
     MemoryStatus,
     NetworkInterfaceStatus,
     PhaseTransitionTimestamp,
@@ -12,6 +13,8 @@ from podvisor_common.api.v1.instance import (
     VolumeStatus,
 )
 from podvisor_common.api.v1.kubevirt import (
+    ArchitectureConfiguration,
+    ArchitectureSettings,
     DeveloperConfiguration,
     KubeVirt,
     KubeVirtConfiguration,
@@ -79,6 +82,8 @@ from podvisor_common.api.v1.virtual_machine import (
 __all__ = [
     "CPU",
     "Affinity",
+    "ArchitectureConfiguration",
+    "ArchitectureSettings",
     "CDRomTarget",
     "CPUTopology",
     "CloudInitNoCloud",
@@ -89,6 +94,7 @@ __all__ = [
     "DiskTarget",
     "Domain",
     "Firmware",
+    "GuestOSInfo",
     "Interface",
     "KubeVirt",
     "KubeVirtConfiguration",

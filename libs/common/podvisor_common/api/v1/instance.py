@@ -60,9 +60,25 @@ class VolumeStatus(ApiStruct, frozen=True):
 
     name: Annotated[str, doc("Name of the volume.")]
     target: Annotated[str, doc("Name of the device in libvirt, for example `vda`.")] = ""
+    size: Annotated[
+        int | None, doc("What the guest sees of the volume, in bytes.", format="int64")
+    ] = None
     phase: Annotated[str, doc("How far the volume is.")] = ""
     reason: Annotated[str, doc("Why, as one CamelCase word.")] = ""
     message: Annotated[str, doc("Why, as a sentence for a person.")] = ""
+
+
+class GuestOSInfo(ApiStruct, frozen=True):
+    """What the guest's agent says of its operating system."""
+
+    name: Annotated[str, doc("Name of the system.")] = ""
+    id: Annotated[str, doc("The system in one lower-case word.")] = ""
+    pretty_name: Annotated[str, doc("Name and version for a person.")] = ""
+    version: Annotated[str, doc("Version of the system.")] = ""
+    version_id: Annotated[str, doc("The version in one lower-case word.")] = ""
+    kernel_release: Annotated[str, doc("Release of the kernel.")] = ""
+    kernel_version: Annotated[str, doc("Build of the kernel.")] = ""
+    machine: Annotated[str, doc("Architecture of the kernel.")] = ""
 
 
 class StartTimeline(ApiStruct, frozen=True):
@@ -102,6 +118,10 @@ class VirtualMachineInstanceStatus(ApiStruct, frozen=True):
     interfaces: Annotated[
         list[NetworkInterfaceStatus] | None, doc("Network devices.", **_ATOMIC)
     ] = None
+    evacuation_node_name: Annotated[
+        str,
+        doc("Node that the instance shall leave, because an eviction of its pod was asked for."),
+    ] = ""
     active_pods: Annotated[
         dict[str, str] | None, doc("UIDs of the pods that carry the instance, and their nodes.")
     ] = None
@@ -113,6 +133,9 @@ class VirtualMachineInstanceStatus(ApiStruct, frozen=True):
     machine: Annotated[Machine | None, doc("Board the guest has.")] = None
     current_cpu_topology: Annotated[CPUTopology | None, doc("Processors the guest has.")] = None
     memory: Annotated[MemoryStatus | None, doc("Memory the guest has.")] = None
+    guest_os_info: Annotated[
+        GuestOSInfo | None, doc("The guest's system, where an agent in it tells.")
+    ] = None
     volume_status: Annotated[list[VolumeStatus] | None, doc("Volumes.", **_ATOMIC)] = None
     virtual_machine_revision_name: Annotated[
         str, doc("ControllerRevision with the machine as it was when the instance was made.")

@@ -9,10 +9,9 @@ from podvisor_common.api.v1 import names
 
 
 class LogVerbosity(ApiStruct, frozen=True):
-    """Verbosity of each service, 0 to 9: 4 and more is DEBUG."""
+    """Verbosity of single services, 0 to 9: 4 and more is DEBUG."""
 
-    virt_controller: Annotated[int | None, doc("Of the controller.", minimum=0)] = None
-    virt_handler: Annotated[int | None, doc("Of the handlers.", minimum=0)] = None
+    virt_controller: Annotated[int | None, doc("Of the controllers, at once.", minimum=0)] = None
     virt_launcher: Annotated[int | None, doc("Of new launchers.", minimum=0)] = None
 
 
@@ -30,14 +29,23 @@ class DeveloperConfiguration(ApiStruct, frozen=True):
         doc("Guest memory per requested memory, in percent. 100 by default.", minimum=10),
     ] = None
     log_verbosity: Annotated[LogVerbosity | None, doc("How much services log.")] = None
-    feature_gates: Annotated[list[str] | None, doc("Accepted; there are no gates yet.")] = None
+    feature_gates: Annotated[
+        list[str] | None, doc("Accepted, whatever they are: what is served needs no gate.")
+    ] = None
+    disabled_feature_gates: Annotated[
+        list[str] | None, doc("Accepted, whatever they are: nothing that is served has a gate.")
+    ] = None
 
 
 class NetworkConfiguration(ApiStruct, frozen=True):
     """Network defaults."""
 
     default_network_interface: Annotated[
-        str, doc("Binding of an interface nobody asked for. `masquerade` by default.")
+        str,
+        doc(
+            "Binding of an interface nobody asked for. `masquerade` by default.",
+            enum=["", "masquerade"],
+        ),
     ] = ""
 
 
@@ -47,6 +55,24 @@ class VirtualMachineOptions(ApiStruct, frozen=True):
     disable_serial_console_log: Annotated[
         dict[str, Any] | None, doc("When present, serial consoles are not copied to pod logs.")
     ] = None
+
+
+class ArchitectureSettings(ApiStruct, frozen=True):
+    """Defaults for guests of one architecture."""
+
+    machine_type: Annotated[str, doc("Board of guests that name none.")] = ""
+
+
+class ArchitectureConfiguration(ApiStruct, frozen=True):
+    """Defaults for guests by their architecture."""
+
+    amd64: Annotated[ArchitectureSettings | None, doc("Of amd64. `q35` by default.")] = None
+    arm64: Annotated[ArchitectureSettings | None, doc("Of arm64. `virt` by default.")] = None
+
+    def machine_types(self) -> dict[str, str]:
+        """The board of each architecture that is given one."""
+        given = {"amd64": self.amd64, "arm64": self.arm64}
+        return {name: one.machine_type for name, one in given.items() if one and one.machine_type}
 
 
 class KubeVirtConfiguration(ApiStruct, frozen=True):
@@ -59,8 +85,21 @@ class KubeVirtConfiguration(ApiStruct, frozen=True):
     virtual_machine_options: Annotated[
         VirtualMachineOptions | None, doc("Defaults for guests.")
     ] = None
-    machine_type: Annotated[str, doc("Board of guests that name none. `q35` by default.")] = ""
+    architecture_configuration: Annotated[
+        ArchitectureConfiguration | None, doc("Defaults by architecture.")
+    ] = None
+    machine_type: Annotated[
+        str,
+        doc("Board of guests that name none; the one in `architectureConfiguration` comes first."),
+    ] = ""
     cpu_model: Annotated[str, doc("CPU model of guests that name none.")] = ""
+    eviction_strategy: Annotated[
+        str,
+        doc(
+            "What an eviction does to instances that do not say it themselves. `None` by default.",
+            enum=["", *names.SUPPORTED_EVICTION_STRATEGIES],
+        ),
+    ] = ""
     cpu_request: Annotated[Quantity | None, doc("CPU request of guests that give none.")] = None
     additional_guest_memory_overhead_ratio: Annotated[
         str, doc("Factor on the memory a pod requests beyond the guest's, for example `1.2`.")

@@ -241,6 +241,14 @@ class VirtualMachineInstanceSpec(ApiStruct, frozen=True):
     start_strategy: Annotated[
         str, doc("`Paused`: the guest does not run before it is unpaused. Empty: it runs at once.")
     ] = ""
+    eviction_strategy: Annotated[
+        str,
+        doc(
+            "What an eviction of the pod does: `None` shuts the guest down, `External` refuses it and leaves the rest to"
+            " whoever watches `status.evacuationNodeName`, `LiveMigrateIfPossible` is `None` as long as nothing can"
+            " migrate. The cluster's setting by default, else `None`."
+        ),
+    ] = ""
     hostname: Annotated[str, doc("Host name of the guest. The instance's name by default.")] = ""
     subdomain: Annotated[
         str,

@@ -106,6 +106,23 @@ class StatePreservation(StrEnum):
 SUPPORTED_STATE_PRESERVATIONS = frozenset({StatePreservation.DISABLED, StatePreservation.OFFLINE})
 
 
+class EvictionStrategy(StrEnum):
+    """What is done about a guest whose pod is to be evicted."""
+
+    NONE = "None"
+    EXTERNAL = "External"
+    LIVE_MIGRATE = "LiveMigrate"
+    LIVE_MIGRATE_IF_POSSIBLE = "LiveMigrateIfPossible"
+
+
+# Nothing can be migrated yet: the strategy that insists on it is refused, the one that does without is None.
+SUPPORTED_EVICTION_STRATEGIES = (
+    EvictionStrategy.NONE,
+    EvictionStrategy.EXTERNAL,
+    EvictionStrategy.LIVE_MIGRATE_IF_POSSIBLE,
+)
+
+
 # In the data of a request to start: the guest is not to run before it is unpaused.
 START_PAUSED_KEY = "paused"
 # The one value of an instance's `startStrategy`.
@@ -124,6 +141,7 @@ class ConditionType(StrEnum):
     AGENT_CONNECTED = "AgentConnected"
     LIVE_MIGRATABLE = "LiveMigratable"
     POD_SCHEDULED = "PodScheduled"
+    EVICTION_REQUESTED = "EvictionRequested"
     REPLICA_FAILURE = "ReplicaFailure"
     REPLICA_PAUSED = "ReplicaPaused"
 
@@ -153,6 +171,7 @@ class Reason(StrEnum):
     RESTART_REQUIRED = "RestartRequired"
     NODE_UNRESPONSIVE = "NodeUnresponsive"
     HANDLER_UNRESPONSIVE = "HandlerUnresponsive"
+    EVICTION_REQUESTED = "EvictionRequested"
     REPLICAS_PAUSED = "Paused"
 
 
@@ -165,6 +184,8 @@ class EventReason(StrEnum):
     DELETED = "Deleted"
     SHUTTING_DOWN = "ShuttingDown"
     SYNC_FAILED = "SyncFailed"
+    PAUSED = "Paused"
+    UNPAUSED = "Unpaused"
     SUCCESSFUL_CREATE = "SuccessfulCreate"
     FAILED_CREATE = "FailedCreate"
     SUCCESSFUL_DELETE = "SuccessfulDelete"

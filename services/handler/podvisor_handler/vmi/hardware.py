@@ -1,0 +1,98 @@
+"""What the status tells of the hardware that a guest got.
+
+Invariant: pure. What the specification decides is computed from it; what only the launcher can know is believed within
+bounds, for the devices of the manifest alone. What is not known at the moment stays as it was said before.
+"""
+
+import re
+
+from podvisor.domain.v1 import domain_pb2
+from podvisor_common.api import v1
+from podvisor_common.api.quantity import Quantity, format_bytes
+from podvisor_common.api.v1 import names
+
+from podvisor_handler.network.plan import POD_INTERFACE
+from podvisor_handler.vmi.build import (
+    cpu_topology,
+    guest_memory_bytes,
+    interface_mac,
+    pod_interface,
+)
+from podvisor_handler.vmi.plan import Observed
+
+_MACHINE_TYPE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TARGET = re.compile(r"[a-z]{2,16}")
+_CAPACITY_LIMIT_BYTES = 1 << 62  # what a signed number of the API holds
+
+
+def interfaces_of(now: Observed) -> list[v1.NetworkInterfaceStatus] | None:
+    """The network devices and the addresses that reach them."""
+    interface = pod_interface(now.vmi)
+    if interface is None:
+        return None
+    if now.network is None:
+        return now.vmi.status.interfaces
+    addresses = list(now.network.addresses)
+    return [
+        v1.NetworkInterfaceStatus(
+            name=interface.name,
+            mac=interface_mac(now.vmi, interface),
+            ip_address=addresses[0] if addresses else "",
+            ip_addresses=addresses,
+            pod_interface_name=POD_INTERFACE,
+            info_source="domain",
+            queue_count=1,
+            link_state="up",
+        )
+    ]
+
+
+def machine_of(now: Observed) -> v1.Machine | None:
+    """The machine type that libvirt resolved."""
+    report = now.launcher.report
+    if report is None or not _MACHINE_TYPE.fullmatch(report.machine_type):
+        return now.vmi.status.machine
+    return v1.Machine(type=report.machine_type)
+
+
+def topology_of(now: Observed) -> v1.CPUTopology:
+    """The processors, which nothing changes while the guest runs."""
+    sockets, cores, threads = cpu_topology(now.vmi.spec.domain)
+    return v1.CPUTopology(sockets=sockets, cores=cores, threads=threads)
+
+
+def memory_of(now: Observed) -> v1.MemoryStatus:
+    """The guest's memory, which nothing changes while it runs, and what its pod requests beyond it."""
+    amount = format_bytes(guest_memory_bytes(now.vmi))
+    return v1.MemoryStatus(
+        guest_at_boot=amount,
+        guest_current=amount,
+        guest_requested=amount,
+        memory_overhead=_memory_overhead(now),
+    )
+
+
+def _memory_overhead(now: Observed) -> Quantity | None:
+    pod, known = now.pod, now.vmi.status.memory
+    said = pod.metadata.annotation(names.MEMORY_OVERHEAD_ANNOTATION) if pod is not None else None
+    if said is not None and said.isdecimal():
+        return format_bytes(int(said))
+    return known.memory_overhead if known is not None else None
+
+
+def volumes_of(now: Observed) -> list[v1.VolumeStatus] | None:
+    """The volumes of the manifest with the devices they became."""
+    report, known = now.launcher.report, now.vmi.status.volume_status
+    disks = {disk.name: disk for disk in report.disks} if report is not None else {}
+    if known and not disks:
+        return known
+    volumes = now.vmi.spec.volumes or ()
+    return [_volume(volume.name, disks.get(volume.name)) for volume in volumes] or None
+
+
+def _volume(name: str, disk: domain_pb2.DiskReport | None) -> v1.VolumeStatus:
+    if disk is None or not _TARGET.fullmatch(disk.target):
+        return v1.VolumeStatus(name=name)
+    is_size = 0 < disk.capacity_bytes < _CAPACITY_LIMIT_BYTES
+    size = disk.capacity_bytes if is_size else None
+    return v1.VolumeStatus(name=name, target=disk.target, size=size)

@@ -1,0 +1,133 @@
+"""What the status tells of a guest's hardware, and how much of it a launcher decides."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from podvisor.domain.v1 import domain_pb2
+from podvisor_common.api import v1
+from podvisor_handler.launchers.state import Connection
+from podvisor_handler.vmi.status import needs_write
+
+from tests.unit.handler.builders import vmi
+from tests.unit.handler.observations import LATER, observed, said
+
+VOLUMES: dict[str, Any] = {
+    "volumes": [
+        {"name": "root", "containerDisk": {"image": "registry/disk"}},
+        {"name": "seed", "cloudInitNoCloud": {"userData": "#cloud-config"}},
+    ]
+}
+DISKS = [
+    domain_pb2.DiskReport(name="root", target="vda", capacity_bytes=1 << 30),
+    domain_pb2.DiskReport(name="seed", target="vdb", capacity_bytes=1 << 20),
+]
+TOLD = [
+    v1.VolumeStatus(name="root", target="vda", size=1 << 30),
+    v1.VolumeStatus(name="seed", target="vdb", size=1 << 20),
+]
+
+
+def machine(**arguments: Any) -> v1.VirtualMachineInstance:
+    return vmi(spec=VOLUMES, **arguments)
+
+
+def test_the_interface() -> None:
+    (interface,) = said(observed()).interfaces or [v1.NetworkInterfaceStatus()]
+    assert (interface.queue_count, interface.link_state) == (1, "up")
+    assert (interface.pod_interface_name, interface.info_source) == ("eth0", "domain")
+
+
+def test_the_memory() -> None:
+    memory = said(observed()).memory
+    assert memory == v1.MemoryStatus(
+        guest_at_boot="62500Ki",
+        guest_current="62500Ki",
+        guest_requested="62500Ki",
+        memory_overhead="146Mi",
+    )
+
+
+@pytest.mark.parametrize(
+    ("domain", "sockets", "cores", "threads"),
+    [
+        ({}, 1, 1, 1),
+        ({"cpu": {"cores": 2, "threads": 2}}, 1, 2, 2),
+        ({"resources": {"limits": {"cpu": "2500m"}}}, 3, 1, 1),
+    ],
+    ids=["nothing is said", "as given", "as many sockets as processors are requested"],
+)
+def test_the_processors(domain: dict[str, Any], sockets: int, cores: int, threads: int) -> None:
+    spec = {"domain": {"memory": {"guest": "64M"}, "devices": {}, **domain}}
+    topology = said(observed(machine=vmi(spec=spec))).current_cpu_topology
+    assert topology == v1.CPUTopology(sockets=sockets, cores=cores, threads=threads)
+
+
+def test_the_volumes_are_told_with_the_first_word() -> None:
+    status = said(observed(machine=machine(), disks=DISKS))
+    assert status.phase == "Running"
+    assert status.volume_status == TOLD
+
+
+def test_a_machine_without_volumes_has_none_to_tell_of() -> None:
+    assert said(observed(disks=DISKS)).volume_status is None
+
+
+def test_a_launcher_of_an_earlier_release_knows_no_devices() -> None:
+    status = said(observed(machine=machine()))
+    assert status.volume_status == [v1.VolumeStatus(name="root"), v1.VolumeStatus(name="seed")]
+
+
+@pytest.mark.parametrize(
+    ("disk", "expected"),
+    [
+        ({"name": "other", "target": "vda"}, {"name": "root"}),
+        ({"name": "root", "target": "../vda"}, {"name": "root"}),
+        (
+            {"name": "root", "target": "vda", "capacity_bytes": 1 << 63},
+            {"name": "root", "target": "vda"},
+        ),
+        (
+            {"name": "root", "target": "vda", "capacity_bytes": 0},
+            {"name": "root", "target": "vda"},
+        ),
+    ],
+    ids=["of no volume", "no device", "larger than the API can say", "not known"],
+)
+def test_a_launcher_is_believed_within_bounds(
+    disk: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    status = said(observed(machine=machine(), disks=[domain_pb2.DiskReport(**disk)]))
+    assert (status.volume_status or [])[0] == v1.VolumeStatus(**expected)
+
+
+def test_what_is_known_stays_while_nobody_tells_of_it() -> None:
+    """A silent launcher takes back no device, and neither does the guest's end."""
+    first = said(observed(machine=machine(), disks=DISKS))
+    running = machine(phase="Running", status=_content(first))
+    silent = said(
+        observed(None, machine=running, connection=Connection.UNRESPONSIVE, silent_for_s=11), LATER
+    )
+    ended = said(
+        observed(
+            domain_pb2.DOMAIN_STATE_ENDED,
+            machine=running,
+            reason=domain_pb2.DOMAIN_REASON_SHUTDOWN,
+        )
+    )
+    for status in (silent, ended):
+        assert status.volume_status == TOLD
+        assert status.current_cpu_topology == first.current_cpu_topology
+        assert status.memory == first.memory
+
+
+def test_a_device_that_becomes_known_is_worth_a_write() -> None:
+    first = said(observed(machine=machine()))
+    again = said(observed(machine=machine(status=_content(first)), disks=DISKS))
+    assert needs_write(machine(status=_content(first)).status, again)
+
+
+def _content(status: v1.VirtualMachineInstanceStatus) -> dict[str, Any]:
+    content: dict[str, Any] = msgspec.to_builtins(status)
+    content.pop("phase", None)
+    return content
