@@ -9,6 +9,7 @@ from importlib.metadata import version
 import structlog
 from podvisor_common.aio.tasks import spawn
 from podvisor_common.api import core, v1
+from podvisor_common.api.pool import VirtualMachinePool
 from podvisor_common.api.v1 import names
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.controller import Controller
@@ -21,6 +22,7 @@ from podvisor_common.kube.resources import (
     KUBEVIRTS,
     NODES,
     PODS,
+    POOLS,
     REPLICA_SETS,
     VIRTUAL_MACHINE_INSTANCES,
     VIRTUAL_MACHINES,
@@ -36,6 +38,7 @@ from podvisor_controller.installation_status import HANDLER
 from podvisor_controller.node.attendance import Attendance
 from podvisor_controller.node.health import health_of
 from podvisor_controller.node.reconciler import NodeReconciler
+from podvisor_controller.pool.reconciler import PoolReconciler
 from podvisor_controller.replicaset.reconciler import ReplicaSetReconciler
 from podvisor_controller.sets.claims import CLAIM_INDEX, claimable
 from podvisor_controller.sets.selectors import matches
@@ -57,6 +60,7 @@ COMPONENT = "virt-controller"
 VM_WORKERS = 4
 VMI_WORKERS = 8
 REPLICA_SET_WORKERS = 2
+POOL_WORKERS = 2
 
 _log = structlog.get_logger(__name__)
 
@@ -67,7 +71,12 @@ class Controllers:
     def __init__(self, client: KubeClient, settings: Settings) -> None:
         self._settings = settings
         namespace = settings.pod_namespace
-        self.vms = Informer(client, VIRTUAL_MACHINES, v1.VirtualMachine)
+        self.vms = Informer(
+            client,
+            VIRTUAL_MACHINES,
+            v1.VirtualMachine,
+            indexers={CLAIM_INDEX: claimable(names.POOL)},
+        )
         self.vmis = Informer(
             client,
             VIRTUAL_MACHINE_INSTANCES,
@@ -75,6 +84,7 @@ class Controllers:
             indexers={NODE_INDEX: node_names, CLAIM_INDEX: claimable(names.REPLICA_SET)},
         )
         self.replica_sets = Informer(client, REPLICA_SETS, v1.VirtualMachineInstanceReplicaSet)
+        self.pools = Informer(client, POOLS, VirtualMachinePool)
         self.pods = Informer(
             client,
             PODS,
@@ -140,6 +150,10 @@ class Controllers:
         self._replica_set = Controller(
             "replicaset", self._replica_set_reconciler.reconcile, workers=REPLICA_SET_WORKERS
         )
+        pools = PoolReconciler(
+            client, pools=self.pools, vms=self.vms, vmis=self.vmis, recorder=self.recorder
+        )
+        self._pool = Controller("pool", pools.reconcile, workers=POOL_WORKERS)
         self._vm = Controller("vm", machines.reconcile, workers=VM_WORKERS)
         self._vmi = Controller("vmi", instances.reconcile, workers=VMI_WORKERS)
         self._node = Controller("node", nodes.reconcile, workers=1)
@@ -200,7 +214,14 @@ class Controllers:
             _log.warning("settings not settled yet", error=str(error))
 
     def _controllers(self) -> tuple[Controller, ...]:
-        return (self._vm, self._vmi, self._replica_set, self._node, self._installation)
+        return (
+            self._vm,
+            self._vmi,
+            self._replica_set,
+            self._pool,
+            self._node,
+            self._installation,
+        )
 
     def _informers(
         self,
@@ -208,6 +229,7 @@ class Controllers:
         Informer[v1.VirtualMachine],
         Informer[v1.VirtualMachineInstance],
         Informer[v1.VirtualMachineInstanceReplicaSet],
+        Informer[VirtualMachinePool],
         Informer[core.Pod],
         Informer[core.Node],
         Informer[v1.KubeVirt],
@@ -218,6 +240,7 @@ class Controllers:
             self.vms,
             self.vmis,
             self.replica_sets,
+            self.pools,
             self.pods,
             self.nodes,
             self.kubevirts,
@@ -226,8 +249,9 @@ class Controllers:
         )
 
     def _subscribe(self) -> None:
-        self.vms.subscribe(lambda key, _, __: self._wake(self._vm, key))
+        self.vms.subscribe(self._on_machine)
         self.vmis.subscribe(self._on_instance)
+        self.pools.subscribe(lambda key, _, __: self._wake(self._pool, key))
         self.replica_sets.subscribe(lambda key, _, __: self._wake(self._replica_set, key))
         self.pods.subscribe(self._on_pod)
         self.nodes.subscribe(self._on_node)
@@ -242,6 +266,26 @@ class Controllers:
         if self._is_leading:
             controller.enqueue(key)
 
+    def _on_machine(
+        self, key: ObjectKey, old: v1.VirtualMachine | None, new: v1.VirtualMachine | None
+    ) -> None:
+        self._wake(self._vm, key)
+        for vm in (old, new):
+            if vm is not None:
+                self._wake_pools_of(vm)
+
+    def _wake_pools_of(self, vm: v1.VirtualMachine) -> None:
+        """The pool that manages the machine, or those that would have it."""
+        namespace, owner = vm.metadata.namespace, vm.metadata.controller_reference()
+        if owner is not None:
+            if owner.kind == names.POOL:
+                self._wake(self._pool, ObjectKey(namespace, owner.name))
+            return
+        for pool in self.pools.list():
+            is_near = pool.metadata.namespace == namespace
+            if is_near and matches(pool.spec.selector, vm.metadata.labels):
+                self._wake(self._pool, key_of(pool))
+
     def _on_instance(
         self,
         key: ObjectKey,
@@ -250,8 +294,12 @@ class Controllers:
     ) -> None:
         self._wake(self._vmi, key)
         # A machine's instance has its name, and one that has it without being its own matters to it as well.
-        if self.vms.get(key) is not None:
+        vm = self.vms.get(key)
+        if vm is not None:
             self._wake(self._vm, key)
+            owner = vm.metadata.controller_reference()
+            if owner is not None and owner.kind == names.POOL:
+                self._wake(self._pool, ObjectKey(key.namespace, owner.name))
         for vmi in (old, new):
             if vmi is not None:
                 self._wake_replica_sets_of(vmi)
@@ -313,6 +361,8 @@ class Controllers:
             self._vmi.enqueue(key_of(vmi))
         for replica_set in self.replica_sets.list():
             self._replica_set.enqueue(key_of(replica_set))
+        for pool in self.pools.list():
+            self._pool.enqueue(key_of(pool))
         for node in self.nodes.list():
             self._node.enqueue(key_of(node))
         self._installation.enqueue(self.installation.key)

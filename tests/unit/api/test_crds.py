@@ -147,6 +147,7 @@ def test_only_virtual_machines_need_a_conversion_webhook() -> None:
         "virtualmachines": "Webhook",
         "virtualmachineinstances": "None",
         "virtualmachineinstancereplicasets": "None",
+        "virtualmachinepools": "None",
         "kubevirts": "None",
     }
 
@@ -160,6 +161,7 @@ def test_versions() -> None:
         "virtualmachines": [("v1", True), ("v1alpha3", False), ("v1alpha1", False)],
         "virtualmachineinstances": [("v1", True), ("v1alpha3", False)],
         "virtualmachineinstancereplicasets": [("v1", True), ("v1alpha3", False)],
+        "virtualmachinepools": [("v1beta1", True), ("v1alpha1", False)],
         "kubevirts": [("v1", True), ("v1alpha3", False)],
     }
 
@@ -170,8 +172,9 @@ def test_instances_can_be_selected_by_node() -> None:
         assert version["subresources"] == {"status": {}}
 
 
-def test_sets_of_instances_can_be_scaled() -> None:
-    for version in all_crds()["virtualmachineinstancereplicasets"]["spec"]["versions"]:
+@pytest.mark.parametrize("plural", ["virtualmachineinstancereplicasets", "virtualmachinepools"])
+def test_sets_can_be_scaled(plural: str) -> None:
+    for version in all_crds()[plural]["spec"]["versions"]:
         assert version["subresources"]["scale"] == {
             "specReplicasPath": ".spec.replicas",
             "statusReplicasPath": ".status.replicas",

@@ -26,6 +26,7 @@ async def test_definitions_are_applied_but_conversion_is_left_alone() -> None:
             "virtualmachines.kubevirt.io",
             "virtualmachineinstances.kubevirt.io",
             "virtualmachineinstancereplicasets.kubevirt.io",
+            "virtualmachinepools.pool.kubevirt.io",
             "kubevirts.kubevirt.io",
         }
         found = server.get(CRDS, key)

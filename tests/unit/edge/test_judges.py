@@ -10,6 +10,7 @@ import pytest
 from podvisor_controller.webhooks.defaults import ClusterDefaults
 from podvisor_controller.webhooks.judges import webhooks_for
 from podvisor_controller.webhooks.registration import (
+    POOL_VALIDATE,
     REPLICA_SET_VALIDATE,
     VM_MUTATE,
     VM_VALIDATE,
@@ -128,6 +129,21 @@ def test_a_set_is_judged_as_a_whole() -> None:
     ]
     # What stands there already may be labelled, and finished.
     assert answer(REPLICA_SET_VALIDATE, bad, bad)["allowed"] is True
+
+
+def test_a_pool_is_judged_as_a_whole() -> None:
+    template = {"metadata": {"labels": {"app": "web"}}, "spec": machine()["spec"]}
+    selector = {"matchLabels": {"app": "web"}}
+    obj = machine() | {"apiVersion": "pool.kubevirt.io/v1beta1", "kind": "VirtualMachinePool"}
+    obj["spec"] = {"selector": selector, "virtualMachineTemplate": template}
+    assert answer(POOL_VALIDATE, obj) == {"uid": "u", "allowed": True}
+    bad = {**obj, "spec": obj["spec"] | {"maxUnavailable": 0}}
+    response = answer(POOL_VALIDATE, bad, obj)
+    assert [cause["field"] for cause in response["status"]["details"]["causes"]] == [
+        "spec.maxUnavailable"
+    ]
+    # What stands there already may be labelled, and finished.
+    assert answer(POOL_VALIDATE, bad, bad)["allowed"] is True
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 from msgspec import inspect as types
 
-from podvisor_common.api import v1, v1alpha1
+from podvisor_common.api import pool, v1, v1alpha1
 from podvisor_common.api.crds import all_crds
 from podvisor_common.api.schema import json_fields
 from podvisor_common.api.unsupported import UNSUPPORTED, UNSUPPORTED_SETTINGS
@@ -65,6 +65,11 @@ _DIFFERENCES = """## Differences that a client can see
   are deleted first. A selector that is empty or names a label of podvisor's own is refused, and an instance that had ended before it
   was the set's is not adopted.
 - The settings object `KubeVirt` is made from the chart's values. What a person changes in it stays as that person wrote it.
+- A VirtualMachinePool tells the revision of its template by a digest instead of its generation, and keeps no ControllerRevisions: the
+  label `kubevirt.io/vm-pool-revision-name` says of a machine what of the pool it was made from, and of an instance what of that a guest
+  can notice. An instance whose machine changed in nothing that a guest can notice is not restarted.
+- A proactive update restarts machines by requests to stop and start, so that those under `Manual` and `RerunOnFailure` run again; those
+  under `Once` are left alone. A pool has no finalizer, and adopts matching machines with a name of its own that nobody manages.
 - The subresources of `subresources.kubevirt.io` (console, VNC, restart, pause and others) and live migration are not served yet."""
 
 
@@ -75,6 +80,7 @@ def compatibility_page() -> str:
         _versions(),
         _run_strategies(),
         _fields(),
+        _pools(),
         _first_version(),
         _status_fields(),
         _settings(),
@@ -112,6 +118,24 @@ def _fields() -> str:
         f" VirtualMachineInstanceReplicaSet has the same `spec.template` and beside it all there is: {of_sets}."
     )
     return f"## Fields of v1 and v1alpha3\n\n{note}\n\n" + _table(
+        ("Place", "Served", "Refused"), rows
+    )
+
+
+def _pools() -> str:
+    """What a pool may say beside the machine it is made of."""
+    of_machines = {struct for _, struct in _structs(v1.VirtualMachineSpec, "spec")}
+    rows = [
+        (f"`{path}`", _code(json_fields(struct)), _code(UNSUPPORTED.get(struct, ())))
+        for path, struct in _structs(pool.VirtualMachinePoolSpec, "spec")
+        if struct not in of_machines
+    ]
+    refused = [s for s in names.StatePreservation if s not in names.SUPPORTED_STATE_PRESERVATIONS]
+    note = (
+        "`spec.virtualMachineTemplate.spec` is the `spec` of a VirtualMachine. Refused values of `statePreservation`:"
+        f" {_code(refused)}."
+    )
+    return f"## Fields of VirtualMachinePool\n\n{note}\n\n" + _table(
         ("Place", "Served", "Refused"), rows
     )
 

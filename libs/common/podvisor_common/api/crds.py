@@ -6,7 +6,7 @@ all their versions, so that the API server converts them alone, whatever runs or
 
 from typing import Any
 
-from podvisor_common.api import v1, v1alpha1
+from podvisor_common.api import pool, v1, v1alpha1
 from podvisor_common.api.base import ApiStruct
 from podvisor_common.api.schema import object_schema
 from podvisor_common.api.v1 import names
@@ -15,6 +15,7 @@ Manifest = dict[str, Any]
 
 CONVERSION_PATH = "/convert"
 _DEPRECATION = "kubevirt.io/v1alpha3 is deprecated, use kubevirt.io/v1"
+_POOL_DEPRECATION = "pool.kubevirt.io/v1alpha1 is deprecated, use pool.kubevirt.io/v1beta1"
 # What the API server reads and writes for `kubectl scale` and autoscalers.
 _SCALE = {
     "specReplicasPath": ".spec.replicas",
@@ -49,6 +50,7 @@ def all_crds() -> dict[str, Manifest]:
         "virtualmachines": _virtual_machines(),
         "virtualmachineinstances": _virtual_machine_instances(),
         "virtualmachineinstancereplicasets": _replica_sets(),
+        "virtualmachinepools": _pools(),
         "kubevirts": _kubevirts(),
     }
 
@@ -62,6 +64,14 @@ def _condition_column(name: str, type_: str, **more: Any) -> Manifest:
 
 
 _AGE = _column("Age", ".metadata.creationTimestamp", "date")
+
+
+_SET_COLUMNS = [
+    _column("Desired", ".spec.replicas", "integer", description="How many there shall be"),
+    _column("Current", ".status.replicas", "integer", description="How many there are"),
+    _column("Ready", ".status.readyReplicas", "integer", description="How many are ready"),
+    _AGE,
+]
 
 
 def _version(
@@ -93,13 +103,14 @@ def _definition(
     short_names: list[str],
     versions: list[Manifest],
     label: str = names.APP_LABEL,
+    group: str = names.GROUP,
 ) -> Manifest:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.{names.GROUP}", "labels": {label: ""}},
+        "metadata": {"name": f"{plural}.{group}", "labels": {label: ""}},
         "spec": {
-            "group": names.GROUP,
+            "group": group,
             "scope": "Namespaced",
             "names": {
                 "kind": kind,
@@ -172,17 +183,25 @@ def _virtual_machine_instances() -> Manifest:
 
 
 def _replica_sets() -> Manifest:
-    columns = [
-        _column("Desired", ".spec.replicas", "integer", description="How many there shall be"),
-        _column("Current", ".status.replicas", "integer", description="How many there are"),
-        _column("Ready", ".status.readyReplicas", "integer", description="How many are ready"),
-        _AGE,
-    ]
-    versions = _both_versions(v1.VirtualMachineInstanceReplicaSet, columns)
+    versions = _both_versions(v1.VirtualMachineInstanceReplicaSet, _SET_COLUMNS)
     for version in versions:
         _make_scalable(version)
     return _definition(
         names.REPLICA_SET, "virtualmachineinstancereplicasets", ["vmirs", "vmirss"], versions
+    )
+
+
+def _pools() -> Manifest:
+    old = _version("v1alpha1", pool.VirtualMachinePool, _SET_COLUMNS)
+    versions = [
+        _version("v1beta1", pool.VirtualMachinePool, _SET_COLUMNS, storage=True),
+        _deprecated(old, _POOL_DEPRECATION),
+    ]
+    for version in versions:
+        _make_scalable(version)
+    short_names = ["vmpool", "vmpools"]
+    return _definition(
+        names.POOL, "virtualmachinepools", short_names, versions, group=names.POOL_GROUP
     )
 
 

@@ -123,4 +123,5 @@ REPLICA_SETS = Resource(
     "virtualmachineinstancereplicasets",
     "VirtualMachineInstanceReplicaSet",
 )
+POOLS = Resource("pool.kubevirt.io", "v1beta1", "virtualmachinepools", "VirtualMachinePool")
 KUBEVIRTS = Resource("kubevirt.io", "v1", "kubevirts", "KubeVirt")

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 from podvisor_common.api import meta, v1
-from podvisor_common.api.v1.names import ConditionType, EventReason, Reason
+from podvisor_common.api.v1.names import EventReason, Reason
 from podvisor_common.kube import events
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.controller import Requeue
@@ -37,6 +37,8 @@ from podvisor_controller.replicaset.status import status_of
 from podvisor_controller.sets.batches import PARALLEL_WRITES, in_batches
 from podvisor_controller.sets.claiming import Claiming
 from podvisor_controller.sets.claims import CLAIM_INDEX, claim, managed_by
+from podvisor_controller.sets.conditions import says_paused
+from podvisor_controller.sets.live import read_live, write_status
 from podvisor_controller.sets.member_names import choose_names, names_of
 from podvisor_controller.sets.selectors import text_of
 from podvisor_controller.sets.trouble import Trouble, raise_unexpected
@@ -104,7 +106,7 @@ class ReplicaSetReconciler:
             await self._look(replica_set, notes)
         actions = plan.plan(self._observe(replica_set, notes))
         if actions:
-            live = await self._live(replica_set)
+            live = await read_live(self._client, self._replica_sets, _decode_set, replica_set)
             if live is None:
                 return None
             replica_set = live
@@ -153,16 +155,6 @@ class ReplicaSetReconciler:
         if notes.looked_s is None or not notes.unseen.answered:
             return False
         return asyncio.get_running_loop().time() - notes.looked_s >= LOOK_AGAIN_S
-
-    async def _live(self, replica_set: Set) -> Set | None:
-        """The set as the API server has it; None when it is gone or on its way out, of which the watch is about to tell."""
-        try:
-            live = _decode_set(await self._client.get(REPLICA_SETS, key_of(replica_set)))
-        except ApiNotFound:
-            return None
-        self._replica_sets.learn(live)
-        is_other = live.metadata.uid != replica_set.metadata.uid
-        return None if is_other or live.metadata.is_being_deleted else live
 
     async def _look(self, replica_set: Set, notes: _Notes) -> None:
         """Learn which instances the set has by what the API server itself has stored."""
@@ -280,20 +272,11 @@ class ReplicaSetReconciler:
         """Patch the status if a reader would see a difference. ApiConflict when the set has changed meanwhile."""
         replica_set, wanted = now.replica_set, status_of(now)
         patch = patch_of(replica_set.status, wanted)
-        if not patch:
+        if not await write_status(
+            self._client, self._replica_sets, _decode_set, replica_set, patch
+        ):
             return
-        version = replica_set.metadata.resource_version
-        try:
-            answer = await self._client.merge_patch(
-                REPLICA_SETS,
-                key_of(replica_set),
-                {"metadata": {"resourceVersion": version}, "status": patch},
-                subresource="status",
-            )
-        except ApiNotFound:
-            return
-        self._replica_sets.learn(_decode_set(answer))
-        was_paused, is_paused = _says_paused(replica_set.status), _says_paused(wanted)
+        was_paused, is_paused = map(says_paused, (replica_set.status.conditions, wanted.conditions))
         if is_paused and not was_paused:
             self._tell(replica_set, events.NORMAL, EventReason.SUCCESSFUL_PAUSED, "Paused")
         elif was_paused and not is_paused:
@@ -308,8 +291,3 @@ class ReplicaSetReconciler:
     def _tell(self, replica_set: Set, type_: str, reason: str, message: str) -> None:
         about = events.reference_to(REPLICA_SETS, replica_set)
         self._recorder.record(about, type_, reason, message)
-
-
-def _says_paused(status: v1.VirtualMachineInstanceReplicaSetStatus) -> bool:
-    paused = meta.find_condition(status.conditions, ConditionType.REPLICA_PAUSED)
-    return paused is not None and paused.is_true

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from podvisor_common.api.meta import Condition
+from podvisor_common.api.meta import Condition, find_condition
 from podvisor_common.api.v1.names import ConditionType, Reason
 from podvisor_common.kube.conditions import set_condition
 
@@ -32,6 +32,12 @@ def conditions_of_set(
         type_ = ConditionType.REPLICA_FAILURE
         result += _held(before, type_, failure.reason, failure.message, now)
     return result or None
+
+
+def says_paused(conditions: Sequence[Condition] | None) -> bool:
+    """Whether the owner of a set has been told that it is paused."""
+    paused = find_condition(conditions, ConditionType.REPLICA_PAUSED)
+    return paused is not None and paused.is_true
 
 
 def _held(

@@ -3,7 +3,7 @@
 Invariant: a selector that admission would refuse matches nothing, so that nothing is adopted by mistake.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from podvisor_common.api import v1
 
@@ -15,7 +15,7 @@ def matches(selector: v1.LabelSelector, labels: Mapping[str, str] | None) -> boo
     if not wanted and not requirements:
         return False
     return all(labels.get(key) == value for key, value in wanted.items()) and all(
-        _holds(requirement, labels) for requirement in requirements
+        holds(requirement, labels) for requirement in requirements
     )
 
 
@@ -24,7 +24,10 @@ def text_of(selector: v1.LabelSelector) -> str:
     return ",".join(text for _, text in sorted(_requirements(selector)))
 
 
-def _holds(requirement: v1.LabelSelectorRequirement, labels: Mapping[str, str]) -> bool:
+def holds(
+    requirement: v1.LabelSelectorRequirement | v1.NodeSelectorRequirement, labels: Mapping[str, str]
+) -> bool:
+    """Whether labels are as one requirement wants them."""
     value = labels.get(requirement.key)
     match requirement.operator:
         case "In":
@@ -35,7 +38,18 @@ def _holds(requirement: v1.LabelSelectorRequirement, labels: Mapping[str, str]) 
             return value is not None
         case "DoesNotExist":
             return value is None
+        case "Gt" | "Lt":
+            return _compares(requirement.operator, value, requirement.values or [])
     return False
+
+
+def _compares(operator: str, value: str | None, values: Sequence[str]) -> bool:
+    """The value is a number that is greater, or less, than the one asked for. Only selectors of nodes ask so."""
+    try:
+        number, (limit,) = int(value or ""), map(int, values)
+    except ValueError:
+        return False
+    return number > limit if operator == "Gt" else number < limit
 
 
 def _requirements(selector: v1.LabelSelector) -> Iterator[tuple[str, str]]:

@@ -26,6 +26,7 @@ from podvisor_controller.webhooks.validation import (
     warnings_of,
 )
 from podvisor_controller.webhooks.validation_paths import causes_as_written, warnings_as_written
+from podvisor_controller.webhooks.validation_pools import validate_virtual_machine_pool
 from podvisor_controller.webhooks.validation_sets import validate_replica_set
 
 Json = dict[str, Any]
@@ -74,6 +75,12 @@ def webhooks_for(
         causes = validate_virtual_machine_instance_update(obj, old, privileged=privileged)
         return Verdict(causes=causes_as_written(causes, request.client_api_version, obj))
 
+    def validate_pool(request: AdmissionRequest) -> Verdict:
+        obj = _object(request)
+        old = None if request.operation == CREATE else _old_object(request)
+        causes = validate_virtual_machine_pool(obj, old)
+        return Verdict(causes=causes, warnings=warnings_of(obj))
+
     judges = {
         registration.VM_MUTATE: mutate_machine,
         registration.VMI_MUTATE: mutate_instance,
@@ -81,6 +88,7 @@ def webhooks_for(
         registration.VMI_VALIDATE_CREATE: validate_instance,
         registration.VMI_VALIDATE_UPDATE: validate_instance_update,
         registration.REPLICA_SET_VALIDATE: validate_set_of_instances,
+        registration.POOL_VALIDATE: validate_pool,
     }
     return Webhooks(judges, convert, {registration.POD_EVICTION: review_eviction})
 

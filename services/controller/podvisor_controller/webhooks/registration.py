@@ -28,6 +28,7 @@ VMI_VALIDATE_CREATE = "/virtualmachineinstances-validate-create"
 VMI_VALIDATE_UPDATE = "/virtualmachineinstances-validate-update"
 POD_EVICTION = "/pod-eviction-validate"
 REPLICA_SET_VALIDATE = "/virtualmachinereplicaset-validate"
+POOL_VALIDATE = "/virtualmachinepool-validate"
 CONVERT = "/convert"
 
 Manifest = Mapping[str, Any]
@@ -94,6 +95,17 @@ def validating_configuration(
         ),
     ]
     webhooks = [_webhook(*one, namespace=namespace, ca_bundle=ca_bundle) for one in rows]
+    webhooks.append(
+        _webhook(
+            "virtualmachinepool-validator.kubevirt.io",
+            POOL_VALIDATE,
+            "virtualmachinepools",
+            ["CREATE", "UPDATE"],
+            namespace=namespace,
+            ca_bundle=ca_bundle,
+            api=("pool.kubevirt.io", "v1beta1"),
+        )
+    )
     webhooks.append(_eviction_webhook(namespace, ca_bundle))
     return _configuration("ValidatingWebhookConfiguration", VALIDATING, webhooks, owner)
 
@@ -156,15 +168,17 @@ def _webhook(
     *,
     namespace: str,
     ca_bundle: bytes,
+    api: tuple[str, str] = ("kubevirt.io", "v1"),
 ) -> dict[str, Any]:
+    group, version = api
     return {
         "name": name,
         "clientConfig": _client_config(namespace, path, ca_bundle),
         # Other versions arrive converted to this one.
         "rules": [
             {
-                "apiGroups": ["kubevirt.io"],
-                "apiVersions": ["v1"],
+                "apiGroups": [group],
+                "apiVersions": [version],
                 "resources": [resource],
                 "operations": list(operations),
                 "scope": "Namespaced",

@@ -29,7 +29,9 @@ from podvisor_controller.webhooks.validation_template import (
 )
 
 __all__ = [
+    "MAX_NAME_LENGTH",
     "Cause",
+    "machine_causes",
     "validate_virtual_machine",
     "validate_virtual_machine_instance",
     "validate_virtual_machine_instance_update",
@@ -39,7 +41,9 @@ __all__ = [
 Raw = Mapping[str, Any]
 
 # The name is the value of a label of the launcher pod, by which Services and people select it.
-_MAX_NAME_LENGTH = 63
+MAX_NAME_LENGTH = 63
+# Where the specification of a machine stands, by kind.
+_MACHINE_PATHS = {names.VIRTUAL_MACHINE: "spec", names.POOL: "spec.virtualMachineTemplate.spec"}
 
 
 def validate_virtual_machine(obj: Raw, old: Raw | None = None) -> list[Cause]:
@@ -58,9 +62,16 @@ def validate_virtual_machine(obj: Raw, old: Raw | None = None) -> list[Cause]:
         machine = msgspec.convert(obj, v1.VirtualMachine)
     except msgspec.ValidationError as error:
         return [*causes, decoding_cause(error)]
-    causes += _unsupported_outside_template(spec)
-    causes += _run_strategy_causes(machine.spec)
-    return causes + template_causes(machine.spec.template, template, "spec.template")
+    return causes + machine_causes(machine.spec, spec, "spec")
+
+
+def machine_causes(spec: v1.VirtualMachineSpec, raw: Raw, path: str) -> list[Cause]:
+    """Everything wrong with what a machine shall be. `raw` is the same before decoding, for the fields decoding drops."""
+    return [
+        *_unsupported_outside_template(raw, path),
+        *_run_strategy_causes(spec, path),
+        *template_causes(spec.template, raw["template"], f"{path}.template"),
+    ]
 
 
 def validate_virtual_machine_instance(obj: Raw, *, privileged: bool = False) -> list[Cause]:
@@ -90,19 +101,14 @@ def validate_virtual_machine_instance_update(
 
 
 def warnings_of(obj: Raw) -> list[str]:
-    """What a user should know of an instance, or of what makes instances from a template, that is admitted."""
-    spec = obj.get("spec")
-    spec = spec if isinstance(spec, Mapping) else {}
+    """What a user should know of an instance, or of what makes instances or machines from a template, that is admitted."""
+    path = _MACHINE_PATHS.get(obj.get("kind", ""))
     warnings = []
-    if obj.get("kind") == names.VIRTUAL_MACHINE and spec.get("running") is not None:
-        warnings.append("spec.running is deprecated, please use spec.runStrategy instead.")
-    if obj.get("kind") != names.VIRTUAL_MACHINE_INSTANCE:
-        template = spec.get("template")
-        spec = template.get("spec") if isinstance(template, Mapping) else None
-        path = "spec.template.spec"
-    else:
-        path = "spec"
-    volumes = spec.get("volumes") if isinstance(spec, Mapping) else None
+    if path is not None and _at(obj, path).get("running") is not None:
+        warnings.append(f"{path}.running is deprecated, please use {path}.runStrategy instead.")
+    is_instance = obj.get("kind") == names.VIRTUAL_MACHINE_INSTANCE
+    path = "spec" if is_instance else f"{path or 'spec'}.template.spec"
+    volumes = _at(obj, path).get("volumes")
     for index, volume in enumerate(volumes if isinstance(volumes, list) else ()):
         source = volume.get("cloudInitNoCloud") if isinstance(volume, Mapping) else None
         warnings += [
@@ -114,44 +120,52 @@ def warnings_of(obj: Raw) -> list[str]:
     return warnings
 
 
-def _unsupported_outside_template(spec: Raw) -> list[Cause]:
+def _at(obj: Raw, path: str) -> Raw:
+    """What stands at that path; empty when it is no object."""
+    for name in path.split("."):
+        child = obj.get(name)
+        obj = child if isinstance(child, Mapping) else {}
+    return obj
+
+
+def _unsupported_outside_template(spec: Raw, path: str) -> list[Cause]:
     """Fields of a VirtualMachine beside its template that are not supported yet."""
     beside = {key: value for key, value in spec.items() if key != "template"}
-    return list(unsupported(beside, v1.VirtualMachineSpec, "spec"))
+    return list(unsupported(beside, v1.VirtualMachineSpec, path))
 
 
 def _name_causes(obj: Raw) -> list[Cause]:
     metadata = obj.get("metadata")
     name = metadata.get("name") if isinstance(metadata, Mapping) else None
-    if not isinstance(name, str) or len(name) <= _MAX_NAME_LENGTH:
+    if not isinstance(name, str) or len(name) <= MAX_NAME_LENGTH:
         return []
     return [
         invalid(
             "metadata.name",
             f"{quoted(name)} is too long for a pod: its launcher pod carries the name as the value of a label,"
-            f" and {len(name)} characters are more than the {_MAX_NAME_LENGTH} allowed there.",
+            f" and {len(name)} characters are more than the {MAX_NAME_LENGTH} allowed there.",
         )
     ]
 
 
-def _run_strategy_causes(spec: v1.VirtualMachineSpec) -> list[Cause]:
+def _run_strategy_causes(spec: v1.VirtualMachineSpec, path: str) -> list[Cause]:
     if spec.running is not None and spec.run_strategy:
         text = "Running and RunStrategy are mutually exclusive"
-        return [Cause("spec.running", text)]
+        return [Cause(f"{path}.running", text)]
     if spec.running is not None:
         return []
     if not spec.run_strategy:
-        return [Cause("spec.runStrategy", "RunStrategy must be specified", CauseReason.REQUIRED)]
+        return [Cause(f"{path}.runStrategy", "RunStrategy must be specified", CauseReason.REQUIRED)]
     if spec.run_strategy in names.SUPPORTED_RUN_STRATEGIES:
         return []
     if spec.run_strategy in list(names.RunStrategy):
         text = f"{spec.run_strategy} is not supported yet"
-        return [invalid("spec.runStrategy", text, CauseReason.NOT_SUPPORTED)]
+        return [invalid(f"{path}.runStrategy", text, CauseReason.NOT_SUPPORTED)]
     text = (
         f"Invalid RunStrategy ({quoted(spec.run_strategy)}), must be one of:"
         f" {', '.join(sorted(names.SUPPORTED_RUN_STRATEGIES))}"
     )
-    return [Cause("spec.runStrategy", text)]
+    return [Cause(f"{path}.runStrategy", text)]
 
 
 def _labels(obj: Raw) -> dict[str, str]:

@@ -38,16 +38,7 @@ def label_selector_causes(selector: v1.LabelSelector, field: str) -> Iterator[Ca
 def node_selector_term_causes(term: v1.NodeSelectorTerm, field: str) -> Iterator[Cause]:
     """Checks the requirements of a term on labels and on the name of a node."""
     for index, requirement in enumerate(term.match_expressions or ()):
-        where = f"{field}.matchExpressions[{index}]"
-        operator, values = requirement.operator, requirement.values or []
-        if not is_label_key(requirement.key):
-            text = f"{quoted(requirement.key)} is not the key of a label."
-            yield invalid(f"{where}.key", text)
-        yield from _operator_causes(operator, values, _NODE_OPERATORS, where)
-        if operator in ("Gt", "Lt") and values and not _INTEGER.fullmatch(values[0]):
-            yield invalid(f"{where}.values[0]", f"{quoted(values[0])} is no integer.")
-        elif operator not in ("Gt", "Lt"):
-            yield from _value_causes(values, where)
+        yield from node_requirement_causes(requirement, f"{field}.matchExpressions[{index}]")
     for index, requirement in enumerate(term.match_fields or ()):
         where = f"{field}.matchFields[{index}]"
         operator, values = requirement.operator, requirement.values or []
@@ -59,6 +50,19 @@ def node_selector_term_causes(term: v1.NodeSelectorTerm, field: str) -> Iterator
             yield invalid(f"{where}.operator", text, CauseReason.NOT_SUPPORTED)
         elif len(values) != 1 or not is_dns_subdomain(values[0]):
             yield invalid(f"{where}.values", "must be the name of one node.")
+
+
+def node_requirement_causes(requirement: v1.NodeSelectorRequirement, where: str) -> Iterator[Cause]:
+    """Checks one requirement on the labels of a node."""
+    operator, values = requirement.operator, requirement.values or []
+    if not is_label_key(requirement.key):
+        text = f"{quoted(requirement.key)} is not the key of a label."
+        yield invalid(f"{where}.key", text)
+    yield from _operator_causes(operator, values, _NODE_OPERATORS, where)
+    if operator in ("Gt", "Lt") and values and not _INTEGER.fullmatch(values[0]):
+        yield invalid(f"{where}.values[0]", f"{quoted(values[0])} is no integer.")
+    elif operator not in ("Gt", "Lt"):
+        yield from _value_causes(values, where)
 
 
 def _operator_causes(

@@ -22,6 +22,7 @@ from podvisor_controller.webhooks.validation_template import (
 Raw = Mapping[str, Any]
 
 _REPLICAS_LIMIT = 2**31
+_CHANGING_LABELS = names.RESERVED_LABELS | {names.POOL_REVISION_LABEL}
 
 
 def validate_replica_set(obj: Raw, old: Raw | None = None) -> list[Cause]:
@@ -60,7 +61,9 @@ def replicas_causes(replicas: int) -> Iterator[Cause]:
         yield invalid("spec.replicas", f"must be between 0 and {_REPLICAS_LIMIT - 1}.")
 
 
-def selector_causes(selector: v1.LabelSelector, labels: Mapping[str, str]) -> list[Cause]:
+def selector_causes(
+    selector: v1.LabelSelector, labels: Mapping[str, str], *, template: str = "spec.template"
+) -> list[Cause]:
     """Whether a selector can be one, selects what has `labels`, those of the template, and goes on to do so."""
     if not selector.match_labels and not selector.match_expressions:
         text = "must name at least one requirement, for an empty selector is every object's."
@@ -68,10 +71,10 @@ def selector_causes(selector: v1.LabelSelector, labels: Mapping[str, str]) -> li
     causes = list(label_selector_causes(selector, "spec.selector"))
     keys = {requirement.key for requirement in selector.match_expressions or ()}
     keys |= (selector.match_labels or {}).keys()
-    if changing := sorted(keys & names.RESERVED_LABELS):
+    if changing := sorted(keys & _CHANGING_LABELS):
         text = f"holds {', '.join(changing)}: labels that podvisor changes select nothing for long."
         causes.append(invalid("spec.selector", text, CauseReason.NOT_SUPPORTED))
     if not causes and not matches(selector, labels):
-        text = "does not select what is made: spec.template.metadata.labels must match it."
+        text = f"does not select what is made: {template}.metadata.labels must match it."
         causes.append(invalid("spec.selector", text))
     return causes

@@ -15,6 +15,10 @@ VIRTUAL_MACHINE_INSTANCE = "VirtualMachineInstance"
 REPLICA_SET = "VirtualMachineInstanceReplicaSet"
 KUBEVIRT = "KubeVirt"
 
+POOL_GROUP = "pool.kubevirt.io"
+POOL_API_VERSION = "pool.kubevirt.io/v1beta1"
+POOL = "VirtualMachinePool"
+
 
 class Phase(StrEnum):
     """Phases of a VirtualMachineInstance."""
@@ -81,6 +85,27 @@ class StateChange(StrEnum):
     STOP = "Stop"
 
 
+class SortPolicy(StrEnum):
+    """In which order a pool chooses machines to delete or to restart."""
+
+    ASCENDING_ORDER = "AscendingOrder"
+    DESCENDING_ORDER = "DescendingOrder"
+    NEWEST = "Newest"
+    OLDEST = "Oldest"
+    RANDOM = "Random"
+
+
+class StatePreservation(StrEnum):
+    """What stays of a machine that a pool deletes."""
+
+    DISABLED = "Disabled"
+    OFFLINE = "Offline"
+    ONLINE = "Online"
+
+
+SUPPORTED_STATE_PRESERVATIONS = frozenset({StatePreservation.DISABLED, StatePreservation.OFFLINE})
+
+
 class EvictionStrategy(StrEnum):
     """What is done about a guest whose pod is to be evicted."""
 
@@ -128,6 +153,9 @@ class Reason(StrEnum):
     VMI_CONDITION_MISSING = "VMIConditionMissing"
     FAILED_CREATE = "FailedCreate"
     FAILED_DELETE = "FailedDelete"
+    FAILED_SCALE_OUT = "FailedScaleOut"
+    FAILED_SCALE_IN = "FailedScaleIn"
+    FAILED_UPDATE = "FailedUpdate"
     FAILED_PVC_NOT_FOUND = "FailedPvcNotFound"
     ERR_IMAGE_PULL = "ErrImagePull"
     IMAGE_PULL_BACK_OFF = "ImagePullBackOff"
@@ -168,6 +196,9 @@ class EventReason(StrEnum):
     NODE_UNRESPONSIVE = "NodeUnresponsive"
     SUCCESSFUL_PAUSED = "SuccessfulPaused"
     SUCCESSFUL_RESUMED = "SuccessfulResumed"
+    # Pools have a word of their own for it.
+    SUCCESSFUL_RESUME = "SuccessfulResume"
+    SUCCESSFUL_UPDATE = "SuccessfulUpdate"
 
 
 VM_FINALIZER = "kubevirt.io/virtualMachineControllerFinalize"
@@ -181,6 +212,8 @@ VMI_NAME_LABEL = "vmi.kubevirt.io/id"
 VM_NAME_LABEL = "vm.kubevirt.io/name"
 # UID of the VirtualMachine whose start a ControllerRevision is of.
 VM_UID_LABEL = "podvisor.kubevirt.io/vm-uid"
+# The revision of a pool's template that a machine, and its instance, was made from.
+POOL_REVISION_LABEL = "kubevirt.io/vm-pool-revision-name"
 NODE_NAME_LABEL = "kubevirt.io/nodeName"
 SCHEDULABLE_LABEL = "kubevirt.io/schedulable"
 
