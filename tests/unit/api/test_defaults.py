@@ -211,6 +211,13 @@ def test_a_wrong_type_is_not_taken_for_nothing(wrong: Any) -> None:
     assert wrong == [] or after["networks"] == wrong
 
 
+@pytest.mark.parametrize("resources", [[], {"requests": [], "limits": {"cpu": 1}}, {"requests": 7}])
+def test_no_request_is_added_to_what_is_no_object(resources: Any) -> None:
+    obj = instance(domain={"devices": {}, "resources": resources})
+    after = defaulted(obj, ClusterDefaults(cpu_request="100m"))
+    assert after["spec"]["domain"]["resources"] == resources
+
+
 def machine(**metadata: Any) -> Json:
     return {
         "apiVersion": "kubevirt.io/v1",

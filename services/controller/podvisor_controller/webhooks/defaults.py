@@ -142,11 +142,12 @@ def _default_cpu(domain: Json, defaults: ClusterDefaults) -> None:
     resources = domain.get("resources")
     requests, limits = _object(resources, "requests"), _object(resources, "limits")
     asked = requests.get("cpu", limits.get("cpu"))
-    if asked is None and defaults.cpu_request is not None:
+    if asked is None:
         asked = defaults.cpu_request
-        domain.setdefault("resources", {}).setdefault("requests", {})["cpu"] = asked
-    elif "cpu" in limits and "cpu" not in requests and isinstance(resources, dict):
-        resources["requests"] = {**requests, "cpu": limits["cpu"]}
+    if asked is not None and requests.get("cpu") is None:
+        room = _room(_room(domain, "resources"), "requests")
+        if room is not None:
+            room["cpu"] = asked
     cpu = domain.setdefault("cpu", {})
     if not isinstance(cpu, dict):
         return
@@ -209,6 +210,16 @@ def _object(value: Any, key: str) -> Json:
     """The object under a key, an empty one when there is none."""
     child = value.get(key) if isinstance(value, dict) else None
     return child if isinstance(child, dict) else {}
+
+
+def _room(value: Json | None, key: str) -> Json | None:
+    """The object under a key, made when there is nothing; None when something else stands there."""
+    if value is None:
+        return None
+    if value.get(key) is None:
+        value[key] = {}
+    child = value[key]
+    return child if isinstance(child, dict) else None
 
 
 def _objects(value: Any) -> list[Json]:
