@@ -42,7 +42,7 @@ _WRONG: dict[str, tuple[Any, ...]] = {
 # What admission fills in when it is missing or null, so that no refusal follows.
 _FILLED = frozenset(
     {"architecture", "bus", "cpu", "devices", "disk", "disks", "firmware", "guest", "imagePullPolicy", "interfaces",
-     "machine", "memory", "model", "networks", "serial", "type", "uuid"}
+     "machine", "memory", "model", "networks", "requests", "resources", "serial", "type", "uuid"}
 )  # fmt: skip
 _DEEPEST = 150
 

@@ -68,7 +68,8 @@ async def served_webhooks() -> AsyncIterator[aiohttp.ClientSession]:
     now = datetime.now(UTC)
     authority = CertificateAuthority.create("ca", now=now, valid_for=timedelta(days=1))
     leaf = authority.issue("x", ["127.0.0.1"], now=now, valid_for=timedelta(hours=1))
-    app = webhook_app(webhooks_for("kubevirt", ClusterDefaults), is_stopping=lambda: False)
+    defaults = ClusterDefaults(cpu_request="100m", cpu_model="host-model")
+    app = webhook_app(webhooks_for("kubevirt", lambda: defaults), is_stopping=lambda: False)
     trust = ssl.create_default_context(cadata=authority.certificate.decode())
     async with (
         serve_http(app, host="127.0.0.1", port=0, tls=server_context(leaf), grace_s=0.2) as port,

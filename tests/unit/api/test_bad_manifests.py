@@ -13,8 +13,8 @@ from tests.support.manifests.good import TEMPLATE, Good, good_manifests
 from tests.support.manifests.places import holds, put, take, written
 from tests.unit.api.admission_chain import AdmissionChain, Answer, served_webhooks
 
-LOTS = 8
-EXAMPLES_PER_LOT = 250
+LOTS = 16
+EXAMPLES_PER_LOT = 125
 
 Send = Callable[..., Answer]
 
@@ -45,6 +45,7 @@ def test_what_they_are_made_of_is_admitted(create: Send, good: Good) -> None:
     assert create(good.manifest) == Answer(201, "")
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("lot", range(LOTS))
 def test_bad_manifests_are_refused_with_a_path(create: Send, replace: Send, lot: int) -> None:
     sent = 0
