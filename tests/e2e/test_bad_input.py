@@ -1,5 +1,6 @@
 """A bad manifest is answered with a sentence that names the field; nothing is half-created."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from tests.support.cluster import Cluster, Json
 from tests.support.machine import Machine, vm, vmi
+from tests.support.process import Completed
 
 
 def _memory(quantity: str) -> Callable[[Json], None]:
@@ -100,14 +102,42 @@ async def test_name_too_long_for_a_pod(cluster: Cluster) -> None:
     assert "metadata.name" in answer
 
 
-async def test_unsupported_field_is_refused_by_name(cluster: Cluster) -> None:
-    """A field of upstream's that is not implemented is said to be so, not dropped."""
-    machine = vm("gpu")
+@pytest.mark.parametrize("validation", ["strict", "warn", "ignore"])
+async def test_unsupported_field_is_refused_by_name(cluster: Cluster, validation: str) -> None:
+    """A field of upstream's that is not implemented is said to be so, however lenient the client is."""
+    machine = vm("gpu", run_strategy="Halted")
     machine["spec"]["template"]["spec"]["domain"]["devices"]["gpus"] = [
         {"name": "g", "deviceName": "x/y"}
     ]
-    answer = await cluster.refused(machine)
-    assert f"{DEVICES}.gpus is not supported yet" in answer
+    done = await _created(cluster, machine, validation)
+    assert done.exit_code != 0
+    assert f"{DEVICES}.gpus is not supported yet" in done.stderr
+    assert await cluster.get("vm", "gpu") is None
+
+
+@pytest.mark.parametrize(
+    ("validation", "is_taken", "is_named"),
+    [("strict", False, True), ("warn", True, True), ("ignore", True, False)],
+)
+async def test_field_that_nobody_knows(
+    cluster: Cluster, validation: str, is_taken: bool, is_named: bool
+) -> None:
+    """Refused by name under strict validation, warned about by name otherwise, and dropped when the client wants no word."""
+    machine = vm("odd", run_strategy="Halted")
+    _unknown(machine["spec"]["template"]["spec"])
+    done = await _created(cluster, machine, validation)
+    assert (done.exit_code == 0) == is_taken, done.stderr
+    assert ("memroy" in done.stderr) == is_named, done.stderr
+    created = await cluster.get("vm", "odd")
+    assert (created is not None) == is_taken
+    assert "memroy" not in json.dumps(created)
+
+
+async def _created(cluster: Cluster, machine: Json, validation: str) -> Completed:
+    text = json.dumps(machine)
+    return await cluster.kubectl(
+        "create", f"--validate={validation}", "-f", "-", stdin=text, check=False
+    )
 
 
 def _synchronized_says(*words: str) -> Callable[[Json | None], bool]:

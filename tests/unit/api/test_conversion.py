@@ -220,6 +220,15 @@ def test_names_of_disks_and_volumes(
     assert convert(v1, V1ALPHA1) == obj
 
 
+def test_two_volumes_of_one_name_stay_two() -> None:
+    obj = copy.deepcopy(INTRODUCTION)
+    obj["spec"]["volumes"].append(obj["spec"]["volumes"][0])
+    v1 = convert(obj, V1)
+    volumes = [volume["name"] for volume in v1["spec"]["template"]["spec"]["volumes"]]
+    assert volumes[0] == volumes[2]
+    assert convert(v1, V1ALPHA1) == obj
+
+
 @pytest.mark.parametrize(
     "annotation",
     [
@@ -245,6 +254,8 @@ def test_nonsense_in_the_annotation_counts_as_absent(annotation: str) -> None:
         {"domain": 7},
         {"domain": {"devices": {"disks": "x"}}, "volumes": {"a": 1}},
         {"volumes": [1]},
+        {"volumes": [{"name": ["a"]}, {"name": 7}, {"name": {"a": 1}}, {}]},
+        {"domain": {"devices": {"disks": [{"name": ["a"]}, {}]}}, "volumes": [{"name": "a"}]},
     ],
 )
 def test_values_of_a_wrong_type_reach_validation(spec: Any) -> None:

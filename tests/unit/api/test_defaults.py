@@ -187,6 +187,37 @@ def test_nonsense_is_left_for_validation(spec: Any) -> None:
     apply(machine, default_virtual_machine(machine))
 
 
+@pytest.mark.parametrize("wrong", [[], {}, 0, False], ids=repr)
+def test_a_wrong_type_is_not_taken_for_nothing(wrong: Any) -> None:
+    disk: Json = {"name": "a", "disk": {}}
+    volume: Json = {"name": "a", "containerDisk": {"image": "x"}}
+    obj = instance(
+        domain={"machine": {}, "devices": {"disks": [disk]}}, volumes=[volume], networks=[]
+    )
+    places: list[tuple[Json, str]] = [
+        (obj["spec"], "architecture"),
+        (obj["spec"]["domain"]["machine"], "type"),
+        (disk["disk"], "bus"),
+        (volume["containerDisk"], "imagePullPolicy"),
+    ]
+    places += [(obj["spec"], "networks")] if wrong != [] else []
+    for place, key in places:
+        place[key] = wrong
+    after = defaulted(obj)["spec"]
+    assert after["architecture"] == wrong
+    assert after["domain"]["machine"]["type"] == wrong
+    assert after["domain"]["devices"]["disks"] == [disk]
+    assert after["volumes"] == [volume]
+    assert wrong == [] or after["networks"] == wrong
+
+
+@pytest.mark.parametrize("resources", [[], {"requests": [], "limits": {"cpu": 1}}, {"requests": 7}])
+def test_no_request_is_added_to_what_is_no_object(resources: Any) -> None:
+    obj = instance(domain={"devices": {}, "resources": resources})
+    after = defaulted(obj, ClusterDefaults(cpu_request="100m"))
+    assert after["spec"]["domain"]["resources"] == resources
+
+
 def machine(**metadata: Any) -> Json:
     return {
         "apiVersion": "kubevirt.io/v1",

@@ -66,6 +66,22 @@ def set_disk(index: int, **values: str) -> Callable[[Json], object]:
             "spec.volumes[0].ephemeral is not supported yet",
         ),
         (
+            lambda spec: spec["volumes"].append(spec["volumes"][1]),
+            "spec.volumes[2].name",
+            "spec.volumes[1] and spec.volumes[2] must not have the same Name",
+        ),
+        (lambda spec: spec.update(domain=7), "spec.domain", "Expected `object`, got `int`"),
+        (
+            lambda spec: spec["domain"]["devices"].update(disks=[7]),
+            "spec.domain.devices.disks[0]",
+            "Expected `object`, got `int`",
+        ),
+        (
+            lambda spec: spec["volumes"].append({"name": 7}),
+            "spec.volumes[2].name",
+            "Expected `str`, got `int`",
+        ),
+        (
             lambda spec: spec["domain"]["resources"]["requests"].update(memory="64Q"),
             "spec.domain.resources.requests.memory",
             "spec.domain.resources.requests.memory '64Q' is not a quantity",

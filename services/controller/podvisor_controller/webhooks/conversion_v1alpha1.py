@@ -38,12 +38,14 @@ def spec_to_v1(spec: Any) -> tuple[Json, dict[str, str]]:
 def _volumes_to_v1(volumes: list[Json], disks: list[Json]) -> tuple[list[Json], dict[str, str]]:
     """Each volume under the name of its disk: the first disk's in its place, copies for others at the end."""
     disk_names = [disk.get("name") for disk in disks]
-    old_names = {
-        disk["name"]: disk["volumeName"]
+    pairs = [
+        (disk["name"], disk["volumeName"])
         for disk in disks
         if isinstance(disk.get("name"), str) and isinstance(disk.get("volumeName"), str)
-    }
-    taken = {*disk_names, *(volume.get("name") for volume in volumes)}
+    ]
+    old_names = dict(pairs)
+    taken = {name for name in disk_names if isinstance(name, str)}
+    taken |= {volume["name"] for volume in volumes if isinstance(volume.get("name"), str)}
     result: list[Json] = []
     copies: list[Json] = []
     for volume in volumes:
@@ -51,14 +53,15 @@ def _volumes_to_v1(volumes: list[Json], disks: list[Json]) -> tuple[list[Json], 
         if "registryDisk" in source:
             source["containerDisk"] = source.pop("registryDisk")
         old_name = volume.get("name")
-        users = [
-            disk["name"] for disk in disks if disk.get("volumeName") == old_name and "name" in disk
-        ]
-        if not users and old_name in disk_names and isinstance(old_name, str):
+        if not isinstance(old_name, str):
+            result.append({**_name(old_name), **source})
+            continue
+        users = [new for new, old in pairs if old == old_name]
+        if not users and old_name in disk_names:
             users = [_free_name(f"{old_name}-volume", taken)]
             old_names[users[0]] = old_name
         if not users:
-            result.append({**_name(old_name), **source})
+            result.append({"name": old_name, **source})
             continue
         first, *others = users
         result.append({"name": first, **source})
@@ -88,18 +91,28 @@ def _volumes_to_v1alpha1(
     """Volumes under their remembered names, copies of one left out; and the names given, by name in v1."""
     names_given: dict[str, str] = {}
     sources: dict[str, Json] = {}
+    result: list[Json] = []
     for volume in volumes:
         source = {key: value for key, value in volume.items() if key != "name"}
         if "containerDisk" in source:
             source["registryDisk"] = source.pop("containerDisk")
-        v1_name = str(volume.get("name"))
+        v1_name = volume.get("name")
+        if not isinstance(v1_name, str):
+            result.append({**_name(v1_name), **source})
+            continue
+        if v1_name in names_given:
+            # Twice in v1 as well: validation refuses it, under the name it was written with.
+            result.append({"name": names_given[v1_name], **source})
+            continue
         name = old_names.get(v1_name, v1_name)
         is_copy = name != v1_name and sources.get(name) == source
         if name in sources and not is_copy:
             name = _free_name(v1_name, set(sources))
-        names_given.setdefault(v1_name, name)
-        sources[name] = source
-    return [{"name": name, **source} for name, source in sources.items()], names_given
+        names_given[v1_name] = name
+        if not is_copy:
+            sources[name] = source
+            result.append({"name": name, **source})
+    return result, names_given
 
 
 def status_to_v1alpha1(status: Any) -> Any:

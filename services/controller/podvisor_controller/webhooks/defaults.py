@@ -78,7 +78,7 @@ def default_virtual_machine(
             firmware = domain.setdefault("firmware", {})
             if isinstance(firmware, dict):
                 for name in ("uuid", "serial"):
-                    if not firmware.get(name):
+                    if _is_unset(firmware.get(name)):
                         firmware[name] = make_uuid()
     return patch_between(obj, after)
 
@@ -99,7 +99,7 @@ def default_virtual_machine_instance(
         _default_memory(spec["domain"])
         _default_pull_policies(spec)
         _default_buses(spec)
-        if defaults.eviction_strategy and not spec.get("evictionStrategy"):
+        if defaults.eviction_strategy and _is_unset(spec.get("evictionStrategy")):
             spec["evictionStrategy"] = defaults.eviction_strategy
     return patch_between(obj, after)
 
@@ -112,14 +112,13 @@ def _add_finalizer(obj: Json, finalizer: str) -> None:
 
 
 def _default_architecture_and_board(spec: Json, defaults: ClusterDefaults) -> None:
-    if not spec.get("architecture"):
+    if _is_unset(spec.get("architecture")):
         spec["architecture"] = defaults.architecture
     domain = spec.get("domain")
     machine = domain.setdefault("machine", {}) if isinstance(domain, dict) else None
-    if isinstance(machine, dict) and not machine.get("type"):
-        architecture = spec["architecture"]
-        given = defaults.machine_types.get(architecture) or defaults.machine_type
-        machine["type"] = given or _MACHINE_TYPES.get(architecture, "q35")
+    if isinstance(machine, dict) and _is_unset(machine.get("type")):
+        given = _of_architecture(defaults.machine_types, spec, "") or defaults.machine_type
+        machine["type"] = given or _of_architecture(_MACHINE_TYPES, spec, "q35")
 
 
 def _default_disks(spec: Json) -> None:
@@ -129,8 +128,8 @@ def _default_disks(spec: Json) -> None:
     if not isinstance(devices, dict):
         return
     disks = devices.get("disks")
-    named = {disk.get("name") for disk in _objects(disks)}
-    missing = [{"name": v["name"]} for v in volumes if v.get("name") and v["name"] not in named]
+    named = set(_names(_objects(disks)))
+    missing = [{"name": name} for name in _names(volumes) if name and name not in named]
     if missing and (disks is None or isinstance(disks, list)):
         devices["disks"] = [*(disks or []), *missing]
 
@@ -140,7 +139,9 @@ def _default_network(spec: Json, defaults: ClusterDefaults) -> None:
     devices = spec["domain"].get("devices")
     if not isinstance(devices, dict) or devices.get("autoattachPodInterface") is False:
         return
-    if spec.get("networks") or devices.get("interfaces"):
+    if not all(
+        value is None or value == [] for value in (spec.get("networks"), devices.get("interfaces"))
+    ):
         return
     spec["networks"] = [{"name": "default", "pod": {}}]
     devices["interfaces"] = [{"name": "default", defaults.interface_binding: {}}]
@@ -151,11 +152,12 @@ def _default_cpu(domain: Json, defaults: ClusterDefaults) -> None:
     resources = domain.get("resources")
     requests, limits = _object(resources, "requests"), _object(resources, "limits")
     asked = requests.get("cpu", limits.get("cpu"))
-    if asked is None and defaults.cpu_request is not None:
+    if asked is None:
         asked = defaults.cpu_request
-        domain.setdefault("resources", {}).setdefault("requests", {})["cpu"] = asked
-    elif "cpu" in limits and "cpu" not in requests and isinstance(resources, dict):
-        resources["requests"] = {**requests, "cpu": limits["cpu"]}
+    if asked is not None and requests.get("cpu") is None:
+        room = _room(_room(domain, "resources"), "requests")
+        if room is not None:
+            room["cpu"] = asked
     cpu = domain.setdefault("cpu", {})
     if not isinstance(cpu, dict):
         return
@@ -163,7 +165,7 @@ def _default_cpu(domain: Json, defaults: ClusterDefaults) -> None:
         cpu["sockets"] = _whole(limits.get("cpu", asked))
     for name in ("cores", "sockets", "threads"):
         cpu.setdefault(name, 1)
-    if defaults.cpu_model and not cpu.get("model"):
+    if defaults.cpu_model and _is_unset(cpu.get("model")):
         cpu["model"] = defaults.cpu_model
 
 
@@ -191,21 +193,24 @@ def _default_pull_policies(spec: Json) -> None:
     for volume in _objects(spec.get("volumes")):
         disk = volume.get("containerDisk")
         image = disk.get("image") if isinstance(disk, dict) else None
-        if isinstance(disk, dict) and isinstance(image, str) and not disk.get("imagePullPolicy"):
+        if (
+            isinstance(disk, dict)
+            and isinstance(image, str)
+            and _is_unset(disk.get("imagePullPolicy"))
+        ):
             moving = image.endswith(":latest") or (":" not in image and "@" not in image)
             disk["imagePullPolicy"] = "Always" if moving else "IfNotPresent"
 
 
 def _default_buses(spec: Json) -> None:
-    architecture = spec["architecture"]
     for disk in _objects(_object(spec["domain"], "devices").get("disks")):
         if not any(disk.get(target) is not None for target in DISK_TARGETS):
             disk["disk"] = {}
         for name in DISK_TARGETS:
             target = disk.get(name)
-            if isinstance(target, dict) and not target.get("bus"):
+            if isinstance(target, dict) and _is_unset(target.get("bus")):
                 buses = _CDROM_BUSES if name == "cdrom" else _DISK_BUSES
-                target["bus"] = buses.get(architecture, "sata")
+                target["bus"] = _of_architecture(buses, spec, "sata")
         cdrom = disk.get("cdrom")
         if isinstance(cdrom, dict) and cdrom.get("readonly") is None:
             cdrom["readonly"] = True
@@ -217,6 +222,31 @@ def _object(value: Any, key: str) -> Json:
     return child if isinstance(child, dict) else {}
 
 
+def _room(value: Json | None, key: str) -> Json | None:
+    """The object under a key, made when there is nothing; None when something else stands there."""
+    if value is None:
+        return None
+    if value.get(key) is None:
+        value[key] = {}
+    child = value[key]
+    return child if isinstance(child, dict) else None
+
+
 def _objects(value: Any) -> list[Json]:
     """The objects in a list; nothing when it is none."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _names(items: list[Json]) -> list[str]:
+    names_given = (item.get("name") for item in items)
+    return [name for name in names_given if isinstance(name, str)]
+
+
+def _is_unset(value: Any) -> bool:
+    """Left out, null or empty: what a client that knows the type writes for a text it does not set."""
+    return value is None or value == ""
+
+
+def _of_architecture(table: Mapping[str, str], spec: Json, otherwise: str) -> str:
+    architecture = spec["architecture"]
+    return table.get(architecture, otherwise) if isinstance(architecture, str) else otherwise

@@ -16,6 +16,7 @@ from podvisor_controller.webhooks.defaults import (
     default_virtual_machine,
     default_virtual_machine_instance,
 )
+from podvisor_controller.webhooks.nesting import MOST_LEVELS, cut, decode_bounded, deep_place
 from podvisor_controller.webhooks.review import AdmissionRequest, Refused, Verdict
 from podvisor_controller.webhooks.server import Reviewer, Webhooks
 from podvisor_controller.webhooks.validation import (
@@ -25,6 +26,7 @@ from podvisor_controller.webhooks.validation import (
     validate_virtual_machine_instance_update,
     warnings_of,
 )
+from podvisor_controller.webhooks.validation_fields import invalid
 from podvisor_controller.webhooks.validation_paths import causes_as_written, warnings_as_written
 from podvisor_controller.webhooks.validation_pools import validate_virtual_machine_pool
 from podvisor_controller.webhooks.validation_sets import validate_replica_set
@@ -114,7 +116,14 @@ def _finalizers(obj: Mapping[str, Any]) -> list[str]:
 
 
 def _object(request: AdmissionRequest) -> Json:
-    return _decoded(request.object, "object")
+    obj = _decoded(request.object, "object")
+    place = deep_place(obj)
+    if place is not None:
+        text = f"holds values nested deeper than {MOST_LEVELS} levels."
+        rest = msgspec.json.decode(cut(bytes(request.object)))
+        causes = causes_as_written([invalid(place, text)], request.client_api_version, rest)
+        raise Refused(f"{place} {text}", causes)
+    return obj
 
 
 def _old_object(request: AdmissionRequest) -> Json:
@@ -122,7 +131,7 @@ def _old_object(request: AdmissionRequest) -> Json:
 
 
 def _decoded(raw: msgspec.Raw, name: str) -> Json:
-    obj = msgspec.json.decode(raw)
+    obj = decode_bounded(msgspec.json.decode, bytes(raw))
     if not isinstance(obj, dict) or not isinstance(obj.get("metadata"), dict):
         raise Refused(f"the review's {name} is no object")
     return obj

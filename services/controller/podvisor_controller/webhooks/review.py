@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from podvisor_common.errors import Terminal
 
+from podvisor_controller.webhooks.nesting import decode_bounded
 from podvisor_controller.webhooks.validation_fields import Cause
 
 CAUSES_LIMIT = 10
@@ -27,11 +28,15 @@ class BadReview(Terminal):
 
 
 class Refused(Terminal):
-    """The request cannot be judged, for example because the object does not decode. Answered as
-    400.
+    """The request cannot be judged, for example because the object does not decode. Answered as 400, or as 422 when
+    there are causes.
     """
 
     reason = "BadRequest"
+
+    def __init__(self, message: str, causes: Sequence[Cause] = ()) -> None:
+        super().__init__(message)
+        self.causes = causes
 
 
 class GroupVersionKind(msgspec.Struct, frozen=True):
@@ -113,7 +118,7 @@ _decode_conversion = msgspec.json.Decoder(_ConversionReview).decode
 def parse_admission(body: bytes) -> AdmissionRequest:
     """The request in an AdmissionReview v1. BadReview for anything else; the body is never quoted."""
     try:
-        review = _decode_admission(body)
+        review = decode_bounded(_decode_admission, body)
     except msgspec.DecodeError:
         raise BadReview("the body is not an AdmissionReview") from None
     if (review.api_version, review.kind) != ("admission.k8s.io/v1", "AdmissionReview"):
@@ -124,7 +129,7 @@ def parse_admission(body: bytes) -> AdmissionRequest:
 def parse_conversion(body: bytes) -> ConversionRequest:
     """The request in a ConversionReview v1. BadReview for anything else."""
     try:
-        review = _decode_conversion(body)
+        review = decode_bounded(_decode_conversion, body)
     except msgspec.DecodeError:
         raise BadReview("the body is not a ConversionReview") from None
     if (review.api_version, review.kind) != ("apiextensions.k8s.io/v1", "ConversionReview"):

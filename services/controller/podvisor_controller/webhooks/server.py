@@ -17,6 +17,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from podvisor_common.errors import Terminal
 
+from podvisor_controller.webhooks.nesting import decode_bounded
 from podvisor_controller.webhooks.review import (
     AdmissionRequest,
     BadReview,
@@ -94,7 +95,11 @@ def _admission_handler(decide: Reviewer) -> Callable[[web.Request], Awaitable[we
         try:
             reply = admission_reply(review.uid, await decide(review))
         except Refused as error:
-            reply = admission_refusal(review.uid, str(error))
+            reply = (
+                admission_reply(review.uid, Verdict(causes=error.causes))
+                if error.causes
+                else admission_refusal(review.uid, str(error))
+            )
         except Exception:
             _log.exception(
                 "admission failed",
@@ -128,10 +133,13 @@ def _conversion_handler(convert: Convert) -> Callable[[web.Request], Awaitable[w
 
 
 async def _converted(review: ConversionRequest, convert: Convert) -> list[msgspec.Raw]:
+    def to_desired(text: bytes) -> msgspec.Raw:
+        result = convert(msgspec.json.decode(text), review.desired_api_version)
+        return msgspec.Raw(msgspec.json.encode(result))
+
     converted: list[msgspec.Raw] = []
     for number, one in enumerate(review.objects, start=1):
-        result = convert(msgspec.json.decode(one), review.desired_api_version)
-        converted.append(msgspec.Raw(msgspec.json.encode(result)))
+        converted.append(decode_bounded(to_desired, bytes(one)))
         if number % _OBJECTS_PER_TURN == 0:
             await asyncio.sleep(0)
     return converted

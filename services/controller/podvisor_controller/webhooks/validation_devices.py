@@ -21,9 +21,12 @@ _BUSES = ("virtio", "sata", "scsi", "usb")
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _SERIAL = re.compile(r"[A-Za-z0-9_.+-]*")
 _MAX_SERIAL_LENGTH = 256
+# What the emulator counts with.
+_MOST_BOOT_ORDER = 2**31 - 1
 # What the one SATA controller has, and what there are slots for besides controllers and interfaces.
 _MOST_DISKS = {"sata": 6, "virtio": 100}
 _MAX_CLOUD_INIT_BYTES = 2048
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _IMAGE = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?/)?"
     r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*)*"
@@ -117,6 +120,9 @@ def boot_order_causes(spec: v1.VirtualMachineInstanceSpec, path: str) -> Iterato
             continue
         if order < 1:
             yield invalid(f"{field}.bootOrder", "must have a boot order > 0, if supplied")
+        elif order > _MOST_BOOT_ORDER:
+            text = f"{order} must be less than or equal to {_MOST_BOOT_ORDER}."
+            yield invalid(f"{field}.bootOrder", text)
         elif order in first_use:
             text = f"{order} is already set for {first_use[order]}."
             yield invalid(f"{field}.bootOrder", text, CauseReason.DUPLICATE)
@@ -169,10 +175,11 @@ def _container_disk_causes(disk: v1.ContainerDisk, field: str) -> Iterator[Cause
         not disk.path.startswith("/")
         or disk.path.endswith("/")
         or any(part in ("", ".", "..") for part in disk.path.split("/")[1:])
+        or _CONTROL.search(disk.path)
     ):
         yield invalid(
             f"{field}.path",
-            f"{quoted(disk.path)} must be an absolute path to a file without relative elements.",
+            f"{quoted(disk.path)} must be an absolute path to a file without relative elements or control characters.",
         )
 
 

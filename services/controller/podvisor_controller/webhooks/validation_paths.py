@@ -12,12 +12,11 @@ from typing import Any
 from podvisor_common.api.v1 import names
 
 from podvisor_controller.webhooks.conversion import convert
-from podvisor_controller.webhooks.conversion_delta import item_names
 from podvisor_controller.webhooks.validation_fields import Cause, CauseReason
 
 _TEMPLATE = "spec.template.spec."
 _VOLUME = re.compile(r"spec\.volumes\[(\d+)\]")
-_VOLUME_NAME = re.compile(r"spec\.template\.spec\.volumes\[\d+\]\.name")
+_VOLUME_NAME = re.compile(r"spec\.template\.spec\.volumes\[(\d+)\]\.name")
 _DISK_NAME = re.compile(r"spec\.domain\.devices\.disks\[(\d+)\]\.name")
 
 
@@ -31,7 +30,7 @@ def causes_as_written(
     return [
         _cause_as_written(cause, obj, written)
         for cause in causes
-        if not _is_made_by_conversion(cause, written)
+        if not _is_made_by_conversion(cause, obj)
     ]
 
 
@@ -45,11 +44,14 @@ def warnings_as_written(
     return [_text_as_written(warning, obj, written) for warning in warnings]
 
 
-def _is_made_by_conversion(cause: Cause, written: Mapping[str, Any]) -> bool:
-    """Two volumes of one name in v1 that had names of their own: it is their disks that share a name."""
-    if cause.reason != CauseReason.DUPLICATE or not _VOLUME_NAME.fullmatch(cause.field):
+def _is_made_by_conversion(cause: Cause, obj: Mapping[str, Any]) -> bool:
+    """Two volumes of one name in v1 whose disks share that name: the disks are at fault, and get a cause of their own."""
+    volume = _VOLUME_NAME.fullmatch(cause.field)
+    if cause.reason != CauseReason.DUPLICATE or not volume:
         return False
-    return item_names(written["spec"].get("volumes")) is not None
+    spec = obj["spec"]["template"]["spec"]
+    name = spec["volumes"][int(volume[1])]["name"]
+    return [disk["name"] for disk in _disks(spec)].count(name) > 1
 
 
 def _cause_as_written(cause: Cause, obj: Mapping[str, Any], written: Mapping[str, Any]) -> Cause:
@@ -72,8 +74,24 @@ def _text_as_written(text: str, obj: Mapping[str, Any], written: Mapping[str, An
 
 def _index(index: int, obj: Mapping[str, Any], written: Mapping[str, Any]) -> int:
     """Where the volume stands in v1alpha1: copies made for further disks stand behind all others in v1."""
-    disks = written["spec"].get("domain", {}).get("devices", {}).get("disks", [])
-    name = obj["spec"]["template"]["spec"]["volumes"][index].get("name")
+    name = _objects(obj["spec"]["template"]["spec"], "volumes")[index].get("name")
+    disks = _disks(written["spec"])
     volume_name = next((d.get("volumeName") for d in disks if d.get("name") == name), None)
-    places = [v.get("name") for v in written["spec"].get("volumes", [])]
+    places = [v.get("name") for v in _objects(written["spec"], "volumes")]
     return places.index(volume_name) if index >= len(places) and volume_name in places else index
+
+
+def _disks(spec: Any) -> list[dict[str, Any]]:
+    for key in ("domain", "devices"):
+        spec = spec.get(key) if isinstance(spec, Mapping) else None
+    return _objects(spec, "disks")
+
+
+def _objects(value: Any, key: str) -> list[dict[str, Any]]:
+    """The list under a key, with an empty object for whatever is none: what did not decode has a cause as well."""
+    items = value.get(key) if isinstance(value, Mapping) else None
+    return (
+        [item if isinstance(item, dict) else {} for item in items]
+        if isinstance(items, list)
+        else []
+    )

@@ -27,6 +27,7 @@ from podvisor_controller.webhooks.validation_resources import cpu_causes, resour
 _MAX_GRACE_PERIOD_S = 365 * 24 * 3600
 # What SMBIOS tables hold, and what survives the way there.
 _SERIAL = re.compile(r"[ -~]{0,256}")
+_MACHINE_TYPE = re.compile(r"[A-Za-z0-9._-]*")
 # Machine types by architecture, as glob patterns.
 _MACHINE_TYPES = {"amd64": ("q35*", "pc-q35*"), "arm64": ("virt*",)}
 _ANY_MACHINE_TYPE = tuple(pattern for patterns in _MACHINE_TYPES.values() for pattern in patterns)
@@ -83,7 +84,8 @@ def _eviction_causes(strategy: str, field: str) -> Iterator[Cause]:
 def _firmware_causes(spec: v1.VirtualMachineInstanceSpec, path: str) -> Iterator[Cause]:
     machine = spec.domain.machine.type if spec.domain.machine else ""
     allowed = _MACHINE_TYPES.get(spec.architecture, _ANY_MACHINE_TYPE)
-    if machine and not any(fnmatchcase(machine, pattern) for pattern in allowed):
+    is_name = _MACHINE_TYPE.fullmatch(machine) is not None
+    if machine and not (is_name and any(fnmatchcase(machine, pattern) for pattern in allowed)):
         yield invalid(
             f"{path}.domain.machine.type",
             f"is not supported: {machine} (allowed values: [{' '.join(allowed)}])",
