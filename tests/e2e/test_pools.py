@@ -32,7 +32,7 @@ def template(memory: str = "64M", **machine: Any) -> Json:
     return {"metadata": {"labels": LABELS}, "spec": spec | machine}
 
 
-def pool(replicas: int, **spec: Any) -> Json:
+def pool(replicas: int, /, **spec: Any) -> Json:
     """A pool of small machines."""
     return {
         "apiVersion": "pool.kubevirt.io/v1beta1",
@@ -142,6 +142,7 @@ async def test_machines_are_made_in_order_and_go_from_the_last(cluster: Cluster)
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.alone
 async def test_an_update_leaves_the_others_serving_whoever_leads(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ VMIS = "virtualmachineinstances"
 BLOW_S = 40.0
 
 
-def replica_set(replicas: int, **spec: Any) -> Json:
+def replica_set(replicas: int, /, **spec: Any) -> Json:
     """A set of small guests."""
     template = {"metadata": {"labels": {"app": NAME}}, "spec": vmi_spec(NAME)}
     return {

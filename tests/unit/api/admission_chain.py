@@ -27,6 +27,7 @@ from podvisor_controller.webhooks.judges import webhooks_for
 from podvisor_controller.webhooks.server import webhook_app
 
 from tests.support.manifests.places import schema_of, written
+from tests.unit.edge.test_judges import nobody_evicts
 
 Json = dict[str, Any]
 
@@ -69,7 +70,8 @@ async def served_webhooks() -> AsyncIterator[aiohttp.ClientSession]:
     authority = CertificateAuthority.create("ca", now=now, valid_for=timedelta(days=1))
     leaf = authority.issue("x", ["127.0.0.1"], now=now, valid_for=timedelta(hours=1))
     defaults = ClusterDefaults(cpu_request="100m", cpu_model="host-model")
-    app = webhook_app(webhooks_for("kubevirt", lambda: defaults), is_stopping=lambda: False)
+    webhooks = webhooks_for("kubevirt", lambda: defaults, nobody_evicts)
+    app = webhook_app(webhooks, is_stopping=lambda: False)
     trust = ssl.create_default_context(cadata=authority.certificate.decode())
     async with (
         serve_http(app, host="127.0.0.1", port=0, tls=server_context(leaf), grace_s=0.2) as port,

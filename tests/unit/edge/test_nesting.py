@@ -111,3 +111,11 @@ def test_what_is_as_deep_as_the_api_gets_is_left_alone() -> None:
     value: Any = json.loads(nested(MOST_LEVELS - 2))
     assert deep_place({"spec": value}) is None
     assert deep_place({"spec": {"a": {"a": value}}}) is not None
+
+
+def test_the_place_is_the_clients_own() -> None:
+    """The API server's notes repeat the client's fields, in front of them and a little deeper."""
+    deep = json.loads(nested(2 * MOST_LEVELS))
+    noted = {"managedFields": [{"fieldsV1": {"f:spec": deep}}]}
+    assert (deep_place({"metadata": noted, "spec": deep}) or "").startswith("spec.a[0]")
+    assert deep_place({"metadata": noted, "spec": {}}) is None

@@ -27,8 +27,11 @@ def decode_bounded(decode: Callable[[bytes], Decoded], text: bytes) -> Decoded:
 
 
 def deep_place(obj: Any) -> str | None:
-    """The path of an object or a list that lies too deep, or as much of it as is worth showing; None when there is none."""
-    level: list[tuple[tuple[str, ...], Any]] = [((), obj)]
+    """The path of an object or a list that lies too deep, or as much of it as is worth showing; None when there is none.
+
+    What the API server notes in `metadata.managedFields` repeats the paths of the other fields, and is not looked at.
+    """
+    level: list[tuple[tuple[str, ...], Any]] = [((), _without_managed_fields(obj))]
     for _ in range(MOST_LEVELS):
         level = [
             ((*path, key) if len(path) < _KEYS_SHOWN else path, child)
@@ -37,6 +40,13 @@ def deep_place(obj: Any) -> str | None:
             if isinstance(child, dict | list)
         ]
     return "".join(level[0][0]).removeprefix(".") if level else None
+
+
+def _without_managed_fields(obj: Any) -> Any:
+    metadata = obj.get("metadata") if isinstance(obj, dict) else None
+    if not isinstance(metadata, dict):
+        return obj
+    return obj | {"metadata": {k: v for k, v in metadata.items() if k != "managedFields"}}
 
 
 def _children(value: Any) -> Iterator[tuple[str, Any]]:
