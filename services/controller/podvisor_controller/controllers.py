@@ -5,6 +5,7 @@ Invariant: caches are kept warm in every replica; reconciling happens only insid
 
 import asyncio
 from importlib.metadata import version
+from typing import Any, TypeVar
 
 import structlog
 from podvisor_common.aio.tasks import spawn
@@ -16,51 +17,33 @@ from podvisor_common.kube.controller import Controller
 from podvisor_common.kube.errors import ApiError
 from podvisor_common.kube.events import EventRecorder
 from podvisor_common.kube.informer import Informer
-from podvisor_common.kube.resources import (
-    CONFIGMAPS,
-    DAEMONSETS,
-    KUBEVIRTS,
-    NODES,
-    PODS,
-    POOLS,
-    REPLICA_SETS,
-    VIRTUAL_MACHINE_INSTANCES,
-    VIRTUAL_MACHINES,
-    ObjectKey,
-    key_of,
-)
+from podvisor_common.kube.resources import ObjectKey, key_of
 from podvisor_common.obs.logging import set_log_level
 
 from podvisor_controller import config
+from podvisor_controller.caches import NAMESPACE_INDEX, Caches
 from podvisor_controller.capabilities import ImageVolumes
-from podvisor_controller.installation import CONFIG_MAP_NAME, BadSettings, Installation
+from podvisor_controller.installation import BadSettings, Installation
 from podvisor_controller.installation_status import HANDLER
 from podvisor_controller.node.attendance import Attendance
 from podvisor_controller.node.health import health_of
 from podvisor_controller.node.reconciler import NodeReconciler
 from podvisor_controller.pool.reconciler import PoolReconciler
 from podvisor_controller.replicaset.reconciler import ReplicaSetReconciler
-from podvisor_controller.sets.claims import CLAIM_INDEX, claimable
+from podvisor_controller.sets.claims import Member
 from podvisor_controller.sets.selectors import matches
 from podvisor_controller.settings import Settings
 from podvisor_controller.vm.reconciler import VmReconciler
-from podvisor_controller.vmi.outline import outline
-from podvisor_controller.vmi.reconciler import (
-    NODE_INDEX,
-    OWNER_INDEX,
-    VmiReconciler,
-    instance_keys,
-    instance_of_pod,
-    node_names,
-)
+from podvisor_controller.vmi.reconciler import NODE_INDEX, VmiReconciler, instance_of_pod
 from podvisor_controller.webhooks.defaults import ClusterDefaults
 from podvisor_controller.webhooks.eviction_review import EvictionReviewer
 
 COMPONENT = "virt-controller"
 VM_WORKERS = 4
 VMI_WORKERS = 8
-REPLICA_SET_WORKERS = 2
-POOL_WORKERS = 2
+SET_WORKERS = 2
+
+S = TypeVar("S", v1.VirtualMachineInstanceReplicaSet, VirtualMachinePool)
 
 _log = structlog.get_logger(__name__)
 
@@ -71,96 +54,70 @@ class Controllers:
     def __init__(self, client: KubeClient, settings: Settings) -> None:
         self._settings = settings
         namespace = settings.pod_namespace
-        self.vms = Informer(
-            client,
-            VIRTUAL_MACHINES,
-            v1.VirtualMachine,
-            indexers={CLAIM_INDEX: claimable(names.POOL)},
-        )
-        self.vmis = Informer(
-            client,
-            VIRTUAL_MACHINE_INSTANCES,
-            v1.VirtualMachineInstance,
-            indexers={NODE_INDEX: node_names, CLAIM_INDEX: claimable(names.REPLICA_SET)},
-        )
-        self.replica_sets = Informer(client, REPLICA_SETS, v1.VirtualMachineInstanceReplicaSet)
-        self.pools = Informer(client, POOLS, VirtualMachinePool)
-        self.pods = Informer(
-            client,
-            PODS,
-            core.Pod,
-            label_selector=f"{names.APP_LABEL}={names.LAUNCHER_APP}",
-            indexers={OWNER_INDEX: instance_keys},
-            keep=outline,
-        )
-        self.nodes = Informer(client, NODES, core.Node)
-        self.kubevirts = Informer(client, KUBEVIRTS, v1.KubeVirt, namespace=namespace)
-        self.config_maps = Informer(
-            client,
-            CONFIGMAPS,
-            core.ConfigMap,
-            namespace=namespace,
-            field_selector=f"metadata.name={CONFIG_MAP_NAME}",
-        )
-        self.daemon_sets = Informer(
-            client,
-            DAEMONSETS,
-            core.DaemonSet,
-            namespace=namespace,
-            field_selector=f"metadata.name={HANDLER}",
-        )
+        self.caches = caches = Caches(client, namespace)
         self.image_volumes = ImageVolumes(client, namespace)
         self.recorder = EventRecorder(client, COMPONENT, settings.pod_name)
         self.installation = Installation(
             client,
             settings,
             version=version("podvisor-controller"),
-            config_maps=self.config_maps,
-            kubevirts=self.kubevirts,
-            handlers=lambda: self.daemon_sets.get(ObjectKey(namespace, HANDLER)),
+            config_maps=caches.config_maps,
+            kubevirts=caches.kubevirts,
+            handlers=lambda: caches.daemon_sets.get(ObjectKey(namespace, HANDLER)),
             image_volumes=lambda: self.image_volumes.supported,
         )
         self.evictions = EvictionReviewer(
             client,
-            pods=self.pods,
-            vmis=self.vmis,
+            pods=caches.pods,
+            vmis=caches.vmis,
             cluster_strategy=lambda: self.config().eviction_strategy,
         )
         self._attendance = Attendance()
-        nodes = NodeReconciler(
-            client,
-            nodes=self.nodes,
-            attendance=self._attendance,
-            fallen_silent=self._wake_instances_on,
-        )
-        machines = VmReconciler(client, vms=self.vms, vmis=self.vmis, recorder=self.recorder)
-        instances = VmiReconciler(
-            client,
-            vms=self.vms,
-            vmis=self.vmis,
-            pods=self.pods,
-            nodes=self.nodes,
-            attendance=self._attendance,
-            config=self.config,
-            recorder=self.recorder,
-        )
         self._replica_set_reconciler = ReplicaSetReconciler(
-            client, replica_sets=self.replica_sets, vmis=self.vmis, recorder=self.recorder
+            client, replica_sets=caches.replica_sets, vmis=caches.vmis, recorder=self.recorder
         )
+        self._vm = Controller("vm", self._machines(client).reconcile, workers=VM_WORKERS)
+        self._vmi = Controller("vmi", self._instances(client).reconcile, workers=VMI_WORKERS)
         self._replica_set = Controller(
-            "replicaset", self._replica_set_reconciler.reconcile, workers=REPLICA_SET_WORKERS
+            "replicaset", self._replica_set_reconciler.reconcile, workers=SET_WORKERS
         )
-        pools = PoolReconciler(
-            client, pools=self.pools, vms=self.vms, vmis=self.vmis, recorder=self.recorder
-        )
-        self._pool = Controller("pool", pools.reconcile, workers=POOL_WORKERS)
-        self._vm = Controller("vm", machines.reconcile, workers=VM_WORKERS)
-        self._vmi = Controller("vmi", instances.reconcile, workers=VMI_WORKERS)
-        self._node = Controller("node", nodes.reconcile, workers=1)
+        self._pool = Controller("pool", self._pools(client).reconcile, workers=SET_WORKERS)
+        self._node = Controller("node", self._nodes(client).reconcile, workers=1)
         self._installation = Controller("installation", self.installation.reconcile, workers=1)
         self._is_leading = False
         self._log_level = settings.log_level
         self._subscribe()
+
+    def _machines(self, client: KubeClient) -> VmReconciler:
+        caches = self.caches
+        return VmReconciler(client, vms=caches.vms, vmis=caches.vmis, recorder=self.recorder)
+
+    def _instances(self, client: KubeClient) -> VmiReconciler:
+        caches = self.caches
+        return VmiReconciler(
+            client,
+            vms=caches.vms,
+            vmis=caches.vmis,
+            pods=caches.pods,
+            nodes=caches.nodes,
+            attendance=self._attendance,
+            config=self.config,
+            recorder=self.recorder,
+        )
+
+    def _pools(self, client: KubeClient) -> PoolReconciler:
+        caches = self.caches
+        return PoolReconciler(
+            client, pools=caches.pools, vms=caches.vms, vmis=caches.vmis, recorder=self.recorder
+        )
+
+    def _nodes(self, client: KubeClient) -> NodeReconciler:
+        return NodeReconciler(
+            client,
+            nodes=self.caches.nodes,
+            attendance=self._attendance,
+            fallen_silent=self._wake_instances_on,
+        )
 
     def config(self) -> config.ClusterConfig:
         """The cluster's settings as they are now."""
@@ -179,19 +136,19 @@ class Controllers:
 
     def not_synced(self) -> str | None:
         """A readiness check: which caches are not complete yet, or None."""
-        missing = [i.resource.plural for i in self._informers() if not i.synced]
+        missing = [i.resource.plural for i in self.caches if not i.synced]
         return f"waiting for the first list of {', '.join(missing)}" if missing else None
 
     async def watch(self) -> None:
         """Keep the caches in step and send events, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for informer in self._informers():
+            for informer in self.caches:
                 spawn(group, informer.run(), name=f"informer-{informer.resource.plural}")
             spawn(group, self.recorder.run(), name="event-recorder")
 
     async def lead(self) -> None:
         """Reconcile until cancelled."""
-        for informer in self._informers():
+        for informer in self.caches:
             await informer.wait_synced()
         await self._settle()
         self._replica_set_reconciler.begin_term()
@@ -223,40 +180,15 @@ class Controllers:
             self._installation,
         )
 
-    def _informers(
-        self,
-    ) -> tuple[
-        Informer[v1.VirtualMachine],
-        Informer[v1.VirtualMachineInstance],
-        Informer[v1.VirtualMachineInstanceReplicaSet],
-        Informer[VirtualMachinePool],
-        Informer[core.Pod],
-        Informer[core.Node],
-        Informer[v1.KubeVirt],
-        Informer[core.ConfigMap],
-        Informer[core.DaemonSet],
-    ]:
-        return (
-            self.vms,
-            self.vmis,
-            self.replica_sets,
-            self.pools,
-            self.pods,
-            self.nodes,
-            self.kubevirts,
-            self.config_maps,
-            self.daemon_sets,
-        )
-
     def _subscribe(self) -> None:
-        self.vms.subscribe(self._on_machine)
-        self.vmis.subscribe(self._on_instance)
-        self.pools.subscribe(lambda key, _, __: self._wake(self._pool, key))
-        self.replica_sets.subscribe(lambda key, _, __: self._wake(self._replica_set, key))
-        self.pods.subscribe(self._on_pod)
-        self.nodes.subscribe(self._on_node)
-        self.kubevirts.subscribe(lambda _, __, ___: self._on_settings())
-        for settled in (self.config_maps, self.daemon_sets):
+        self.caches.vms.subscribe(self._on_machine)
+        self.caches.vmis.subscribe(self._on_instance)
+        self.caches.pools.subscribe(lambda key, _, __: self._wake(self._pool, key))
+        self.caches.replica_sets.subscribe(lambda key, _, __: self._wake(self._replica_set, key))
+        self.caches.pods.subscribe(self._on_pod)
+        self.caches.nodes.subscribe(self._on_node)
+        self.caches.kubevirts.subscribe(lambda _, __, ___: self._on_settings())
+        for settled in (self.caches.config_maps, self.caches.daemon_sets):
             settled.subscribe(
                 lambda _, __, ___: self._wake(self._installation, self.installation.key)
             )
@@ -272,19 +204,7 @@ class Controllers:
         self._wake(self._vm, key)
         for vm in (old, new):
             if vm is not None:
-                self._wake_pools_of(vm)
-
-    def _wake_pools_of(self, vm: v1.VirtualMachine) -> None:
-        """The pool that manages the machine, or those that would have it."""
-        namespace, owner = vm.metadata.namespace, vm.metadata.controller_reference()
-        if owner is not None:
-            if owner.kind == names.POOL:
-                self._wake(self._pool, ObjectKey(namespace, owner.name))
-            return
-        for pool in self.pools.list():
-            is_near = pool.metadata.namespace == namespace
-            if is_near and matches(pool.spec.selector, vm.metadata.labels):
-                self._wake(self._pool, key_of(pool))
+                self._wake_claimants(names.POOL, self.caches.pools, self._pool, vm)
 
     def _on_instance(
         self,
@@ -294,7 +214,7 @@ class Controllers:
     ) -> None:
         self._wake(self._vmi, key)
         # A machine's instance has its name, and one that has it without being its own matters to it as well.
-        vm = self.vms.get(key)
+        vm = self.caches.vms.get(key)
         if vm is not None:
             self._wake(self._vm, key)
             owner = vm.metadata.controller_reference()
@@ -302,21 +222,22 @@ class Controllers:
                 self._wake(self._pool, ObjectKey(key.namespace, owner.name))
         for vmi in (old, new):
             if vmi is not None:
-                self._wake_replica_sets_of(vmi)
+                self._wake_claimants(
+                    names.REPLICA_SET, self.caches.replica_sets, self._replica_set, vmi
+                )
 
-    def _wake_replica_sets_of(self, vmi: v1.VirtualMachineInstance) -> None:
-        """The set that manages the instance, or those that would have it."""
-        namespace, owner = vmi.metadata.namespace, vmi.metadata.controller_reference()
+    def _wake_claimants(
+        self, kind: str, sets: Informer[S], controller: Controller, member: Member
+    ) -> None:
+        """The set of that kind that manages the object or, where nobody does, those that would have it."""
+        namespace, owner = member.metadata.namespace, member.metadata.controller_reference()
         if owner is not None:
-            if owner.kind == names.REPLICA_SET:
-                self._wake(self._replica_set, ObjectKey(namespace, owner.name))
+            if owner.kind == kind:
+                self._wake(controller, ObjectKey(namespace, owner.name))
             return
-        for replica_set in self.replica_sets.list():
-            selector = replica_set.spec.selector
-            if replica_set.metadata.namespace == namespace and matches(
-                selector, vmi.metadata.labels
-            ):
-                self._wake(self._replica_set, key_of(replica_set))
+        for claimant in sets.by_index(NAMESPACE_INDEX, namespace):
+            if matches(claimant.spec.selector, member.metadata.labels):
+                self._wake(controller, key_of(claimant))
 
     def _on_pod(self, _: ObjectKey, old: core.Pod | None, new: core.Pod | None) -> None:
         for pod in (old, new):
@@ -341,7 +262,7 @@ class Controllers:
             self._wake_instances_on(key.name)
 
     def _wake_instances_on(self, node: str) -> None:
-        for vmi in self.vmis.by_index(NODE_INDEX, node):
+        for vmi in self.caches.vmis.by_index(NODE_INDEX, node):
             self._wake(self._vmi, key_of(vmi))
 
     def _on_settings(self) -> None:
@@ -350,19 +271,20 @@ class Controllers:
             self._log_level = level
             set_log_level(level)
         self._wake(self._installation, self.installation.key)
-        for vmi in self.vmis.list():
+        for vmi in self.caches.vmis.list():
             if not vmi.status.node_name:
                 self._wake(self._vmi, key_of(vmi))
 
     def _enqueue_everything(self) -> None:
-        for vm in self.vms.list():
-            self._vm.enqueue(key_of(vm))
-        for vmi in self.vmis.list():
-            self._vmi.enqueue(key_of(vmi))
-        for replica_set in self.replica_sets.list():
-            self._replica_set.enqueue(key_of(replica_set))
-        for pool in self.pools.list():
-            self._pool.enqueue(key_of(pool))
-        for node in self.nodes.list():
-            self._node.enqueue(key_of(node))
+        caches = self.caches
+        every: tuple[tuple[Controller, Informer[Any]], ...] = (
+            (self._vm, caches.vms),
+            (self._vmi, caches.vmis),
+            (self._replica_set, caches.replica_sets),
+            (self._pool, caches.pools),
+            (self._node, caches.nodes),
+        )
+        for controller, informer in every:
+            for obj in informer.list():
+                controller.enqueue(key_of(obj))
         self._installation.enqueue(self.installation.key)

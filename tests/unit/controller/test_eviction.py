@@ -144,12 +144,12 @@ async def launcher(leading: Controllers, cluster: Cluster) -> str:
     cluster.change(VIRTUAL_MACHINE_INSTANCES, made, spec=made["spec"] | EXTERNAL)
     name: str = (await cluster.bound_pod())["metadata"]["name"]
     cluster.report("Running")
-    await known(leading.vmis, lambda: phase_known(leading) == "Running")
+    await known(leading.caches.vmis, lambda: phase_known(leading) == "Running")
     return name
 
 
 def phase_known(leading: Controllers) -> str:
-    instance = leading.vmis.get(MYVM)
+    instance = leading.caches.vmis.get(MYVM)
     return instance.status.phase if instance is not None else ""
 
 
@@ -209,18 +209,18 @@ async def test_the_setting_of_the_cluster_counts_at_once(
 ) -> None:
     spec = {k: v for k, v in cluster.vmi["spec"].items() if k != "evictionStrategy"}
     cluster.change(VIRTUAL_MACHINE_INSTANCES, cluster.vmi, spec=spec)
-    await known(leading.vmis, lambda: strategy_known(leading) == "")
+    await known(leading.caches.vmis, lambda: strategy_known(leading) == "")
     assert await leading.evictions.review(eviction(launcher)) == Verdict()
     settings = cluster.server.get(KUBEVIRTS, KUBEVIRT)
     assert settings is not None
     configuration = {"evictionStrategy": "External"}
     cluster.change(KUBEVIRTS, settings, spec={"configuration": configuration})
-    await known(leading.kubevirts, lambda: leading.config().eviction_strategy == "External")
+    await known(leading.caches.kubevirts, lambda: leading.config().eviction_strategy == "External")
     assert (await leading.evictions.review(eviction(launcher))).not_yet == TRIGGERED
 
 
 def strategy_known(leading: Controllers) -> str:
-    instance = leading.vmis.get(MYVM)
+    instance = leading.caches.vmis.get(MYVM)
     return instance.spec.eviction_strategy if instance is not None else "not there"
 
 
@@ -256,7 +256,7 @@ async def test_a_pod_whose_instance_is_gone_may_go(
     leading: Controllers, cluster: Cluster, launcher: str
 ) -> None:
     cluster.server.remove(VIRTUAL_MACHINE_INSTANCES, MYVM)
-    await known(leading.vmis, lambda: leading.vmis.get(MYVM) is None)
+    await known(leading.caches.vmis, lambda: leading.caches.vmis.get(MYVM) is None)
     assert await leading.evictions.review(eviction(launcher)) == Verdict()
 
 

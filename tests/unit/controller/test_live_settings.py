@@ -56,9 +56,9 @@ async def test_the_next_admission_fills_them_in(
     untouched = getattr(ClusterDefaults(), field)
     assert filled_in() == untouched
     configure(configuration)
-    await known(leading.kubevirts, lambda: filled_in() == value)
+    await known(leading.caches.kubevirts, lambda: filled_in() == value)
     configure({})
-    await known(leading.kubevirts, lambda: filled_in() == untouched)
+    await known(leading.caches.kubevirts, lambda: filled_in() == untouched)
 
 
 async def test_the_next_pod_is_made_with_them(
@@ -74,7 +74,7 @@ async def test_the_next_pod_is_made_with_them(
             "virtualMachineOptions": {"disableSerialConsoleLog": {}},
         }
     )
-    await known(leading.kubevirts, lambda: leading.config().debug_launcher)
+    await known(leading.caches.kubevirts, lambda: leading.config().debug_launcher)
     cluster.apply_vmi()
     [container] = (await cluster.pod())["spec"]["containers"]
     assert container["resources"]["requests"]["cpu"] == "250m"
@@ -94,6 +94,6 @@ async def test_controllers_log_more_while_they_are_told_to(
 ) -> None:
     root = logging.getLogger()
     configure({"developerConfiguration": {"logVerbosity": {"virtController": 4}}})
-    await known(leading.kubevirts, lambda: root.level == logging.DEBUG)
+    await known(leading.caches.kubevirts, lambda: root.level == logging.DEBUG)
     configure({})
-    await known(leading.kubevirts, lambda: root.level == logging.INFO)
+    await known(leading.caches.kubevirts, lambda: root.level == logging.INFO)

@@ -1,0 +1,108 @@
+"""The caches of one replica: what of the cluster it holds, and by what it can be looked up.
+
+Invariant: filled in every replica, whoever leads; nothing here decides or writes.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from podvisor_common.api import core, v1
+from podvisor_common.api.pool import VirtualMachinePool
+from podvisor_common.api.v1 import names
+from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.informer import Informer
+from podvisor_common.kube.resources import (
+    CONFIGMAPS,
+    DAEMONSETS,
+    KUBEVIRTS,
+    NODES,
+    PODS,
+    POOLS,
+    REPLICA_SETS,
+    VIRTUAL_MACHINE_INSTANCES,
+    VIRTUAL_MACHINES,
+    KubeObject,
+)
+
+from podvisor_controller.installation import CONFIG_MAP_NAME
+from podvisor_controller.installation_status import HANDLER
+from podvisor_controller.sets.claims import CLAIM_INDEX, claimable
+from podvisor_controller.vmi.outline import outline
+from podvisor_controller.vmi.reconciler import (
+    NODE_INDEX,
+    OWNER_INDEX,
+    instance_keys,
+    node_names,
+)
+
+NAMESPACE_INDEX = "namespace"
+
+
+def namespaces(obj: KubeObject) -> list[str]:
+    """An indexer: where the object is."""
+    return [obj.metadata.namespace or ""]
+
+
+class Caches:
+    """One informer for each kind. Those of the installation itself look into `namespace` alone."""
+
+    def __init__(self, client: KubeClient, namespace: str) -> None:
+        self.vms = Informer(
+            client,
+            VIRTUAL_MACHINES,
+            v1.VirtualMachine,
+            indexers={CLAIM_INDEX: claimable(names.POOL)},
+        )
+        self.vmis = Informer(
+            client,
+            VIRTUAL_MACHINE_INSTANCES,
+            v1.VirtualMachineInstance,
+            indexers={NODE_INDEX: node_names, CLAIM_INDEX: claimable(names.REPLICA_SET)},
+        )
+        self.replica_sets = Informer(
+            client,
+            REPLICA_SETS,
+            v1.VirtualMachineInstanceReplicaSet,
+            indexers={NAMESPACE_INDEX: namespaces},
+        )
+        self.pools = Informer(
+            client, POOLS, VirtualMachinePool, indexers={NAMESPACE_INDEX: namespaces}
+        )
+        self.pods = Informer(
+            client,
+            PODS,
+            core.Pod,
+            label_selector=f"{names.APP_LABEL}={names.LAUNCHER_APP}",
+            indexers={OWNER_INDEX: instance_keys},
+            keep=outline,
+        )
+        self.nodes = Informer(client, NODES, core.Node)
+        self.kubevirts = Informer(client, KUBEVIRTS, v1.KubeVirt, namespace=namespace)
+        self.config_maps = Informer(
+            client,
+            CONFIGMAPS,
+            core.ConfigMap,
+            namespace=namespace,
+            field_selector=f"metadata.name={CONFIG_MAP_NAME}",
+        )
+        self.daemon_sets = Informer(
+            client,
+            DAEMONSETS,
+            core.DaemonSet,
+            namespace=namespace,
+            field_selector=f"metadata.name={HANDLER}",
+        )
+
+    def __iter__(self) -> Iterator[Informer[Any]]:
+        """All of them."""
+        yield from (
+            self.vms,
+            self.vmis,
+            self.replica_sets,
+            self.pools,
+            self.pods,
+            self.nodes,
+            self.kubevirts,
+            self.config_maps,
+            self.daemon_sets,
+        )
