@@ -18,7 +18,7 @@ from podvisor_controller.webhooks.defaults import (
 )
 from podvisor_controller.webhooks.nesting import MOST_LEVELS, cut, decode_bounded, deep_place
 from podvisor_controller.webhooks.review import AdmissionRequest, Refused, Verdict
-from podvisor_controller.webhooks.server import Reviewer, Webhooks
+from podvisor_controller.webhooks.server import Judge, Reviewer, Webhooks
 from podvisor_controller.webhooks.validation import (
     Cause,
     validate_virtual_machine,
@@ -55,21 +55,11 @@ def webhooks_for(
     def mutate_instance(request: AdmissionRequest) -> Verdict:
         return Verdict(patch=default_virtual_machine_instance(_object(request), defaults()))
 
-    def validate_machine(request: AdmissionRequest) -> Verdict:
-        obj = _object(request)
-        old = None if request.operation == CREATE else _old_object(request)
-        return _verdict(request, obj, validate_virtual_machine(obj, old))
-
     def validate_instance(request: AdmissionRequest) -> Verdict:
         obj = _object(request)
         privileged = is_privileged(request)
         causes = validate_virtual_machine_instance(obj, privileged=privileged)
         return _verdict(request, obj, causes)
-
-    def validate_set_of_instances(request: AdmissionRequest) -> Verdict:
-        obj = _object(request)
-        old = None if request.operation == CREATE else _old_object(request)
-        return _verdict(request, obj, validate_replica_set(obj, old))
 
     def validate_instance_update(request: AdmissionRequest) -> Verdict:
         obj, old = _object(request), _old_object(request)
@@ -77,22 +67,27 @@ def webhooks_for(
         causes = validate_virtual_machine_instance_update(obj, old, privileged=privileged)
         return Verdict(causes=causes_as_written(causes, request.client_api_version, obj))
 
-    def validate_pool(request: AdmissionRequest) -> Verdict:
-        obj = _object(request)
-        old = None if request.operation == CREATE else _old_object(request)
-        causes = validate_virtual_machine_pool(obj, old)
-        return Verdict(causes=causes, warnings=warnings_of(obj))
-
     judges = {
         registration.VM_MUTATE: mutate_machine,
         registration.VMI_MUTATE: mutate_instance,
-        registration.VM_VALIDATE: validate_machine,
+        registration.VM_VALIDATE: _on_each_write(validate_virtual_machine),
         registration.VMI_VALIDATE_CREATE: validate_instance,
         registration.VMI_VALIDATE_UPDATE: validate_instance_update,
-        registration.REPLICA_SET_VALIDATE: validate_set_of_instances,
-        registration.POOL_VALIDATE: validate_pool,
+        registration.REPLICA_SET_VALIDATE: _on_each_write(validate_replica_set),
+        registration.POOL_VALIDATE: _on_each_write(validate_virtual_machine_pool),
     }
     return Webhooks(judges, convert, {registration.POD_EVICTION: review_eviction})
+
+
+def _on_each_write(causes_of: Callable[[Json, Json | None], list[Cause]]) -> Judge:
+    """The judge of creations and updates that finds these causes, given the object and what an update replaces."""
+
+    def judge(request: AdmissionRequest) -> Verdict:
+        obj = _object(request)
+        old = None if request.operation == CREATE else _old_object(request)
+        return _verdict(request, obj, causes_of(obj, old))
+
+    return judge
 
 
 def _verdict(request: AdmissionRequest, obj: Json, causes: list[Cause]) -> Verdict:

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from podvisor_common.api.base import ApiStruct, doc
+from podvisor_common.api.duration import MAX_LENGTH
 from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.placement import LabelSelector, NodeSelectorRequirement
 
@@ -118,6 +119,7 @@ class Autohealing(ApiStruct, frozen=True):
     min_failing_to_start_duration: Annotated[
         str,
         doc(
-            "How long its start has been held up, such as by an image, a node or a claim. `5m` by default."
+            "How long its start has been held up, such as by an image, a node or a claim. `5m` by default.",
+            maxLength=MAX_LENGTH,
         ),
     ] = ""
