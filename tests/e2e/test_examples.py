@@ -28,6 +28,16 @@ def _starts(obj: Json) -> bool:
     )
 
 
+async def _generations(cluster: Cluster, objects: list[Json]) -> list[int]:
+    """How often each object's specification has changed. Every one of them is there."""
+    generations = []
+    for obj in objects:
+        state = await cluster.get(obj["kind"], obj["metadata"]["name"])
+        assert state is not None, obj["metadata"]
+        generations.append(state["metadata"].get("generation", 0))
+    return generations
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 async def test_example_is_taken_without_a_change(path: Path) -> None:
     """The API server and admission accept it under strict validation."""
@@ -36,14 +46,16 @@ async def test_example_is_taken_without_a_change(path: Path) -> None:
 
 
 async def test_examples_do_what_they_promise(cluster: Cluster) -> None:
-    """All of them at once: each object is there, each machine that starts runs, and all go away when they are deleted."""
+    """All of them at once: each object is there, each machine that starts runs, to apply them again changes none, and all go away
+    when they are deleted."""
     await asyncio.gather(*map(cluster.apply, FILES))
     objects = [obj for path in FILES for obj in _objects(path)]
     names = [obj["metadata"]["name"] for obj in objects if _starts(obj)]
     assert len(names) == len(set(names)), names
     await asyncio.gather(*(Machine(cluster, name).running(within_s=60) for name in names))
-    for obj in objects:
-        assert await cluster.get(obj["kind"], obj["metadata"]["name"]), obj["metadata"]
+    before = await _generations(cluster, objects)
+    await asyncio.gather(*map(cluster.apply, FILES))
+    assert await _generations(cluster, objects) == before
     await cluster.kubectl("delete", "-f", str(EXAMPLES), "--timeout=40s")
     for kind in ("vm", "vmi", "pods"):
         assert await cluster.all(kind) == [], kind

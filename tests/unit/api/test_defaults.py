@@ -10,6 +10,7 @@ from podvisor_common.api import v1
 from podvisor_controller.webhooks.conversion import convert
 from podvisor_controller.webhooks.defaults import (
     ClusterDefaults,
+    default_instance_update,
     default_virtual_machine,
     default_virtual_machine_instance,
 )
@@ -86,6 +87,17 @@ def test_a_bare_instance_says_everything_afterwards() -> None:
 def test_defaulting_twice_changes_nothing_more() -> None:
     once = defaulted(instance(volumes=[{"name": "a"}]))
     assert default_virtual_machine_instance(once) == []
+
+
+def test_an_instance_applied_again_is_as_it_was() -> None:
+    """kubectl replaces lists as a whole: what they were given is gone with them."""
+    given = instance(volumes=[{"name": "root", "containerDisk": {"image": "demo"}}])
+    made = defaulted(given)
+    made["metadata"]["finalizers"] = []
+    assert made["spec"]["volumes"] != given["spec"]["volumes"]
+    again = made | {"spec": made["spec"] | {"volumes": given["spec"]["volumes"]}}
+    assert apply(again, default_instance_update(again, made)) == made
+    assert default_instance_update(made, made) == []
 
 
 def test_what_is_given_stays() -> None:

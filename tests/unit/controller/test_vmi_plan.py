@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
+from podvisor_common.api import core
 from podvisor_common.api.v1.names import Phase
 from podvisor_controller.node.health import NodeHealth
 from podvisor_controller.vmi.observed import Observed
@@ -244,6 +245,13 @@ def test_plan(now: Any, expected: Any) -> None:
     assert plan(now) == plan(now)
 
 
+def _without_container(**metadata: Any) -> core.Pod:
+    """A pod that has ended before the runtime made its container."""
+    terminated = {"exitCode": 137, "reason": core.CONTAINER_STATUS_UNKNOWN}
+    statuses = [{"name": "compute", "state": {"terminated": terminated}}]
+    return pod("Failed", node="n1", metadata=metadata, status={"containerStatuses": statuses})
+
+
 @pytest.mark.parametrize(
     ("now", "phase", "reason"),
     situations(
@@ -274,6 +282,14 @@ def test_plan(now: Any, expected: Any) -> None:
             observed(scheduled("Running"), pod("Failed", node="n1")),
             Phase.FAILED,
             "PodEnded",
+        ),
+        (
+            "deleted while its image could not be pulled",
+            observed(
+                deleted({"phase": "Scheduled", "nodeName": "n1"}), _without_container(**DYING)
+            ),
+            Phase.SUCCEEDED,
+            "NeverStarted",
         ),
         (
             "fenced",

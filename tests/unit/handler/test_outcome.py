@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import core, v1
@@ -9,7 +10,7 @@ from podvisor_handler.launchers.state import Connection
 from podvisor_handler.vmi.outcome import outcome_of
 from podvisor_handler.vmi.plan import Observed
 
-from tests.unit.handler.builders import pod, vmi
+from tests.unit.handler.builders import pod, pod_manifest, vmi
 from tests.unit.handler.observations import (
     RUNNING_MACHINE,
     UNHEARD_OF,
@@ -88,6 +89,29 @@ def test_a_container_without_processes_ends_an_instance_unless_somebody_knows_be
 def test_a_terminal_pod_ends_an_instance(carrier: core.Pod, phase: str | None) -> None:
     ended = outcome_of(observed(None, carrier=carrier, connection=Connection.WAITING))
     assert (ended.phase if ended else None) == phase
+
+
+@pytest.mark.parametrize(
+    ("machine", "phase", "reason"),
+    [
+        (vmi(), "Failed", "NeverStarted"),
+        (vmi(deleted=True), "Succeeded", "NeverStarted"),
+        (RUNNING_MACHINE, "Failed", "PodFailed"),
+        (BEING_DELETED, "Succeeded", "PodFailed"),
+    ],
+)
+def test_a_container_that_the_runtime_does_not_know(
+    machine: v1.VirtualMachineInstance, phase: str, reason: str
+) -> None:
+    """Such as one whose image was never pulled: no guest has crashed there."""
+    manifest = pod_manifest(phase="Failed", exit_code=137)
+    (compute,) = manifest["status"]["containerStatuses"]
+    compute["state"]["terminated"]["reason"] = core.CONTAINER_STATUS_UNKNOWN
+    carrier = msgspec.convert(manifest, core.Pod)
+    now = observed(None, machine=machine, carrier=carrier, connection=Connection.WAITING)
+    ended = outcome_of(now)
+    assert ended is not None
+    assert (ended.phase, ended.reason) == (phase, reason)
 
 
 def test_an_end_without_a_known_reason_is_told_by_the_pod() -> None:

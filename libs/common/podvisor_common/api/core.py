@@ -38,6 +38,10 @@ class ContainerStateRunning(ApiStruct, frozen=True):
     """A container that runs."""
 
 
+# What the kubelet says of a container that the runtime does not know, as one whose image was never pulled.
+CONTAINER_STATUS_UNKNOWN = "ContainerStatusUnknown"
+
+
 class ContainerStateTerminated(ApiStruct, frozen=True):
     """A container that has ended."""
 

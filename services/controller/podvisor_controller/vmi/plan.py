@@ -153,6 +153,10 @@ def outcome_of(pod: core.Pod, *, has_run: bool) -> Finish:
     ended = compute_ended(pod)
     if ended is None:
         return Finish(Phase.FAILED, "PodEnded", f"Pod {name} ended and left no exit code.")
+    if ended.reason == core.CONTAINER_STATUS_UNKNOWN and not has_run:
+        return Finish(
+            Phase.FAILED, "NeverStarted", f"Pod {name} ended before its guest was started."
+        )
     if ended.exit_code != 0:
         message = f"Pod {name} ended with exit code {ended.exit_code} ({ended.reason})."
         return Finish(Phase.FAILED, "GuestCrashed", message)

@@ -87,10 +87,25 @@ def default_virtual_machine_instance(
     obj: Mapping[str, Any], defaults: ClusterDefaults | None = None
 ) -> list[Operation]:
     """The patch for an instance being created: after it, the specification says all that a launcher needs."""
-    defaults = defaults or ClusterDefaults()
     after = copy.deepcopy(dict(obj))
     _add_finalizer(after, names.VMI_FINALIZER)
-    spec = after.get("spec")
+    _default_instance_spec(after.get("spec"), defaults or ClusterDefaults())
+    return patch_between(obj, after)
+
+
+def default_instance_update(
+    obj: Mapping[str, Any], old: Mapping[str, Any], defaults: ClusterDefaults | None = None
+) -> list[Operation]:
+    """The patch for an instance being updated. A manifest that is applied again lacks what its creation was given in lists,
+    which a client replaces as a whole: given again, nothing of the specification has changed."""
+    if obj.get("spec") == old.get("spec"):
+        return []
+    after = copy.deepcopy(dict(obj))
+    _default_instance_spec(after.get("spec"), defaults or ClusterDefaults())
+    return patch_between(obj, after)
+
+
+def _default_instance_spec(spec: Any, defaults: ClusterDefaults) -> None:
     if isinstance(spec, dict) and isinstance(spec.get("domain"), dict):
         _default_architecture_and_board(spec, defaults)
         _default_disks(spec)
@@ -101,7 +116,6 @@ def default_virtual_machine_instance(
         _default_buses(spec)
         if defaults.eviction_strategy and _is_unset(spec.get("evictionStrategy")):
             spec["evictionStrategy"] = defaults.eviction_strategy
-    return patch_between(obj, after)
 
 
 def _add_finalizer(obj: Json, finalizer: str) -> None:

@@ -13,6 +13,7 @@ from podvisor_controller.webhooks import registration
 from podvisor_controller.webhooks.conversion import convert
 from podvisor_controller.webhooks.defaults import (
     ClusterDefaults,
+    default_instance_update,
     default_virtual_machine,
     default_virtual_machine_instance,
 )
@@ -53,7 +54,10 @@ def webhooks_for(
         return Verdict(patch=_kept_finalizer(obj, _old_object(request)))
 
     def mutate_instance(request: AdmissionRequest) -> Verdict:
-        return Verdict(patch=default_virtual_machine_instance(_object(request), defaults()))
+        obj = _object(request)
+        if request.operation == CREATE:
+            return Verdict(patch=default_virtual_machine_instance(obj, defaults()))
+        return Verdict(patch=default_instance_update(obj, _old_object(request), defaults()))
 
     def validate_instance(request: AdmissionRequest) -> Verdict:
         obj = _object(request)

@@ -55,7 +55,7 @@ def mutating_configuration(
         "virtualmachineinstances-mutator.kubevirt.io",
         VMI_MUTATE,
         "virtualmachineinstances",
-        ["CREATE"],
+        ["CREATE", "UPDATE"],
     )
     webhooks = [
         {**_webhook(*one, namespace=namespace, ca_bundle=ca_bundle), "reinvocationPolicy": "Never"}

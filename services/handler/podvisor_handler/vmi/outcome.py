@@ -35,6 +35,9 @@ _OVER = Outcome(
     "PodFailed",
     f"The container {COMPUTE_CONTAINER} ended without a word about the guest; none of its processes is left.",
 )
+_NEVER_STARTED = Outcome(
+    Phase.FAILED, "NeverStarted", "The pod was stopped before the guest was started."
+)
 _FAILURES = {
     domain_pb2.DOMAIN_REASON_CRASHED: ("GuestCrashed", "The VirtualMachineInstance crashed."),
     domain_pb2.DOMAIN_REASON_REJECTED: ("DomainRejected", "The machine was rejected."),
@@ -51,11 +54,12 @@ def outcome_of(now: Observed) -> Outcome | None:
             return _reported(report, wanted=now.vmi.metadata.is_being_deleted)
         return _evicted(now.pod) if now.pod.is_terminal else None
     if now.pod is not None and now.pod.is_terminal:
-        return _of_pod(now.pod)
-    gone = _VANISHED if now.has_vanished else _OVER if now.launcher.is_over else None
-    if gone is not None and now.vmi.metadata.is_being_deleted:
-        return replace(gone, phase=Phase.SUCCEEDED)  # an end is what was asked for
-    return gone
+        found = _of_pod(now.pod, has_run=now.vmi.status.phase == Phase.RUNNING)
+    else:
+        found = _VANISHED if now.has_vanished else _OVER if now.launcher.is_over else None
+    if found is not None and now.vmi.metadata.is_being_deleted:
+        return replace(found, phase=Phase.SUCCEEDED)  # an end is what was asked for
+    return found
 
 
 def _is_known(report: domain_pb2.DomainReport) -> bool:
@@ -88,15 +92,13 @@ def _reported(report: domain_pb2.DomainReport, *, wanted: bool) -> Outcome:
             phase = Phase.SUCCEEDED if wanted else Phase.FAILED
             return Outcome(phase, "GracePeriodExpired", message)
         case domain_pb2.DOMAIN_REASON_NEVER_STARTED:
-            message = "The pod was stopped before the guest was started."
-            phase = Phase.SUCCEEDED if wanted else Phase.FAILED
-            return Outcome(phase, "NeverStarted", message)
+            return replace(_NEVER_STARTED, phase=Phase.SUCCEEDED) if wanted else _NEVER_STARTED
     reason, message = _FAILURES.get(report.reason, _UNKNOWN_FAILURE)
     details = f" {report.message}" if report.message else ""
     return Outcome(Phase.FAILED, reason, message + details)
 
 
-def _of_pod(pod: core.Pod) -> Outcome | None:
+def _of_pod(pod: core.Pod, *, has_run: bool) -> Outcome | None:
     """A pod whose container never ran proves nothing: the controller makes another one."""
     compute = pod.container_status(COMPUTE_CONTAINER)
     ended = compute.state.terminated if compute and compute.state else None
@@ -106,5 +108,7 @@ def _of_pod(pod: core.Pod) -> Outcome | None:
         return _evicted(pod)
     if ended.exit_code == 0:
         return _SHUT_DOWN
+    if ended.reason == core.CONTAINER_STATUS_UNKNOWN and not has_run:
+        return _NEVER_STARTED
     message = f"The container {COMPUTE_CONTAINER} ended with exit code {ended.exit_code}."
     return Outcome(Phase.FAILED, "PodFailed", message)
