@@ -30,6 +30,8 @@ class ApiServer(FakeApiServer):
         self._refusals: list[tuple[str, str, Refuse]] = []
         self.created: list[Json] = []  # all that ever was, as it was then
         self.fate_of: Callable[[web.Request], Fate] = lambda _: Fate.ANSWERED
+        # What a policy, a webhook of somebody else or a quota does not let happen.
+        self.is_forbidden: Callable[[web.Request], bool] = lambda _: False
 
     def refuse(self, method: str, path_end: str, refusal: Refuse) -> None:
         """Refuse the next request of that method whose path ends so."""
@@ -49,6 +51,8 @@ class ApiServer(FakeApiServer):
                 return self._reply_refusal(refusal)
         if "dryRun" in request.query:
             return self._reply(await request.json(), 201)
+        if self.is_forbidden(request):
+            return self._reply_refusal(Refuse(403, "Forbidden"))
         fate = self.fate_of(request)
         if fate is Fate.REFUSED:
             return self._reply_refusal(Refuse(503))

@@ -84,13 +84,13 @@ THREE = [member(name) for name in "abc"]
             "one has failed",
             replica_set(3),
             [*THREE[:2], member("c", "Failed")],
-            ["+1", "-c"],
+            ["-c", "+1"],
         ),
         (
             "one has succeeded, and there are too many",
             replica_set(1),
             [*THREE[:2], member("c", "Succeeded")],
-            ["-a", "-c"],
+            ["-c", "-a"],
         ),
         ("paused and short", replica_set(3, spec={"paused": True}), [], []),
         (
@@ -179,9 +179,29 @@ def test_what_was_deleted_does_not_count_before_the_cache_shows_it() -> None:
     assert in_words(observed(replica_set(3), *THREE, deleted=frozenset({"uid-a"}))) == ["+1"]
 
 
-def test_a_refusal_is_waited_out() -> None:
-    assert in_words(observed(replica_set(3), pause_left=timedelta(seconds=2))) == []
-    assert in_words(observed(replica_set(3), pause_left=timedelta(0))) == ["+3"]
+WAIT = timedelta(seconds=2)
+
+
+@pytest.mark.parametrize(
+    ("wait", "expected"),
+    [
+        ({"creations_wait": WAIT}, ["-c"]),
+        ({"deletions_wait": WAIT}, ["+1"]),
+        ({"creations_wait": WAIT, "deletions_wait": WAIT}, []),
+        ({}, ["-c", "+1"]),
+    ],
+)
+def test_what_was_refused_is_waited_out_and_keeps_up_nothing_else(
+    wait: dict[str, timedelta], expected: list[str]
+) -> None:
+    objects = [*THREE[:2], member("c", "Failed")]
+    assert in_words(observed(replica_set(3), *objects, **wait)) == expected
+
+
+def test_a_member_that_cannot_be_claimed_holds_up_nothing() -> None:
+    objects = [member("o", owner=""), member("s", metadata=OTHER)]
+    assert in_words(observed(replica_set(3), *objects)) == ["adopt o", "release s"]
+    assert in_words(observed(replica_set(3), *objects, claims_wait=WAIT)) == ["+3"]
 
 
 def test_an_instance_is_what_the_template_says() -> None:

@@ -83,7 +83,7 @@ def plan(now: Observed) -> list[Action]:
         *(AdoptMachine(vm) for vm in now.claims.orphans if _has_index(now, vm)),
         *(ReleaseMachine(vm) for vm in now.claims.strays),
     ]
-    if claims:
+    if claims and Reason.FAILED_ADOPT not in now.waiting:
         # Only then is it known how many there are.
         return claims
     if now.pool.spec.paused:

@@ -47,7 +47,8 @@ _decode_vms = msgspec.json.Decoder(v1.VirtualMachineList).decode
 _decode_vmis = msgspec.json.Decoder(v1.VirtualMachineInstanceList).decode
 
 A = TypeVar("A", bound=plan.Action)
-_SCALE_OUT, _SCALE_IN, _UPDATE = (
+_ADOPT, _SCALE_OUT, _SCALE_IN, _UPDATE = (
+    Reason.FAILED_ADOPT,
     Reason.FAILED_SCALE_OUT,
     Reason.FAILED_SCALE_IN,
     Reason.FAILED_UPDATE,
@@ -59,7 +60,7 @@ _DISRUPTIVE = (plan.DeleteMachine, plan.RestartMachine)
 
 
 def _troubles() -> dict[Reason, Trouble]:
-    return {reason: Trouble(reason) for reason in (_SCALE_OUT, _SCALE_IN, _UPDATE)}
+    return {reason: Trouble(reason) for reason in (_ADOPT, _SCALE_OUT, _SCALE_IN, _UPDATE)}
 
 
 @dataclass(slots=True)
@@ -175,12 +176,14 @@ class PoolReconciler:
         """Do it all. Raises what is no refusal, after the rest."""
         metadata = pool.metadata
         adopted = [action.vm for action in _of(plan.AdoptMachine, actions)]
-        await self._claiming.adopt(adopted, metadata, machine.owner_reference(pool))
+        errors = await self._claiming.adopt(adopted, metadata, machine.owner_reference(pool))
         released = [action.vm for action in _of(plan.ReleaseMachine, actions)]
-        await self._claiming.release(released, metadata)
+        errors += await self._claiming.release(released, metadata)
+        self._note(errors, notes.troubles[_ADOPT], "adopted or released", pool)
         creations = _of(plan.CreateMachine, actions)
-        errors = await in_batches(creations, partial(self._create, pool))
-        self._note(errors, notes.troubles[_SCALE_OUT], "created", pool)
+        found = await in_batches(creations, partial(self._create, pool))
+        self._note(found, notes.troubles[_SCALE_OUT], "created", pool)
+        errors += found
         deletions = _of(plan.DeleteMachine, actions)
         found = await in_batches(deletions, partial(self._delete, pool), first=PARALLEL_WRITES)
         self._note(found, notes.troubles[_SCALE_IN], "deleted", pool)

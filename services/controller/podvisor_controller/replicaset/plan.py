@@ -32,8 +32,10 @@ class Observed:
     deleted: frozenset[str] = frozenset()
     doubtful: frozenset[str] = frozenset()
     failure: Failure | None = None
-    # Before what was refused is tried again.
-    pause_left: timedelta = timedelta(0)
+    # Before what was refused is tried again: a refused deletion keeps nothing from being made, and the other way round.
+    claims_wait: timedelta = timedelta(0)
+    creations_wait: timedelta = timedelta(0)
+    deletions_wait: timedelta = timedelta(0)
 
     @property
     def is_sound(self) -> bool:
@@ -62,9 +64,24 @@ class Observed:
         return len(self.active) - self.replica_set.spec.replicas
 
     @property
+    def adoptable(self) -> list[v1.VirtualMachineInstance]:
+        """Orphans that live. One that has ended before anybody managed it stays for whoever wants to look at it."""
+        return [vmi for vmi in self.claims.orphans if not vmi.is_final]
+
+    @property
+    def wants_claims(self) -> bool:
+        """There is something to adopt or to release."""
+        return bool(self.adoptable or self.claims.strays)
+
+    @property
+    def wants_deletions(self) -> bool:
+        """There are too many instances, or some that have ended."""
+        return self.surplus > 0 or len(self.present) > len(self.active)
+
+    @property
     def is_settled(self) -> bool:
-        """There are as many instances as there shall be, and all of them live."""
-        return self.surplus == 0 and len(self.active) == len(self.present)
+        """There are as many instances as there shall be, all of them live, and nothing else is the set's to have or to let go."""
+        return self.surplus == 0 and not self.wants_deletions and not self.wants_claims
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +119,27 @@ def plan(now: Observed) -> list[Action]:
     """The actions that bring `now` one step nearer to what the spec asks; empty when there is nothing to do."""
     if now.replica_set.metadata.is_being_deleted or not now.is_sound:
         return []
-    # One that has ended before anybody managed it stays for whoever wants to look at it.
-    claims: list[Action] = [AdoptInstance(vmi) for vmi in now.claims.orphans if not vmi.is_final]
-    claims += [ReleaseInstance(vmi) for vmi in now.claims.strays]
-    if claims:
-        return claims
-    if now.replica_set.spec.paused or now.pause_left > timedelta(0):
+    if now.wants_claims and now.claims_wait <= timedelta(0):
+        # Only then is it known how many there are.
+        return _claims(now)
+    if now.replica_set.spec.paused:
         return []
-    scaling: list[Action] = []
-    if now.surplus < 0:
-        scaling.append(CreateInstances(-now.surplus))
-    scaling += [DeleteInstance(vmi) for vmi in in_deletion_order(now)[: max(now.surplus, 0)]]
-    return scaling + [DeleteInstance(vmi) for vmi in now.present if vmi.is_final]
+    actions: list[Action] = []
+    if now.wants_deletions and now.deletions_wait <= timedelta(0):
+        # What has ended first: it may fill the quota that its successor needs.
+        ended = [vmi for vmi in now.present if vmi.is_final]
+        superfluous = in_deletion_order(now)[: max(now.surplus, 0)]
+        actions += [DeleteInstance(vmi) for vmi in (*ended, *superfluous)]
+    if now.surplus < 0 and now.creations_wait <= timedelta(0):
+        actions.append(CreateInstances(-now.surplus))
+    return actions
+
+
+def _claims(now: Observed) -> list[Action]:
+    return [
+        *(AdoptInstance(vmi) for vmi in now.adoptable),
+        *(ReleaseInstance(vmi) for vmi in now.claims.strays),
+    ]
 
 
 def in_deletion_order(now: Observed) -> list[v1.VirtualMachineInstance]:

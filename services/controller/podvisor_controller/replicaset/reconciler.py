@@ -8,7 +8,7 @@ shows it. The queue owns retries.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import msgspec
 from podvisor_common.api import meta, v1
@@ -64,8 +64,14 @@ class _Notes:
     unseen: Unseen[Instance] = field(default_factory=Unseen)
     looked_s: float | None = None  # when its instances were last listed, in the loop's time
     generation: int = 0
+    claims: Trouble = field(default_factory=lambda: Trouble(Reason.FAILED_ADOPT))
     creations: Trouble = field(default_factory=lambda: Trouble(Reason.FAILED_CREATE))
     deletions: Trouble = field(default_factory=lambda: Trouble(Reason.FAILED_DELETE))
+
+    @property
+    def troubles(self) -> tuple[Trouble, Trouble, Trouble]:
+        """What may have been refused."""
+        return (self.claims, self.creations, self.deletions)
 
 
 class ReplicaSetReconciler:
@@ -114,7 +120,9 @@ class ReplicaSetReconciler:
                 await self._look(replica_set, notes)
             actions = plan.plan(self._observe(replica_set, notes))
         await self._carry_out(actions, replica_set, notes)
-        now = self._observe(self._replica_sets.get(key) or replica_set, notes)
+        seen = self._replica_sets.get(key) or replica_set
+        self._forget_what_is_over(self._observe(seen, notes), notes)
+        now = self._observe(seen, notes)
         await self._write_status(now)
         return self._look_again(now, notes)
 
@@ -126,8 +134,8 @@ class ReplicaSetReconciler:
         if notes.generation != metadata.generation:
             # What was refused may be right now.
             notes.generation = metadata.generation
-            notes.creations.try_again()
-            notes.deletions.try_again()
+            for trouble in notes.troubles:
+                trouble.try_again()
         return notes
 
     def _observe(self, replica_set: Set, notes: _Notes) -> plan.Observed:
@@ -136,15 +144,17 @@ class ReplicaSetReconciler:
         unseen.settle(lambda name: self._cached(replica_set, name), own)
         orphans = self._vmis.by_index(CLAIM_INDEX, managed_by(metadata.namespace, ""))
         objects = [*own, *orphans, *unseen.answered]
-        at, creations, deletions = self._clock(), notes.creations, notes.deletions
+        at = self._clock()
         return plan.Observed(
             replica_set=replica_set,
             claims=claim(objects, metadata.uid, replica_set.spec.selector),
             at=at,
             deleted=frozenset(unseen.deleted),
             doubtful=frozenset(unseen.doubtful),
-            failure=creations.failure or deletions.failure,
-            pause_left=max(creations.left(at), deletions.left(at)),
+            failure=next((t.failure for t in notes.troubles if t.failure is not None), None),
+            claims_wait=notes.claims.left(at),
+            creations_wait=notes.creations.left(at),
+            deletions_wait=notes.deletions.left(at),
         )
 
     def _cached(self, replica_set: Set, name: str) -> Instance | None:
@@ -176,21 +186,20 @@ class ReplicaSetReconciler:
     async def _carry_out(
         self, actions: Sequence[plan.Action], replica_set: Set, notes: _Notes
     ) -> None:
+        """Do it all. Raises what is no refusal, after the rest."""
         adopted = [action.vmi for action in actions if isinstance(action, plan.AdoptInstance)]
         released = [action.vmi for action in actions if isinstance(action, plan.ReleaseInstance)]
         metadata = replica_set.metadata
-        await self._claiming.adopt(adopted, metadata, reference_to_set(replica_set))
-        await self._claiming.release(released, metadata)
-        made = sum(action.count for action in actions if isinstance(action, plan.CreateInstances))
+        claimed = await self._claiming.adopt(adopted, metadata, reference_to_set(replica_set))
+        claimed += await self._claiming.release(released, metadata)
+        self._note(claimed, notes.claims, "adopted or released", replica_set)
         deleted = [action.vmi for action in actions if isinstance(action, plan.DeleteInstance)]
-        if made:
-            errors = await self._create(made, replica_set, notes)
-            self._note(errors, notes.creations, "created", replica_set)
-            if errors:
-                return
-        if deleted:
-            errors = await self._delete(deleted, replica_set, notes)
-            self._note(errors, notes.deletions, "deleted", replica_set)
+        ended = await self._delete(deleted, replica_set, notes)
+        self._note(ended, notes.deletions, "deleted", replica_set)
+        count = sum(action.count for action in actions if isinstance(action, plan.CreateInstances))
+        made = await self._create(count, replica_set, notes)
+        self._note(made, notes.creations, "created", replica_set)
+        raise_unexpected([*claimed, *ended, *made])
 
     async def _create(self, count: int, replica_set: Set, notes: _Notes) -> list[ApiError]:
         unseen = notes.unseen
@@ -260,13 +269,20 @@ class ReplicaSetReconciler:
     def _note(
         self, errors: Sequence[ApiError], trouble: Trouble, done: str, replica_set: Set
     ) -> None:
-        """Remember a refusal, and tell the set's owner. Raises what is no refusal."""
+        """Remember a refusal, and tell the set's owner."""
         failure = trouble.note(errors, "VirtualMachineInstance", done, self._clock())
         if failure is not None:
             self._tell(replica_set, events.WARNING, failure.reason, failure.message)
-        raise_unexpected(errors)
-        if not errors:
-            trouble.is_over()
+
+    def _forget_what_is_over(self, now: plan.Observed, notes: _Notes) -> None:
+        """What nobody wants any more, or what has been done, has not failed."""
+        for trouble, is_wanted in (
+            (notes.claims, now.wants_claims),
+            (notes.creations, now.surplus < 0),
+            (notes.deletions, now.wants_deletions),
+        ):
+            if not is_wanted:
+                trouble.is_over()
 
     async def _write_status(self, now: plan.Observed) -> None:
         """Patch the status if a reader would see a difference. ApiConflict when the set has changed meanwhile."""
@@ -284,8 +300,9 @@ class ReplicaSetReconciler:
 
     def _look_again(self, now: plan.Observed, notes: _Notes) -> Requeue | None:
         waits = [LOOK_AGAIN_S] if notes.unseen.answered else []
-        if not now.is_settled and now.pause_left > timedelta(0):
-            waits.append(now.pause_left.total_seconds())
+        if not now.is_settled:
+            pauses = (trouble.left(now.at).total_seconds() for trouble in notes.troubles)
+            waits += [pause_s for pause_s in pauses if pause_s > 0]
         return Requeue(min(waits)) if waits else None
 
     def _tell(self, replica_set: Set, type_: str, reason: str, message: str) -> None:

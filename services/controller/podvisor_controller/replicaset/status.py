@@ -1,4 +1,4 @@
-"""What the status of a VirtualMachineInstanceReplicaSet says, and the instances it makes. Pure.
+"""What the status of a VirtualMachineInstanceReplicaSet says. Pure.
 
 Invariant: nobody else writes this status, so it is always computed whole; two equal situations give equal statuses.
 """

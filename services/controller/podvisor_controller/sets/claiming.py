@@ -11,7 +11,7 @@ import msgspec
 from podvisor_common.api.base import ApiStruct
 from podvisor_common.api.meta import ObjectMeta
 from podvisor_common.kube.client import KubeClient
-from podvisor_common.kube.errors import ApiConflict
+from podvisor_common.kube.errors import ApiConflict, ApiError
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import ObjectKey, Resource, key_of
 
@@ -39,10 +39,10 @@ class Claiming(Generic[M]):
 
     async def adopt(
         self, orphans: Sequence[M], owner: ObjectMeta, reference: Mapping[str, Any]
-    ) -> None:
-        """Make orphans the set's own, unless it is on its way out by now."""
+    ) -> list[ApiError]:
+        """Make orphans the set's own, unless it is on its way out by now; what went wrong with single ones."""
         if not orphans:
-            return
+            return []
         key = ObjectKey(owner.namespace, owner.name)
         live = _decode_outline(await self.client.get(self.sets, key)).metadata
         if live.uid != owner.uid or live.is_being_deleted:
@@ -51,20 +51,15 @@ class Claiming(Generic[M]):
         async def one(member: M) -> None:
             await self._patch(member, adoption(member.metadata, reference))
 
-        await self._all(orphans, one)
+        return await in_batches(orphans, one, first=PARALLEL_WRITES)
 
-    async def release(self, strays: Sequence[M], owner: ObjectMeta) -> None:
-        """Let members go."""
+    async def release(self, strays: Sequence[M], owner: ObjectMeta) -> list[ApiError]:
+        """Let members go; what went wrong with single ones."""
 
         async def one(member: M) -> None:
             await self._patch(member, release(member.metadata, owner.uid))
 
-        await self._all(strays, one)
-
-    async def _all(self, members: Sequence[M], one: Callable[[M], Any]) -> None:
-        errors = await in_batches(members, one, first=PARALLEL_WRITES)
-        if errors:
-            raise errors[0]
+        return await in_batches(strays, one, first=PARALLEL_WRITES)
 
     async def _patch(self, member: M, patch: Mapping[str, Any]) -> None:
         answer = await self.client.merge_patch(self.members.resource, key_of(member), dict(patch))

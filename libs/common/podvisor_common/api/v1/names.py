@@ -153,6 +153,7 @@ class Reason(StrEnum):
     VMI_CONDITION_MISSING = "VMIConditionMissing"
     FAILED_CREATE = "FailedCreate"
     FAILED_DELETE = "FailedDelete"
+    FAILED_ADOPT = "FailedAdopt"
     FAILED_SCALE_OUT = "FailedScaleOut"
     FAILED_SCALE_IN = "FailedScaleIn"
     FAILED_UPDATE = "FailedUpdate"
