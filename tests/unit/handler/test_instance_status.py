@@ -307,34 +307,6 @@ def test_events_go_with_transitions() -> None:
     ]
 
 
-def test_a_pause_and_its_end_are_told_once() -> None:
-    paused = said(observed(domain_pb2.DOMAIN_STATE_PAUSED, machine=RUNNING_MACHINE))
-    assert events_of(RUNNING_MACHINE.status, paused) == [
-        ("Normal", "Paused", "VMI was paused by user")
-    ]
-    assert events_of(written(paused).status, paused) == []
-    goes_on = said(observed(machine=written(paused)))
-    assert events_of(written(paused).status, goes_on) == [
-        ("Normal", "Unpaused", "VirtualMachineInstance unpaused.")
-    ]
-    assert events_of(written(goes_on).status, goes_on) == []
-
-
-def test_a_guest_that_its_disk_has_stopped_is_a_warning() -> None:
-    io_error: dict[str, Any] = {"reason": domain_pb2.DOMAIN_REASON_IO_ERROR, "message": "no space"}
-    now = observed(domain_pb2.DOMAIN_STATE_PAUSED, machine=RUNNING_MACHINE, **io_error)
-    message = "VMI was paused, low-level IO error detected. no space"
-    assert events_of(RUNNING_MACHINE.status, said(now)) == [("Warning", "Paused", message)]
-
-
-def test_a_paused_guest_that_ends_does_not_go_on() -> None:
-    paused = written(said(observed(domain_pb2.DOMAIN_STATE_PAUSED, machine=RUNNING_MACHINE)))
-    shut_down: dict[str, Any] = {"reason": domain_pb2.DOMAIN_REASON_SHUTDOWN}
-    ended = said(observed(domain_pb2.DOMAIN_STATE_ENDED, machine=paused, **shut_down))
-    reasons = [reason for _, reason, _ in events_of(paused.status, ended)]
-    assert reasons == ["Stopped"]
-
-
 def test_an_event_for_a_problem_comes_once() -> None:
     problem = said(observed(None, problem=Problem("InvalidDisk", "no disk")))
     assert events_of(vmi().status, problem) == [("Warning", "SyncFailed", "no disk")]

@@ -61,6 +61,19 @@ async def test_a_restarted_launcher_finds_its_guest(
         assert await second.exit_code() == 0
 
 
+async def test_a_restarted_launcher_does_not_guess_that_a_paused_guest_runs(
+    settings: Settings, machine_spec: pb.DomainSpec
+) -> None:
+    async with launcher(settings) as first:
+        await first.machine.apply(machine_spec)
+        await first.until_state(pb.DOMAIN_STATE_RUNNING)
+        outside(machine_spec.name, "suspend")
+        await first.until_state(pb.DOMAIN_STATE_PAUSED)
+    async with launcher(settings) as second:
+        first_word = await second.until(lambda report: True)
+    assert first_word.state == pb.DOMAIN_STATE_PAUSED
+
+
 async def test_an_ended_guest_stays_ended(settings: Settings, machine_spec: pb.DomainSpec) -> None:
     async with launcher(settings) as first:
         await first.machine.apply(machine_spec)

@@ -157,7 +157,13 @@ STEPS = [
         State.RUNNING,
         DestroyGuest(EndReason.DESTROYED),
     ),
-    ("libvirt is away, the guest is not", specified(None, STARTED), State.RUNNING, None),
+    (
+        "libvirt is away, the guest is not",
+        specified(None, STARTED, last_active=RUNNING),
+        State.RUNNING,
+        None,
+    ),
+    ("libvirt has not said yet how the guest is", specified(None, STARTED), None, None),
     (
         "libvirt is away from a paused guest",
         specified(None, STARTED, last_active=Active(Paused.BY_USER)),
@@ -220,22 +226,32 @@ STEPS = [
 @pytest.mark.parametrize(
     ("situation", "observed", "state", "action"), STEPS, ids=map(itemgetter(0), STEPS)
 )
-def test_a_step(situation: str, observed: Situation, state: State, action: object) -> None:
+def test_a_step(situation: str, observed: Situation, state: State | None, action: object) -> None:
     step = plan(observed)
-    assert (step.status.state, step.action) == (state, action)
+    assert (step.status.state if step.status else None, step.action) == (state, action)
+
+
+def told(step: Plan) -> Status:
+    assert step.status is not None
+    return step.status
 
 
 @pytest.mark.parametrize(
-    ("last", "state"), [(Active(), State.RUNNING), (Active(Paused.BY_USER), State.PAUSED)]
+    ("last", "state"),
+    [
+        (Active(), State.RUNNING),
+        (Active(Paused.BY_USER), State.PAUSED),
+        (None, State.RUNNING),
+    ],
 )
 def test_a_guest_whose_libvirt_is_away_for_long_is_what_it_was_and_so_is_told(
-    last: Active, state: State
+    last: Active | None, state: State
 ) -> None:
     away = specified(
         None, STARTED, last_active=last, unreachable_since_ms=NOW - UNREACHABLE_AFTER_MS
     )
     step = plan(away)
-    assert (step.status.state, step.status.reason) == (state, Why.LIBVIRT_UNREACHABLE)
+    assert (told(step).state, told(step).reason) == (state, Why.LIBVIRT_UNREACHABLE)
     assert step.action is None
     assert step.wake_ms is not None
 
@@ -309,13 +325,18 @@ ENDS = [
 
 def test_the_note_of_how_qemu_ended_is_waited_for() -> None:
     observed = ready(Inactive(Off.CRASHED), STARTED, gone_since_ms=NOW - 1)
-    assert plan(observed) == Plan(Status(State.RUNNING), wake_ms=NOW - 1 + QEMU_END_WITHIN_MS)
+    due_ms = NOW - 1 + QEMU_END_WITHIN_MS
+    assert plan(observed) == Plan(None, wake_ms=due_ms)
+    for last in (Active(), Active(Paused.BY_USER)):
+        assert plan(replace(observed, last_active=last)) == Plan(
+            told(plan(ready(last, STARTED))), wake_ms=due_ms
+        )
 
 
 @pytest.mark.parametrize(("situation", "observed", "reason"), ENDS, ids=map(itemgetter(0), ENDS))
 def test_an_end(situation: str, observed: Situation, reason: EndReason) -> None:
     step = plan(observed)
-    assert step.status.state is State.ENDED
+    assert told(step).state is State.ENDED
     assert isinstance(step.action, RecordEnd)
     assert step.action.end.reason is reason
     assert step.action.end.message
@@ -337,7 +358,7 @@ def test_an_end_is_final(reason: EndReason, exit_code: int) -> None:
     record = replace(STARTED, end=End(reason, "over"), stop=stop())
     for guest in (None, Absent(), Inactive(Off.UNKNOWN), RUNNING):
         step = plan(ready(guest, record))
-        assert (step.status.state, step.status.reason) == (State.ENDED, reason)
+        assert (told(step).state, told(step).reason) == (State.ENDED, reason)
         assert step.action == Leave(exit_code)
 
 
@@ -361,5 +382,5 @@ def test_no_step_without_a_way_on() -> None:
     for _, observed, _, _ in STEPS:
         step: Plan = plan(observed)
         if step.action is None and step.wake_ms is None:
-            assert step.status.state in waits_for_others
+            assert told(step).state in waits_for_others
             assert observed.guest is not None

@@ -173,7 +173,9 @@ class _DomainReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DomainRe
     DOMAIN_REASON_IO_ERROR: _DomainReason.ValueType  # 9
     """Paused: a disk returned an I/O error."""
     DOMAIN_REASON_LIBVIRT_UNREACHABLE: _DomainReason.ValueType  # 10
-    """Waiting: libvirt is not reachable at the moment. Running or paused: that is what libvirt said last, and it does not answer."""
+    """Waiting: libvirt is not reachable at the moment. Running or paused: it does not answer, and that is what it said last. Running
+    also where it has said nothing to this launcher of a guest that an earlier one had started.
+    """
     DOMAIN_REASON_START_FAILED: _DomainReason.ValueType  # 11
     """Waiting or ended: the start failed inside libvirt or QEMU; the message has the words."""
     DOMAIN_REASON_NEVER_STARTED: _DomainReason.ValueType  # 12
@@ -205,7 +207,9 @@ DOMAIN_REASON_PAUSED_BY_USER: DomainReason.ValueType  # 8
 DOMAIN_REASON_IO_ERROR: DomainReason.ValueType  # 9
 """Paused: a disk returned an I/O error."""
 DOMAIN_REASON_LIBVIRT_UNREACHABLE: DomainReason.ValueType  # 10
-"""Waiting: libvirt is not reachable at the moment. Running or paused: that is what libvirt said last, and it does not answer."""
+"""Waiting: libvirt is not reachable at the moment. Running or paused: it does not answer, and that is what it said last. Running
+also where it has said nothing to this launcher of a guest that an earlier one had started.
+"""
 DOMAIN_REASON_START_FAILED: DomainReason.ValueType  # 11
 """Waiting or ended: the start failed inside libvirt or QEMU; the message has the words."""
 DOMAIN_REASON_NEVER_STARTED: DomainReason.ValueType  # 12

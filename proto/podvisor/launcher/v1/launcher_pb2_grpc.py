@@ -93,7 +93,7 @@ class LauncherServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchDomain(self, request, context):
-        """WatchDomain sends the whole state at once and again after every change, until the client hangs up.
+        """WatchDomain sends the whole state as soon as it is known and again after every change, until the client hangs up.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,7 @@ class LauncherServiceStub:
     the guest runs: WatchDomain tells that.
     """
     WatchDomain: _grpc.UnaryStreamMultiCallable[_launcher_pb2.WatchDomainRequest, _launcher_pb2.WatchDomainResponse]
-    """WatchDomain sends the whole state at once and again after every change, until the client hangs up."""
+    """WatchDomain sends the whole state as soon as it is known and again after every change, until the client hangs up."""
     ShutdownDomain: _grpc.UnaryUnaryMultiCallable[_launcher_pb2.ShutdownDomainRequest, _launcher_pb2.ShutdownDomainResponse]
     """ShutdownDomain asks the guest to end by ACPI and destroys it after the grace period. Idempotent: the first call starts the
     clock, a later one with a shorter period shortens it. Returns when the request was recorded.
@@ -70,7 +70,7 @@ class LauncherServiceAsyncStub(LauncherServiceStub):
     the guest runs: WatchDomain tells that.
     """
     WatchDomain: _aio.UnaryStreamMultiCallable[_launcher_pb2.WatchDomainRequest, _launcher_pb2.WatchDomainResponse]  # type: ignore[assignment]
-    """WatchDomain sends the whole state at once and again after every change, until the client hangs up."""
+    """WatchDomain sends the whole state as soon as it is known and again after every change, until the client hangs up."""
     ShutdownDomain: _aio.UnaryUnaryMultiCallable[_launcher_pb2.ShutdownDomainRequest, _launcher_pb2.ShutdownDomainResponse]  # type: ignore[assignment]
     """ShutdownDomain asks the guest to end by ACPI and destroys it after the grace period. Idempotent: the first call starts the
     clock, a later one with a shorter period shortens it. Returns when the request was recorded.
@@ -111,7 +111,7 @@ class LauncherServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _launcher_pb2.WatchDomainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_launcher_pb2.WatchDomainResponse], _abc.AsyncIterator[_launcher_pb2.WatchDomainResponse]]:
-        """WatchDomain sends the whole state at once and again after every change, until the client hangs up."""
+        """WatchDomain sends the whole state as soon as it is known and again after every change, until the client hangs up."""
 
     @_abc_1.abstractmethod
     def ShutdownDomain(

@@ -36,6 +36,7 @@ _PAUSED = {
         Reason.PAUSED_IO_ERROR,
         "VMI was paused, low-level IO error detected",
     ),
+    domain_pb2.DOMAIN_REASON_LIBVIRT_UNREACHABLE: ("Paused", "VMI was paused"),
 }
 _PAUSED_UNKNOWN = (
     "Paused",
@@ -143,16 +144,11 @@ def _starting(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus:
 
 
 def _running(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus:
-    report = now.launcher.report
-    conditions = _with(now, [], ConditionType.READY, *_readiness(now), at)
-    if report is not None and report.state == domain_pb2.DOMAIN_STATE_PAUSED:
-        known = report.reason in domain_pb2.DomainReason.values()
-        otherwise = _PAUSED_BY_USER if known else _PAUSED_UNKNOWN
-        reason, message = _PAUSED.get(report.reason, otherwise)
-        why = Problem(
-            reason, printable(f"{message}. {report.message}" if report.message else message)
-        )
-        conditions = _with(now, conditions, ConditionType.PAUSED, "True", why, at)
+    readiness = _readiness(now)
+    conditions = _with(now, [], ConditionType.READY, *readiness, at)
+    pause = _pause(now, is_known=readiness[0] != "Unknown")
+    if pause is not None:
+        conditions = _with(now, conditions, ConditionType.PAUSED, "True", pause, at)
     conditions = _with(
         now,
         conditions,
@@ -237,6 +233,25 @@ def _readiness(now: Observed) -> tuple[str, Problem]:
     if report is None or report.state != domain_pb2.DOMAIN_STATE_RUNNING:
         return "False", Problem(Reason.GUEST_NOT_RUNNING, "Guest VM is not reported as running")
     return "True", Problem("", "")
+
+
+def _pause(now: Observed, *, is_known: bool) -> Problem | None:
+    """Why the guest stands still. One that did goes on only when somebody who can know says so: `is_known`."""
+    report, reported = now.launcher.report, None
+    if report is not None and report.state == domain_pb2.DOMAIN_STATE_PAUSED:
+        reported = _reported_pause(report)
+        is_known = is_known or report.reason != domain_pb2.DOMAIN_REASON_LIBVIRT_UNREACHABLE
+    known = meta.find_condition(now.vmi.status.conditions, ConditionType.PAUSED)
+    if is_known or known is None:
+        return reported
+    return Problem(known.reason, known.message)
+
+
+def _reported_pause(report: domain_pb2.DomainReport) -> Problem:
+    known = report.reason in domain_pb2.DomainReason.values()
+    otherwise = _PAUSED_BY_USER if known else _PAUSED_UNKNOWN
+    reason, message = _PAUSED.get(report.reason, otherwise)
+    return Problem(reason, printable(f"{message}. {report.message}" if report.message else message))
 
 
 def _with(

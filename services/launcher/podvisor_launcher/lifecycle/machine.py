@@ -172,9 +172,9 @@ class Machine:
             if self._dirty:
                 await self._save_if_possible()
             step = planning.plan(await self._observe())
-            await self._reports.publish(
-                Facts(step.status, self._record, self._spec, self._hardware)
-            )
+            if step.status is not None:
+                facts = Facts(step.status, self._record, self._spec, self._hardware)
+                await self._reports.publish(facts)
             if isinstance(step.action, planning.Leave):
                 return step.action.exit_code
             if step.action is None:

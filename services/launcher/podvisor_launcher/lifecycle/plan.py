@@ -95,7 +95,7 @@ class Situation:
     start_failure: StartFailure | None = None
     unreachable_since_ms: int | None = None
     button_pressed_ms: int | None = None
-    last_active: Active | None = None  # what the guest was when libvirt last answered
+    last_active: Active | None = None  # what this launcher last heard of the guest from libvirt
     qemu_end: QemuEnd | None = (
         None  # the supervisor's note; read where the guest has ended and libvirt cannot say how
     )
@@ -170,9 +170,12 @@ Action = (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One step: what to say now, what to do, and when to look again if nothing happens before."""
+    """One step: what to say now, what to do, and when to look again if nothing happens before.
 
-    status: Status
+    `status` is None where whatever could be said of the guest would be a guess; then nothing is reported.
+    """
+
+    status: Status | None
     action: Action | None = None
     wake_ms: int | None = None
 
@@ -200,9 +203,10 @@ def _without_libvirt(now: Situation) -> Plan:
     since_ms = now.unreachable_since_ms if now.unreachable_since_ms is not None else now.now_ms
     is_away = now.now_ms - since_ms >= UNREACHABLE_AFTER_MS
     if now.record.start is Start.DONE:
-        last = _status_of(now.last_active or Active())
+        last = _last_status(now)
         if is_away:
-            last = Status(last.state, Why.LIBVIRT_UNREACHABLE, "libvirt does not answer.")
+            state = last.state if last is not None else State.RUNNING
+            last = Status(state, Why.LIBVIRT_UNREACHABLE, "libvirt does not answer.")
         return Plan(last, wake_ms=look_again_ms)
     if now.record.start is Start.ATTEMPTED:
         return Plan(Status(State.PREPARING), wake_ms=look_again_ms)
@@ -259,6 +263,10 @@ def _stopping(now: Situation, guest: Active, status: Status, stop: Stop) -> Plan
     return Plan(status, ResumeGuest() if guest.paused else PressPowerButton())
 
 
+def _last_status(now: Situation) -> Status | None:
+    return _status_of(now.last_active) if now.last_active is not None else None
+
+
 def _status_of(guest: Active) -> Status:
     if guest.paused is None or guest.paused in _PASSING:
         return Status(State.RUNNING)
@@ -291,7 +299,7 @@ def _gone(now: Situation, guest: Absent | Inactive) -> Plan:
         return _ended(now, End(EndReason.CRASHED, str(now.qemu_end)))
     note_due_ms = (now.gone_since_ms or now.now_ms) + QEMU_END_WITHIN_MS
     if now.now_ms < note_due_ms:
-        return Plan(_status_of(now.last_active or Active()), wake_ms=note_due_ms)
+        return Plan(_last_status(now), wake_ms=note_due_ms)
     is_absent = isinstance(guest, Absent)
     message = "libvirt lost the domain." if is_absent else "The guest crashed or QEMU died."
     return _ended(now, End(EndReason.CRASHED, message))
