@@ -341,6 +341,12 @@ FAILED_TWICE = {"startFailure": {"consecutiveFailCount": 2}, "printableStatus": 
         ("not so often", {}, FAILED_TWICE, []),
         ("so often", {"startUpFailureThreshold": 2}, FAILED_TWICE, ["delete 0"]),
         (
+            "so often, but its guest runs now",
+            {"startUpFailureThreshold": 2},
+            FAILED_TWICE | {"printableStatus": "Running"},
+            [],
+        ),
+        (
             "a stopped machine has not failed",
             {"minFailingToStartDuration": "1s"},
             HELD_UP | {"printableStatus": "Stopped"},
