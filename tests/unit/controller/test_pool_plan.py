@@ -20,6 +20,7 @@ from tests.unit.controller.pools import (
 
 DELETED = {"deletionTimestamp": stamp(1)}
 OLD = pool(virtualMachineTemplate=template_body("32M"))
+MANUAL = template_body(runStrategy="Manual")
 
 
 def told(now: Observed) -> list[str]:
@@ -219,6 +220,54 @@ def before(*indexes: int, ready: bool = True) -> list[v1.VirtualMachineInstance]
             "a machine without a guest counts",
             pool_observed(ordered(replicas=2, maxUnavailable=1), given(0, 1), before(1)),
             [],
+        ),
+        (
+            "but not one that its user has stopped",
+            pool_observed(
+                ordered(maxUnavailable=1, virtualMachineTemplate=MANUAL),
+                machines(pool(virtualMachineTemplate=MANUAL), 0, 1, 2),
+                before(1, 2),
+            ),
+            ["restart 1"],
+        ),
+        (
+            "nor one that its user has shut down from within",
+            pool_observed(
+                ordered(maxUnavailable=1, virtualMachineTemplate=MANUAL),
+                machines(pool(virtualMachineTemplate=MANUAL), 0, 1, 2),
+                [guest_of(machine_of(OLD, 0), phase="Succeeded", ready=False), *before(1, 2)],
+            ),
+            ["restart 1"],
+        ),
+        (
+            "unless he has asked for its start",
+            pool_observed(
+                ordered(maxUnavailable=1, virtualMachineTemplate=MANUAL),
+                [
+                    *machines(
+                        pool(virtualMachineTemplate=MANUAL),
+                        0,
+                        status={"stateChangeRequests": [{"action": "Start"}]},
+                    ),
+                    *machines(pool(virtualMachineTemplate=MANUAL), 1, 2),
+                ],
+                before(1, 2),
+            ),
+            [],
+        ),
+        (
+            "a machine on its way out counts",
+            pool_observed(
+                ordered(maxUnavailable=1),
+                [*given(0, metadata=DELETED), *given(1, 2)],
+                before(0, 1, 2),
+            ),
+            [],
+        ),
+        (
+            "and so does one that comes in its place",
+            pool_observed(ordered(maxUnavailable=1), given(1, 2), before(1, 2)),
+            ["create 0"],
         ),
         (
             "and one that was asked to restart while its guest still runs",

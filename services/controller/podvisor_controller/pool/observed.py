@@ -18,7 +18,7 @@ from podvisor_common.api.v1.names import ConditionType, Phase, Reason, RunStrate
 from podvisor_controller.pool import machine
 from podvisor_controller.sets.claims import Claims
 from podvisor_controller.sets.selectors import holds, matches
-from podvisor_controller.vm.observed import owns
+from podvisor_controller.vm.observed import owns, wants_new
 
 # Whoever asks these to restart gets another instance.
 _RESTARTABLE = frozenset({RunStrategy.ALWAYS, RunStrategy.RERUN_ON_FAILURE, RunStrategy.MANUAL})
@@ -91,6 +91,15 @@ class Observed:
             return False
         ready = meta.find_condition(instance.status.conditions, ConditionType.READY)
         return instance.status.phase == Phase.RUNNING and ready is not None and ready.is_true
+
+    def is_left_stopped(self, vm: v1.VirtualMachine) -> bool:
+        """No guest of it runs, and nobody is about to start one: a user wants it so."""
+        instance = self.instance_of(vm)
+        # One that is run again on failure asks for that only when the end of its instance has been seen.
+        has_ended = instance is None or (
+            instance.is_final and vm.effective_run_strategy != RunStrategy.RERUN_ON_FAILURE
+        )
+        return has_ended and not vm.status.state_change_requests and not wants_new(vm)
 
     def is_running(self, vm: v1.VirtualMachine) -> bool:
         """It has an instance that has not ended."""

@@ -155,11 +155,19 @@ def _update(now: Observed, machines: list[v1.VirtualMachine]) -> list[Action]:
     return [*updates, *_restarts(now, machines, now.chosen(selected, policy))]
 
 
+def _unavailable(now: Observed, machines: list[v1.VirtualMachine]) -> int:
+    """How many of the pool's machines do not serve though they are to, those on their way out or not made yet included."""
+    missing = max(now.pool.spec.replicas - len(machines), 0)
+    return missing + sum(
+        not now.is_available(vm) and not now.is_left_stopped(vm) for vm in machines
+    )
+
+
 def _restarts(
     now: Observed, machines: list[v1.VirtualMachine], candidates: list[v1.VirtualMachine]
 ) -> list[Action]:
     """A machine that is not available is restarted in any case: nobody misses it, and the new template may be its cure."""
-    left = max_unavailable(now.pool) - sum(not now.is_available(vm) for vm in machines)
+    left = max_unavailable(now.pool) - _unavailable(now, machines)
     restarts: list[Action] = []
     for vm in candidates:
         instance = now.instance_of(vm)
