@@ -65,7 +65,7 @@ def machines(owner: VirtualMachinePool, *indexes: int, **changes: Any) -> list[v
         ("nor does one that is paused", pool_observed(pool(3, paused=True), []), []),
         (
             "what was refused waits",
-            pool_observed(pool(3), [], waiting=frozenset({Reason.FAILED_SCALE_OUT})),
+            pool_observed(pool(3), [], waiting=frozenset({(Reason.FAILED_SCALE_OUT, "")})),
             [],
         ),
     ),
@@ -342,6 +342,16 @@ def before(*indexes: int, ready: bool = True) -> list[v1.VirtualMachineInstance]
             ["delete 1", "update 0"],
         ),
         (
+            "a machine whose update was refused holds up no other",
+            pool_observed(
+                ordered(maxUnavailable=1),
+                [*machines(OLD, 0), *given(1, 2)],
+                before(0, 1, 2),
+                waiting=frozenset({(Reason.FAILED_UPDATE, "vm-0")}),
+            ),
+            ["restart 1"],
+        ),
+        (
             "in the order that is asked for",
             pool_observed(
                 pool(maxUnavailable=1, updateStrategy=proactive("DescendingOrder")),
@@ -372,6 +382,16 @@ def test_update(now: Observed, expected: list[str]) -> None:
 )
 def test_max_unavailable(value: int | str | None, replicas: int, expected: int) -> None:
     assert max_unavailable(pool(replicas, maxUnavailable=value)) == expected
+
+
+def test_a_machine_whose_deletion_was_refused_holds_up_no_other() -> None:
+    waiting = frozenset({(Reason.FAILED_SCALE_IN, "vm-2")})
+    policy = proactive("DescendingOrder")
+    own = [*machines(pool(), 0, status=HELD_UP), *machines(pool(), 1, 2)]
+    owner = pool(1, scaleInStrategy=policy)
+    assert told(pool_observed(owner, own, waiting=waiting)) == ["delete 1"]
+    owner = pool(3, autohealing={"minFailingToStartDuration": "2m"})
+    assert told(pool_observed(owner, own, waiting=waiting)) == ["delete 0"]
 
 
 HELD_UP = {

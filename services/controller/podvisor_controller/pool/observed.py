@@ -24,6 +24,10 @@ from podvisor_controller.vm.observed import owns, wants_new
 _RESTARTABLE = frozenset({RunStrategy.ALWAYS, RunStrategy.RERUN_ON_FAILURE, RunStrategy.MANUAL})
 
 
+# What was refused: by its reason, and the UID of the machine; no UID for those that are still to be made.
+Matter = tuple[Reason, str]
+
+
 @dataclass(frozen=True)
 class Observed:
     """One pool, the machines that concern it, and the instances of their names."""
@@ -33,7 +37,7 @@ class Observed:
     instances: Mapping[str, v1.VirtualMachineInstance]
     is_taken: Callable[[str], bool]  # a machine of the namespace, the pool's or not, has that name
     at: datetime
-    waiting: frozenset[Reason] = frozenset()  # what was refused and is not to be tried again yet
+    waiting: frozenset[Matter] = frozenset()  # what was refused and is not to be tried again yet
 
     @cached_property
     def revision(self) -> str:
@@ -70,6 +74,10 @@ class Observed:
         """How many machines are ready, by their own word."""
         found = (meta.find_condition(vm.status.conditions, ConditionType.READY) for vm in self.own)
         return sum(condition is not None and condition.is_true for condition in found)
+
+    def waits(self, reason: Reason, vm: v1.VirtualMachine | None = None) -> bool:
+        """That was refused for the machine, or for those to be made, and is not to be tried again yet."""
+        return (reason, vm.metadata.uid if vm is not None else "") in self.waiting
 
     def instance_of(self, vm: v1.VirtualMachine) -> v1.VirtualMachineInstance | None:
         """The machine's own instance."""
