@@ -20,6 +20,7 @@ from tests.unit.controller.pools import (
 
 DELETED = {"deletionTimestamp": stamp(1)}
 OLD = pool(virtualMachineTemplate=template_body("32M"))
+MANUAL = template_body(runStrategy="Manual")
 
 
 def told(now: Observed) -> list[str]:
@@ -64,7 +65,7 @@ def machines(owner: VirtualMachinePool, *indexes: int, **changes: Any) -> list[v
         ("nor does one that is paused", pool_observed(pool(3, paused=True), []), []),
         (
             "what was refused waits",
-            pool_observed(pool(3), [], waiting=frozenset({Reason.FAILED_SCALE_OUT})),
+            pool_observed(pool(3), [], waiting=frozenset({(Reason.FAILED_SCALE_OUT, "")})),
             [],
         ),
     ),
@@ -221,6 +222,54 @@ def before(*indexes: int, ready: bool = True) -> list[v1.VirtualMachineInstance]
             [],
         ),
         (
+            "but not one that its user has stopped",
+            pool_observed(
+                ordered(maxUnavailable=1, virtualMachineTemplate=MANUAL),
+                machines(pool(virtualMachineTemplate=MANUAL), 0, 1, 2),
+                before(1, 2),
+            ),
+            ["restart 1"],
+        ),
+        (
+            "nor one that its user has shut down from within",
+            pool_observed(
+                ordered(maxUnavailable=1, virtualMachineTemplate=MANUAL),
+                machines(pool(virtualMachineTemplate=MANUAL), 0, 1, 2),
+                [guest_of(machine_of(OLD, 0), phase="Succeeded", ready=False), *before(1, 2)],
+            ),
+            ["restart 1"],
+        ),
+        (
+            "unless he has asked for its start",
+            pool_observed(
+                ordered(maxUnavailable=1, virtualMachineTemplate=MANUAL),
+                [
+                    *machines(
+                        pool(virtualMachineTemplate=MANUAL),
+                        0,
+                        status={"stateChangeRequests": [{"action": "Start"}]},
+                    ),
+                    *machines(pool(virtualMachineTemplate=MANUAL), 1, 2),
+                ],
+                before(1, 2),
+            ),
+            [],
+        ),
+        (
+            "a machine on its way out counts",
+            pool_observed(
+                ordered(maxUnavailable=1),
+                [*given(0, metadata=DELETED), *given(1, 2)],
+                before(0, 1, 2),
+            ),
+            [],
+        ),
+        (
+            "and so does one that comes in its place",
+            pool_observed(ordered(maxUnavailable=1), given(1, 2), before(1, 2)),
+            ["create 0"],
+        ),
+        (
             "and one that was asked to restart while its guest still runs",
             pool_observed(
                 ordered(replicas=2, maxUnavailable=1),
@@ -293,6 +342,16 @@ def before(*indexes: int, ready: bool = True) -> list[v1.VirtualMachineInstance]
             ["delete 1", "update 0"],
         ),
         (
+            "a machine whose update was refused holds up no other",
+            pool_observed(
+                ordered(maxUnavailable=1),
+                [*machines(OLD, 0), *given(1, 2)],
+                before(0, 1, 2),
+                waiting=frozenset({(Reason.FAILED_UPDATE, "vm-0")}),
+            ),
+            ["restart 1"],
+        ),
+        (
             "in the order that is asked for",
             pool_observed(
                 pool(maxUnavailable=1, updateStrategy=proactive("DescendingOrder")),
@@ -325,6 +384,16 @@ def test_max_unavailable(value: int | str | None, replicas: int, expected: int) 
     assert max_unavailable(pool(replicas, maxUnavailable=value)) == expected
 
 
+def test_a_machine_whose_deletion_was_refused_holds_up_no_other() -> None:
+    waiting = frozenset({(Reason.FAILED_SCALE_IN, "vm-2")})
+    policy = proactive("DescendingOrder")
+    own = [*machines(pool(), 0, status=HELD_UP), *machines(pool(), 1, 2)]
+    owner = pool(1, scaleInStrategy=policy)
+    assert told(pool_observed(owner, own, waiting=waiting)) == ["delete 1"]
+    owner = pool(3, autohealing={"minFailingToStartDuration": "2m"})
+    assert told(pool_observed(owner, own, waiting=waiting)) == ["delete 0"]
+
+
 HELD_UP = {
     "printableStatus": "ErrImagePull",
     "conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": stamp(120)}],
@@ -340,6 +409,12 @@ FAILED_TWICE = {"startFailure": {"consecutiveFailCount": 2}, "printableStatus": 
         ("for so long", {"minFailingToStartDuration": "2m"}, HELD_UP, ["delete 0"]),
         ("not so often", {}, FAILED_TWICE, []),
         ("so often", {"startUpFailureThreshold": 2}, FAILED_TWICE, ["delete 0"]),
+        (
+            "so often, but its guest runs now",
+            {"startUpFailureThreshold": 2},
+            FAILED_TWICE | {"printableStatus": "Running"},
+            [],
+        ),
         (
             "a stopped machine has not failed",
             {"minFailingToStartDuration": "1s"},

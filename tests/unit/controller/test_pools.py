@@ -1,6 +1,7 @@
 """Pools against an API server on a real socket, with a node that does its part at once."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -309,6 +310,25 @@ async def test_a_template_that_a_machine_may_not_get_is_told_to_the_owner(
     # And tried again by itself.
     await pools.updated("32M")
     await pools.until(lambda: pools.conditions() == {})
+
+
+async def test_one_machine_that_may_not_be_updated_holds_up_no_other(
+    pools: Pools, leading: Controllers
+) -> None:
+    await pools.apply(3)
+    await pools.ready(0, 1, 2)
+
+    def fate_of(request: web.Request) -> Fate:
+        if request.method == "PATCH" and request.path.endswith("/web-0"):
+            text = json.dumps({"code": 403, "reason": "Forbidden", "message": "not web-0"})
+            raise web.HTTPForbidden(text=text, content_type="application/json")
+        return Fate.ANSWERED
+
+    pools.server.fate_of = fate_of
+    await pools.change(virtualMachineTemplate=template_body("32M"))
+    await pools.until(lambda: pools.memories == {"32M", "64M"} and pools.unavailable == 0)
+    await pools.until(lambda: pools.conditions() == {"ReplicaFailure": "FailedUpdate"})
+    await pools.until(lambda: len(pools.events("SuccessfulUpdate")) == 4)
 
 
 async def test_a_name_that_somebody_has_is_left_to_him(pools: Pools, leading: Controllers) -> None:

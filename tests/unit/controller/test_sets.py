@@ -135,7 +135,9 @@ def test_deletions_are_remembered_until_the_cache_shows_them() -> None:
     assert (unseen.deleted, unseen.doubtful) == (set(), set())
 
 
-async def sizes(count: int, *, refused: int | None = None, begin: int = 1) -> list[int]:
+async def sizes(
+    count: int, *, refused: int | None = None, begin: int = 1, goes_on: bool = False
+) -> list[int]:
     """The sizes of the batches in which `count` items are done, when item `refused` is."""
     seen: list[int] = []
     running = 0
@@ -151,7 +153,7 @@ async def sizes(count: int, *, refused: int | None = None, begin: int = 1) -> li
         if item == refused:
             raise ApiForbidden(403, "Forbidden", "exceeded quota")
 
-    errors = await in_batches(range(count), act, first=begin)
+    errors = await in_batches(range(count), act, first=begin, goes_on=goes_on)
     assert [error.message for error in errors] == ["exceeded quota"] * (refused is not None)
     return seen
 
@@ -165,3 +167,8 @@ async def test_batches_grow_to_a_bound() -> None:
 async def test_a_refusal_ends_with_its_batch() -> None:
     assert await sizes(50, refused=0) == [1]
     assert await sizes(50, refused=1) == [1, 2]
+
+
+async def test_a_refusal_of_one_write_is_none_of_the_others() -> None:
+    begin = PARALLEL_WRITES
+    assert await sizes(20, refused=0, begin=begin, goes_on=True) == [begin, 4]

@@ -26,6 +26,9 @@ _HELD_UP = frozenset(
 
 def has_failed(vm: v1.VirtualMachine, healing: Autohealing, at: datetime) -> bool:
     """The machine is to be made anew."""
+    if vm.status.printable_status not in _HELD_UP:
+        # The count of failed starts outlives the beginning of a good run.
+        return False
     failure = vm.status.start_failure
     threshold = healing.start_up_failure_threshold or DEFAULT_THRESHOLD
     if failure is not None and failure.consecutive_fail_count >= threshold:

@@ -18,10 +18,14 @@ from podvisor_common.api.v1.names import ConditionType, Phase, Reason, RunStrate
 from podvisor_controller.pool import machine
 from podvisor_controller.sets.claims import Claims
 from podvisor_controller.sets.selectors import holds, matches
-from podvisor_controller.vm.observed import owns
+from podvisor_controller.vm.observed import owns, wants_new
 
 # Whoever asks these to restart gets another instance.
 _RESTARTABLE = frozenset({RunStrategy.ALWAYS, RunStrategy.RERUN_ON_FAILURE, RunStrategy.MANUAL})
+
+
+# What was refused: by its reason, and the UID of the machine; no UID for those that are still to be made.
+Matter = tuple[Reason, str]
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Observed:
     instances: Mapping[str, v1.VirtualMachineInstance]
     is_taken: Callable[[str], bool]  # a machine of the namespace, the pool's or not, has that name
     at: datetime
-    waiting: frozenset[Reason] = frozenset()  # what was refused and is not to be tried again yet
+    waiting: frozenset[Matter] = frozenset()  # what was refused and is not to be tried again yet
 
     @cached_property
     def revision(self) -> str:
@@ -71,6 +75,10 @@ class Observed:
         found = (meta.find_condition(vm.status.conditions, ConditionType.READY) for vm in self.own)
         return sum(condition is not None and condition.is_true for condition in found)
 
+    def waits(self, reason: Reason, vm: v1.VirtualMachine | None = None) -> bool:
+        """That was refused for the machine, or for those to be made, and is not to be tried again yet."""
+        return (reason, vm.metadata.uid if vm is not None else "") in self.waiting
+
     def instance_of(self, vm: v1.VirtualMachine) -> v1.VirtualMachineInstance | None:
         """The machine's own instance."""
         instance = self.instances.get(vm.metadata.name)
@@ -91,6 +99,15 @@ class Observed:
             return False
         ready = meta.find_condition(instance.status.conditions, ConditionType.READY)
         return instance.status.phase == Phase.RUNNING and ready is not None and ready.is_true
+
+    def is_left_stopped(self, vm: v1.VirtualMachine) -> bool:
+        """No guest of it runs, and nobody is about to start one: a user wants it so."""
+        instance = self.instance_of(vm)
+        # One that is run again on failure asks for that only when the end of its instance has been seen.
+        has_ended = instance is None or (
+            instance.is_final and vm.effective_run_strategy != RunStrategy.RERUN_ON_FAILURE
+        )
+        return has_ended and not vm.status.state_change_requests and not wants_new(vm)
 
     def is_running(self, vm: v1.VirtualMachine) -> bool:
         """It has an instance that has not ended."""

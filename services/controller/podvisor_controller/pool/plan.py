@@ -83,7 +83,7 @@ def plan(now: Observed) -> list[Action]:
         *(AdoptMachine(vm) for vm in now.claims.orphans if _has_index(now, vm)),
         *(ReleaseMachine(vm) for vm in now.claims.strays),
     ]
-    if claims and Reason.FAILED_ADOPT not in now.waiting:
+    if claims and not now.waits(Reason.FAILED_ADOPT):
         # Only then is it known how many there are.
         return claims
     if now.pool.spec.paused:
@@ -102,7 +102,7 @@ def _has_index(now: Observed, vm: v1.VirtualMachine) -> bool:
 
 def _scale_out(now: Observed) -> list[CreateMachine]:
     """The lowest indexes whose names nobody has."""
-    if not now.missing or Reason.FAILED_SCALE_OUT in now.waiting:
+    if not now.missing or now.waits(Reason.FAILED_SCALE_OUT):
         return []
     free = (i for i in itertools.count() if not now.is_taken(machine.name_of(now.pool, i)))
     return [CreateMachine(index) for index in itertools.islice(free, now.missing)]
@@ -111,12 +111,12 @@ def _scale_out(now: Observed) -> list[CreateMachine]:
 def _heal(now: Observed) -> list[DeleteMachine]:
     """Machines that do not start go; others of their names come when they are gone."""
     healing = now.pool.spec.autohealing
-    if healing is None or Reason.FAILED_SCALE_IN in now.waiting:
+    if healing is None:
         return []
     return [
         DeleteMachine(vm, only_as_seen=True)
         for vm in now.lasting
-        if has_failed(vm, healing, now.at)
+        if has_failed(vm, healing, now.at) and not now.waits(Reason.FAILED_SCALE_IN, vm)
     ]
 
 
@@ -124,8 +124,7 @@ def _scale_in(now: Observed, healed: Sequence[DeleteMachine]) -> list[DeleteMach
     strategy = now.pool.spec.scale_in_strategy or ScaleInStrategy()
     going = {action.vm.metadata.uid for action in healed}
     surplus = now.surplus - len(going)
-    is_waiting = Reason.FAILED_SCALE_IN in now.waiting
-    if surplus <= 0 or strategy.unmanaged is not None or is_waiting:
+    if surplus <= 0 or strategy.unmanaged is not None:
         return []
     lasting = [vm for vm in now.lasting if vm.metadata.uid not in going]
     only_as_seen = strategy.opportunistic is not None
@@ -135,16 +134,26 @@ def _scale_in(now: Observed, healed: Sequence[DeleteMachine]) -> list[DeleteMach
     else:
         policy = (strategy.proactive or ProactiveScaleIn()).selection_policy
         chosen = now.chosen(lasting, policy)
-    return [DeleteMachine(vm, only_as_seen) for vm in chosen[:surplus]]
+    # While the deletion of one waits, no other goes in its place.
+    return [
+        DeleteMachine(vm, only_as_seen)
+        for vm in chosen[:surplus]
+        if not now.waits(Reason.FAILED_SCALE_IN, vm)
+    ]
 
 
 def _update(now: Observed, machines: list[v1.VirtualMachine]) -> list[Action]:
     """Every machine gets the template at once; a proactive update restarts as many as may be not ready."""
     strategy = now.pool.spec.update_strategy or UpdateStrategy()
-    if strategy.unmanaged is not None or Reason.FAILED_UPDATE in now.waiting:
+    if strategy.unmanaged is not None:
         return []
     policy = strategy.proactive.selection_policy if strategy.proactive else None
-    selected = [vm for vm in machines if policy is None or is_selected(vm, policy.selectors)]
+    selected = [
+        vm
+        for vm in machines
+        if (policy is None or is_selected(vm, policy.selectors))
+        and not now.waits(Reason.FAILED_UPDATE, vm)
+    ]
     updates: list[Action] = []
     for vm in selected:
         index = machine.index_of(now.pool, vm.metadata.name)
@@ -155,11 +164,19 @@ def _update(now: Observed, machines: list[v1.VirtualMachine]) -> list[Action]:
     return [*updates, *_restarts(now, machines, now.chosen(selected, policy))]
 
 
+def _unavailable(now: Observed, machines: list[v1.VirtualMachine]) -> int:
+    """How many of the pool's machines do not serve though they are to, those on their way out or not made yet included."""
+    missing = max(now.pool.spec.replicas - len(machines), 0)
+    return missing + sum(
+        not now.is_available(vm) and not now.is_left_stopped(vm) for vm in machines
+    )
+
+
 def _restarts(
     now: Observed, machines: list[v1.VirtualMachine], candidates: list[v1.VirtualMachine]
 ) -> list[Action]:
     """A machine that is not available is restarted in any case: nobody misses it, and the new template may be its cure."""
-    left = max_unavailable(now.pool) - sum(not now.is_available(vm) for vm in machines)
+    left = max_unavailable(now.pool) - _unavailable(now, machines)
     restarts: list[Action] = []
     for vm in candidates:
         instance = now.instance_of(vm)

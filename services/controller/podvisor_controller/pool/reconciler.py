@@ -5,10 +5,9 @@ deleted follow from the pool alone. Nothing is done but by a pool as the API ser
 by what it has of machines and instances as well.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -30,7 +29,7 @@ from podvisor_common.kube.resources import (
 )
 
 from podvisor_controller.pool import healing, machine, plan
-from podvisor_controller.pool.observed import Observed
+from podvisor_controller.pool.observed import Matter, Observed
 from podvisor_controller.pool.status import status_of
 from podvisor_controller.sets.batches import PARALLEL_WRITES, in_batches
 from podvisor_controller.sets.claiming import Claiming
@@ -53,14 +52,17 @@ _ADOPT, _SCALE_OUT, _SCALE_IN, _UPDATE = (
     Reason.FAILED_SCALE_IN,
     Reason.FAILED_UPDATE,
 )
-
+# In the order in which failures are told of.
+_DONE = {
+    _ADOPT: "adopted or released",
+    _SCALE_OUT: "created",
+    _SCALE_IN: "deleted",
+    _UPDATE: "updated",
+}
+_Write = plan.CreateMachine | plan.DeleteMachine | plan.UpdateMachine | plan.RestartMachine
 
 # These take a guest from somebody.
 _DISRUPTIVE = (plan.DeleteMachine, plan.RestartMachine)
-
-
-def _troubles() -> dict[Reason, Trouble]:
-    return {reason: Trouble(reason) for reason in (_ADOPT, _SCALE_OUT, _SCALE_IN, _UPDATE)}
 
 
 @dataclass(slots=True)
@@ -69,12 +71,15 @@ class _Notes:
 
     uid: str
     generation: int = 0
-    troubles: dict[Reason, Trouble] = field(default_factory=_troubles)
+    # What was refused and has not been accepted since: one machine's is none of the others'.
+    troubles: dict[Matter, Trouble] = field(default_factory=dict)
 
     @property
     def failure(self) -> Failure | None:
         """The first thing that was refused and has not been accepted since."""
-        return next((t.failure for t in self.troubles.values() if t.failure is not None), None)
+        failures = [t.failure for t in self.troubles.values() if t.failure is not None]
+        order = tuple(_DONE)
+        return min(failures, key=lambda failure: order.index(failure.reason), default=None)
 
 
 class PoolReconciler:
@@ -145,7 +150,7 @@ class PoolReconciler:
             instances={vmi.metadata.name: vmi for vmi in instances if vmi is not None},
             is_taken=lambda name: self._vms.get(ObjectKey(namespace, name)) is not None,
             at=at,
-            waiting=frozenset(r for r, t in notes.troubles.items() if t.left(at) > timedelta(0)),
+            waiting=frozenset(m for m, t in notes.troubles.items() if t.left(at) > timedelta(0)),
         )
 
     async def _observe_live(self, now: Observed) -> Observed:
@@ -176,31 +181,60 @@ class PoolReconciler:
         """Do it all. Raises what is no refusal, after the rest."""
         metadata = pool.metadata
         adopted = [action.vm for action in _of(plan.AdoptMachine, actions)]
-        errors = await self._claiming.adopt(adopted, metadata, machine.owner_reference(pool))
+        claimed = await self._claiming.adopt(adopted, metadata, machine.owner_reference(pool))
         released = [action.vm for action in _of(plan.ReleaseMachine, actions)]
-        errors += await self._claiming.release(released, metadata)
-        self._note(errors, notes.troubles[_ADOPT], "adopted or released", pool)
-        creations = _of(plan.CreateMachine, actions)
-        found = await in_batches(creations, partial(self._create, pool))
-        self._note(found, notes.troubles[_SCALE_OUT], "created", pool)
-        errors += found
-        deletions = _of(plan.DeleteMachine, actions)
-        found = await in_batches(deletions, partial(self._delete, pool), first=PARALLEL_WRITES)
-        self._note(found, notes.troubles[_SCALE_IN], "deleted", pool)
-        errors += found
-        changes = [*_of(plan.UpdateMachine, actions), *_of(plan.RestartMachine, actions)]
-        found = await in_batches(changes, partial(self._change, pool))
-        self._note(found, notes.troubles[_UPDATE], "updated", pool)
-        raise_unexpected([*errors, *found])
+        claimed += await self._claiming.release(released, metadata)
+        failed: dict[Matter, list[ApiError]] = {(_ADOPT, ""): claimed} if claimed else {}
+
+        async def attempt(action: _Write) -> None:
+            try:
+                await self._do(pool, action)
+            except ApiError as error:
+                failed.setdefault(_matter_of(action), []).append(error)
+                raise
+
+        errors = await in_batches(_of(plan.CreateMachine, actions), attempt)
+        others = [
+            *_of(plan.DeleteMachine, actions),
+            *_of(plan.UpdateMachine, actions),
+            *_of(plan.RestartMachine, actions),
+        ]
+        errors += await in_batches(others, attempt, first=PARALLEL_WRITES, goes_on=True)
+        self._note(failed, pool, notes)
+        raise_unexpected([*claimed, *errors])
 
     def _note(
-        self, errors: Sequence[ApiError], trouble: Trouble, done: str, pool: VirtualMachinePool
+        self, failed: Mapping[Matter, Sequence[ApiError]], pool: VirtualMachinePool, notes: _Notes
     ) -> None:
-        failure = trouble.note(errors, names.VIRTUAL_MACHINE, done, self._clock())
-        if failure is not None:
-            self._tell(pool, events.WARNING, failure.reason, failure.message)
-        if not errors and trouble.left(self._clock()) <= timedelta(0):
-            trouble.is_over()
+        """Remember what was refused, and forget what was not. Tells the owner what he has not been told yet."""
+        at, troubles = self._clock(), notes.troubles
+        told = {trouble.failure for trouble in troubles.values()}
+        for matter, errors in failed.items():
+            reason, _ = matter
+            trouble = troubles.get(matter) or Trouble(reason)
+            failure = trouble.note(errors, names.VIRTUAL_MACHINE, _DONE[reason], at)
+            if trouble.retry_at is not None:
+                troubles[matter] = trouble
+            if failure is not None and failure not in told:
+                told.add(failure)
+                self._tell(pool, events.WARNING, failure.reason, failure.message)
+        now = self._observe(pool, notes)
+        if not (now.claims.orphans or now.claims.strays):
+            troubles.pop((_ADOPT, ""), None)
+        there = {"", *(vm.metadata.uid for vm in now.own)}
+        for matter, trouble in list(troubles.items()):
+            is_due = matter not in failed and trouble.left(at) <= timedelta(0)
+            if is_due or matter[1] not in there:
+                del troubles[matter]
+
+    async def _do(self, pool: VirtualMachinePool, action: _Write) -> None:
+        match action:
+            case plan.CreateMachine():
+                await self._create(pool, action)
+            case plan.DeleteMachine():
+                await self._delete(pool, action)
+            case _:
+                await self._change(pool, action)
 
     async def _create(self, pool: VirtualMachinePool, action: plan.CreateMachine) -> None:
         """Create the machine of that index. ApiAlreadyExists when it is somebody else's: the next pass chooses another."""
@@ -275,6 +309,16 @@ class PoolReconciler:
 
     def _tell(self, pool: VirtualMachinePool, type_: str, reason: str, message: str) -> None:
         self._recorder.record(events.reference_to(POOLS, pool), type_, reason, message)
+
+
+def _matter_of(action: _Write) -> Matter:
+    match action:
+        case plan.CreateMachine():
+            return _SCALE_OUT, ""
+        case plan.DeleteMachine(vm):
+            return _SCALE_IN, vm.metadata.uid
+        case plan.UpdateMachine(vm) | plan.RestartMachine(vm):
+            return _UPDATE, vm.metadata.uid
 
 
 def _of(type_: type[A], actions: Sequence[plan.Action]) -> list[A]:

@@ -1,6 +1,6 @@
 """Many writes of one kind, some at a time.
 
-Invariant: never more than PARALLEL_WRITES at once; after the batch in which one failed no other is begun.
+Invariant: never more than PARALLEL_WRITES at once; unless told to go on, no other batch is begun after one in which a write failed.
 """
 
 import asyncio
@@ -16,11 +16,16 @@ T = TypeVar("T")
 
 
 async def in_batches(
-    items: Sequence[T], act: Callable[[T], Awaitable[None]], *, first: int = 1
+    items: Sequence[T],
+    act: Callable[[T], Awaitable[None]],
+    *,
+    first: int = 1,
+    goes_on: bool = False,
 ) -> list[ApiError]:
     """Do `act` for each item, in batches of `first` and then of twice as many as before; what the API server refused.
 
-    The slow start keeps one cause, such as an exhausted quota, from being refused for every item.
+    The slow start keeps one cause, such as an exhausted quota, from being refused for every item. Where each item may have a cause
+    of its own, the rest `goes_on`.
     """
     errors: list[ApiError] = []
 
@@ -31,7 +36,7 @@ async def in_batches(
             errors.append(error)
 
     begun, size = 0, min(first, PARALLEL_WRITES)
-    while begun < len(items) and not errors:
+    while begun < len(items) and (goes_on or not errors):
         batch = items[begun : begun + size]
         async with asyncio.TaskGroup() as group:
             for number, item in enumerate(batch, start=begun):
