@@ -187,7 +187,7 @@ class PoolReconciler:
                 raise
 
         errors = await in_batches(_of(plan.CreateMachine, actions), attempt)
-        others = [
+        others: list[_Write] = [
             *_of(plan.DeleteMachine, actions),
             *_of(plan.UpdateMachine, actions),
             *_of(plan.RestartMachine, actions),
