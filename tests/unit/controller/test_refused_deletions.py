@@ -1,16 +1,25 @@
 """What the API server does not let be deleted: told once, tried again, and forgotten when it goes."""
 
+from datetime import timedelta
 from typing import Any
 
+import msgspec
+import pytest
+from podvisor_common.api import meta, v1
 from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.controller import Requeue
+from podvisor_common.kube.events import EventRecorder
+from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
     EVENTS,
     VIRTUAL_MACHINE_INSTANCES,
     VIRTUAL_MACHINES,
 )
 from podvisor_controller.controllers import Controllers
+from podvisor_controller.vm.reconciler import VmReconciler
 
-from tests.unit.controller.api_server import ApiServer
+from tests.unit.controller.api_server import ApiServer, Json
+from tests.unit.controller.builders import NOW, VM_UID, stamp, vm_body, vmi_body
 from tests.unit.controller.scripted_cluster import MYVM, Cluster
 from tests.unit.kube.fake_apiserver import Refuse
 
@@ -62,3 +71,114 @@ async def test_a_pod_that_may_not_be_deleted(
     (event,) = told(server, "FailedDelete")
     assert event["regarding"]["kind"] == "VirtualMachineInstance"
     assert "series" not in event
+
+
+class Machine:
+    """A machine and its reconciler, which sees what is there at each pass and at no other time."""
+
+    def __init__(self, server: ApiServer, client: KubeClient) -> None:
+        self._server = server
+        self.at = NOW
+        self.vms = Informer(client, VIRTUAL_MACHINES, v1.VirtualMachine)
+        self.vmis = Informer(client, VIRTUAL_MACHINE_INSTANCES, v1.VirtualMachineInstance)
+        self.reconciler = VmReconciler(
+            client,
+            vms=self.vms,
+            vmis=self.vmis,
+            recorder=EventRecorder(client, "test", "test"),
+            clock=lambda: self.at,
+        )
+
+    def put(self, run_strategy: str, **metadata: Any) -> None:
+        """The machine as its user wants it now; its status stays."""
+        known = self._server.get(VIRTUAL_MACHINES, MYVM) or {}
+        body = vm_body(run_strategy, metadata=metadata, status=known.get("status", {}))
+        del body["metadata"]["resourceVersion"]
+        self._server.put(VIRTUAL_MACHINES, body)
+
+    def put_instance(self, phase: str) -> None:
+        body = vmi_body(owned=True, status={"phase": phase})
+        del body["metadata"]["resourceVersion"]
+        self._server.put(VIRTUAL_MACHINE_INSTANCES, body)
+
+    async def passes(self, *, after_s: float = 0.0) -> Requeue | None:
+        self.at += timedelta(seconds=after_s)
+        machines = self._server.list(VIRTUAL_MACHINES)
+        self.vms.replace([msgspec.convert(body, v1.VirtualMachine) for body in machines])
+        bodies = self._server.list(VIRTUAL_MACHINE_INSTANCES)
+        self.vmis.replace([msgspec.convert(body, v1.VirtualMachineInstance) for body in bodies])
+        return await self.reconciler.reconcile(MYVM)
+
+    @property
+    def failure(self) -> str:
+        body = self._server.get(VIRTUAL_MACHINES, MYVM)
+        status = msgspec.convert(body, v1.VirtualMachine).status
+        condition = meta.find_condition(status.conditions, "Failure")
+        return condition.reason if condition is not None else ""
+
+
+@pytest.fixture
+def machine(server: ApiServer, client: KubeClient) -> Machine:
+    return Machine(server, client)
+
+
+async def test_an_ended_instance_that_may_not_be_deleted(
+    server: ApiServer, machine: Machine
+) -> None:
+    """The pause before its successor does not mean that it is wanted."""
+    machine.put("Always")
+    machine.put_instance("Succeeded")
+    for _ in range(2):
+        server.refuse("DELETE", "/virtualmachineinstances/myvm", DENIED)
+    await machine.passes()
+    assert machine.failure == "FailedDelete"
+    written = len(server.requests)
+    await machine.passes(after_s=1)
+    assert machine.failure == "FailedDelete"
+    assert len(server.requests) == written
+    await machine.passes(after_s=2)
+    assert server.refused == 2
+    assert machine.failure == "FailedDelete"
+    assert len(server.requests) == written
+
+
+async def test_a_start_does_not_wait_for_a_deletion_that_does_not_matter_any_more(
+    server: ApiServer, machine: Machine
+) -> None:
+    machine.put("Halted")
+    machine.put_instance("Running")
+    for _ in range(4):
+        server.refuse("DELETE", "/virtualmachineinstances/myvm", DENIED)
+        await machine.passes(after_s=60)
+    assert machine.failure == "FailedDelete"
+    assert server.refused == 4
+    server.remove(VIRTUAL_MACHINE_INSTANCES, MYVM)
+    await machine.passes()
+    assert machine.failure == ""
+    machine.put("Manual", generation=3)
+    start = {"stateChangeRequests": [{"action": "Start"}]}
+    server.put(VIRTUAL_MACHINES, {**(server.get(VIRTUAL_MACHINES, MYVM) or {}), "status": start})
+    await machine.passes()
+    assert server.get(VIRTUAL_MACHINE_INSTANCES, MYVM) is not None
+
+
+@pytest.mark.parametrize("leaving", [{}, {"deletionTimestamp": stamp()}], ids=["halted", "deleted"])
+async def test_a_refused_deletion_is_tried_again_after_its_pause(
+    server: ApiServer, machine: Machine, leaving: Json
+) -> None:
+    machine.put("Halted", **leaving)
+    machine.put_instance("Running")
+    for _ in range(3):
+        server.refuse("DELETE", "/virtualmachineinstances/myvm", DENIED)
+    waits = await machine.passes()
+    assert waits is not None
+    assert 2 <= waits.after_s <= 2.2
+    for _ in range(5):
+        await machine.passes(after_s=0.1)
+    assert server.refused == 1
+    await machine.passes(after_s=2)
+    assert server.refused == 2
+    # What was refused to this machine may be right for the one that was edited.
+    machine.put("Halted", generation=4, **leaving)
+    await machine.passes()
+    assert server.refused == 3
