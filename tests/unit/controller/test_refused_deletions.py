@@ -5,13 +5,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from podvisor_common.api import meta, v1
+from podvisor_common.api import core, meta, v1
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.controller import Requeue
 from podvisor_common.kube.events import EventRecorder
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
     EVENTS,
+    PODS,
     VIRTUAL_MACHINE_INSTANCES,
     VIRTUAL_MACHINES,
 )
@@ -19,8 +20,9 @@ from podvisor_controller.controllers import Controllers
 from podvisor_controller.vm.reconciler import VmReconciler
 
 from tests.unit.controller.api_server import ApiServer, Json
-from tests.unit.controller.builders import NOW, VM_UID, stamp, vm_body, vmi_body
+from tests.unit.controller.builders import NOW, pod, stamp, vm_body, vmi_body
 from tests.unit.controller.scripted_cluster import MYVM, Cluster
+from tests.unit.controller.test_stale_caches import Scene
 from tests.unit.kube.fake_apiserver import Refuse
 
 DENIED = Refuse(403, "Forbidden", 'admission webhook "keep.example" denied the request: keep it')
@@ -182,3 +184,101 @@ async def test_a_refused_deletion_is_tried_again_after_its_pause(
     machine.put("Halted", generation=4, **leaving)
     await machine.passes()
     assert server.refused == 3
+
+
+class Pods(Scene):
+    """An instance that is being deleted, and pods of its own."""
+
+    def __init__(self, server: ApiServer, client: KubeClient, *pods: Json) -> None:
+        super().__init__(client)
+        self._server = server
+        status = {
+            "phase": "Running",
+            "nodeName": "n1",
+            "activePods": {"uid-launcher": "n1", "uid-a": "n1", "uid-b": "n1"},
+        }
+        body = vmi_body(metadata={"deletionTimestamp": stamp()}, status=status)
+        del body["metadata"]["resourceVersion"]
+        server.put(VIRTUAL_MACHINE_INSTANCES, body)
+        for body in pods:
+            server.put(PODS, body)
+
+    async def passes(self, *, after_s: float = 0.0) -> Requeue | None:
+        self.at += timedelta(seconds=after_s)
+        bodies = self._server.list(VIRTUAL_MACHINE_INSTANCES)
+        self.vmis.replace([msgspec.convert(body, v1.VirtualMachineInstance) for body in bodies])
+        self.pods.replace([msgspec.convert(body, core.Pod) for body in self._server.list(PODS)])
+        return await self.reconciler.reconcile(MYVM)
+
+    @property
+    def trouble(self) -> str:
+        body = self._server.get(VIRTUAL_MACHINE_INSTANCES, MYVM)
+        status = msgspec.convert(body, v1.VirtualMachineInstance).status
+        condition = meta.find_condition(status.conditions, "Synchronized")
+        return condition.reason if condition is not None else ""
+
+
+def launcher(name: str = "launcher", **metadata: Any) -> Json:
+    """The pod of that name, which stays for its grace period when it is deleted."""
+    body: Json = msgspec.to_builtins(pod("Running", node="n1"))
+    # As for a pod that has its grace period: the object stays for a while.
+    body["metadata"] |= {"name": name, "uid": f"uid-{name}", "finalizers": ["test/grace"]}
+    body["metadata"] |= metadata
+    return body
+
+
+async def test_a_pods_deletion_is_tried_again_after_its_pause(
+    server: ApiServer, client: KubeClient
+) -> None:
+    scene = Pods(server, client, launcher())
+    for _ in range(2):
+        server.refuse("DELETE", "/pods/launcher", DENIED)
+    waits = await scene.passes()
+    assert waits is not None
+    assert 2 <= waits.after_s <= 2.2
+    for _ in range(5):
+        await scene.passes(after_s=0.1)
+    assert server.refused == 1
+    await scene.passes(after_s=2)
+    assert server.refused == 2
+
+
+async def test_the_status_stops_telling_of_a_refusal_when_the_pod_goes(
+    server: ApiServer, client: KubeClient
+) -> None:
+    scene = Pods(server, client, launcher())
+    server.refuse("DELETE", "/pods/launcher", DENIED)
+    await scene.passes()
+    assert scene.trouble == "FailedDelete"
+    await scene.passes(after_s=3)
+    assert scene.trouble == ""
+    written = server.version
+    await scene.passes(after_s=1)
+    assert server.version == written
+
+
+async def test_a_pod_that_may_not_be_deleted_and_that_somebody_else_deletes(
+    server: ApiServer, client: KubeClient
+) -> None:
+    scene = Pods(server, client, launcher())
+    server.refuse("DELETE", "/pods/launcher", DENIED)
+    await scene.passes()
+    assert scene.trouble == "FailedDelete"
+    server.put(PODS, launcher(deletionTimestamp=stamp()))
+    waits = await scene.passes()
+    assert scene.trouble == ""
+    assert waits is None
+
+
+async def test_of_two_pods_one_may_not_be_deleted(server: ApiServer, client: KubeClient) -> None:
+    scene = Pods(server, client, launcher("a"), launcher("b"))
+    server.refuse("DELETE", "/pods/a", DENIED)
+    await scene.passes()
+    assert scene.trouble == "FailedDelete"
+    await scene.passes(after_s=1)
+    assert [r.path for r in server.requests if r.method == "DELETE"] == [
+        "/api/v1/namespaces/shop/pods/b"
+    ]
+    assert scene.trouble == "FailedDelete"
+    await scene.passes(after_s=2)
+    assert scene.trouble == ""
