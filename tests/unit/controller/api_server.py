@@ -28,6 +28,7 @@ class ApiServer(FakeApiServer):
     def __init__(self) -> None:
         super().__init__()
         self._refusals: list[tuple[str, str, Refuse]] = []
+        self.refused = 0  # planned refusals that were answered; such a request is in no list
         self.created: list[Json] = []  # all that ever was, as it was then
         self.fate_of: Callable[[web.Request], Fate] = lambda _: Fate.ANSWERED
         # What a policy, a webhook of somebody else or a quota does not let happen.
@@ -48,6 +49,7 @@ class ApiServer(FakeApiServer):
             method, path_end, refusal = planned
             if request.method == method and request.path.endswith(path_end):
                 self._refusals.remove(planned)
+                self.refused += 1
                 return self._reply_refusal(refusal)
         if "dryRun" in request.query:
             return self._reply(await request.json(), 201)

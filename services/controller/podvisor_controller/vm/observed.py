@@ -12,6 +12,7 @@ from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.names import ConditionType, Phase, RunStrategy, StateChange
 
 from podvisor_controller.pauses import left_of
+from podvisor_controller.refused_deletion import retry_left
 from podvisor_controller.vm import requests
 from podvisor_controller.vm.requests import Request
 
@@ -30,7 +31,7 @@ ONE_START = frozenset({RunStrategy.RERUN_ON_FAILURE, RunStrategy.ONCE})
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One machine and the instance of its name. The last three are what this process remembers of it.
+    """One machine and the instance of its name. The last four are what this process remembers of it.
 
     `made_from` is the template that the instance was made from, where it is known and the instance does not tell by itself
     that it is the machine's present one.
@@ -43,6 +44,7 @@ class Observed:
     failure: str | None = None
     undeletable: str | None = None  # why the instance is still there although it was to be deleted
     retry_at: datetime | None = None
+    delete_retry_at: datetime | None = None
 
     @property
     def vmi(self) -> v1.VirtualMachineInstance | None:
@@ -169,6 +171,11 @@ class Observed:
         return max(lefts, default=timedelta(0))
 
     @property
+    def delete_retry_left(self) -> timedelta:
+        """How long to wait before a deletion that was refused is tried again."""
+        return retry_left(self.delete_retry_at, self.at)
+
+    @property
     def settling_left(self) -> timedelta:
         """How long the status may wait for a new instance to be bound; zero when it has something to tell."""
         vmi = self.vmi
@@ -188,8 +195,10 @@ class Observed:
     def look_again_in_s(self) -> float | None:
         """When time alone changes the decision, in seconds from now; None when only an event can."""
         waits = [self.settling_left]
-        if self.wants_replacement or self.lacks_instance or self.undeletable is not None:
+        if self.wants_replacement or self.lacks_instance:
             waits.append(self.backoff_left)
+        if self.undeletable is not None:
+            waits.append(self.delete_retry_left)
         return min((w.total_seconds() for w in waits if w > timedelta(0)), default=None)
 
 

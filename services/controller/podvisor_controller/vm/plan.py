@@ -77,8 +77,8 @@ def plan(now: Observed) -> list[Action]:
         return _without_instance(now)
     if vmi.metadata.is_being_deleted:
         return []
-    if _is_to_go(now, vmi):
-        return [DeleteInstance(vmi.metadata.uid)]
+    if is_to_go(now):
+        return [DeleteInstance(vmi.metadata.uid)] if _may_go(now, vmi) else []
     follows = now.is_current and generation_of(vmi) != now.vm.metadata.generation
     return [FollowGeneration(now.vm.metadata.generation)] if follows else []
 
@@ -96,19 +96,27 @@ def _without_instance(now: Observed) -> list[Action]:
     return [CreateInstance(manifest)]
 
 
-def _is_to_go(now: Observed, vmi: v1.VirtualMachineInstance) -> bool:
-    """An ended instance goes when its successor may come: until then it shows why it ended."""
-    if now.strategy == RunStrategy.HALTED:
-        return True
-    if not vmi.is_final:
-        return now.asks_stop
-    if not now.end_is_recorded:
+def is_to_go(now: Observed) -> bool:
+    """The instance is there and nobody wants it any more, now or as soon as its successor may come."""
+    vmi = now.vmi
+    if vmi is None or vmi.metadata.is_being_deleted:
         return False
-    if now.asks_stop:
+    if now.vm.metadata.is_being_deleted:
+        return "orphan" not in (now.vm.metadata.finalizers or ())
+    if now.strategy == RunStrategy.HALTED or now.asks_stop:
         return True
-    if now.wants_replacement:
-        return now.backoff_left <= timedelta(0)
-    return now.strategy == RunStrategy.RERUN_ON_FAILURE
+    ends_with_guest = now.wants_replacement or now.strategy == RunStrategy.RERUN_ON_FAILURE
+    return vmi.is_final and ends_with_guest
+
+
+def _may_go(now: Observed, vmi: v1.VirtualMachineInstance) -> bool:
+    """What is to go may go now. An ended instance goes when its successor may come: until then it shows why it ended."""
+    if now.delete_retry_left > timedelta(0):
+        return False
+    if now.strategy == RunStrategy.HALTED or not vmi.is_final:
+        return True
+    waits = now.wants_replacement and not now.asks_stop and now.backoff_left > timedelta(0)
+    return now.end_is_recorded and not waits
 
 
 def _wind_down(now: Observed) -> list[Action]:
@@ -116,7 +124,7 @@ def _wind_down(now: Observed) -> list[Action]:
     finalizers = now.vm.metadata.finalizers or ()
     vmi = now.vmi
     if vmi is not None and "orphan" not in finalizers:
-        if vmi.metadata.is_being_deleted:
+        if not is_to_go(now) or now.delete_retry_left > timedelta(0):
             return []
         # As it was seen: it may have been orphaned since.
         return [DeleteInstance(vmi.metadata.uid, vmi.metadata.resource_version)]

@@ -34,6 +34,7 @@ from podvisor_common.kube.resources import (
 )
 
 from podvisor_controller.refusals import explain, refusal
+from podvisor_controller.refused_deletion import RefusedDeletion
 from podvisor_controller.status_patch import patch_of
 from podvisor_controller.vm import plan, status
 from podvisor_controller.vm.observed import Observed, revision_in_question
@@ -56,8 +57,8 @@ class _Notes:
 
     uid: str
     failure: str | None = None
-    undeletable: str | None = None
     retry_at: datetime | None = None
+    refused_deletion: RefusedDeletion | None = None
     generation: int = 0
     revision: str = ""  # the one that `made_from` was read from
     made_from: v1.VirtualMachineInstanceTemplateSpec | None = None
@@ -93,11 +94,11 @@ class VmReconciler:
         notes = self._notes_of(key, vm)
         now = await self._observe(vm, notes)
         actions = plan.plan(now)
-        if not any(isinstance(action, plan.DeleteInstance) for action in actions):
-            notes.undeletable = None
+        if not plan.is_to_go(now):
+            notes.refused_deletion = None
         for action in actions:
             await self._carry_out(action, now, notes)
-        is_refused = notes.failure is not None or notes.undeletable is not None
+        is_refused = notes.failure is not None or notes.refused_deletion is not None
         if any(isinstance(action, _BRING_A_PASS) for action in actions) and not is_refused:
             # That one tells of what was done and of everything else in one write.
             return None
@@ -114,18 +115,21 @@ class VmReconciler:
             # What was refused may be right now.
             notes.generation = vm.metadata.generation
             notes.retry_at = None
+            if notes.refused_deletion is not None:
+                notes.refused_deletion.retry_at = None
         return notes
 
     async def _observe(self, vm: v1.VirtualMachine, notes: _Notes) -> Observed:
-        instance = self._vmis.get(key_of(vm))
+        instance, refused = self._vmis.get(key_of(vm)), notes.refused_deletion
         return Observed(
             vm=vm,
             instance=instance,
             at=self._clock(),
             made_from=await self._made_from(vm, instance, notes),
             failure=notes.failure,
-            undeletable=notes.undeletable,
+            undeletable=refused.why if refused is not None else None,
             retry_at=notes.retry_at,
+            delete_retry_at=refused.retry_at if refused is not None else None,
         )
 
     async def _made_from(
@@ -253,22 +257,23 @@ class VmReconciler:
                 VIRTUAL_MACHINE_INSTANCES, key_of(vm), uid=uid, resource_version=resource_version
             )
         except ApiNotFound:
+            notes.refused_deletion = None
             _log.debug("instance was gone already")
             return
         except (ApiForbidden, ApiInvalid) as error:
             self._note_undeletable(vm, notes, refusal("VirtualMachineInstance", "deleted", error))
             return
-        if notes.undeletable is not None:
-            notes.undeletable = notes.retry_at = None
+        notes.refused_deletion = None
         message = f"Stopped the virtual machine by deleting the virtual machine instance {name}"
         self._tell(vm, events.NORMAL, EventReason.SUCCESSFUL_DELETE, message)
 
     def _note_undeletable(self, vm: v1.VirtualMachine, notes: _Notes, why: str) -> None:
         """Remember why the instance stays, tell the machine's owner once, and try again later."""
-        if why != notes.undeletable:
+        refused = notes.refused_deletion or RefusedDeletion()
+        if why != refused.why:
             self._tell(vm, events.WARNING, EventReason.FAILED_DELETE, why)
-        notes.undeletable = why
-        notes.retry_at = self._clock() + timedelta(seconds=notes.backoff.next_s())
+        refused.note(why, self._clock())
+        notes.refused_deletion = refused
 
     async def _write_status(self, now: Observed) -> None:
         """Patch the status if a reader would see a difference. ApiConflict when the machine has changed meanwhile."""

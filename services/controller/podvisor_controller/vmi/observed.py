@@ -12,6 +12,7 @@ from podvisor_common.api.v1 import names
 from podvisor_controller.config import ClusterConfig
 from podvisor_controller.node.health import NodeHealth
 from podvisor_controller.pauses import left_of
+from podvisor_controller.refused_deletion import retry_left
 from podvisor_controller.vmi.pod import COMPUTE
 
 # Phases in which the controller, not the handler, says where the instance is.
@@ -67,7 +68,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One instance and its surroundings. The last eight are what this process remembers of it."""
+    """One instance and its surroundings. All from `attempt` on are what this process remembers of it."""
 
     vmi: v1.VirtualMachineInstance
     pods: tuple[core.Pod, ...]
@@ -79,6 +80,7 @@ class Observed:
     retry_at: datetime | None = None
     failure: Trouble | None = None
     undeletable: Trouble | None = None  # why its pod is still there although it was to be deleted
+    delete_retry_at: datetime | None = None
     pod_created_at: datetime | None = None
     pod_end_seen_at: datetime | None = None
     node_patience_left: timedelta = timedelta(0)  # until a node that does not answer counts as such
@@ -171,13 +173,20 @@ class Observed:
         return left_of(self.retry_at, self.at, longest=_LONGEST_PAUSE)
 
     @property
+    def delete_retry_left(self) -> timedelta:
+        """How long to wait before a deletion that was refused is tried again."""
+        return retry_left(self.delete_retry_at, self.at)
+
+    @property
     def look_again_in_s(self) -> float | None:
         """When time alone changes the decision, in seconds from now; None when only an event can."""
         waits = [self.node_patience_left]
         if (condition := self._scheduler_complaint) is not None:
             waits.append(self._patience_left(condition))
-        if not self.pods or self.undeletable is not None:
+        if not self.pods:
             waits.append(self.retry_left)
+        if self.undeletable is not None:
+            waits.append(self.delete_retry_left)
         if (left := self.handler_patience_left) is not None:
             waits.append(left)
         ahead = [wait.total_seconds() for wait in waits if wait > timedelta(0)]

@@ -87,16 +87,24 @@ def _wind_down(now: Observed) -> list[Action]:
     """
     if (end := _end_in_sight(now)) is not None:
         return [end]
-    graces = [(pod, _grace_period_s(now, pod)) for pod in now.pods]
-    deletions: list[Action] = [
-        DeletePod(pod.metadata.name, pod.metadata.uid, grace_period_s)
-        for pod, grace_period_s in graces
-        if not _is_going(pod, within_s=grace_period_s)
-    ]
+    waits = now.delete_retry_left > timedelta(0)
+    deletions: list[Action] = [] if waits else [*pods_to_go(now)]
     held = names.VMI_FINALIZER in (now.vmi.metadata.finalizers or ())
     makes_way = now.vmi.is_final and now.has_successor
     is_over = not now.pods and not now.may_run
     return [*deletions, ReleaseFinalizer()] if held and (makes_way or is_over) else deletions
+
+
+def pods_to_go(now: Observed) -> list[DeletePod]:
+    """The deletions that the instance's own asks for and that have not begun, whether or not they may be tried now."""
+    if not now.vmi.metadata.is_being_deleted:
+        return []
+    graces = [(pod, _grace_period_s(now, pod)) for pod in now.pods]
+    return [
+        DeletePod(pod.metadata.name, pod.metadata.uid, grace_period_s)
+        for pod, grace_period_s in graces
+        if not _is_going(pod, within_s=grace_period_s)
+    ]
 
 
 def _end_in_sight(now: Observed) -> Finish | None:

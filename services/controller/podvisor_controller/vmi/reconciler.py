@@ -39,6 +39,7 @@ from podvisor_controller.config import ClusterConfig
 from podvisor_controller.node.attendance import Attendance
 from podvisor_controller.node.health import NodeHealth, health_of
 from podvisor_controller.refusals import explain, refusal
+from podvisor_controller.refused_deletion import RefusedDeletion
 from podvisor_controller.vm.observed import wants_new
 from podvisor_controller.vmi import plan, status
 from podvisor_controller.vmi.observed import Observed, Trouble, has_ended
@@ -83,6 +84,10 @@ def _retry_backoff() -> Backoff:
     return Backoff(initial_s=2.0, max_s=300.0, jitter=0.1)
 
 
+def _undeletable(refused: RefusedDeletion | None) -> Trouble | None:
+    return Trouble(names.Reason.FAILED_DELETE, refused.why) if refused is not None else None
+
+
 @dataclass(slots=True)
 class _Notes:
     """What is remembered of one instance."""
@@ -91,7 +96,7 @@ class _Notes:
     attempt: int = 0
     retry_at: datetime | None = None
     failure: Trouble | None = None
-    undeletable: Trouble | None = None
+    refused_deletion: RefusedDeletion | None = None
     pod_created_at: datetime | None = None
     ended_pod: str = ""
     pod_end_seen_at: datetime | None = None
@@ -137,6 +142,9 @@ class VmiReconciler:
         for action in plan.plan(now):
             await self._carry_out(action, now, notes)
         now = await self._observe(self._vmis.get(key) or vmi, notes)
+        if not plan.pods_to_go(now):
+            notes.refused_deletion = None
+            now = replace(now, undeletable=None, delete_retry_at=None)
         await self._write_status(now)
         wait_s = now.look_again_in_s
         return None if wait_s is None else Requeue(wait_s)
@@ -148,7 +156,7 @@ class VmiReconciler:
         return notes
 
     async def _observe(self, vmi: v1.VirtualMachineInstance, notes: _Notes) -> Observed:
-        node = vmi.status.node_name
+        node, refused = vmi.status.node_name, notes.refused_deletion
         now = Observed(
             vmi=vmi,
             pods=tuple(self._pods.by_index(OWNER_INDEX, _instance_key(vmi))),
@@ -159,7 +167,8 @@ class VmiReconciler:
             attempt=notes.attempt,
             retry_at=notes.retry_at,
             failure=notes.failure,
-            undeletable=notes.undeletable,
+            undeletable=_undeletable(refused),
+            delete_retry_at=refused.retry_at if refused is not None else None,
             pod_created_at=notes.pod_created_at,
             node_patience_left=timedelta(seconds=self._attendance.patience_left_s(node)),
         )
@@ -263,10 +272,9 @@ class VmiReconciler:
             await self._delete_pod(vmi, name, uid, grace_period_s)
         except (ApiForbidden, ApiInvalid) as error:
             text = refusal("launcher pod", "deleted", error)
-            notes.undeletable = Trouble(names.Reason.FAILED_DELETE, text)
-            notes.retry_at = self._clock() + timedelta(seconds=notes.backoff.next_s())
+            refused = notes.refused_deletion = notes.refused_deletion or RefusedDeletion()
+            refused.note(text, self._clock())
             return
-        notes.undeletable = None
         message = f"Deleted virtual machine pod {name}"
         self._tell(vmi, events.NORMAL, EventReason.SUCCESSFUL_DELETE, message)
 

@@ -33,7 +33,7 @@ def status_of(now: Observed) -> Body | None:
     Nothing is worth one before the pod is bound, unless something is wrong.
     """
     vmi, pod = now.vmi, now.pod
-    if vmi.metadata.is_being_deleted and now.undeletable is None:
+    if vmi.metadata.is_being_deleted and now.undeletable is None and not _is_outdated(now):
         return None
     if vmi.is_final:
         # Whoever ended it owns phase; one more word only where Ready was forgotten.
@@ -46,10 +46,18 @@ def status_of(now: Observed) -> Body | None:
         return {"phase": Phase.SCHEDULED, **_placement(now), **_history(now, Phase.SCHEDULED)} | {
             "conditions": _conditions(now)
         }
-    if now.trouble is None and now.unschedulable is None:
+    if now.trouble is None and now.unschedulable is None and not _is_outdated(now):
         return None
     phase = Phase.PENDING if pod is None else Phase.SCHEDULING
     return {"phase": phase, **_history(now, phase), "conditions": _conditions(now)}
+
+
+def _is_outdated(now: Observed) -> bool:
+    """The status says that the pod may not be deleted, and it is going. Once it has gone, so does the object."""
+    if now.undeletable is not None or now.pod is None or now.vmi.is_final:
+        return False
+    known = meta.find_condition(now.vmi.status.conditions, ConditionType.SYNCHRONIZED)
+    return known is not None and known.reason == Reason.FAILED_DELETE
 
 
 def finished(now: Observed, finish: Finish) -> Body:
