@@ -56,6 +56,6 @@ async def test_examples_do_what_they_promise(cluster: Cluster) -> None:
     before = await _generations(cluster, objects)
     await asyncio.gather(*map(cluster.apply, FILES))
     assert await _generations(cluster, objects) == before
-    await cluster.kubectl("delete", "-f", str(EXAMPLES), "--timeout=40s")
+    await cluster.kubectl("delete", "-f", str(EXAMPLES), "--cascade=foreground", "--timeout=40s")
     for kind in ("vm", "vmi", "pods"):
         assert await cluster.all(kind) == [], kind
