@@ -100,6 +100,17 @@ class Condition(ApiStruct, frozen=True):
         return self.status == "True"
 
 
+Conditions = Annotated[
+    list[Condition] | None,
+    doc(
+        "Aspects of the state, one of each type.",
+        x_kubernetes_list_type="map",
+        x_kubernetes_list_map_keys=["type"],
+    ),
+]
+"""The conditions of an object that podvisor defines."""
+
+
 def find_condition(conditions: Sequence[Condition] | None, type_: str) -> Condition | None:
     """The condition of that type, None when there is none."""
     return next((c for c in conditions or () if c.type == type_), None)

@@ -7,7 +7,7 @@ from these types.
 from typing import Annotated
 
 from podvisor_common.api.base import ApiObject, ApiStruct, doc
-from podvisor_common.api.meta import Condition, ObjectMeta
+from podvisor_common.api.meta import Conditions, ObjectMeta
 from podvisor_common.api.quantity import Quantity
 from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.instance import NetworkInterfaceStatus
@@ -127,14 +127,7 @@ class VirtualMachineStatus(ApiStruct, frozen=True):
         list[NetworkInterfaceStatus] | None,
         doc("Network devices.", x_kubernetes_list_type="atomic"),
     ] = None
-    conditions: Annotated[
-        list[Condition] | None,
-        doc(
-            "Aspects of the state, one of each type.",
-            x_kubernetes_list_type="map",
-            x_kubernetes_list_map_keys=["type"],
-        ),
-    ] = None
+    conditions: Conditions = None
 
 
 class VirtualMachine(ApiObject, frozen=True):

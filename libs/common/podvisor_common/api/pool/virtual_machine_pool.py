@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from podvisor_common.api.base import ApiObject, ApiStruct, doc
-from podvisor_common.api.meta import Condition, ObjectMeta
+from podvisor_common.api.meta import ObjectMeta
 from podvisor_common.api.pool.strategies import (
     Autohealing,
     NameGeneration,
@@ -12,6 +12,7 @@ from podvisor_common.api.pool.strategies import (
 )
 from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.placement import LabelSelector
+from podvisor_common.api.v1.sets import SetStatus
 from podvisor_common.api.v1.virtual_machine import VirtualMachineSpec
 
 
@@ -64,26 +65,12 @@ class VirtualMachinePoolSpec(ApiStruct, frozen=True):
     ] = None
 
 
-class VirtualMachinePoolStatus(ApiStruct, frozen=True):
+class VirtualMachinePoolStatus(SetStatus, frozen=True):
     """What is known of a pool."""
 
     replicas: Annotated[
         int | None,
         doc("Machines of the pool, those included that are being deleted.", format="int32"),
-    ] = None
-    ready_replicas: Annotated[int | None, doc("Those of them that are ready.", format="int32")] = (
-        None
-    )
-    label_selector: Annotated[
-        str, doc("The selector as text, for whoever scales the pool by what its machines use.")
-    ] = ""
-    conditions: Annotated[
-        list[Condition] | None,
-        doc(
-            "Aspects of the state, one of each type.",
-            x_kubernetes_list_type="map",
-            x_kubernetes_list_map_keys=["type"],
-        ),
     ] = None
 
 

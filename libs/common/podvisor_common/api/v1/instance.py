@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from podvisor_common.api.base import ApiObject, ApiStruct, doc
-from podvisor_common.api.meta import Condition, ListMeta, ObjectMeta
+from podvisor_common.api.meta import Conditions, ListMeta, ObjectMeta
 from podvisor_common.api.quantity import Quantity
 from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.machine import Machine, VirtualMachineInstanceSpec
@@ -99,14 +99,7 @@ class VirtualMachineInstanceStatus(ApiStruct, frozen=True):
     phase: Annotated[str, doc("Where the instance is in its life.")] = ""
     node_name: Annotated[str, doc("Node that runs the instance.")] = ""
     reason: Annotated[str, doc("Why it is in this phase, as one CamelCase word.")] = ""
-    conditions: Annotated[
-        list[Condition] | None,
-        doc(
-            "Aspects of the state, one of each type.",
-            x_kubernetes_list_type="map",
-            x_kubernetes_list_map_keys=["type"],
-        ),
-    ] = None
+    conditions: Conditions = None
     phase_transition_timestamps: Annotated[
         list[PhaseTransitionTimestamp] | None,
         doc(

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from podvisor_common.api.base import ApiObject, ApiStruct, doc
-from podvisor_common.api.meta import Condition, ObjectMeta
+from podvisor_common.api.meta import Conditions, ObjectMeta
 from podvisor_common.api.quantity import Quantity
 from podvisor_common.api.v1 import names
 
@@ -126,14 +126,7 @@ class KubeVirtStatus(ApiStruct, frozen=True):
     """What is known of the installation."""
 
     phase: Annotated[str, doc("`Deploying` or `Deployed`.")] = ""
-    conditions: Annotated[
-        list[Condition] | None,
-        doc(
-            "Aspects of the state, one of each type.",
-            x_kubernetes_list_type="map",
-            x_kubernetes_list_map_keys=["type"],
-        ),
-    ] = None
+    conditions: Conditions = None
     observed_generation: Annotated[
         int | None, doc("Generation that is in effect.", format="int64")
     ] = None

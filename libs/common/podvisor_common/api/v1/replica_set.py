@@ -3,9 +3,10 @@
 from typing import Annotated
 
 from podvisor_common.api.base import ApiObject, ApiStruct, doc
-from podvisor_common.api.meta import Condition, ObjectMeta
+from podvisor_common.api.meta import ObjectMeta
 from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.placement import LabelSelector
+from podvisor_common.api.v1.sets import SetStatus
 from podvisor_common.api.v1.virtual_machine import VirtualMachineInstanceTemplateSpec
 
 
@@ -26,26 +27,12 @@ class VirtualMachineInstanceReplicaSetSpec(ApiStruct, frozen=True):
     paused: Annotated[bool, doc("Instances are neither made nor deleted.")] = False
 
 
-class VirtualMachineInstanceReplicaSetStatus(ApiStruct, frozen=True):
+class VirtualMachineInstanceReplicaSetStatus(SetStatus, frozen=True):
     """What is known of a set."""
 
     replicas: Annotated[
         int | None,
         doc("Instances that have not ended and are not being deleted.", format="int32"),
-    ] = None
-    ready_replicas: Annotated[int | None, doc("Those of them that are ready.", format="int32")] = (
-        None
-    )
-    label_selector: Annotated[
-        str, doc("The selector as text, for whoever scales the set by what its instances use.")
-    ] = ""
-    conditions: Annotated[
-        list[Condition] | None,
-        doc(
-            "Aspects of the state, one of each type.",
-            x_kubernetes_list_type="map",
-            x_kubernetes_list_map_keys=["type"],
-        ),
     ] = None
 
 

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from podvisor_common.api.base import ApiObject, ApiStruct, doc
-from podvisor_common.api.meta import Condition, ListMeta, ObjectMeta
+from podvisor_common.api.meta import Conditions, ListMeta, ObjectMeta
 from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.instance import NetworkInterfaceStatus
 from podvisor_common.api.v1.machine import VirtualMachineInstanceSpec
@@ -83,14 +83,7 @@ class VirtualMachineStatus(ApiStruct, frozen=True):
             x_kubernetes_list_type="atomic",
         ),
     ] = None
-    conditions: Annotated[
-        list[Condition] | None,
-        doc(
-            "Aspects of the state, one of each type.",
-            x_kubernetes_list_type="map",
-            x_kubernetes_list_map_keys=["type"],
-        ),
-    ] = None
+    conditions: Conditions = None
     state_change_requests: Annotated[
         list[VirtualMachineStateChangeRequest] | None,
         doc(
