@@ -6,8 +6,23 @@ to wait, for that would last as long as the clock was wrong.
 
 from datetime import datetime, timedelta
 
+from podvisor_common.aio.backoff import Backoff
+
+RETRY_MAX_S = 300.0
+_LONGEST_RETRY = 2 * timedelta(seconds=RETRY_MAX_S)
+
 
 def left_of(end: datetime, at: datetime, *, longest: timedelta) -> timedelta:
     """What is left of a pause; zero when it is over, or when no pause lasts so long."""
     left = end - at
     return left if timedelta(0) < left <= longest else timedelta(0)
+
+
+def retry_backoff() -> Backoff:
+    """The pauses, in seconds, before what the API server refused is tried again: longer each time, up to RETRY_MAX_S."""
+    return Backoff(initial_s=2.0, max_s=RETRY_MAX_S, jitter=0.1)
+
+
+def retry_left(retry_at: datetime | None, at: datetime) -> timedelta:
+    """What is left of such a pause; zero where nothing was refused."""
+    return timedelta(0) if retry_at is None else left_of(retry_at, at, longest=_LONGEST_RETRY)

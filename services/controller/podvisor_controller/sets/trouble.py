@@ -11,16 +11,9 @@ from podvisor_common.aio.backoff import Backoff
 from podvisor_common.api.v1.names import Reason
 from podvisor_common.kube.errors import ApiError, ApiForbidden, ApiInvalid
 
-from podvisor_controller.pauses import left_of
+from podvisor_controller.pauses import retry_backoff, retry_left
 from podvisor_controller.refusals import explain
 from podvisor_controller.sets.conditions import Failure
-
-RETRY_MAX_S = 300.0
-_LONGEST_PAUSE = 2 * timedelta(seconds=RETRY_MAX_S)
-
-
-def _retry_backoff() -> Backoff:
-    return Backoff(initial_s=2.0, max_s=RETRY_MAX_S, jitter=0.1)
 
 
 @dataclass(slots=True)
@@ -30,13 +23,11 @@ class Trouble:
     reason: Reason
     failure: Failure | None = None
     retry_at: datetime | None = None
-    backoff: Backoff = field(default_factory=_retry_backoff)
+    backoff: Backoff = field(default_factory=retry_backoff)
 
     def left(self, at: datetime) -> timedelta:
         """How long to wait before what was refused is tried again."""
-        if self.retry_at is None:
-            return timedelta(0)
-        return left_of(self.retry_at, at, longest=_LONGEST_PAUSE)
+        return retry_left(self.retry_at, at)
 
     def note(
         self, errors: Sequence[ApiError], what: str, done: str, at: datetime

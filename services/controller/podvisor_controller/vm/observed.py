@@ -11,8 +11,7 @@ from podvisor_common.api import meta, v1
 from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.names import ConditionType, Phase, RunStrategy, StateChange
 
-from podvisor_controller.pauses import left_of
-from podvisor_controller.refused_deletion import retry_left
+from podvisor_controller.pauses import left_of, retry_left
 from podvisor_controller.vm import requests
 from podvisor_controller.vm.requests import Request
 

@@ -33,6 +33,7 @@ from podvisor_common.kube.resources import (
     key_of,
 )
 
+from podvisor_controller.pauses import retry_backoff
 from podvisor_controller.refusals import explain, refusal
 from podvisor_controller.refused_deletion import RefusedDeletion
 from podvisor_controller.status_patch import patch_of
@@ -47,10 +48,6 @@ _decode_vmi = msgspec.json.Decoder(v1.VirtualMachineInstance).decode
 _log = structlog.get_logger(__name__)
 
 
-def _retry_backoff() -> Backoff:
-    return Backoff(initial_s=2.0, max_s=300.0, jitter=0.1)
-
-
 @dataclass(slots=True)
 class _Notes:
     """What is remembered of one machine."""
@@ -62,7 +59,7 @@ class _Notes:
     generation: int = 0
     revision: str = ""  # the one that `made_from` was read from
     made_from: v1.VirtualMachineInstanceTemplateSpec | None = None
-    backoff: Backoff = field(default_factory=_retry_backoff)
+    backoff: Backoff = field(default_factory=retry_backoff)
 
 
 class VmReconciler:

@@ -11,8 +11,7 @@ from podvisor_common.api.v1 import names
 
 from podvisor_controller.config import ClusterConfig
 from podvisor_controller.node.health import NodeHealth
-from podvisor_controller.pauses import left_of
-from podvisor_controller.refused_deletion import retry_left
+from podvisor_controller.pauses import left_of, retry_left
 from podvisor_controller.vmi.pod import COMPUTE
 
 # Phases in which the controller, not the handler, says where the instance is.
@@ -168,9 +167,7 @@ class Observed:
     @property
     def retry_left(self) -> timedelta:
         """How long to wait before the pod is tried again."""
-        if self.retry_at is None:
-            return timedelta(0)
-        return left_of(self.retry_at, self.at, longest=_LONGEST_PAUSE)
+        return retry_left(self.retry_at, self.at)
 
     @property
     def delete_retry_left(self) -> timedelta:
@@ -240,7 +237,6 @@ _HANDLER_PATIENCE = timedelta(seconds=3)
 _FIRST_WORD_PATIENCE = timedelta(seconds=20)
 # The time of the end is by the node's clock.
 _CLOCKS_DIFFER_BY = timedelta(minutes=1)
-_LONGEST_PAUSE = timedelta(minutes=10)
 
 
 def has_ended(pod: core.Pod) -> bool:

@@ -38,6 +38,7 @@ from podvisor_common.kube.resources import (
 from podvisor_controller.config import ClusterConfig
 from podvisor_controller.node.attendance import Attendance
 from podvisor_controller.node.health import NodeHealth, health_of
+from podvisor_controller.pauses import retry_backoff
 from podvisor_controller.refusals import explain, refusal
 from podvisor_controller.refused_deletion import RefusedDeletion
 from podvisor_controller.vm.observed import wants_new
@@ -80,10 +81,6 @@ def instance_of_pod(pod: core.Pod) -> ObjectKey | None:
     return ObjectKey(pod.metadata.namespace, owner.name)
 
 
-def _retry_backoff() -> Backoff:
-    return Backoff(initial_s=2.0, max_s=300.0, jitter=0.1)
-
-
 def _undeletable(refused: RefusedDeletion | None) -> Trouble | None:
     return Trouble(names.Reason.FAILED_DELETE, refused.why) if refused is not None else None
 
@@ -101,7 +98,7 @@ class _Notes:
     ended_pod: str = ""
     pod_end_seen_at: datetime | None = None
     released_at: str | None = None  # the version whose finalizer was taken away
-    backoff: Backoff = field(default_factory=_retry_backoff)
+    backoff: Backoff = field(default_factory=retry_backoff)
 
 
 class VmiReconciler:
