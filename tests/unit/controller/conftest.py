@@ -18,6 +18,8 @@ from podvisor_controller.settings import Settings
 from tests.unit.controller.api_server import ApiServer
 from tests.unit.controller.builders import IMAGE, handlers_body
 from tests.unit.controller.scripted_cluster import Cluster
+from tests.unit.controller.scripted_node import node
+from tests.unit.controller.set_users import Pools, Sets
 
 KUBEVIRT = ObjectKey("kubevirt", "kubevirt")
 SETTINGS = Settings(
@@ -76,3 +78,20 @@ async def leading(
         yield controllers
         for task in tasks:
             task.cancel()
+
+
+@pytest.fixture
+async def users(server: ApiServer) -> AsyncIterator[KubeClient]:
+    """A client of somebody else's, in a cluster whose node works."""
+    async with KubeClient.for_url(server.url, user_agent="users") as users, node(server):
+        yield users
+
+
+@pytest.fixture
+def sets(server: ApiServer, users: KubeClient) -> Sets:
+    return Sets(server, users)
+
+
+@pytest.fixture
+def pools(server: ApiServer, users: KubeClient) -> Pools:
+    return Pools(server, users)

@@ -1,6 +1,7 @@
 """A node that does its part at once, and controllers that succeed each other, for storms against the fake API server."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -74,6 +75,24 @@ async def node(server: ApiServer) -> AsyncIterator[None]:
 def is_ours(request: web.Request) -> bool:
     """The controller writes."""
     return request.method != "GET" and request.headers["User-Agent"] != "users"
+
+
+def losing_writes(
+    server: ApiServer, chance: random.Random, weights: tuple[float, float, float]
+) -> set[Fate]:
+    """From now on each write of the controller is answered, refused, or done without an answer, with these chances. What became
+    of them, as it grows."""
+    fates = set[Fate]()
+
+    def fate_of(request: web.Request) -> Fate:
+        if not is_ours(request):
+            return Fate.ANSWERED
+        [fate] = chance.choices((Fate.ANSWERED, Fate.REFUSED, Fate.ANSWER_LOST), weights)
+        fates.add(fate)
+        return fate
+
+    server.fate_of = fate_of
+    return fates
 
 
 @asynccontextmanager

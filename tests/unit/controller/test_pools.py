@@ -1,18 +1,13 @@
 """Pools against an API server on a real socket, with a node that does its part at once."""
 
-import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 from aiohttp import web
 from podvisor_common.api.v1.names import POOL_REVISION_LABEL
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.resources import (
-    EVENTS,
     POOLS,
     VIRTUAL_MACHINE_INSTANCES,
     VIRTUAL_MACHINES,
@@ -21,159 +16,11 @@ from podvisor_common.kube.resources import (
 from podvisor_controller.controllers import Controllers
 from podvisor_controller.settings import Settings
 
-from tests.unit.controller.api_server import ApiServer, Fate, Json
-from tests.unit.controller.pools import pool_body, template_body
-from tests.unit.controller.scripted_node import changing_leaders, is_ours, node
+from tests.unit.controller.api_server import Fate
+from tests.unit.controller.pools import template_body
+from tests.unit.controller.scripted_node import changing_leaders, losing_writes
+from tests.unit.controller.set_users import KEY, Pools
 from tests.unit.kube.fake_apiserver import Refuse
-
-KEY = ObjectKey("shop", "web")
-
-
-class Pools:
-    """The pool as a user sees and changes it, by a client of the user's own."""
-
-    def __init__(self, server: ApiServer, users: KubeClient) -> None:
-        self.server = server
-        self._users = users
-        self.most_unavailable = 0
-
-    async def apply(self, replicas: int, **spec: Any) -> None:
-        body = pool_body(replicas, **spec)
-        for name in ("uid", "resourceVersion"):
-            del body["metadata"][name]
-        await self._users.create(POOLS, KEY.namespace, body)
-
-    async def change(self, **spec: Any) -> None:
-        await self._users.merge_patch(POOLS, KEY, {"spec": spec})
-
-    async def label(self, name: str, value: str) -> None:
-        patch = {"metadata": {"labels": {"pool": value}}}
-        await self._users.merge_patch(VIRTUAL_MACHINES, ObjectKey(KEY.namespace, name), patch)
-
-    async def delete(self, name: str) -> None:
-        await self._users.delete(VIRTUAL_MACHINES, ObjectKey(KEY.namespace, name))
-
-    @property
-    def body(self) -> Json:
-        return self.server.get(POOLS, KEY) or {}
-
-    @property
-    def status(self) -> Json:
-        status: Json = self.body.get("status") or {}
-        return status
-
-    @property
-    def machines(self) -> list[Json]:
-        """The pool's machines, those on their way out included."""
-        uid = self.body["metadata"]["uid"]
-        return [
-            vm
-            for vm in self.server.list(VIRTUAL_MACHINES)
-            if uid in [owner["uid"] for owner in vm["metadata"].get("ownerReferences", [])]
-        ]
-
-    @property
-    def names(self) -> list[str]:
-        return sorted(vm["metadata"]["name"] for vm in self.machines)
-
-    @property
-    def created(self) -> list[str]:
-        machines = [obj for obj in self.server.created if obj["kind"] == "VirtualMachine"]
-        return sorted(vm["metadata"]["name"] for vm in machines)
-
-    @property
-    def memories(self) -> set[str]:
-        """What the guests have, each as its machine started it."""
-        return {
-            vmi["spec"]["domain"]["resources"]["requests"]["memory"]
-            for vmi in self.server.list(VIRTUAL_MACHINE_INSTANCES)
-        }
-
-    @property
-    def unavailable(self) -> int:
-        """Machines whose guest does not serve."""
-        instances = {
-            vmi["metadata"]["name"]: vmi for vmi in self.server.list(VIRTUAL_MACHINE_INSTANCES)
-        }
-        return sum(not _serves(instances.get(name)) for name in self.names)
-
-    def events(self, reason: str) -> list[str]:
-        """What events of that reason say about the pool."""
-        return [
-            event["note"]
-            for event in self.server.list(EVENTS)
-            if event["reason"] == reason and event["regarding"]["name"] == KEY.name
-        ]
-
-    def conditions(self) -> dict[str, str]:
-        return {c["type"]: c["reason"] for c in self.status.get("conditions", [])}
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        await self.server.until(holds)
-
-    async def ready(self, *indexes: int) -> None:
-        """Wait until just these run, as the status says."""
-
-        def holds() -> bool:
-            counts = (self.status.get("replicas"), self.status.get("readyReplicas"))
-            wanted = sorted(f"web-{index}" for index in indexes)
-            return counts == (len(indexes),) * 2 and self.names == wanted and not self.unavailable
-
-        await self.until(holds)
-
-    async def updated(self, memory: str) -> None:
-        """Wait until every guest has that memory and serves."""
-        await self.until(lambda: self.memories == {memory} and self.unavailable == 0)
-
-    def writes(self) -> list[str]:
-        """Every write of the controller for the pool: about it, or about machines beside what their own life costs."""
-        found = []
-        for request in self.server.requests:
-            if request.method == "GET" or request.headers["User-Agent"] == "users":
-                continue
-            is_update = isinstance(request.body, list)
-            status = {} if is_update else (request.body or {}).get("status", {})
-            asks = len(status.get("stateChangeRequests") or ()) == 2
-            is_machine = "/virtualmachines/" in request.path
-            if request.path.endswith("/virtualmachines") or (is_machine and (is_update or asks)):
-                found.append(f"{request.method} machine")
-            elif "/virtualmachinepools/" in request.path:
-                found.append(f"{request.method} pool")
-        return found
-
-    @asynccontextmanager
-    async def counting(self) -> AsyncIterator[None]:
-        """Look at every change how many do not serve."""
-
-        def look() -> bool:
-            self.most_unavailable = max(self.most_unavailable, self.unavailable)
-            return False
-
-        async def go_on() -> None:
-            while True:
-                await self.server.until(look)
-
-        watching = asyncio.create_task(go_on(), name="counting")
-        try:
-            yield
-        finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
-
-
-def _serves(vmi: Json | None) -> bool:
-    if vmi is None or "deletionTimestamp" in vmi["metadata"]:
-        return False
-    conditions = vmi.get("status", {}).get("conditions", [])
-    return {"Ready": "True"} in [{c["type"]: c["status"]} for c in conditions]
-
-
-@pytest.fixture
-async def pools(server: ApiServer) -> AsyncIterator[Pools]:
-    """The user's view, in a cluster whose node works."""
-    async with KubeClient.for_url(server.url, user_agent="users") as users, node(server):
-        yield Pools(server, users)
-
 
 IN_ORDER = {"proactive": {"selectionPolicy": {"sortPolicy": "AscendingOrder"}}}
 LAST_FIRST = {"proactive": {"selectionPolicy": {"sortPolicy": "DescendingOrder"}}}
@@ -388,17 +235,7 @@ async def lived(pools: Pools) -> None:
 async def test_a_life_while_writes_fail_and_answers_are_lost(
     pools: Pools, leading: Controllers, seed: int
 ) -> None:
-    chance, fates = random.Random(seed), set[Fate]()
-
-    def fate_of(request: web.Request) -> Fate:
-        if not is_ours(request):
-            return Fate.ANSWERED
-        weights = (0.8, 0.1, 0.1)
-        [fate] = chance.choices((Fate.ANSWERED, Fate.REFUSED, Fate.ANSWER_LOST), weights)
-        fates.add(fate)
-        return fate
-
-    pools.server.fate_of = fate_of
+    fates = losing_writes(pools.server, random.Random(seed), (0.8, 0.1, 0.1))
     await lived(pools)
     assert fates == set(Fate)
 

@@ -6,10 +6,7 @@ from podvisor_controller.controllers import Controllers
 
 from tests.unit.controller.builders import member_body
 from tests.unit.controller.pools import template_body
-from tests.unit.controller.test_pools import Pools, pools
-from tests.unit.controller.test_replica_sets import Sets, sets
-
-__all__ = ["pools", "sets"]
+from tests.unit.controller.set_users import Pools, Sets
 
 
 def _forbid(of: Sets | Pools, method: str, name: str) -> None:

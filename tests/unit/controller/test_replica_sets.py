@@ -1,113 +1,20 @@
 """Sets of instances against an API server on a real socket, with a node that does its part at once."""
 
 import random
-from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 import pytest
-from aiohttp import web
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.resources import (
-    EVENTS,
     REPLICA_SETS,
     VIRTUAL_MACHINE_INSTANCES,
-    ObjectKey,
 )
 from podvisor_controller.controllers import Controllers
 from podvisor_controller.settings import Settings
 
-from tests.unit.controller.api_server import ApiServer, Fate, Json
-from tests.unit.controller.builders import set_body
-from tests.unit.controller.scripted_node import changing_leaders, is_ours, node
+from tests.unit.controller.api_server import Fate
+from tests.unit.controller.scripted_node import changing_leaders, losing_writes
+from tests.unit.controller.set_users import KEY, Sets
 from tests.unit.kube.fake_apiserver import Refuse
-
-KEY = ObjectKey("shop", "web")
-
-
-class Sets:
-    """The set as a user sees and changes it, by a client of the user's own."""
-
-    def __init__(self, server: ApiServer, users: KubeClient) -> None:
-        self.server = server
-        self._users = users
-
-    async def apply(self, replicas: int) -> None:
-        body = set_body(replicas)
-        for name in ("uid", "resourceVersion"):
-            del body["metadata"][name]
-        await self._users.create(REPLICA_SETS, KEY.namespace, body)
-
-    async def change(self, **spec: Any) -> None:
-        await self._users.merge_patch(REPLICA_SETS, KEY, {"spec": spec})
-
-    async def label(self, name: str, app: str) -> None:
-        key = ObjectKey(KEY.namespace, name)
-        patch = {"metadata": {"labels": {"app": app}}}
-        await self._users.merge_patch(VIRTUAL_MACHINE_INSTANCES, key, patch)
-
-    def report(self, name: str, phase: str) -> None:
-        """The handler's word on a guest that has ended."""
-        vmi = self.server.get(VIRTUAL_MACHINE_INSTANCES, ObjectKey(KEY.namespace, name)) or {}
-        self.server.put(
-            VIRTUAL_MACHINE_INSTANCES, vmi | {"status": vmi["status"] | {"phase": phase}}
-        )
-
-    @property
-    def body(self) -> Json:
-        return self.server.get(REPLICA_SETS, KEY) or {}
-
-    @property
-    def status(self) -> Json:
-        status: Json = self.body.get("status") or {}
-        return status
-
-    @property
-    def own(self) -> list[str]:
-        """The names of the set's instances, those on their way out included."""
-        uid = self.body["metadata"]["uid"]
-        return [
-            vmi["metadata"]["name"]
-            for vmi in self.server.list(VIRTUAL_MACHINE_INSTANCES)
-            if uid in [owner["uid"] for owner in vmi["metadata"].get("ownerReferences", [])]
-        ]
-
-    @property
-    def created(self) -> list[str]:
-        return [
-            obj["metadata"]["name"]
-            for obj in self.server.created
-            if obj["kind"] == "VirtualMachineInstance"
-        ]
-
-    def events(self, reason: str) -> list[str]:
-        """What events of that reason say about the set."""
-        return [
-            event["note"]
-            for event in self.server.list(EVENTS)
-            if event["reason"] == reason and event["regarding"]["name"] == KEY.name
-        ]
-
-    def conditions(self) -> list[str]:
-        return [condition["type"] for condition in self.status.get("conditions", [])]
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        await self.server.until(holds)
-
-    async def ready(self, count: int) -> None:
-        """Wait until so many run, as the status says, and no other is left."""
-
-        def holds() -> bool:
-            counts = (self.status.get("replicas"), self.status.get("readyReplicas"))
-            return counts == (count, count) and len(self.own) == count
-
-        await self.until(holds)
-
-
-@pytest.fixture
-async def sets(server: ApiServer) -> AsyncIterator[Sets]:
-    """The user's view, in a cluster whose node works."""
-    async with KubeClient.for_url(server.url, user_agent="users") as users, node(server):
-        yield Sets(server, users)
 
 
 async def test_a_set_is_filled_scaled_down_and_emptied(sets: Sets, leading: Controllers) -> None:
@@ -233,17 +140,7 @@ async def scaled_up_and_down(sets: Sets) -> None:
 async def test_scaling_while_writes_fail_and_answers_are_lost(
     sets: Sets, leading: Controllers, seed: int
 ) -> None:
-    chance, fates = random.Random(seed), set[Fate]()
-
-    def fate_of(request: web.Request) -> Fate:
-        if not is_ours(request):
-            return Fate.ANSWERED
-        weights = (0.7, 0.15, 0.15)
-        [fate] = chance.choices((Fate.ANSWERED, Fate.REFUSED, Fate.ANSWER_LOST), weights)
-        fates.add(fate)
-        return fate
-
-    sets.server.fate_of = fate_of
+    fates = losing_writes(sets.server, random.Random(seed), (0.7, 0.15, 0.15))
     await scaled_up_and_down(sets)
     assert fates == set(Fate)
 
