@@ -3,132 +3,31 @@
 import asyncio
 import itertools
 from collections.abc import Callable
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 import msgspec
 import pytest
 from aiohttp import web
 from podvisor_common.api import v1
-from podvisor_common.api.v1 import names
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.controller import Requeue
 from podvisor_common.kube.errors import ApiAlreadyExists, ApiConflict, ApiUnavailable
-from podvisor_common.kube.events import EventRecorder
-from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
     REPLICA_SETS,
     VIRTUAL_MACHINE_INSTANCES,
     ObjectKey,
-    Resource,
 )
 from podvisor_controller.replicaset import reconciler
-from podvisor_controller.replicaset.reconciler import ReplicaSetReconciler
-from podvisor_controller.sets.claims import CLAIM_INDEX, claimable
 
-from tests.unit.controller.api_server import ApiServer, Fate, Json
-from tests.unit.controller.builders import NOW, SET_UID, member_body, set_body, stamp
+from tests.unit.controller.api_server import ApiServer, Fate
+from tests.unit.controller.builders import SET_UID, member_body, stamp
+from tests.unit.controller.unaware_leaders import KEY, SetScene
 from tests.unit.kube.fake_apiserver import Refuse
-
-KEY = ObjectKey("shop", "web")
-
-
-class Leader:
-    """A reconciler whose caches hear of nothing but what see() tells them: no watch runs at all."""
-
-    def __init__(self, server: ApiServer, client: KubeClient) -> None:
-        self._server = server
-        self.sets = Informer(client, REPLICA_SETS, v1.VirtualMachineInstanceReplicaSet)
-        self.vmis = Informer(
-            client,
-            VIRTUAL_MACHINE_INSTANCES,
-            v1.VirtualMachineInstance,
-            indexers={CLAIM_INDEX: claimable(names.REPLICA_SET)},
-        )
-        self.at: datetime = NOW
-        self.reconciler = ReplicaSetReconciler(
-            client,
-            replica_sets=self.sets,
-            vmis=self.vmis,
-            recorder=EventRecorder(client, "test", "test"),
-            clock=lambda: self.at,
-        )
-
-    def see(self, *resources: Resource) -> None:
-        """Have the caches of these resources, of both unless said otherwise, as the API server is now."""
-        for resource in resources or (REPLICA_SETS, VIRTUAL_MACHINE_INSTANCES):
-            bodies = self._server.list(resource)
-            if resource is REPLICA_SETS:
-                kind = v1.VirtualMachineInstanceReplicaSet
-                self.sets.replace([msgspec.convert(body, kind) for body in bodies])
-            else:
-                instances = [msgspec.convert(body, v1.VirtualMachineInstance) for body in bodies]
-                self.vmis.replace(instances)
-
-    async def passes(self) -> Requeue | None:
-        return await self.reconciler.reconcile(KEY)
-
-
-class Scene:
-    """The set in the API server, and whoever leads."""
-
-    def __init__(self, server: ApiServer, client: KubeClient) -> None:
-        self.server = server
-        self._client = client
-
-    def leader(self) -> Leader:
-        """Another process that leads, knowing the API server as it is now."""
-        leader = Leader(self.server, self._client)
-        leader.see()
-        return leader
-
-    def put_set(self, replicas: int, **spec: Any) -> None:
-        body = self.server.get(REPLICA_SETS, KEY) or set_body()
-        metadata = dict(body["metadata"])
-        metadata.pop("resourceVersion", None)
-        metadata["generation"] += 1
-        spec = body["spec"] | {"replicas": replicas} | spec
-        self.server.put(REPLICA_SETS, body | {"metadata": metadata, "spec": spec})
-
-    def put_member(self, name: str, phase: str = "Running", **changes: Any) -> Json:
-        body = member_body(name, phase, **changes)
-        del body["metadata"]["resourceVersion"]
-        return self.server.put(VIRTUAL_MACHINE_INSTANCES, body)
-
-    @property
-    def instances(self) -> list[Json]:
-        return self.server.list(VIRTUAL_MACHINE_INSTANCES)
-
-    @property
-    def living(self) -> list[str]:
-        return [
-            vmi["metadata"]["name"]
-            for vmi in self.instances
-            if "deletionTimestamp" not in vmi["metadata"]
-        ]
-
-    @property
-    def status(self) -> Json:
-        status: Json = (self.server.get(REPLICA_SETS, KEY) or {}).get("status") or {}
-        return status
-
-    @property
-    def condition(self) -> Json:
-        [condition] = self.status["conditions"]
-        return dict(condition)
-
-    def asked(self, method: str) -> list[str]:
-        """What instances were asked for in that way, in the order of the requests."""
-        return [
-            request.path
-            for request in self.server.requests
-            if request.method == method and "/virtualmachineinstances" in request.path
-        ]
 
 
 @pytest.fixture
-def scene(server: ApiServer, client: KubeClient) -> Scene:
-    return Scene(server, client)
+def scene(server: ApiServer, client: KubeClient) -> SetScene:
+    return SetScene(server, client)
 
 
 def lose_answers_to(method: str, *numbers: int) -> Callable[[web.Request], Fate]:
@@ -143,7 +42,7 @@ def lose_answers_to(method: str, *numbers: int) -> Callable[[web.Request], Fate]
     return fate_of
 
 
-async def test_a_second_pass_before_the_cache_shows_anything_makes_nothing(scene: Scene) -> None:
+async def test_a_second_pass_before_the_cache_shows_anything_makes_nothing(scene: SetScene) -> None:
     scene.put_set(5)
     leader = scene.leader()
     await leader.passes()
@@ -152,7 +51,7 @@ async def test_a_second_pass_before_the_cache_shows_anything_makes_nothing(scene
     assert (scene.status["replicas"], scene.status["readyReplicas"]) == (5, 0)
 
 
-async def test_once_the_cache_shows_all_there_is_nothing_to_write(scene: Scene) -> None:
+async def test_once_the_cache_shows_all_there_is_nothing_to_write(scene: SetScene) -> None:
     scene.put_set(2)
     leader = scene.leader()
     await leader.passes()
@@ -163,7 +62,7 @@ async def test_once_the_cache_shows_all_there_is_nothing_to_write(scene: Scene) 
 
 
 async def test_what_went_before_the_cache_showed_it_is_replaced(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: SetScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reconciler, "LOOK_AGAIN_S", 0.0)
     scene.put_set(3)
@@ -176,7 +75,7 @@ async def test_what_went_before_the_cache_showed_it_is_replaced(
     assert len(scene.asked("POST")) == 4
 
 
-async def test_creations_without_an_answer_are_repeated_under_their_names(scene: Scene) -> None:
+async def test_creations_without_an_answer_are_repeated_under_their_names(scene: SetScene) -> None:
     scene.put_set(7)
     leader = scene.leader()
     scene.server.fate_of = lose_answers_to("POST", 4, 5)
@@ -188,7 +87,7 @@ async def test_creations_without_an_answer_are_repeated_under_their_names(scene:
 
 
 async def test_a_creation_without_an_answer_keeps_its_name_when_another_gets_free(
-    scene: Scene,
+    scene: SetScene,
 ) -> None:
     scene.put_set(1)
     leader = scene.leader()
@@ -207,7 +106,7 @@ async def test_a_creation_without_an_answer_keeps_its_name_when_another_gets_fre
     assert len(scene.living) == 1
 
 
-async def test_a_refused_creation_is_not_taken_for_a_lost_one(scene: Scene) -> None:
+async def test_a_refused_creation_is_not_taken_for_a_lost_one(scene: SetScene) -> None:
     """What could not be made is made under the same name, and nothing of it is left over."""
     scene.put_set(3)
     scene.server.refuse("POST", "/virtualmachineinstances", Refuse(503))
@@ -219,7 +118,7 @@ async def test_a_refused_creation_is_not_taken_for_a_lost_one(scene: Scene) -> N
     assert len(scene.instances) == 3
 
 
-async def test_a_new_leader_knows_what_the_old_one_made(scene: Scene) -> None:
+async def test_a_new_leader_knows_what_the_old_one_made(scene: SetScene) -> None:
     scene.put_set(5)
     old, new = scene.leader(), scene.leader()
     await old.passes()
@@ -228,7 +127,7 @@ async def test_a_new_leader_knows_what_the_old_one_made(scene: Scene) -> None:
     assert len(scene.instances) == len(scene.asked("POST")) == 5
 
 
-async def test_a_leader_that_leads_again_looks_again(scene: Scene) -> None:
+async def test_a_leader_that_leads_again_looks_again(scene: SetScene) -> None:
     scene.put_set(2)
     first, second = scene.leader(), scene.leader()
     await first.passes()
@@ -241,14 +140,14 @@ async def test_a_leader_that_leads_again_looks_again(scene: Scene) -> None:
     assert len(scene.asked("POST")) == len(scene.instances) == 5
 
 
-async def test_two_that_believe_to_lead_make_the_same(scene: Scene) -> None:
+async def test_two_that_believe_to_lead_make_the_same(scene: SetScene) -> None:
     scene.put_set(10)
     one, two = scene.leader(), scene.leader()
     await asyncio.gather(one.passes(), two.passes(), return_exceptions=True)
     assert len(scene.instances) == 10
 
 
-async def test_a_name_that_somebody_else_has_is_left_to_him(scene: Scene) -> None:
+async def test_a_name_that_somebody_else_has_is_left_to_him(scene: SetScene) -> None:
     scene.put_set(1)
     before = scene.leader()
     await before.passes()
@@ -264,7 +163,7 @@ async def test_a_name_that_somebody_else_has_is_left_to_him(scene: Scene) -> Non
     assert len(scene.instances) == 2
 
 
-async def test_another_namespace_is_not_the_sets(scene: Scene) -> None:
+async def test_another_namespace_is_not_the_sets(scene: SetScene) -> None:
     """Anybody may write the set's UID there."""
     scene.put_set(0)
     foreign = member_body("far", metadata={"namespace": "else"})
@@ -274,7 +173,7 @@ async def test_another_namespace_is_not_the_sets(scene: Scene) -> None:
     assert scene.asked("DELETE") == []
 
 
-async def test_a_new_leader_deletes_no_others_than_the_old_one(scene: Scene) -> None:
+async def test_a_new_leader_deletes_no_others_than_the_old_one(scene: SetScene) -> None:
     scene.put_set(10)
     for number in range(10):
         scene.put_member(f"m{number}")
@@ -295,7 +194,7 @@ async def test_a_new_leader_deletes_no_others_than_the_old_one(scene: Scene) -> 
     assert len(scene.living) == 3
 
 
-async def test_deletions_without_an_answer_are_repeated(scene: Scene) -> None:
+async def test_deletions_without_an_answer_are_repeated(scene: SetScene) -> None:
     scene.put_set(10)
     for number in range(10):
         scene.put_member(f"m{number}")
@@ -310,7 +209,7 @@ async def test_deletions_without_an_answer_are_repeated(scene: Scene) -> None:
     assert len(set(scene.asked("DELETE"))) == 7
 
 
-async def test_a_deletion_without_an_answer_is_not_made_good_by_another(scene: Scene) -> None:
+async def test_a_deletion_without_an_answer_is_not_made_good_by_another(scene: SetScene) -> None:
     scene.put_set(2)
     for name in "abc":
         scene.put_member(name)
@@ -328,7 +227,9 @@ async def test_a_deletion_without_an_answer_is_not_made_good_by_another(scene: S
     assert len(scene.living) == 2
 
 
-async def test_what_the_cache_has_and_the_api_server_has_not_does_not_count(scene: Scene) -> None:
+async def test_what_the_cache_has_and_the_api_server_has_not_does_not_count(
+    scene: SetScene,
+) -> None:
     scene.put_set(3)
     for name in "abcde":
         scene.put_member(name)
@@ -339,7 +240,7 @@ async def test_what_the_cache_has_and_the_api_server_has_not_does_not_count(scen
     assert scene.living == ["a", "b", "c"]
 
 
-async def test_what_is_gone_already_is_not_asked_for_again(scene: Scene) -> None:
+async def test_what_is_gone_already_is_not_asked_for_again(scene: SetScene) -> None:
     scene.put_set(1)
     for name in "abc":
         scene.put_member(name)
@@ -351,7 +252,7 @@ async def test_what_is_gone_already_is_not_asked_for_again(scene: Scene) -> None
     assert len(scene.asked("DELETE")) == 2
 
 
-async def test_a_namesake_is_not_deleted(scene: Scene) -> None:
+async def test_a_namesake_is_not_deleted(scene: SetScene) -> None:
     scene.put_set(1)
     scene.put_member("a")
     scene.put_member("b", "Pending")
@@ -367,7 +268,7 @@ async def test_a_namesake_is_not_deleted(scene: Scene) -> None:
     assert scene.living == ["a"]
 
 
-async def test_a_quota_is_met_once_told_and_tried_again_later(scene: Scene) -> None:
+async def test_a_quota_is_met_once_told_and_tried_again_later(scene: SetScene) -> None:
     scene.put_set(8)
     scene.server.refuse("POST", "/virtualmachineinstances", Refuse(403, "Forbidden", "quota"))
     leader = scene.leader()
@@ -388,7 +289,7 @@ async def test_a_quota_is_met_once_told_and_tried_again_later(scene: Scene) -> N
     assert "conditions" not in scene.status
 
 
-async def test_a_deletion_that_is_refused_is_told(scene: Scene) -> None:
+async def test_a_deletion_that_is_refused_is_told(scene: SetScene) -> None:
     scene.put_set(0)
     scene.put_member("a")
     scene.server.refuse("DELETE", "/a", Refuse(403, "Forbidden", "policy"))
@@ -402,7 +303,7 @@ async def test_a_deletion_that_is_refused_is_told(scene: Scene) -> None:
     assert scene.living == ["a"]
 
 
-async def test_a_paused_set_is_left_alone_and_its_status_is_not(scene: Scene) -> None:
+async def test_a_paused_set_is_left_alone_and_its_status_is_not(scene: SetScene) -> None:
     scene.put_set(3, paused=True)
     scene.put_member("a")
     await scene.leader().passes()
@@ -410,7 +311,7 @@ async def test_a_paused_set_is_left_alone_and_its_status_is_not(scene: Scene) ->
     assert scene.condition["type"] == "ReplicaPaused"
 
 
-async def test_a_set_that_is_on_its_way_out_adopts_nothing(scene: Scene) -> None:
+async def test_a_set_that_is_on_its_way_out_adopts_nothing(scene: SetScene) -> None:
     """The cache has not heard of the deletion, and the orphans it sees are those that the deletion leaves."""
     scene.put_set(2)
     scene.put_member("a", owner="")
@@ -423,7 +324,7 @@ async def test_a_set_that_is_on_its_way_out_adopts_nothing(scene: Scene) -> None
     assert vmi["metadata"]["ownerReferences"] == []
 
 
-async def test_a_number_that_the_cache_has_not_heard_of_counts(scene: Scene) -> None:
+async def test_a_number_that_the_cache_has_not_heard_of_counts(scene: SetScene) -> None:
     scene.put_set(5)
     leader = scene.leader()
     scene.put_set(2)
@@ -431,7 +332,7 @@ async def test_a_number_that_the_cache_has_not_heard_of_counts(scene: Scene) -> 
     assert len(scene.asked("POST")) == len(scene.instances) == 2
 
 
-async def test_nothing_is_made_for_a_set_that_is_gone(scene: Scene) -> None:
+async def test_nothing_is_made_for_a_set_that_is_gone(scene: SetScene) -> None:
     """Its instances are being deleted along with it, and the cache has heard of that first."""
     scene.put_set(2)
     leader = scene.leader()
@@ -440,7 +341,7 @@ async def test_nothing_is_made_for_a_set_that_is_gone(scene: Scene) -> None:
     assert scene.instances == []
 
 
-async def test_orphans_are_adopted_and_strays_released(scene: Scene) -> None:
+async def test_orphans_are_adopted_and_strays_released(scene: SetScene) -> None:
     scene.put_set(2)
     scene.put_member("orphan", owner="")
     scene.put_member("stray", metadata={"labels": {"app": "other"}})
