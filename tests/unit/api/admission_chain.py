@@ -8,26 +8,20 @@ import base64
 import copy
 import json
 import re
-import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
 import aiohttp
 from jsonschema import Draft7Validator, FormatChecker
-from podvisor_common.http.server import serve_http
-from podvisor_common.tls.authority import CertificateAuthority
-from podvisor_common.tls.contexts import server_context
 from podvisor_controller.webhooks import registration
 from podvisor_controller.webhooks.defaults import ClusterDefaults
 from podvisor_controller.webhooks.judges import webhooks_for
-from podvisor_controller.webhooks.server import webhook_app
 
 from tests.support.manifests.places import schema_of, written
-from tests.unit.edge.test_judges import nobody_evicts
+from tests.unit.edge.webhook_session import asked_over_tls, nobody_evicts
 
 Json = dict[str, Any]
 
@@ -66,19 +60,9 @@ class Answer:
 @asynccontextmanager
 async def served_webhooks() -> AsyncIterator[aiohttp.ClientSession]:
     """The real webhooks behind the real server, and a client that trusts it."""
-    now = datetime.now(UTC)
-    authority = CertificateAuthority.create("ca", now=now, valid_for=timedelta(days=1))
-    leaf = authority.issue("x", ["127.0.0.1"], now=now, valid_for=timedelta(hours=1))
     defaults = ClusterDefaults(cpu_request="100m", cpu_model="host-model")
     webhooks = webhooks_for("kubevirt", lambda: defaults, nobody_evicts)
-    app = webhook_app(webhooks, is_stopping=lambda: False)
-    trust = ssl.create_default_context(cadata=authority.certificate.decode())
-    async with (
-        serve_http(app, host="127.0.0.1", port=0, tls=server_context(leaf), grace_s=0.2) as port,
-        aiohttp.ClientSession(
-            f"https://127.0.0.1:{port}", connector=aiohttp.TCPConnector(ssl=trust)
-        ) as session,
-    ):
+    async with asked_over_tls(webhooks) as session:
         yield session
 
 

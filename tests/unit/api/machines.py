@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from podvisor_controller.webhooks.validation import validate_virtual_machine
+
 Json = dict[str, Any]
 
 
@@ -48,6 +50,16 @@ def changed(path: str, value: Any) -> Json:
     else:
         target[last] = value
     return obj
+
+
+def is_refused(path: str, value: Any, field: str, message: str) -> None:
+    """The machine with that value is refused, and the message about the field, relative to the specification, names it and says that."""
+    causes = validate_virtual_machine(changed(path, value))
+    by_field = {cause.field: cause.message for cause in causes}
+    full = f"spec.template.spec.{field}"
+    assert full in by_field, causes
+    assert message in by_field[full]
+    assert full in by_field[full] or "same Name" in by_field[full]
 
 
 def instance() -> Json:

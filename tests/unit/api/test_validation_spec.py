@@ -1,12 +1,11 @@
 """Each bad value in a specification has its own error, which names the field and says what to do."""
 
-import base64
 from typing import Any
 
 import pytest
 from podvisor_controller.webhooks.validation import validate_virtual_machine
 
-from tests.unit.api.machines import changed
+from tests.unit.api.machines import changed, is_refused
 
 DISKS = "domain.devices.disks"
 NICS = "domain.devices.interfaces"
@@ -199,92 +198,6 @@ CIDR = "networks[0].pod.vmNetworkCIDR"
             "terminationGracePeriodSeconds",
             "must be between 0 and",
         ),
-        ("volumes/1/name", "root", "volumes[1].name", "must not have the same Name ('root')"),
-        ("volumes/1", {"name": "seed"}, "volumes[1]", "must have exactly one source, not none"),
-        (
-            "volumes/1/containerDisk",
-            {"image": "x"},
-            "volumes[1]",
-            "not containerDisk and cloudInitNoCloud",
-        ),
-        (
-            "volumes/1",
-            {"name": "seed", "dataVolume": {}},
-            "volumes[1].dataVolume",
-            "is not supported yet",
-        ),
-        (
-            "volumes/0/containerDisk/image",
-            "",
-            "volumes[0].containerDisk.image",
-            "must name an image",
-        ),
-        (
-            "volumes/0/containerDisk/image",
-            "A:B:C",
-            "volumes[0].containerDisk.image",
-            "not a valid image reference",
-        ),
-        (
-            "volumes/0/containerDisk/path",
-            "../x",
-            "volumes[0].containerDisk.path",
-            "must be an absolute path",
-        ),
-        (
-            "volumes/0/containerDisk/path",
-            "/",
-            "volumes[0].containerDisk.path",
-            "must be an absolute path",
-        ),
-        (
-            "volumes/0/containerDisk/imagePullPolicy",
-            "x",
-            "volumes[0].containerDisk.imagePullPolicy",
-            "one of: Always",
-        ),
-        (
-            "volumes/0/containerDisk/imagePullSecret",
-            "_",
-            "volumes[0].containerDisk.imagePullSecret",
-            "not a name",
-        ),
-        (
-            "volumes/1/cloudInitNoCloud",
-            {},
-            "volumes[1].cloudInitNoCloud",
-            "at least one userdatasource",
-        ),
-        (
-            "volumes/1/cloudInitNoCloud/userDataBase64",
-            "eA==",
-            "volumes[1].cloudInitNoCloud",
-            "must have only one userdatasource set, not userData and userDataBase64",
-        ),
-        (
-            "volumes/1/cloudInitNoCloud",
-            {"userDataBase64": "no base64!"},
-            "volumes[1].cloudInitNoCloud.userDataBase64",
-            "is not a valid base64 value",
-        ),
-        (
-            "volumes/1/cloudInitNoCloud",
-            {"userData": "é" * 1025},
-            "volumes[1].cloudInitNoCloud.userData",
-            "exceeds 2048 byte limit (it has 2050). Should use secretRef for larger data.",
-        ),
-        (
-            "volumes/1/cloudInitNoCloud",
-            {"networkDataBase64": base64.b64encode(b"x" * 2049).decode()},
-            "volumes[1].cloudInitNoCloud.networkDataBase64",
-            "exceeds 2048 byte limit (it has 2049). Should use networkDataSecretRef",
-        ),
-        (
-            "volumes/1/cloudInitNoCloud",
-            {"secretRef": {"name": "A B"}},
-            "volumes[1].cloudInitNoCloud.secretRef.name",
-            "is not the name of a Secret",
-        ),
         ("networks", [], f"{NICS}[0].name", "'default' not found: there is no network"),
         (
             "domain/devices/interfaces",
@@ -378,16 +291,10 @@ CIDR = "networks[0].pod.vmNetworkCIDR"
             f"{NICS}[0].ports[1].name",
             "used twice",
         ),
-        ("volumes/0/name", 7, "volumes[0].name", "Expected `str`, got `int`"),
     ],
 )
 def test_bad_specification(path: str, value: Any, field: str, message: str) -> None:
-    causes = validate_virtual_machine(changed(path, value))
-    by_field = {cause.field: cause.message for cause in causes}
-    full = f"spec.template.spec.{field}"
-    assert full in by_field, causes
-    assert message in by_field[full]
-    assert full in by_field[full] or "same Name" in by_field[full]
+    is_refused(path, value, field, message)
 
 
 @pytest.mark.parametrize(
@@ -403,13 +310,6 @@ def test_bad_specification(path: str, value: Any, field: str, message: str) -> N
         ("domain/firmware/serial", "4711 / a"),
         ("nodeSelector", {"a.b/C_d.e": "", "disk": "Fast_1.0"}),
         ("domain/machine/type", "pc-q35-10.0"),
-        ("volumes/0/containerDisk/image", "kubevirt/cirros-registry-disk-demo:devel"),
-        ("volumes/0/containerDisk/image", "registry.local:5000/a/b_c@sha256:" + "0" * 64),
-        ("volumes/0/containerDisk/image", "localhost/x"),
-        ("volumes/0/containerDisk/path", "/disk/x.qcow2"),
-        ("volumes/1/cloudInitNoCloud", {"userData": "x" * 2048}),
-        ("volumes/1/cloudInitNoCloud", {"userDataBase64": "eHh4\neHh4\n"}),
-        ("volumes/1/cloudInitNoCloud", {"secretRef": {"name": "my.secret"}}),
         ("domain/devices/interfaces/0/macAddress", "52-54-00-AA-bb-01"),
         (
             "domain/devices/interfaces/0/ports",

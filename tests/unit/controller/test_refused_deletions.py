@@ -1,5 +1,6 @@
 """What the API server does not let be deleted: told once, tried again, and forgotten when it goes."""
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -164,6 +165,20 @@ async def test_a_start_does_not_wait_for_a_deletion_that_does_not_matter_any_mor
     assert server.get(VIRTUAL_MACHINE_INSTANCES, MYVM) is not None
 
 
+async def is_tried_again_after_its_pause(
+    server: ApiServer, passes: Callable[..., Awaitable[Requeue | None]]
+) -> None:
+    """What is refused twice is asked for again after two seconds, however many passes there are before."""
+    waits = await passes()
+    assert waits is not None
+    assert 2 <= waits.after_s <= 2.2
+    for _ in range(5):
+        await passes(after_s=0.1)
+    assert server.refused == 1
+    await passes(after_s=2)
+    assert server.refused == 2
+
+
 @pytest.mark.parametrize("leaving", [{}, {"deletionTimestamp": stamp()}], ids=["halted", "deleted"])
 async def test_a_refused_deletion_is_tried_again_after_its_pause(
     server: ApiServer, machine: Machine, leaving: Json
@@ -172,14 +187,7 @@ async def test_a_refused_deletion_is_tried_again_after_its_pause(
     machine.put_instance("Running")
     for _ in range(3):
         server.refuse("DELETE", "/virtualmachineinstances/myvm", DENIED)
-    waits = await machine.passes()
-    assert waits is not None
-    assert 2 <= waits.after_s <= 2.2
-    for _ in range(5):
-        await machine.passes(after_s=0.1)
-    assert server.refused == 1
-    await machine.passes(after_s=2)
-    assert server.refused == 2
+    await is_tried_again_after_its_pause(server, machine.passes)
     # What was refused to this machine may be right for the one that was edited.
     machine.put("Halted", generation=4, **leaving)
     await machine.passes()
@@ -233,14 +241,7 @@ async def test_a_pods_deletion_is_tried_again_after_its_pause(
     scene = Pods(server, client, launcher())
     for _ in range(2):
         server.refuse("DELETE", "/pods/launcher", DENIED)
-    waits = await scene.passes()
-    assert waits is not None
-    assert 2 <= waits.after_s <= 2.2
-    for _ in range(5):
-        await scene.passes(after_s=0.1)
-    assert server.refused == 1
-    await scene.passes(after_s=2)
-    assert server.refused == 2
+    await is_tried_again_after_its_pause(server, scene.passes)
 
 
 async def test_the_status_stops_telling_of_a_refusal_when_the_pod_goes(

@@ -19,17 +19,12 @@ from podvisor_controller.webhooks.registration import (
     VMI_VALIDATE_UPDATE,
 )
 from podvisor_controller.webhooks.review import (
-    AdmissionRequest,
     Refused,
-    Verdict,
     admission_reply,
     parse_admission,
 )
 
-
-async def nobody_evicts(request: AdmissionRequest) -> Verdict:
-    raise AssertionError(request.name)
-
+from tests.unit.edge.webhook_session import nobody_evicts
 
 WEBHOOKS = webhooks_for("kubevirt", ClusterDefaults, nobody_evicts)
 VM_FINALIZER = "kubevirt.io/virtualMachineControllerFinalize"

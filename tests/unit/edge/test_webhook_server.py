@@ -4,19 +4,17 @@ import asyncio
 import base64
 import io
 import json
-import ssl
 from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
 import pytest
-from podvisor_common.http.server import serve_http
-from podvisor_common.tls.authority import CertificateAuthority
-from podvisor_common.tls.contexts import server_context
 from podvisor_controller.webhooks.review import AdmissionRequest, Refused, Verdict
-from podvisor_controller.webhooks.server import Webhooks, webhook_app
+from podvisor_controller.webhooks.server import Webhooks
 from podvisor_controller.webhooks.validation_fields import Cause
+
+from tests.unit.edge.webhook_session import asked_over_tls
 
 NOW = datetime.now(UTC)
 
@@ -59,17 +57,8 @@ def stopping() -> asyncio.Event:
 
 @pytest.fixture
 async def client(stopping: asyncio.Event) -> AsyncIterator[aiohttp.ClientSession]:
-    authority = CertificateAuthority.create("ca", now=NOW, valid_for=timedelta(days=1))
-    leaf = authority.issue("x", ["127.0.0.1"], now=NOW, valid_for=timedelta(hours=1))
     webhooks = Webhooks({"/validate": judge}, convert, {"/review": reviewer})
-    app = webhook_app(webhooks, is_stopping=stopping.is_set)
-    trust = ssl.create_default_context(cadata=authority.certificate.decode())
-    async with (
-        serve_http(app, host="127.0.0.1", port=0, tls=server_context(leaf), grace_s=0.2) as port,
-        aiohttp.ClientSession(
-            f"https://127.0.0.1:{port}", connector=aiohttp.TCPConnector(ssl=trust)
-        ) as session,
-    ):
+    async with asked_over_tls(webhooks, stopping.is_set) as session:
         yield session
 
 
