@@ -11,12 +11,16 @@ import msgspec
 
 # Python names whose JSON spelling is not plain camel case.
 _JSON_NAMES = {
+    "attach_pod_uid": "attachPodUID",
     "container_id": "containerID",
     "current_cpu_topology": "currentCPUTopology",
+    "dedicated_io_thread": "dedicatedIOThread",
+    "downward_api": "downwardAPI",
     "guest_os_info": "guestOSInfo",
     "host_ip": "hostIP",
     "image_id": "imageID",
     "last_failed_vmi_uid": "lastFailedVMIUID",
+    "minimum_reserve_pvc_bytes": "minimumReservePVCBytes",
     "pod_cidr": "podCIDR",
     "pod_ip": "podIP",
     "pod_ips": "podIPs",

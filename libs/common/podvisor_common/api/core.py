@@ -12,12 +12,29 @@ class ResourceRequirements(ApiStruct, frozen=True):
     limits: dict[str, Quantity] | None = None
 
 
+class VolumeMount(ApiStruct, frozen=True):
+    """A volume as a directory of a container."""
+
+    name: str
+    mount_path: str = ""
+    read_only: bool = False
+
+
+class VolumeDevice(ApiStruct, frozen=True):
+    """A block volume as a device of a container."""
+
+    name: str
+    device_path: str = ""
+
+
 class Container(ApiStruct, frozen=True):
     """A container of a pod."""
 
     name: str
     image: str = ""
     resources: ResourceRequirements | None = None
+    volume_mounts: tuple[VolumeMount, ...] | None = None
+    volume_devices: tuple[VolumeDevice, ...] | None = None
 
 
 class PodSpec(ApiStruct, frozen=True):
@@ -207,3 +224,41 @@ class DaemonSet(ApiObject, frozen=True):
     api_version: str = "apps/v1"
     kind: str = "DaemonSet"
     status: DaemonSetStatus = DaemonSetStatus()
+
+
+class PersistentVolumeClaimSpec(ApiStruct, frozen=True):
+    """What a claim asks for."""
+
+    access_modes: tuple[str, ...] | None = None
+    resources: ResourceRequirements | None = None
+    storage_class_name: str | None = None
+    volume_mode: str = "Filesystem"
+    volume_name: str = ""
+
+
+class PersistentVolumeClaimStatus(ApiStruct, frozen=True):
+    """What a claim got."""
+
+    phase: str = ""
+    access_modes: tuple[str, ...] | None = None
+    capacity: dict[str, Quantity] | None = None
+
+
+class PersistentVolumeClaim(ApiObject, frozen=True):
+    """A claim to persistent storage."""
+
+    metadata: ObjectMeta
+    api_version: str = "v1"
+    kind: str = "PersistentVolumeClaim"
+    spec: PersistentVolumeClaimSpec = PersistentVolumeClaimSpec()
+    status: PersistentVolumeClaimStatus = PersistentVolumeClaimStatus()
+
+    @property
+    def is_block(self) -> bool:
+        """The volume is a device, not a directory."""
+        return self.spec.volume_mode == "Block"
+
+    @property
+    def is_bound(self) -> bool:
+        """There is a volume behind the claim."""
+        return self.status.phase == "Bound"

@@ -20,7 +20,6 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
         "updateVolumesStrategy",
     ),
     v1.VirtualMachineInstanceSpec: (
-        "accessCredentials",
         "livenessProbe",
         "readinessProbe",
         "resourceClaims",
@@ -55,7 +54,6 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
         "clientPassthrough",
         "disableHotplug",
         "downwardMetrics",
-        "filesystems",
         "gpus",
         "hostDevices",
         "inputs",
@@ -68,19 +66,10 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
         "video",
         "watchdog",
     ),
-    v1.Disk: (
-        "blockSize",
-        "cache",
-        "changedBlockTracking",
-        "dedicatedIOThread",
-        "errorPolicy",
-        "io",
-        "lun",
-        "shareable",
-        "tag",
-    ),
-    v1.DiskTarget: ("pciAddress",),
-    v1.CDRomTarget: ("tray",),
+    v1.Disk: ("changedBlockTracking",),
+    v1.LunTarget: ("reservation",),
+    v1.AccessCredential: ("userPassword",),
+    v1.SSHPublicKeyPropagation: ("qemuGuestAgent",),
     v1.Interface: (
         "acpiIndex",
         "binding",
@@ -97,20 +86,9 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
         "tag",
     ),
     v1.Volume: (
-        "cloudInitConfigDrive",
-        "configMap",
         "containerPath",
-        "dataVolume",
-        "downwardAPI",
         "downwardMetrics",
-        "emptyDisk",
-        "ephemeral",
-        "hostDisk",
         "memoryDump",
-        "persistentVolumeClaim",
-        "secret",
-        "serviceAccount",
-        "sysprep",
     ),
     v1.Network: ("multus", "resourceClaim"),
     v1.PodNetwork: ("vmIPv6NetworkCIDR",),
@@ -201,9 +179,7 @@ UNSUPPORTED_SETTINGS: dict[type[msgspec.Struct], dict[str, dict[str, Any]]] = {
         "clusterProfiler": _FLAG,
         "diskVerification": _OPAQUE,
         "minimumClusterTSCFrequency": _NUMBER,
-        "minimumReservePVCBytes": _NUMBER,
         "nodeSelectors": _OPAQUE,
-        "pvcTolerateLessSpaceUpToPercent": _NUMBER,
     },
     v1.LogVerbosity: {
         "nodeVerbosity": _OPAQUE,
@@ -227,7 +203,22 @@ UNSUPPORTED_SETTINGS: dict[type[msgspec.Struct], dict[str, dict[str, Any]]] = {
 }
 
 # Sources of a volume and ways to attach an interface or a disk, the implemented and the others: one of each is wanted.
-VOLUME_SOURCES = ("containerDisk", "cloudInitNoCloud", *UNSUPPORTED[v1.Volume])
+VOLUME_SOURCES = (
+    "containerDisk",
+    "cloudInitNoCloud",
+    "cloudInitConfigDrive",
+    "persistentVolumeClaim",
+    "dataVolume",
+    "ephemeral",
+    "emptyDisk",
+    "hostDisk",
+    "configMap",
+    "secret",
+    "downwardAPI",
+    "serviceAccount",
+    "sysprep",
+    *UNSUPPORTED[v1.Volume],
+)
 DISK_TARGETS = ("disk", "cdrom", "lun")
 NETWORK_TYPES = ("pod", *UNSUPPORTED[v1.Network])
 INTERFACE_BINDINGS = (

@@ -11,7 +11,7 @@ from podvisor_common.api.meta import Conditions, ObjectMeta
 from podvisor_common.api.quantity import Quantity
 from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.instance import NetworkInterfaceStatus
-from podvisor_common.api.v1.machine import CloudInitNoCloud
+from podvisor_common.api.v1.volumes import CloudInitNoCloud
 
 _NAME = {"minLength": 1, "maxLength": 63}
 

@@ -46,6 +46,90 @@ ACCELERATOR_TCG: Accelerator.ValueType  # 2
 """By QEMU's translator, with a bounded translation cache."""
 Global___Accelerator: _TypeAlias = Accelerator  # noqa: Y015
 
+class _DiskCache:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DiskCacheEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DiskCache.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DISK_CACHE_UNSPECIFIED: _DiskCache.ValueType  # 0
+    """The launcher chooses: none where the file can be opened with O_DIRECT, else writethrough."""
+    DISK_CACHE_NONE: _DiskCache.ValueType  # 1
+    """Past the node's page cache."""
+    DISK_CACHE_WRITETHROUGH: _DiskCache.ValueType  # 2
+    """Writes are on stable storage when they are done."""
+    DISK_CACHE_WRITEBACK: _DiskCache.ValueType  # 3
+    """Writes are on stable storage when the guest flushes."""
+
+class DiskCache(_DiskCache, metaclass=_DiskCacheEnumTypeWrapper):
+    """DiskCache says how the node caches an image."""
+
+DISK_CACHE_UNSPECIFIED: DiskCache.ValueType  # 0
+"""The launcher chooses: none where the file can be opened with O_DIRECT, else writethrough."""
+DISK_CACHE_NONE: DiskCache.ValueType  # 1
+"""Past the node's page cache."""
+DISK_CACHE_WRITETHROUGH: DiskCache.ValueType  # 2
+"""Writes are on stable storage when they are done."""
+DISK_CACHE_WRITEBACK: DiskCache.ValueType  # 3
+"""Writes are on stable storage when the guest flushes."""
+Global___DiskCache: _TypeAlias = DiskCache  # noqa: Y015
+
+class _DiskIo:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DiskIoEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DiskIo.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DISK_IO_UNSPECIFIED: _DiskIo.ValueType  # 0
+    """The launcher chooses."""
+    DISK_IO_NATIVE: _DiskIo.ValueType  # 1
+    """The kernel's asynchronous I/O; needs a cache of none."""
+    DISK_IO_THREADS: _DiskIo.ValueType  # 2
+    """A pool of threads."""
+
+class DiskIo(_DiskIo, metaclass=_DiskIoEnumTypeWrapper):
+    """DiskIo says how requests are made to the node."""
+
+DISK_IO_UNSPECIFIED: DiskIo.ValueType  # 0
+"""The launcher chooses."""
+DISK_IO_NATIVE: DiskIo.ValueType  # 1
+"""The kernel's asynchronous I/O; needs a cache of none."""
+DISK_IO_THREADS: DiskIo.ValueType  # 2
+"""A pool of threads."""
+Global___DiskIo: _TypeAlias = DiskIo  # noqa: Y015
+
+class _DiskErrorPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DiskErrorPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DiskErrorPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DISK_ERROR_POLICY_UNSPECIFIED: _DiskErrorPolicy.ValueType  # 0
+    """As STOP."""
+    DISK_ERROR_POLICY_STOP: _DiskErrorPolicy.ValueType  # 1
+    """The guest is stopped, and goes on when the request can be repeated."""
+    DISK_ERROR_POLICY_IGNORE: _DiskErrorPolicy.ValueType  # 2
+    """Nothing."""
+    DISK_ERROR_POLICY_REPORT: _DiskErrorPolicy.ValueType  # 3
+    """The guest is told."""
+    DISK_ERROR_POLICY_ENOSPACE: _DiskErrorPolicy.ValueType  # 4
+    """The guest is stopped when there is no space left, and told of every other error."""
+
+class DiskErrorPolicy(_DiskErrorPolicy, metaclass=_DiskErrorPolicyEnumTypeWrapper):
+    """DiskErrorPolicy says what an I/O error does."""
+
+DISK_ERROR_POLICY_UNSPECIFIED: DiskErrorPolicy.ValueType  # 0
+"""As STOP."""
+DISK_ERROR_POLICY_STOP: DiskErrorPolicy.ValueType  # 1
+"""The guest is stopped, and goes on when the request can be repeated."""
+DISK_ERROR_POLICY_IGNORE: DiskErrorPolicy.ValueType  # 2
+"""Nothing."""
+DISK_ERROR_POLICY_REPORT: DiskErrorPolicy.ValueType  # 3
+"""The guest is told."""
+DISK_ERROR_POLICY_ENOSPACE: DiskErrorPolicy.ValueType  # 4
+"""The guest is stopped when there is no space left, and told of every other error."""
+Global___DiskErrorPolicy: _TypeAlias = DiskErrorPolicy  # noqa: Y015
+
 class _DiskBus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -106,6 +190,30 @@ DISK_DEVICE_LUN: DiskDevice.ValueType  # 3
 """A SCSI logical unit."""
 Global___DiskDevice: _TypeAlias = DiskDevice  # noqa: Y015
 
+class _CloudInitLayout:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CloudInitLayoutEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CloudInitLayout.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CLOUD_INIT_LAYOUT_UNSPECIFIED: _CloudInitLayout.ValueType  # 0
+    """As NOCLOUD."""
+    CLOUD_INIT_LAYOUT_NOCLOUD: _CloudInitLayout.ValueType  # 1
+    """NoCloud: label `cidata`."""
+    CLOUD_INIT_LAYOUT_CONFIG_DRIVE: _CloudInitLayout.ValueType  # 2
+    """ConfigDrive of OpenStack: label `config-2`."""
+
+class CloudInitLayout(_CloudInitLayout, metaclass=_CloudInitLayoutEnumTypeWrapper):
+    """CloudInitLayout is how a data source's image is laid out."""
+
+CLOUD_INIT_LAYOUT_UNSPECIFIED: CloudInitLayout.ValueType  # 0
+"""As NOCLOUD."""
+CLOUD_INIT_LAYOUT_NOCLOUD: CloudInitLayout.ValueType  # 1
+"""NoCloud: label `cidata`."""
+CLOUD_INIT_LAYOUT_CONFIG_DRIVE: CloudInitLayout.ValueType  # 2
+"""ConfigDrive of OpenStack: label `config-2`."""
+Global___CloudInitLayout: _TypeAlias = CloudInitLayout  # noqa: Y015
+
 class _DomainState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -165,7 +273,7 @@ class _DomainReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DomainRe
     DOMAIN_REASON_REJECTED: _DomainReason.ValueType  # 5
     """Ended: libvirt refused the domain, and trying again cannot help."""
     DOMAIN_REASON_INVALID_DISK: _DomainReason.ValueType  # 6
-    """Waiting: a disk image is missing, ambiguous or not a usable image."""
+    """Waiting: a disk image is missing, ambiguous, in use by another machine or not a usable image."""
     DOMAIN_REASON_MISSING_SECRET: _DomainReason.ValueType  # 7
     """Waiting: a Secret with cloud-init data is not mounted or lacks the key."""
     DOMAIN_REASON_PAUSED_BY_USER: _DomainReason.ValueType  # 8
@@ -199,7 +307,7 @@ DOMAIN_REASON_CRASHED: DomainReason.ValueType  # 4
 DOMAIN_REASON_REJECTED: DomainReason.ValueType  # 5
 """Ended: libvirt refused the domain, and trying again cannot help."""
 DOMAIN_REASON_INVALID_DISK: DomainReason.ValueType  # 6
-"""Waiting: a disk image is missing, ambiguous or not a usable image."""
+"""Waiting: a disk image is missing, ambiguous, in use by another machine or not a usable image."""
 DOMAIN_REASON_MISSING_SECRET: DomainReason.ValueType  # 7
 """Waiting: a Secret with cloud-init data is not mounted or lacks the key."""
 DOMAIN_REASON_PAUSED_BY_USER: DomainReason.ValueType  # 8
@@ -217,6 +325,38 @@ DOMAIN_REASON_NEVER_STARTED: DomainReason.ValueType  # 12
 DOMAIN_REASON_NO_SPACE: DomainReason.ValueType  # 13
 """Waiting: the node has no space left for the machine's files."""
 Global___DomainReason: _TypeAlias = DomainReason  # noqa: Y015
+
+class _DiskAttachment:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DiskAttachmentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DiskAttachment.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DISK_ATTACHMENT_UNSPECIFIED: _DiskAttachment.ValueType  # 0
+    """The disk is a fixed part of the machine."""
+    DISK_ATTACHMENT_AWAITED: _DiskAttachment.ValueType  # 1
+    """The launcher needs the volume handed over."""
+    DISK_ATTACHMENT_ATTACHED: _DiskAttachment.ValueType  # 2
+    """The guest has it."""
+    DISK_ATTACHMENT_DETACHING: _DiskAttachment.ValueType  # 3
+    """The guest was asked to let go of it."""
+    DISK_ATTACHMENT_DETACHED: _DiskAttachment.ValueType  # 4
+    """The guest has no trace of it, nor has the launcher: what held the volume may let go."""
+
+class DiskAttachment(_DiskAttachment, metaclass=_DiskAttachmentEnumTypeWrapper):
+    """DiskAttachment says how far a disk is that may be attached and detached."""
+
+DISK_ATTACHMENT_UNSPECIFIED: DiskAttachment.ValueType  # 0
+"""The disk is a fixed part of the machine."""
+DISK_ATTACHMENT_AWAITED: DiskAttachment.ValueType  # 1
+"""The launcher needs the volume handed over."""
+DISK_ATTACHMENT_ATTACHED: DiskAttachment.ValueType  # 2
+"""The guest has it."""
+DISK_ATTACHMENT_DETACHING: DiskAttachment.ValueType  # 3
+"""The guest was asked to let go of it."""
+DISK_ATTACHMENT_DETACHED: DiskAttachment.ValueType  # 4
+"""The guest has no trace of it, nor has the launcher: what held the volume may let go."""
+Global___DiskAttachment: _TypeAlias = DiskAttachment  # noqa: Y015
 
 @_typing.final
 class DomainSpec(_message.Message):
@@ -382,6 +522,19 @@ class DiskSpec(_message.Message):
     SERIAL_FIELD_NUMBER: _builtins.int
     CONTAINER_DISK_FIELD_NUMBER: _builtins.int
     CLOUD_INIT_FIELD_NUMBER: _builtins.int
+    VOLUME_FIELD_NUMBER: _builtins.int
+    EMPTY_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
+    IO_FIELD_NUMBER: _builtins.int
+    ERROR_POLICY_FIELD_NUMBER: _builtins.int
+    SHAREABLE_FIELD_NUMBER: _builtins.int
+    DEDICATED_IO_THREAD_FIELD_NUMBER: _builtins.int
+    BLOCK_SIZES_FIELD_NUMBER: _builtins.int
+    MATCH_VOLUME_BLOCK_SIZES_FIELD_NUMBER: _builtins.int
+    TRAY_OPEN_FIELD_NUMBER: _builtins.int
+    PCI_ADDRESS_FIELD_NUMBER: _builtins.int
+    HOTPLUGGABLE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the disk in the manifest; unique within a domain; shows up as the device alias `ua-<name>`."""
     bus: Global___DiskBus.ValueType
@@ -394,13 +547,47 @@ class DiskSpec(_message.Message):
     """Position in the firmware's boot order, from 1; 0 means none."""
     serial: _builtins.str
     """Serial number the guest sees; empty for none."""
+    cache: Global___DiskCache.ValueType
+    """How the node caches the image."""
+    io: Global___DiskIo.ValueType
+    """How requests are made to the node."""
+    error_policy: Global___DiskErrorPolicy.ValueType
+    """What an I/O error does."""
+    shareable: _builtins.bool
+    """Several machines may write to the image at the same time."""
+    dedicated_io_thread: _builtins.bool
+    """Requests are handled by an I/O thread of their own. On bus virtio only."""
+    match_volume_block_sizes: _builtins.bool
+    """The sizes of sectors are those of what is behind the image. Excludes `block_sizes`."""
+    tray_open: _builtins.bool
+    """The tray of a CD-ROM drive is open."""
+    pci_address: _builtins.str
+    """PCI address of the device, for example `0000:81:01.0`; empty for one that the launcher chooses. On bus virtio only."""
+    hotpluggable: _builtins.bool
+    """The disk may be attached to and detached from the running machine."""
     @_builtins.property
     def container_disk(self) -> Global___ContainerDiskSource:
         """A disk inside a container image."""
 
     @_builtins.property
     def cloud_init(self) -> Global___CloudInitSource:
-        """A NoCloud data source for cloud-init."""
+        """A data source for cloud-init."""
+
+    @_builtins.property
+    def volume(self) -> Global___VolumeDiskSource:
+        """A file in a persistent volume, or a block volume."""
+
+    @_builtins.property
+    def empty(self) -> Global___EmptyDiskSource:
+        """A disk that is empty at first and lives as long as the pod."""
+
+    @_builtins.property
+    def files(self) -> Global___FilesSource:
+        """Files of the cluster (ConfigMap, Secret, downward API, service account) on an ISO image."""
+
+    @_builtins.property
+    def block_sizes(self) -> Global___BlockSizes:
+        """Sizes of sectors the guest sees; unset for QEMU's own."""
 
     def __init__(
         self,
@@ -413,16 +600,59 @@ class DiskSpec(_message.Message):
         serial: _builtins.str = ...,
         container_disk: Global___ContainerDiskSource | None = ...,
         cloud_init: Global___CloudInitSource | None = ...,
+        volume: Global___VolumeDiskSource | None = ...,
+        empty: Global___EmptyDiskSource | None = ...,
+        files: Global___FilesSource | None = ...,
+        cache: Global___DiskCache.ValueType = ...,
+        io: Global___DiskIo.ValueType = ...,
+        error_policy: Global___DiskErrorPolicy.ValueType = ...,
+        shareable: _builtins.bool = ...,
+        dedicated_io_thread: _builtins.bool = ...,
+        block_sizes: Global___BlockSizes | None = ...,
+        match_volume_block_sizes: _builtins.bool = ...,
+        tray_open: _builtins.bool = ...,
+        pci_address: _builtins.str = ...,
+        hotpluggable: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cloud_init", b"cloud_init", "container_disk", b"container_disk", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["block_sizes", b"block_sizes", "cloud_init", b"cloud_init", "container_disk", b"container_disk", "empty", b"empty", "files", b"files", "source", b"source", "volume", b"volume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_order", b"boot_order", "bus", b"bus", "cloud_init", b"cloud_init", "container_disk", b"container_disk", "device", b"device", "name", b"name", "read_only", b"read_only", "serial", b"serial", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_sizes", b"block_sizes", "boot_order", b"boot_order", "bus", b"bus", "cache", b"cache", "cloud_init", b"cloud_init", "container_disk", b"container_disk", "dedicated_io_thread", b"dedicated_io_thread", "device", b"device", "empty", b"empty", "error_policy", b"error_policy", "files", b"files", "hotpluggable", b"hotpluggable", "io", b"io", "match_volume_block_sizes", b"match_volume_block_sizes", "name", b"name", "pci_address", b"pci_address", "read_only", b"read_only", "serial", b"serial", "shareable", b"shareable", "source", b"source", "tray_open", b"tray_open", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["container_disk", "cloud_init"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["container_disk", "cloud_init", "volume", "empty", "files"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
 Global___DiskSpec: _TypeAlias = DiskSpec  # noqa: Y015
+
+@_typing.final
+class BlockSizes(_message.Message):
+    """BlockSizes are the sizes of sectors a guest sees, in bytes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOGICAL_BYTES_FIELD_NUMBER: _builtins.int
+    PHYSICAL_BYTES_FIELD_NUMBER: _builtins.int
+    DISCARD_GRANULARITY_BYTES_FIELD_NUMBER: _builtins.int
+    logical_bytes: _builtins.int
+    """Smallest unit of a transfer."""
+    physical_bytes: _builtins.int
+    """What the device writes at once."""
+    discard_granularity_bytes: _builtins.int
+    """Smallest unit that can be given back; 0 for the device's own."""
+    def __init__(
+        self,
+        *,
+        logical_bytes: _builtins.int = ...,
+        physical_bytes: _builtins.int = ...,
+        discard_granularity_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["discard_granularity_bytes", b"discard_granularity_bytes", "logical_bytes", b"logical_bytes", "physical_bytes", b"physical_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BlockSizes: _TypeAlias = BlockSizes  # noqa: Y015
 
 @_typing.final
 class ContainerDiskSource(_message.Message):
@@ -451,8 +681,128 @@ class ContainerDiskSource(_message.Message):
 Global___ContainerDiskSource: _TypeAlias = ContainerDiskSource  # noqa: Y015
 
 @_typing.final
+class VolumeDiskSource(_message.Message):
+    """VolumeDiskSource is an image in a persistent volume, or on the node, or a block volume. The guest writes to it, unless
+    the disk is read-only or `ephemeral`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    EPHEMERAL_FIELD_NUMBER: _builtins.int
+    CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
+    CREATE_FIELD_NUMBER: _builtins.int
+    TOLERATED_SHORTFALL_PERCENT_FIELD_NUMBER: _builtins.int
+    RESERVE_BYTES_FIELD_NUMBER: _builtins.int
+    HANDED_OVER_FIELD_NUMBER: _builtins.int
+    ASSUME_RAW_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Absolute path in the launcher's container: of the directory with the image, or of the device."""
+    file: _builtins.str
+    """Name of the image in the directory, for example `disk.img`; empty for a device."""
+    ephemeral: _builtins.bool
+    """The guest writes to an overlay that lives as long as the pod, and the volume is never written to."""
+    capacity_bytes: _builtins.int
+    """What the volume has, in bytes; 0 when it is not known. An image is made this large where there is none, less what the file
+    system needs, and grown when this grows.
+    """
+    create: _builtins.bool
+    """An image may be made where there is none. Else a missing one is an error."""
+    tolerated_shortfall_percent: _builtins.int
+    """By how much the space in the file system may fall short of `capacity_bytes`, in percent."""
+    reserve_bytes: _builtins.int
+    """What is left free in the file system when an image is made, in bytes."""
+    handed_over: _builtins.bool
+    """The volume is not in the launcher's container: whoever holds it hands over an open file by the name of the disk, on the
+    socket `volumes.sock`. `path` is empty.
+    """
+    assume_raw: _builtins.bool
+    """The content is raw whatever its first bytes look like: the manifest says that the guest wrote them."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        file: _builtins.str = ...,
+        ephemeral: _builtins.bool = ...,
+        capacity_bytes: _builtins.int = ...,
+        create: _builtins.bool = ...,
+        tolerated_shortfall_percent: _builtins.int = ...,
+        reserve_bytes: _builtins.int = ...,
+        handed_over: _builtins.bool = ...,
+        assume_raw: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assume_raw", b"assume_raw", "capacity_bytes", b"capacity_bytes", "create", b"create", "ephemeral", b"ephemeral", "file", b"file", "handed_over", b"handed_over", "path", b"path", "reserve_bytes", b"reserve_bytes", "tolerated_shortfall_percent", b"tolerated_shortfall_percent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VolumeDiskSource: _TypeAlias = VolumeDiskSource  # noqa: Y015
+
+@_typing.final
+class EmptyDiskSource(_message.Message):
+    """EmptyDiskSource is a disk that is empty at first and lives as long as the pod."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
+    capacity_bytes: _builtins.int
+    """What the guest sees, in bytes."""
+    def __init__(
+        self,
+        *,
+        capacity_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmptyDiskSource: _TypeAlias = EmptyDiskSource  # noqa: Y015
+
+@_typing.final
+class FilesSource(_message.Message):
+    """FilesSource is a directory whose files become an ISO 9660 image. Their content may be confidential, as that of CloudInitSource."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIRECTORY_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    OPTIONAL_FIELD_NUMBER: _builtins.int
+    REQUIRED_FIELD_NUMBER: _builtins.int
+    directory: _builtins.str
+    """Absolute directory in the launcher's container."""
+    label: _builtins.str
+    """Label of the image; empty for none."""
+    optional: _builtins.bool
+    """The directory may be missing or empty: the image is empty then. Else that is waited for."""
+    @_builtins.property
+    def required(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Name of a file without which the image is of no use, in lower case, for example `unattend.xml` or `autounattend.xml`: one of
+        them must be there, in any case of letters. Empty for none.
+        """
+
+    def __init__(
+        self,
+        *,
+        directory: _builtins.str = ...,
+        label: _builtins.str = ...,
+        optional: _builtins.bool = ...,
+        required: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directory", b"directory", "label", b"label", "optional", b"optional", "required", b"required"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FilesSource: _TypeAlias = FilesSource  # noqa: Y015
+
+@_typing.final
 class CloudInitSource(_message.Message):
-    """CloudInitSource is a NoCloud data source, https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html.
+    """CloudInitSource is a data source for cloud-init, https://cloudinit.readthedocs.io/en/latest/reference/datasources.html.
     Its content is confidential: it never reaches a log, an argument list or an error text.
     """
 
@@ -464,6 +814,9 @@ class CloudInitSource(_message.Message):
     USER_DATA_SECRET_DIR_FIELD_NUMBER: _builtins.int
     NETWORK_DATA_FIELD_NUMBER: _builtins.int
     NETWORK_DATA_SECRET_DIR_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_SECRET_DIRS_FIELD_NUMBER: _builtins.int
+    TAGGED_DEVICES_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     """instance-id of the meta-data; a guest runs its per-instance modules again when it changes."""
     hostname: _builtins.str
@@ -478,6 +831,16 @@ class CloudInitSource(_message.Message):
     """network-config as clear text; empty for none."""
     network_data_secret_dir: _builtins.str
     """Absolute directory where a Secret with the key `networkdata` or `networkData` is mounted; empty for none."""
+    layout: Global___CloudInitLayout.ValueType
+    """Layout of the image."""
+    @_builtins.property
+    def public_key_secret_dirs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Absolute directories where Secrets are mounted of which every value is one or more SSH public keys, for the meta-data."""
+
+    @_builtins.property
+    def tagged_devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaggedDevice]:
+        """Devices that the manifest gives a tag, for the meta-data of a ConfigDrive."""
+
     def __init__(
         self,
         *,
@@ -487,14 +850,43 @@ class CloudInitSource(_message.Message):
         user_data_secret_dir: _builtins.str = ...,
         network_data: _builtins.bytes = ...,
         network_data_secret_dir: _builtins.str = ...,
+        layout: Global___CloudInitLayout.ValueType = ...,
+        public_key_secret_dirs: _abc.Iterable[_builtins.str] | None = ...,
+        tagged_devices: _abc.Iterable[Global___TaggedDevice] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostname", b"hostname", "instance_id", b"instance_id", "network_data", b"network_data", "network_data_secret_dir", b"network_data_secret_dir", "user_data", b"user_data", "user_data_secret_dir", b"user_data_secret_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostname", b"hostname", "instance_id", b"instance_id", "layout", b"layout", "network_data", b"network_data", "network_data_secret_dir", b"network_data_secret_dir", "public_key_secret_dirs", b"public_key_secret_dirs", "tagged_devices", b"tagged_devices", "user_data", b"user_data", "user_data_secret_dir", b"user_data_secret_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CloudInitSource: _TypeAlias = CloudInitSource  # noqa: Y015
+
+@_typing.final
+class TaggedDevice(_message.Message):
+    """TaggedDevice is a device that the manifest gives a tag."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the disk or interface."""
+    tag: _builtins.str
+    """The tag."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        tag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "tag", b"tag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaggedDevice: _TypeAlias = TaggedDevice  # noqa: Y015
 
 @_typing.final
 class InterfaceSpec(_message.Message):
@@ -723,22 +1115,30 @@ class DiskReport(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
+    ATTACHMENT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the disk in the manifest."""
     target: _builtins.str
     """Name of the device in libvirt, for example `vda`. What the guest calls it is the guest's own affair."""
     capacity_bytes: _builtins.int
     """Guest-visible capacity in bytes; 0 when it cannot be told."""
+    attachment: Global___DiskAttachment.ValueType
+    """How far a disk is that may be attached and detached."""
+    message: _builtins.str
+    """Why it is not attached, or not detached, as a sentence for a person; empty for no reason to be told."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         target: _builtins.str = ...,
         capacity_bytes: _builtins.int = ...,
+        attachment: Global___DiskAttachment.ValueType = ...,
+        message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "name", b"name", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "capacity_bytes", b"capacity_bytes", "message", b"message", "name", b"name", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

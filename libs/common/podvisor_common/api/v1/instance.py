@@ -55,6 +55,26 @@ class MemoryStatus(ApiStruct, frozen=True):
     ] = None
 
 
+class PersistentVolumeClaimInfo(ApiStruct, frozen=True):
+    """What is known of the claim behind a volume."""
+
+    claim_name: Annotated[str, doc("Name of the claim.")] = ""
+    access_modes: Annotated[list[str] | None, doc("How it may be mounted.", **_ATOMIC)] = None
+    volume_mode: Annotated[str, doc("`Filesystem` or `Block`.")] = ""
+    capacity: Annotated[dict[str, Quantity] | None, doc("What it has.")] = None
+    requests: Annotated[dict[str, Quantity] | None, doc("What it asked for.")] = None
+    filesystem_overhead: Annotated[
+        str, doc("Share of the capacity that the file system needs for itself.")
+    ] = ""
+
+
+class HotplugVolumeStatus(ApiStruct, frozen=True):
+    """The pod that holds a volume which may be attached and detached."""
+
+    attach_pod_name: Annotated[str, doc("Name of the pod.")] = ""
+    attach_pod_uid: Annotated[str, doc("UID of the pod.")] = ""
+
+
 class VolumeStatus(ApiStruct, frozen=True):
     """What is known of a volume."""
 
@@ -63,7 +83,19 @@ class VolumeStatus(ApiStruct, frozen=True):
     size: Annotated[
         int | None, doc("What the guest sees of the volume, in bytes.", format="int64")
     ] = None
-    phase: Annotated[str, doc("How far the volume is.")] = ""
+    persistent_volume_claim_info: Annotated[
+        PersistentVolumeClaimInfo | None, doc("The claim behind it.")
+    ] = None
+    hotplug_volume: Annotated[
+        HotplugVolumeStatus | None, doc("The pod that holds it, where it may come and go.")
+    ] = None
+    phase: Annotated[
+        str,
+        doc(
+            "How far the volume is: `Pending`, `Bound`, `AttachedToNode`, `MountedToPod`, `Ready`, `Detaching` or"
+            " `UnMountedFromPod`."
+        ),
+    ] = ""
     reason: Annotated[str, doc("Why, as one CamelCase word.")] = ""
     message: Annotated[str, doc("Why, as a sentence for a person.")] = ""
 
@@ -129,7 +161,14 @@ class VirtualMachineInstanceStatus(ApiStruct, frozen=True):
     guest_os_info: Annotated[
         GuestOSInfo | None, doc("The guest's system, where an agent in it tells.")
     ] = None
-    volume_status: Annotated[list[VolumeStatus] | None, doc("Volumes.", **_ATOMIC)] = None
+    volume_status: Annotated[
+        list[VolumeStatus] | None,
+        doc(
+            "Volumes.",
+            x_kubernetes_list_type="map",
+            x_kubernetes_list_map_keys=["name"],
+        ),
+    ] = None
     virtual_machine_revision_name: Annotated[
         str, doc("ControllerRevision with the machine as it was when the instance was made.")
     ] = ""

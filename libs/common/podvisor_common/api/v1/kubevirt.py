@@ -29,8 +29,24 @@ class DeveloperConfiguration(ApiStruct, frozen=True):
         doc("Guest memory per requested memory, in percent. 100 by default.", minimum=10),
     ] = None
     log_verbosity: Annotated[LogVerbosity | None, doc("How much services log.")] = None
+    pvc_tolerate_less_space_up_to_percent: Annotated[
+        int | None,
+        doc(
+            "By how much the space in a volume may fall short of its claim, in percent. 10 by default.",
+            minimum=0,
+            maximum=100,
+        ),
+    ] = None
+    minimum_reserve_pvc_bytes: Annotated[
+        int | None,
+        doc("What is left free in a volume whose disk image is made, in bytes. 131072 by default."),
+    ] = None
     feature_gates: Annotated[
-        list[str] | None, doc("Accepted, whatever they are: what is served needs no gate.")
+        list[str] | None,
+        doc(
+            "Of those, HostDisk counts: without it no disk of the node is attached. The others are accepted; what they"
+            " name needs no gate."
+        ),
     ] = None
     disabled_feature_gates: Annotated[
         list[str] | None, doc("Accepted, whatever they are: nothing that is served has a gate.")

@@ -7,12 +7,14 @@ from typing import Annotated
 
 from podvisor_common.api.base import ApiStruct, doc
 from podvisor_common.api.quantity import Quantity
+from podvisor_common.api.v1.disks import Disk, Filesystem
 from podvisor_common.api.v1.placement import (
     Affinity,
     PodDNSConfig,
     Toleration,
     TopologySpreadConstraint,
 )
+from podvisor_common.api.v1.volumes import AccessCredential, Volume
 
 _NAME = {"minLength": 1, "maxLength": 63}
 
@@ -63,35 +65,6 @@ class Firmware(ApiStruct, frozen=True):
     serial: Annotated[str, doc("Serial number of the machine.")] = ""
 
 
-class DiskTarget(ApiStruct, frozen=True):
-    """A hard disk."""
-
-    bus: Annotated[
-        str, doc("Bus of the device: `virtio`, `sata`, `scsi` or `usb`. `sata` by default.")
-    ] = ""
-    readonly: Annotated[bool, doc("The guest cannot write to it.")] = False
-
-
-class CDRomTarget(ApiStruct, frozen=True):
-    """A CD-ROM drive with its tray closed."""
-
-    bus: Annotated[str, doc("Bus of the device: `sata`, `scsi` or `usb`. `sata` by default.")] = ""
-    readonly: Annotated[bool | None, doc("The guest cannot write to it. True by default.")] = None
-
-
-class Disk(ApiStruct, frozen=True):
-    """A block device of the guest."""
-
-    name: Annotated[str, doc("Name of the volume behind the disk.", **_NAME)]
-    boot_order: Annotated[
-        int | None,
-        doc("Position in the boot order, unique among disks and interfaces.", minimum=1),
-    ] = None
-    serial: Annotated[str, doc("Serial number the guest sees.", maxLength=256)] = ""
-    disk: Annotated[DiskTarget | None, doc("Attach the volume as a hard disk.")] = None
-    cdrom: Annotated[CDRomTarget | None, doc("Attach the volume as a CD-ROM.")] = None
-
-
 class Masquerade(ApiStruct, frozen=True):
     """The guest has a private address; the pod's address is translated to it."""
 
@@ -132,6 +105,9 @@ class Devices(ApiStruct, frozen=True):
     """The guest's devices."""
 
     disks: Annotated[list[Disk] | None, doc("Block devices.", maxItems=256)] = None
+    filesystems: Annotated[
+        list[Filesystem] | None, doc("Trees of files shared with the guest.", maxItems=256)
+    ] = None
     interfaces: Annotated[list[Interface] | None, doc("Network devices.", maxItems=256)] = None
     autoattach_pod_interface: Annotated[
         bool | None, doc("Attach the pod network when no interface is given. True by default.")
@@ -159,55 +135,6 @@ class Domain(ApiStruct, frozen=True):
     devices: Annotated[Devices, doc("Devices.")] = Devices()
 
 
-class ContainerDisk(ApiStruct, frozen=True):
-    """A disk image inside a container image. What the guest writes is gone when it stops."""
-
-    image: Annotated[str, doc("Container image with the disk in `/disk/`.")]
-    path: Annotated[
-        str, doc("Absolute path of the disk in the image. The only file in `/disk/` by default.")
-    ] = ""
-    image_pull_policy: Annotated[
-        str, doc("`Always`, `IfNotPresent` or `Never`. Depends on the tag by default.")
-    ] = ""
-    image_pull_secret: Annotated[str, doc("Name of the Secret for the registry.")] = ""
-
-
-class LocalObjectReference(ApiStruct, frozen=True):
-    """An object in the same namespace."""
-
-    name: Annotated[str, doc("Name of the object.")] = ""
-
-
-class CloudInitNoCloud(ApiStruct, frozen=True):
-    """A NoCloud data source for cloud-init."""
-
-    user_data: Annotated[str, doc("User-data as clear text, at most 2048 bytes.")] = ""
-    user_data_base64: Annotated[str, doc("User-data in base64, at most 2048 bytes.")] = ""
-    secret_ref: Annotated[
-        LocalObjectReference | None,
-        doc("Secret with the user-data under the key `userdata` or `userData`."),
-    ] = None
-    network_data: Annotated[str, doc("Network-config as clear text, at most 2048 bytes.")] = ""
-    network_data_base64: Annotated[str, doc("Network-config in base64, at most 2048 bytes.")] = ""
-    network_data_secret_ref: Annotated[
-        LocalObjectReference | None,
-        doc("Secret with the network-config under the key `networkdata` or `networkData`."),
-    ] = None
-
-    def __repr__(self) -> str:
-        return "CloudInitNoCloud(...)"
-
-
-class Volume(ApiStruct, frozen=True):
-    """Where the content of a disk comes from: exactly one source."""
-
-    name: Annotated[str, doc("Name of the volume; a disk refers to it.", **_NAME)]
-    container_disk: Annotated[ContainerDisk | None, doc("Disk in a container image.")] = None
-    cloud_init_no_cloud: Annotated[
-        CloudInitNoCloud | None, doc("NoCloud data source for cloud-init.")
-    ] = None
-
-
 class PodNetwork(ApiStruct, frozen=True):
     """The pod's own network."""
 
@@ -228,6 +155,10 @@ class VirtualMachineInstanceSpec(ApiStruct, frozen=True):
 
     domain: Annotated[Domain, doc("The virtual hardware.")]
     volumes: Annotated[list[Volume] | None, doc("Sources of disks.", maxItems=256)] = None
+    access_credentials: Annotated[
+        list[AccessCredential] | None,
+        doc("Public keys that are given to the guest.", maxItems=256),
+    ] = None
     networks: Annotated[list[Network] | None, doc("Networks of interfaces.", maxItems=256)] = None
     termination_grace_period_seconds: Annotated[
         int | None,

@@ -5,8 +5,10 @@ from typing import Annotated
 from podvisor_common.api.base import ApiObject, ApiStruct, doc
 from podvisor_common.api.meta import Conditions, ListMeta, ObjectMeta
 from podvisor_common.api.v1 import names
+from podvisor_common.api.v1.disks import Disk
 from podvisor_common.api.v1.instance import NetworkInterfaceStatus
 from podvisor_common.api.v1.machine import VirtualMachineInstanceSpec
+from podvisor_common.api.v1.volumes import DataVolumeSource, PersistentVolumeClaimSource
 
 
 class VirtualMachineInstanceTemplateSpec(ApiStruct, frozen=True):
@@ -67,6 +69,40 @@ class VirtualMachineStateChangeRequest(ApiStruct, frozen=True):
     ] = ""
 
 
+class HotplugVolumeSource(ApiStruct, frozen=True):
+    """A volume that can be attached to a running guest: exactly one source."""
+
+    persistent_volume_claim: Annotated[
+        PersistentVolumeClaimSource | None, doc("A PersistentVolumeClaim.")
+    ] = None
+    data_volume: Annotated[DataVolumeSource | None, doc("The claim of a DataVolume.")] = None
+
+
+class AddVolumeOptions(ApiStruct, frozen=True):
+    """A volume to attach."""
+
+    name: Annotated[str, doc("Name of the volume and its disk.", minLength=1, maxLength=63)]
+    disk: Annotated[Disk | None, doc("How the guest sees it.")] = None
+    volume_source: Annotated[HotplugVolumeSource | None, doc("Where its content comes from.")] = (
+        None
+    )
+    dry_run: Annotated[list[str] | None, doc("`All`: only checked.")] = None
+
+
+class RemoveVolumeOptions(ApiStruct, frozen=True):
+    """A volume to detach."""
+
+    name: Annotated[str, doc("Name of the volume.", minLength=1, maxLength=63)]
+    dry_run: Annotated[list[str] | None, doc("`All`: only checked.")] = None
+
+
+class VirtualMachineVolumeRequest(ApiStruct, frozen=True):
+    """Somebody's wish to have a volume attached or detached: exactly one of the two."""
+
+    add_volume_options: Annotated[AddVolumeOptions | None, doc("Attach a volume.")] = None
+    remove_volume_options: Annotated[RemoveVolumeOptions | None, doc("Detach a volume.")] = None
+
+
 class VirtualMachineStatus(ApiStruct, frozen=True):
     """What is known of a machine."""
 
@@ -84,6 +120,13 @@ class VirtualMachineStatus(ApiStruct, frozen=True):
         ),
     ] = None
     conditions: Conditions = None
+    volume_requests: Annotated[
+        list[VirtualMachineVolumeRequest] | None,
+        doc(
+            "Volumes to attach and detach. A request that was fulfilled is removed.",
+            x_kubernetes_list_type="atomic",
+        ),
+    ] = None
     state_change_requests: Annotated[
         list[VirtualMachineStateChangeRequest] | None,
         doc(
