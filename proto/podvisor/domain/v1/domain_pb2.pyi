@@ -381,6 +381,7 @@ class DomainSpec(_message.Message):
     SERIAL_LOG_FIELD_NUMBER: _builtins.int
     FIRMWARE_SERIAL_FIELD_NUMBER: _builtins.int
     START_PAUSED_FIELD_NUMBER: _builtins.int
+    FILESYSTEMS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Namespace of the VirtualMachineInstance."""
     name: _builtins.str
@@ -423,6 +424,10 @@ class DomainSpec(_message.Message):
     def interfaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___InterfaceSpec]:
         """Network devices in the order in which the guest shall find them."""
 
+    @_builtins.property
+    def filesystems(self) -> _containers.RepeatedCompositeFieldContainer[Global___FilesystemSpec]:
+        """Trees of files that the guest shares with the node."""
+
     def __init__(
         self,
         *,
@@ -443,14 +448,45 @@ class DomainSpec(_message.Message):
         serial_log: _builtins.bool = ...,
         firmware_serial: _builtins.str = ...,
         start_paused: _builtins.bool = ...,
+        filesystems: _abc.Iterable[Global___FilesystemSpec] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "memory", b"memory"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "cpu", b"cpu", "disks", b"disks", "firmware_serial", b"firmware_serial", "firmware_uuid", b"firmware_uuid", "generation", b"generation", "grace_period_s", b"grace_period_s", "graphics", b"graphics", "interfaces", b"interfaces", "machine_type", b"machine_type", "memory", b"memory", "name", b"name", "namespace", b"namespace", "serial_console", b"serial_console", "serial_log", b"serial_log", "start_paused", b"start_paused", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "cpu", b"cpu", "disks", b"disks", "filesystems", b"filesystems", "firmware_serial", b"firmware_serial", "firmware_uuid", b"firmware_uuid", "generation", b"generation", "grace_period_s", b"grace_period_s", "graphics", b"graphics", "interfaces", b"interfaces", "machine_type", b"machine_type", "memory", b"memory", "name", b"name", "namespace", b"namespace", "serial_console", b"serial_console", "serial_log", b"serial_log", "start_paused", b"start_paused", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DomainSpec: _TypeAlias = DomainSpec  # noqa: Y015
+
+@_typing.final
+class FilesystemSpec(_message.Message):
+    """FilesystemSpec is a tree of files that the guest shares with the node by virtiofs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DIRECTORY_FIELD_NUMBER: _builtins.int
+    READ_ONLY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name in the manifest; unique within a domain; the tag by which the guest mounts it."""
+    directory: _builtins.str
+    """Absolute directory in the launcher's container."""
+    read_only: _builtins.bool
+    """The guest cannot write."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        directory: _builtins.str = ...,
+        read_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directory", b"directory", "name", b"name", "read_only", b"read_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FilesystemSpec: _TypeAlias = FilesystemSpec  # noqa: Y015
 
 @_typing.final
 class CpuSpec(_message.Message):

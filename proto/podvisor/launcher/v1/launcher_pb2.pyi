@@ -287,3 +287,58 @@ class GetDomainXmlResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetDomainXmlResponse: _TypeAlias = GetDomainXmlResponse  # noqa: Y015
+
+@_typing.final
+class VolumeHandover(_message.Message):
+    """VolumeHandover is what the socket `volumes.sock` takes beside LauncherService's: an open file or device for a disk whose source is
+    `handed_over`. One SOCK_SEQPACKET message with one descriptor (SCM_RIGHTS), answered by a VolumeReceipt. gRPC carries no descriptors.
+    Whoever holds the volume opens it: neither a mount nor a device node nor a right to open it has to be brought into the pod.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISK_FIELD_NUMBER: _builtins.int
+    CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
+    disk: _builtins.str
+    """Name of the disk."""
+    capacity_bytes: _builtins.int
+    """Capacity of the volume, in bytes; 0 when it is not known."""
+    def __init__(
+        self,
+        *,
+        disk: _builtins.str = ...,
+        capacity_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "disk", b"disk"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VolumeHandover: _TypeAlias = VolumeHandover  # noqa: Y015
+
+@_typing.final
+class VolumeReceipt(_message.Message):
+    """VolumeReceipt says what became of a VolumeHandover."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAKEN_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    taken: _builtins.bool
+    """The launcher has the descriptor and will attach the disk. Otherwise it has closed it."""
+    message: _builtins.str
+    """Why not, as a sentence for a person."""
+    def __init__(
+        self,
+        *,
+        taken: _builtins.bool = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "taken", b"taken"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VolumeReceipt: _TypeAlias = VolumeReceipt  # noqa: Y015
