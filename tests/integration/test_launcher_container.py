@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import subprocess
+import tarfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 GUEST = ROOT / ".dev/guest/i386/disk.qcow2"
 IMAGE = "podvisor-launcher:integration"
 RUN = "/run/podvisor"
+PROGRAMS = "/usr/libexec/podvisor"
+CONFINED = ("--cap-drop=ALL", "--security-opt=no-new-privileges", "--read-only", "--user=107:107")
 TCP_BANNER = "import socket; print(socket.create_connection(('10.0.2.2', 22), 10).recv(64))"
 CAPABILITIES = "cat $XDG_CACHE_HOME/libvirt/qemu/cache/capabilities/*.xml"
 _numbers = itertools.count()
@@ -134,6 +137,10 @@ class Container:
         found = re.findall(r"(\d+\.\d\d) \d+\.\d\d", said)
         return float(found[-1])
 
+    def holder_exit_code(self) -> int:
+        """How the container that held the guest's image ended, which it does within a second of `compute`."""
+        return int(docker("wait", f"{self.name}-holder", timeout_s=5))
+
     async def exit_code(self, within_s: int = 30) -> int:
         """How the container ended."""
         return int(await asyncio.to_thread(docker, "wait", self.name, timeout_s=within_s))
@@ -187,29 +194,51 @@ def image() -> str:
     return IMAGE
 
 
-@contextlib.asynccontextmanager
-async def running(image: str, directory: Path, disk: Path = GUEST) -> AsyncIterator[Container]:
-    """A launcher's container and its console-log beside it, both removed in the end."""
-    name = f"podvisor-test-{os.getpid()}-{next(_numbers)}"
-    mounts = {}
-    for part in ("sockets", "console"):
+def volumes(directory: Path, *parts: str) -> dict[str, str]:
+    """Directories that a pod's containers share, each as an option of docker run."""
+    for part in parts:
         (directory / part).mkdir()
         os.chown(directory / part, 107, 107)
-        mounts[part] = f"--volume={directory / part}:{RUN}/{part}"
-    confined = (
-        "--cap-drop=ALL",
-        "--security-opt=no-new-privileges",
-        "--read-only",
-        "--user=107:107",
-    )
+    return {part: f"--volume={directory / part}:{RUN}/{part}" for part in parts}
+
+
+def hold_image(image: str, name: str, directory: Path, console: str) -> tuple[str, ...]:
+    """A container of the user's image that holds it, as a pod has where there are no image volumes; options for `compute`."""
+    parts = volumes(directory, "tools", "images")
+    with tarfile.open(directory / "image.tar", "w") as archive:
+        archive.add(GUEST, "disk/disk.img")
+    docker("import", str(directory / "image.tar"), name)
+    copy = ("--entrypoint=cp", parts["tools"], image, f"{PROGRAMS}/image-holder", f"{RUN}/tools")
+    docker("run", "--rm", *CONFINED, *copy)
+    sandbox = ("--entrypoint=sleep", image, "infinity")
+    docker("run", "--detach", f"--name={name}-sandbox", *CONFINED, *sandbox)
+    pid = f"--pid=container:{name}-sandbox"
+    mounts = (f"{parts['tools']}:ro", parts["images"], f"{console}:ro", "--workdir=/")
+    program = (f"--entrypoint={RUN}/tools/image-holder", name, "root")
+    docker("run", "--detach", f"--name={name}-holder", pid, *CONFINED, *mounts, *program)
+    return pid, f"{parts['images']}:ro"
+
+
+@contextlib.asynccontextmanager
+async def running(
+    image: str, directory: Path, disk: Path = GUEST, *, held: bool = False
+) -> AsyncIterator[Container]:
+    """A launcher's container and its console-log beside it, both removed in the end.
+
+    With `held`, the guest's image is that of a third container, and the three share their process ids.
+    """
+    name = f"podvisor-test-{os.getpid()}-{next(_numbers)}"
+    mounts = volumes(directory, "sockets", "console")
     tmpfs = [f"--tmpfs={RUN}/{part}:uid=107,gid=107,mode=0700" for part in ("private", "runtime")]
-    image_volume = f"--volume={disk}:{RUN}/images/root/disk/disk.img:ro"
+    disks: tuple[str, ...] = (f"--volume={disk}:{RUN}/images/root/disk/disk.img:ro",)
+    if held:
+        disks = hold_image(image, name, directory, mounts["console"])
     docker(
-        *("run", "--detach", f"--name={name}", *confined, *tmpfs, *mounts.values(), image_volume),
+        *("run", "--detach", f"--name={name}", *CONFINED, *tmpfs, *mounts.values(), *disks),
         *("--sysctl=net.ipv4.ip_unprivileged_port_start=0", image, "--grace-period-s=20"),
     )
-    follower = ("--entrypoint=/usr/libexec/podvisor/console-log", mounts["console"], image)
-    docker("run", "--detach", f"--name={name}-console", *confined, *follower)
+    follower = (f"--entrypoint={PROGRAMS}/console-log", mounts["console"], image)
+    docker("run", "--detach", f"--name={name}-console", *CONFINED, *follower)
     it = Container(name, directory / "sockets", f"{name}-console")
     async with grpc.aio.insecure_channel(
         f"unix:{directory}/sockets/launcher.sock",
@@ -219,7 +248,9 @@ async def running(image: str, directory: Path, disk: Path = GUEST) -> AsyncItera
             yield it
         finally:
             print(docker("logs", name, check=False))
-            docker("rm", "--force", "--volumes", name, f"{name}-console", check=False)
+            beside = [f"{name}-{part}" for part in ("console", "holder", "sandbox")]
+            docker("rm", "--force", "--volumes", name, *beside, check=False)
+            docker("rmi", "--force", name, check=False)
 
 
 def make_pod_network(container: Container) -> None:
@@ -234,6 +265,14 @@ def make_pod_network(container: Container) -> None:
     docker(
         "run", "--rm", "--privileged", "--user=0", *shared, "--entrypoint=sh", IMAGE, "-c", network
     )
+
+
+def runs(pid: int) -> bool:
+    """The process is there, and not as its end that nobody has asked for."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
 
 
 def assert_confined(pid: int) -> None:
@@ -297,6 +336,46 @@ async def test_the_end_of_the_container_is_a_clean_shutdown(image: str, tmp_path
         assert await it.exit_code() == 0
         assert docker("wait", it.console, timeout_s=5).strip() == "0"
         assert "Power down" in docker("logs", it.console)
+
+
+async def test_a_guest_whose_image_is_held_outlives_its_keepers_and_ends_cleanly(
+    image: str, tmp_path: Path
+) -> None:
+    async with running(image, tmp_path, held=True) as it:
+        await it.launcher.ApplyDomain(
+            pb.ApplyDomainRequest(spec=spec()), wait_for_ready=True, timeout=20
+        )
+        first = await it.until(domain.DOMAIN_STATE_RUNNING)
+        await it.console_shows("myvm login:")
+        before = it.processes()
+        for victim in ("launcher", "libvirtd"):
+            os.kill(before[victim], signal.SIGKILL)
+        while (await it.until(domain.DOMAIN_STATE_RUNNING)).epoch == first.epoch:
+            pass
+        after = it.processes()
+        assert (after["qemu"], after["supervisor"]) == (before["qemu"], before["supervisor"])
+        # The order to end comes to all; the image is held until the guest is off.
+        for name in (it.name, f"{it.name}-holder"):
+            docker("kill", "--signal=TERM", name)
+        assert await it.exit_code() == 0
+        assert it.holder_exit_code() == 0
+        assert "Power down" in docker("logs", it.console)
+
+
+async def test_the_death_of_the_supervisor_among_shared_process_ids_is_the_end_of_all(
+    image: str, tmp_path: Path
+) -> None:
+    """It is not their first process here: the container runtime has to end the others."""
+    async with running(image, tmp_path, held=True) as it:
+        await it.launcher.ApplyDomain(
+            pb.ApplyDomainRequest(spec=spec()), wait_for_ready=True, timeout=20
+        )
+        await it.until(domain.DOMAIN_STATE_RUNNING)
+        processes = it.processes()
+        os.kill(processes["supervisor"], signal.SIGKILL)
+        assert await it.exit_code(5) == 137
+        assert it.holder_exit_code() == 0
+        assert not any(map(runs, processes.values()))
 
 
 async def test_the_end_of_qemu_is_a_crash(image: str, tmp_path: Path) -> None:
