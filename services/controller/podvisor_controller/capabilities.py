@@ -5,7 +5,6 @@ fails for that reason says so itself.
 """
 
 import asyncio
-from collections.abc import Callable
 
 import msgspec
 import structlog
@@ -46,17 +45,12 @@ async def takes_image_volumes(client: KubeClient, namespace: str) -> bool | None
 
 
 class ImageVolumes:
-    """The latest answer to takes_image_volumes(), and who wants to know of a new one."""
+    """The latest answer to takes_image_volumes(). A new one is for new pods only."""
 
     def __init__(self, client: KubeClient, namespace: str) -> None:
         self._client = client
         self._namespace = namespace
-        self._on_change: list[Callable[[], None]] = []
         self.supported: bool | None = None
-
-    def subscribe(self, callback: Callable[[], None]) -> None:
-        """Call `callback` whenever the answer has changed."""
-        self._on_change.append(callback)
 
     async def probe(self) -> None:
         """Ask once. An unknown answer leaves the known one."""
@@ -65,8 +59,6 @@ class ImageVolumes:
             return
         self.supported = answer
         _log.info("image volumes probed", supported=answer)
-        for callback in self._on_change:
-            callback()
 
     async def run(self) -> None:
         """Ask again now and then for as long as the answer is not yes; it stays yes in a running cluster."""

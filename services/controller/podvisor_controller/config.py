@@ -36,6 +36,11 @@ class ClusterConfig:
     # Whether the cluster mounts OCI images as volumes; None while that is not known yet.
     image_volumes: bool | None = None
 
+    @property
+    def mounts_images(self) -> bool:
+        """Container disks are image volumes. Unknown counts as possible: a pod that fails for that reason says so itself."""
+        return self.image_volumes is not False
+
 
 def of(
     kubevirt: v1.KubeVirt | None,

@@ -64,7 +64,6 @@ class Controllers:
             config_maps=caches.config_maps,
             kubevirts=caches.kubevirts,
             handlers=lambda: caches.daemon_sets.get(ObjectKey(namespace, HANDLER)),
-            image_volumes=lambda: self.image_volumes.supported,
         )
         self.evictions = EvictionReviewer(
             client,
@@ -192,7 +191,6 @@ class Controllers:
             settled.subscribe(
                 lambda _, __, ___: self._wake(self._installation, self.installation.key)
             )
-        self.image_volumes.subscribe(self._on_settings)
 
     def _wake(self, controller: Controller, key: ObjectKey) -> None:
         if self._is_leading:

@@ -59,7 +59,6 @@ class Installation:
         config_maps: Informer[core.ConfigMap],
         kubevirts: Informer[v1.KubeVirt],
         handlers: Callable[[], core.DaemonSet | None],
-        image_volumes: Callable[[], bool | None],
     ) -> None:
         self._client = client
         self._settings = settings
@@ -67,7 +66,6 @@ class Installation:
         self._config_maps = config_maps
         self._kubevirts = kubevirts
         self._handlers = handlers
-        self._image_volumes = image_volumes
         self._applied: str | None = None
         self.key = ObjectKey(settings.pod_namespace, KUBEVIRT_NAME)
 
@@ -111,7 +109,6 @@ class Installation:
             kubevirt,
             version=self._version,
             architecture=self._settings.architecture,
-            image_volumes=self._image_volumes(),
             handlers=self._handlers(),
             now=meta.format_time(meta.now()),
         )

@@ -14,10 +14,6 @@ DEPLOYING, DEPLOYED = "Deploying", "Deployed"
 Verdict = tuple[bool, str, str]
 
 _READY_REASON, _READY = "AllComponentsReady", "All components are ready."
-_NO_IMAGE_VOLUMES = (
-    "The cluster cannot mount OCI images as volumes: instances with container disks are not"
-    " started. Enable the feature gate ImageVolume on the API server and the kubelets."
-)
 
 
 def status_of(
@@ -25,7 +21,6 @@ def status_of(
     *,
     version: str,
     architecture: str,
-    image_volumes: bool | None,
     handlers: core.DaemonSet | None,
     now: str,
 ) -> v1.KubeVirtStatus:
@@ -36,7 +31,7 @@ def status_of(
         ("Available", available),
         ("Created", (True, "AllResourcesCreated", "All resources were created.")),
         ("Progressing", _progressing(handlers)),
-        ("Degraded", _degraded(handlers, image_volumes)),
+        ("Degraded", _degraded(handlers)),
     ):
         conditions = set_condition(conditions, type_, str(holds), reason, message, now)
     was_deployed = kubevirt.status.phase == DEPLOYED
@@ -73,9 +68,7 @@ def _progressing(handlers: core.DaemonSet | None) -> Verdict:
     return True, "HandlersRollingOut", f"{HANDLER} is up to date on {updated} of {wanted} nodes."
 
 
-def _degraded(handlers: core.DaemonSet | None, image_volumes: bool | None) -> Verdict:
-    if image_volumes is False:
-        return True, "ImageVolumesUnsupported", _NO_IMAGE_VOLUMES
+def _degraded(handlers: core.DaemonSet | None) -> Verdict:
     if handlers is None:
         return True, "HandlersMissing", f"There is no DaemonSet {HANDLER}."
     if handlers.status.number_available < handlers.status.desired_number_scheduled:

@@ -14,26 +14,14 @@
  * Exit 0 when everything was copied, 1 when it could not be.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
+#include "compute.h"
+
 #include <poll.h>
 #include <signal.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/file.h>
-#include <sys/inotify.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
-#ifndef CONSOLE_DIR
-#define CONSOLE_DIR "/run/podvisor/console"
-#endif
 #define LOG_FILE CONSOLE_DIR "/serial0.log"
-#define LOCK_FILE CONSOLE_DIR "/compute.lock"
 #define UNFINISHED_LINE_MS 200
 #define GATHER_MS 10
 
@@ -42,49 +30,6 @@ static volatile sig_atomic_t told_to_end;
 static void note_signal(int number) {
     (void)number;
     told_to_end = 1;
-}
-
-static void fail(const char *what) {
-    dprintf(STDERR_FILENO, "console-log: %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static int watch_console(void) {
-    int fd = inotify_init1(IN_CLOEXEC);
-    if (fd == -1 || inotify_add_watch(fd, CONSOLE_DIR, IN_CREATE | IN_MODIFY | IN_MOVED_TO) == -1)
-        fail(CONSOLE_DIR);
-    return fd;
-}
-
-/* What happened does not matter: everything is looked at again. */
-static void drain_events(int fd) {
-    char events[4096];
-    if (read(fd, events, sizeof events) == -1 && errno != EINTR)
-        fail("inotify");
-}
-
-/* The supervisor writes its byte once it runs; a pod whose images cannot be pulled never gets that far. */
-static bool compute_has_begun(void) {
-    struct stat status;
-    return stat(LOCK_FILE, &status) == 0 && status.st_size > 0;
-}
-
-/* The child: returns when `compute` has come and gone. */
-static void wait_for_end_of_compute(void) {
-    int events = watch_console();
-    for (;;) {
-        struct stat status;
-        int fd = open(LOCK_FILE, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-        if (fd != -1 && fstat(fd, &status) == 0 && status.st_size > 0) {
-            while (flock(fd, LOCK_EX) == -1)
-                if (errno != EINTR)
-                    fail(LOCK_FILE);
-            return;
-        }
-        if (fd != -1)
-            close(fd);
-        drain_events(events);
-    }
 }
 
 /* Returns a descriptor that reports a hang-up when `compute` has ended. */

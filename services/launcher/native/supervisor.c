@@ -1,7 +1,9 @@
 /* supervisor: the first process of the container `compute`; keeps the guest's keepers alive and outlives them.
  *
  * It starts libvirtd and the launcher and starts either again when it dies. QEMU is daemonised by libvirtd and becomes a
- * child of this process, which reaps everything, so neither of the two is an ancestor the guest needs. It holds a lock on
+ * child of this process, which reaps everything below it, so neither of the two is an ancestor the guest needs. It need not have
+ * process id 1: where the pod's containers share their process ids, others' processes are seen and never touched, and should this
+ * one be killed, the container runtime kills what is left in the container's control group. It holds a lock on
  * console/compute.lock for its whole life: the container that copies the serial log ends when the kernel frees that lock,
  * however this process ended. On SIGTERM it records the stop and its deadline in private/stop.json before it tells the
  * launcher, so that a launcher which is just being restarted finds out as well. How QEMU ended is known to whoever reaps it
@@ -369,7 +371,7 @@ int main(int argc, char **argv) {
     forbid_core_dumps();
     forbid_huge_pages();
 
-    if (getpid() != 1 && prctl(PR_SET_CHILD_SUBREAPER, 1) == -1)
+    if (prctl(PR_SET_CHILD_SUBREAPER, 1) == -1)
         fail("PR_SET_CHILD_SUBREAPER");
     make_runtime_directories();
     hand_over_capabilities();

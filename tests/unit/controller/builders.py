@@ -148,6 +148,19 @@ def waiting_pod(reason: str, message: str = "") -> core.Pod:
     )
 
 
+def initializing_pod(reason: str, message: str = "") -> core.Pod:
+    """A bound pod whose `compute` waits for a container that holds an image, and that one waits as well."""
+    holder = {"waiting": {"reason": reason, "message": message}}
+    first = [
+        {"name": "container-disk-binary", "state": {"terminated": {"exitCode": 0}}},
+        {"name": "volumeroot", "state": holder},
+    ]
+    others = [{"name": "compute", "state": {"waiting": {"reason": "PodInitializing"}}}]
+    return pod(
+        "Pending", node="n1", status={"initContainerStatuses": first, "containerStatuses": others}
+    )
+
+
 def refused_pod() -> core.Pod:
     """A pod that the kubelet refused before any container started."""
     return pod(

@@ -350,7 +350,7 @@ async def test_a_silent_handler_is_told_of_and_fails_nobody(
     assert server.list(NODES)[0]["metadata"]["labels"]["kubevirt.io/schedulable"] == "true"
 
 
-async def test_without_image_volumes_nothing_is_started_and_the_reason_is_told(
+async def test_without_image_volumes_the_images_are_held_by_containers(
     cluster: Cluster, server: ApiServer, client: KubeClient, settings: Settings
 ) -> None:
     controllers = Controllers(client, settings)
@@ -360,9 +360,10 @@ async def test_without_image_volumes_nothing_is_started_and_the_reason_is_told(
         server.refuse("POST", "/pods", Refuse(422, "Invalid", "must specify a volume type"))
         leading = group.create_task(controllers.lead())
         cluster.apply_vmi()
-        await server.until(lambda: bool(cluster.condition(cluster.vmi, "Synchronized")))
-        assert "ImageVolume" in cluster.condition(cluster.vmi, "Synchronized")["message"]
-        assert cluster.pods == []
+        await server.until(lambda: bool(cluster.pods))
+        [pod] = cluster.pods
+        assert [c["name"] for c in pod["spec"]["initContainers"]][1:] == ["volumeroot"]
+        assert not cluster.condition(cluster.vmi, "Synchronized")
         for task in (watching, leading):
             task.cancel()
 

@@ -20,7 +20,6 @@ from podvisor_controller.vmi.plan import (
 from podvisor_controller.vmi.pod import launcher_pod_name
 
 from tests.unit.controller.builders import (
-    CONFIG,
     NOW,
     UID,
     deleted,
@@ -39,7 +38,6 @@ from tests.unit.controller.builders import (
 
 DYING = {"deletionTimestamp": "2026-01-01T00:00:59Z"}
 SNAKE_DYING = {"deletion_timestamp": DYING["deletionTimestamp"]}
-NO_IMAGES = CONFIG.__class__(launcher_image="i", image_volumes=False)
 
 SITUATIONS = situations(
     ("first sight", observed(vmi()), [CreatePod]),
@@ -219,12 +217,6 @@ SITUATIONS = situations(
             pod_end_seen_at=NOW - timedelta(seconds=25),
         ),
         [Finish],
-    ),
-    ("no image volumes in this cluster", observed(vmi(), config=NO_IMAGES), []),
-    (
-        "no image volumes, and none needed",
-        observed(vmi(spec={"volumes": []}), config=NO_IMAGES),
-        [CreatePod],
     ),
 )
 

@@ -1,11 +1,12 @@
 """What the controller says of an instance, and when it is worth a write."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 import pytest
-from podvisor_common.api import v1
+from podvisor_common.api import core, v1
 from podvisor_common.api.v1.names import Phase
 from podvisor_controller.node.health import NodeHealth
 from podvisor_controller.vmi.observed import Observed, Trouble
@@ -23,6 +24,7 @@ from tests.unit.controller.builders import (
     Json,
     deleted,
     ended_pod,
+    initializing_pod,
     observed,
     pod,
     refused_pod,
@@ -206,11 +208,24 @@ def test_a_refused_pod_takes_the_node_out_of_the_status() -> None:
     assert has_changed(now.vmi, body)
 
 
-def test_a_pull_error_names_the_volume() -> None:
+@pytest.mark.parametrize("waiting", [waiting_pod, initializing_pod])
+def test_a_pull_error_names_the_volume(waiting: Callable[[str, str], core.Pod]) -> None:
     message = 'failed to pull "demo/disk:devel": not found'
-    now = observed(scheduled(), waiting_pod("ErrImagePull", message))
+    now = observed(scheduled(), waiting("ErrImagePull", message))
     assert now.trouble is not None
     assert now.trouble.message.startswith('Volume "root": image "demo/disk:devel" cannot be pulled')
+
+
+@pytest.mark.parametrize("reason", ["RunContainerError", "CrashLoopBackOff"])
+def test_an_image_that_cannot_be_held_is_told(reason: str) -> None:
+    now = observed(scheduled(), initializing_pod(reason, "no such directory"))
+    condition = next(c for c in said(now)["conditions"] if c["type"] == "Synchronized")
+    assert (condition["status"], condition["reason"]) == ("False", "FailedCreate")
+    assert "volumeroot cannot start: no such directory" in condition["message"]
+
+
+def test_a_pod_that_is_being_initialized_is_in_no_trouble() -> None:
+    assert observed(scheduled(), initializing_pod("PodInitializing")).trouble is None
 
 
 @pytest.mark.parametrize(

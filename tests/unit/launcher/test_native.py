@@ -1,4 +1,4 @@
-"""The two static programs, compiled for a directory of the test: what they start, survive, write and end with."""
+"""The three static programs, compiled for a directory of the test: what they start, survive, write and end with."""
 
 import contextlib
 import fcntl
@@ -330,3 +330,75 @@ def test_a_lock_that_nobody_has_had_yet_is_no_end(console: Console) -> None:
     assert console.process.poll() is None
     console.lock.write_bytes(b"1")  # compute came and went
     assert console.process.wait(5) == 0
+
+
+class Holder:
+    """image-holder, started in a directory of the test as often as asked."""
+
+    def __init__(self, directory: Path) -> None:
+        self.lock = directory / "compute.lock"
+        self.link = directory / "images/root"
+        self.link.parent.mkdir()
+        self._program = compiled(
+            "image-holder", directory, CONSOLE_DIR=directory, IMAGES_DIR=self.link.parent
+        )
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start it once and wait until it shows its root."""
+        process = subprocess.Popen([self._program, "root"])
+        self.processes.append(process)
+        target = Path(f"/proc/{process.pid}/root")
+        eventually(lambda: self.link.is_symlink() and self.link.readlink() == target)
+        return process
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[Holder]:
+    it = Holder(tmp_path)
+    yield it
+    for process in it.processes:
+        process.kill()
+        process.wait()
+
+
+def test_an_image_is_held_until_compute_has_ended(holder: Holder) -> None:
+    holder.lock.touch()
+    process = holder.start()
+    assert os.path.samefile(holder.link, "/")
+    with holder.lock.open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(b"1")
+        lock.flush()
+        for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGRTMIN + 3):
+            process.send_signal(number)  # the pod is told to end, the guest goes on
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.2)
+    assert process.wait(1) == 0
+
+
+def test_a_holder_that_is_started_again_shows_its_new_root(holder: Holder) -> None:
+    first = holder.start()
+    first.kill()
+    first.wait()
+    holder.start()
+    assert [entry.name for entry in holder.link.parent.iterdir()] == ["root"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGRTMIN + 3])
+def test_an_image_is_let_go_where_compute_never_came(number: int, holder: Holder) -> None:
+    process = holder.start()
+    process.send_signal(number)
+    assert process.wait(5) == 0
+
+
+def test_a_holder_that_comes_after_compute_has_nothing_to_hold(holder: Holder) -> None:
+    holder.lock.write_bytes(b"1")
+    assert holder.start().wait(5) == 0
+
+
+@pytest.mark.parametrize("arguments", [[], [""], ["."], ["a/b"], ["root", "more"], ["a" * 300]])
+def test_a_holder_links_nothing_but_a_name(arguments: list[str], tmp_path: Path) -> None:
+    program = compiled("image-holder", tmp_path, CONSOLE_DIR=tmp_path, IMAGES_DIR=tmp_path)
+    assert subprocess.run([program, *arguments], capture_output=True).returncode == 2
+    assert not any(entry.is_symlink() for entry in tmp_path.iterdir())

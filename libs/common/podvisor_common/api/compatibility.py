@@ -51,8 +51,9 @@ _DIFFERENCES = """## Differences that a client can see
   v1alpha3; what only one version can say rides in the annotation `podvisor.kubevirt.io/conversion`.
 - A node that does not answer makes `Ready` False after 20 s (`NodeUnresponsive`) and leaves the phase alone. An instance is Failed, and
   replaced, only when its handler or kubelet says that the guest has ended, or when the node is deleted or tainted out-of-service.
-- Container disks are mounted by the kubelet as OCI image volumes, without an init container or a sidecar. A cluster without them
-  shows it in the `Degraded` condition of the KubeVirt object and in the instance's `Synchronized` condition.
+- Container disks are mounted by the kubelet as OCI image volumes, without an init container or a sidecar, where the API server takes
+  them; its nodes must be able to mount them then. Elsewhere a pod has KubeVirt's `container-disk-binary` and `volume<name>`, all of
+  them init containers, and its containers share their process ids.
 - A missing Secret or a broken disk image is the instance's `Synchronized` condition, and the start goes on when it is healed.
 - User-data that stands in the manifest as clear text is admitted with a warning.
 - Launcher pods hold no capability and no token; they have the containers `compute` and `guest-console-log`, and the latter's log is

@@ -92,6 +92,7 @@ class PodStatus(ApiStruct, frozen=True):
     reason: str = ""
     message: str = ""
     conditions: tuple[Condition, ...] | None = None
+    init_container_statuses: tuple[ContainerStatus, ...] | None = None
     container_statuses: tuple[ContainerStatus, ...] | None = None
     qos_class: str = ""
 

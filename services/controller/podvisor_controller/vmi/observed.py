@@ -12,7 +12,7 @@ from podvisor_common.api.v1 import names
 from podvisor_controller.config import ClusterConfig
 from podvisor_controller.node.health import NodeHealth
 from podvisor_controller.pauses import left_of, retry_left
-from podvisor_controller.vmi.pod import COMPUTE
+from podvisor_controller.vmi.container import COMPUTE
 
 # Phases in which the controller, not the handler, says where the instance is.
 CONTROLLER_PHASES = frozenset(
@@ -34,10 +34,6 @@ CONTROLLER_REASONS = frozenset(
         POD_REFUSED,
     }
 )
-NO_IMAGE_VOLUMES = (
-    "This cluster cannot mount OCI images as volumes, which container disks need: enable the feature"
-    " gate ImageVolume on the API server and the kubelets (with containerd 2.1 or later, or CRI-O)."
-)
 
 _PULL_REASONS = frozenset(
     {
@@ -51,7 +47,7 @@ _PULL_REASONS = frozenset(
     }
 )
 _CONTAINER_REASONS = frozenset(
-    {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+    {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff"}
 )
 # The runtime could not start the container's first process. The kubelet does not try again, and calls the pod running.
 _NEVER_BEGAN = frozenset({"StartError", "ContainerCannotRun"})
@@ -138,20 +134,12 @@ class Observed:
         return Trouble(POD_REFUSED, message)
 
     @property
-    def unsupported(self) -> Trouble | None:
-        """What the instance needs and this cluster does not have."""
-        uses_images = any(volume.container_disk for volume in self.vmi.spec.volumes or ())
-        if uses_images and self.config.image_volumes is False:
-            return Trouble(names.Reason.FAILED_CREATE, NO_IMAGE_VOLUMES)
-        return None
-
-    @property
     def trouble(self) -> Trouble | None:
         """What keeps the guest from starting or going, as far as the controller can see; None when nothing does."""
         if self.undeletable is not None:
             return self.undeletable
         if (pod := self.pod) is None:
-            return self.unsupported or self.failure
+            return self.failure
         if (refusal := self.refusal) is not None:
             return refusal
         return _container_trouble(self.vmi, pod)
@@ -266,7 +254,8 @@ def compute_is_stuck(pod: core.Pod) -> bool:
 
 
 def _container_trouble(vmi: v1.VirtualMachineInstance, pod: core.Pod) -> Trouble | None:
-    for status in pod.status.container_statuses or ():
+    first = pod.status.init_container_statuses or ()
+    for status in (*first, *(pod.status.container_statuses or ())):
         waiting = status.state.waiting if status.state else None
         if waiting is None:
             continue

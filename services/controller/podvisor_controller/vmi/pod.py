@@ -7,16 +7,23 @@ manifest, name included. It carries no user-data, only the names of Secrets. Han
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 from podvisor_common.api import v1
 from podvisor_common.api.v1 import names
 
 from podvisor_controller.config import ClusterConfig
+from podvisor_controller.vmi.container import (
+    COMPUTE,
+    NAME_MAX,
+    PROGRAMS_DIRECTORY,
+    Manifest,
+    shortened,
+    unprivileged,
+)
 from podvisor_controller.vmi.resources import compute_resources, memory_overhead_bytes
+from podvisor_controller.vmi.sidecars import with_image_holders
 
-COMPUTE = "compute"
 CONSOLE_LOG = "guest-console-log"
 # The kubelet waits this much longer than the guest may take, so that it never kills while we destroy.
 EXTRA_GRACE_S = 30
@@ -26,7 +33,6 @@ RUN_DIR = "/run/podvisor"
 LAUNCHER_POD_PREFIX = "virt-launcher-"
 
 _OUTLASTED_TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
-_LABEL_MAX = 63
 _SUFFIX_LENGTH = 5
 # What tells of the object rather than of the guest.
 _ANNOTATIONS_NOT_INHERITED = (
@@ -41,8 +47,6 @@ _SCRATCH = (
     ("runtime", "256Mi"),
     ("console", "16Mi"),
 )
-
-Manifest = dict[str, Any]
 
 
 def launcher_pod_name(vmi_name: str, vmi_uid: str, attempt: int = 0) -> str:
@@ -75,7 +79,7 @@ def _metadata(vmi: v1.VirtualMachineInstance, config: ClusterConfig, attempt: in
             **(meta.labels or {}),
             names.APP_LABEL: names.LAUNCHER_APP,
             names.CREATED_BY_LABEL: meta.uid,
-            names.VMI_NAME_LABEL: _shortened(meta.name, _LABEL_MAX),
+            names.VMI_NAME_LABEL: shortened(meta.name),
             names.VM_NAME_LABEL: _hostname(vmi),
         },
         "annotations": {
@@ -102,7 +106,7 @@ def _metadata(vmi: v1.VirtualMachineInstance, config: ClusterConfig, attempt: in
 
 
 def _spec(vmi: v1.VirtualMachineInstance, config: ClusterConfig) -> Manifest:
-    mounts, volumes = _volumes(vmi)
+    mounts, volumes = _volumes(vmi, config)
     spec: Manifest = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -127,7 +131,7 @@ def _spec(vmi: v1.VirtualMachineInstance, config: ClusterConfig) -> Manifest:
     if _copies_console(vmi, config):
         spec["containers"].append(_console_log(config))
     spec.update(_placement(vmi))
-    return spec
+    return spec if config.mounts_images else with_image_holders(spec, vmi, config)
 
 
 def _placement(vmi: v1.VirtualMachineInstance) -> Manifest:
@@ -184,10 +188,10 @@ def _compute(
         **debug,
         "image": config.launcher_image,
         "imagePullPolicy": config.image_pull_policy,
-        "command": ["/usr/libexec/podvisor/supervisor"],
+        "command": [f"{PROGRAMS_DIRECTORY}/supervisor"],
         "args": [f"--grace-period-s={vmi.grace_period_s}"],
         "resources": compute_resources(vmi, config),
-        "securityContext": _unprivileged(),
+        "securityContext": unprivileged(),
         "volumeMounts": mounts,
     }
 
@@ -197,12 +201,12 @@ def _console_log(config: ClusterConfig) -> Manifest:
         "name": CONSOLE_LOG,
         "image": config.launcher_image,
         "imagePullPolicy": config.image_pull_policy,
-        "command": ["/usr/libexec/podvisor/console-log"],
+        "command": [f"{PROGRAMS_DIRECTORY}/console-log"],
         "resources": {
             "requests": {"cpu": "1m", "memory": "1Mi"},
             "limits": {"cpu": "15m", "memory": "16Mi"},
         },
-        "securityContext": _unprivileged(),
+        "securityContext": unprivileged(),
         "volumeMounts": [{"name": "console", "mountPath": f"{RUN_DIR}/console"}],
     }
 
@@ -215,15 +219,9 @@ def _copies_console(vmi: v1.VirtualMachineInstance, config: ClusterConfig) -> bo
     return config.log_serial_console if wanted is None else wanted
 
 
-def _unprivileged() -> Manifest:
-    return {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-
-
-def _volumes(vmi: v1.VirtualMachineInstance) -> tuple[list[Manifest], list[Manifest]]:
+def _volumes(
+    vmi: v1.VirtualMachineInstance, config: ClusterConfig
+) -> tuple[list[Manifest], list[Manifest]]:
     """The mounts of `compute` and the volumes of the pod, in one order."""
     mounts: list[Manifest] = [
         {"name": name, "mountPath": f"{RUN_DIR}/{name}"} for name, _ in _SCRATCH
@@ -233,12 +231,12 @@ def _volumes(vmi: v1.VirtualMachineInstance) -> tuple[list[Manifest], list[Manif
     ]
 
     def add(name: str, path: str, source: Manifest) -> None:
-        short = _shortened(name, _LABEL_MAX)
+        short = shortened(name)
         volumes.append({"name": short, **source})
         mounts.append({"name": short, "mountPath": f"{RUN_DIR}/{path}", "readOnly": True})
 
     for volume in vmi.spec.volumes or ():
-        if disk := volume.container_disk:
+        if (disk := volume.container_disk) and config.mounts_images:
             add(f"disk-{volume.name}", f"images/{volume.name}", {"image": _image_source(disk)})
         if cloud_init := volume.cloud_init_no_cloud:
             if cloud_init.secret_ref:
@@ -263,16 +261,8 @@ def _optional_secret(reference: v1.LocalObjectReference) -> Manifest:
     return {"secret": {"secretName": reference.name, "optional": True}}
 
 
-def _shortened(name: str, limit: int) -> str:
-    """`name`, or when it is too long its beginning and a hash of all of it. Ends in a letter or digit."""
-    if len(name) <= limit:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name[: limit - 9].rstrip('-._')}-{digest}"
-
-
 def _hostname(vmi: v1.VirtualMachineInstance) -> str:
     """The pod's host name, which is the guest's: of the name up to the first dot, within 63 characters."""
     name = vmi.spec.hostname or vmi.metadata.name
     label = re.sub("[^a-z0-9-]", "-", name.split(".", 1)[0].lower())
-    return label[:_LABEL_MAX].strip("-")
+    return label[:NAME_MAX].strip("-")
