@@ -16,6 +16,7 @@ from podvisor_common.errors import Retryable
 from podvisor_handler.linux.process import PinnedProcess
 from podvisor_handler.storage.plan import Device, Image
 from podvisor_handler.storage.volumes import VolumeNotReady, VolumePreparation, VolumeRefused
+from podvisor_handler.vmi.status import OWN_SYNCHRONIZED_REASONS
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes mounts")
 
@@ -230,6 +231,13 @@ async def test_what_is_no_block_device_is_refused(
 async def test_a_device_that_is_not_there(tree: PodTree) -> None:
     with tree.running() as process, pytest.raises(VolumeNotReady, match="not in the pod"):
         await VolumePreparation().run(process, (DEVICE,))
+
+
+@pytest.mark.parametrize("error", [VolumeRefused, VolumeNotReady])
+def test_a_status_has_a_word_for_every_failure(
+    error: type[VolumeRefused] | type[VolumeNotReady],
+) -> None:
+    assert error.reason in OWN_SYNCHRONIZED_REASONS
 
 
 async def test_every_failure_is_tried_again(tree: PodTree) -> None:

@@ -56,6 +56,11 @@ def build_domain(
     )
 
 
+def digest_of(spec: domain_pb2.DomainSpec) -> str:
+    """What tells specifications apart, without what is confidential in them."""
+    return hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest()
+
+
 def guest_memory_bytes(vmi: v1.VirtualMachineInstance) -> int:
     """What the guest sees, in bytes. Raises SpecRefused when nothing says it."""
     domain = vmi.spec.domain
