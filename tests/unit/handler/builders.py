@@ -67,6 +67,8 @@ def pod_manifest(
     domain: str = "myvm",
     reason: str = "",
     message: str = "",
+    devices: tuple[str, ...] = (),
+    annotations: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """The launcher pod of that instance."""
     metadata: dict[str, Any] = {
@@ -79,12 +81,18 @@ def pod_manifest(
         "annotations": {
             "kubevirt.io/domain": domain,
             "kubevirt.io/memory-overhead-bytes": str(146 << 20),
+            **(annotations or {}),
         },
     }
     if deletion_grace_s is not None:
         metadata["deletionTimestamp"] = CREATED
         metadata["deletionGracePeriodSeconds"] = deletion_grace_s
     requests = {"memory": "128Mi", **({"devices.kubevirt.io/kvm": "1"} if kvm else {})}
+    compute: dict[str, Any] = {"name": "compute", "resources": {"requests": requests}}
+    if devices:
+        compute["volumeDevices"] = [
+            {"name": name, "devicePath": f"/dev/podvisor/{name}"} for name in devices
+        ]
     status: dict[str, Any] = {"phase": phase, "reason": reason, "message": message}
     if exit_code is not None:
         ended = {"terminated": {"exitCode": exit_code}}
@@ -95,7 +103,7 @@ def pod_manifest(
         "metadata": metadata,
         "spec": {
             "nodeName": "node1",
-            "containers": [{"name": "compute", "resources": {"requests": requests}}],
+            "containers": [compute],
         },
         "status": status,
     }

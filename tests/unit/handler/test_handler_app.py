@@ -108,6 +108,29 @@ async def test_changes_that_mean_nothing_cost_nothing(world: World) -> None:
         assert sorted(e["reason"] for e in world.server.list(EVENTS)) == ["Paused", "Started"]
 
 
+async def test_what_changes_without_a_new_generation_reaches_the_launcher(world: World) -> None:
+    """As what a claim has, of which the controller tells in the status."""
+    launcher = FakeLauncher()
+    claim = {"claimName": "c", "readOnly": True}
+    devices = {"autoattachPodInterface": False, "disks": [{"name": "data"}]}
+    spec = {
+        "domain": {"memory": {"guest": "64M"}, "devices": devices},
+        "volumes": [{"name": "data", "persistentVolumeClaim": claim}],
+    }
+    start(world, spec=spec)
+    async with serving(launcher, world.pods), handler(world):
+        await launcher.until(lambda: len(launcher.applied) == 1)
+        await launcher.report(**RUNNING)
+        await world.until(lambda: world.status("phase") == "Running")
+        for known in ({"storage": "1Gi"}, {"storage": "1Gi"}, {"storage": "2Gi"}):
+            told = {"name": "data", "persistentVolumeClaimInfo": {"capacity": known}}
+            status = {**world.vmi()["status"], "volumeStatus": [told]}
+            world.server.put(VIRTUAL_MACHINE_INSTANCES, {**world.vmi(), "status": status})
+        await launcher.until(lambda: launcher.applied[-1].disks[0].volume.capacity_bytes == 2 << 30)
+        assert len(launcher.applied) <= 3
+        assert {applied.generation for applied in launcher.applied} == {1}
+
+
 async def test_deleting_shuts_the_guest_down(world: World) -> None:
     launcher = FakeLauncher()
     start(world, finalizers=["kubevirt.io/foregroundDeleteVirtualMachine"])

@@ -7,7 +7,7 @@ import pytest
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import v1
 from podvisor_handler.launchers.state import Connection
-from podvisor_handler.vmi.status import needs_write
+from podvisor_handler.vmi.status import needs_write, written_out
 
 from tests.unit.handler.builders import vmi
 from tests.unit.handler.observations import LATER, observed, said
@@ -125,6 +125,87 @@ def test_a_device_that_becomes_known_is_worth_a_write() -> None:
     first = said(observed(machine=machine()))
     again = said(observed(machine=machine(status=_content(first)), disks=DISKS))
     assert needs_write(machine(status=_content(first)).status, again)
+
+
+CLAIM_INFO: dict[str, Any] = {"claimName": "c", "capacity": {"storage": "1Gi"}}
+
+
+def shown(status: v1.VirtualMachineInstanceStatus, **entry: Any) -> dict[str, Any]:
+    """The status as the API server shows it after the controller has said of the first volume what it knows."""
+    content = _content(status)
+    content["volumeStatus"][0].update({"persistentVolumeClaimInfo": CLAIM_INFO, **entry})
+    return content
+
+
+@pytest.mark.parametrize(
+    ("state", "report"),
+    [
+        (domain_pb2.DOMAIN_STATE_RUNNING, {"disks": DISKS}),
+        (domain_pb2.DOMAIN_STATE_RUNNING, {}),
+        (domain_pb2.DOMAIN_STATE_PAUSED, {"disks": DISKS[:1]}),
+        (None, {"connection": Connection.UNRESPONSIVE, "silent_for_s": 11}),
+    ],
+    ids=["running", "of no devices", "of one device", "silent"],
+)
+def test_what_the_controller_says_of_a_volume_is_neither_written_nor_a_reason_to_write(
+    state: domain_pb2.DomainState.ValueType | None, report: dict[str, Any]
+) -> None:
+    first = said(observed(state, machine=machine(phase="Running"), **report))
+    known = machine(phase="Running", status=shown(first))
+    again = said(observed(state, machine=known, **report), LATER)
+    assert not needs_write(known.status, again)
+    assert "persistentVolumeClaimInfo" not in str(written_out(again))
+    assert again.volume_status == first.volume_status
+
+
+def test_what_the_controller_said_first_is_completed() -> None:
+    status = {"volumeStatus": [{"name": "root", "persistentVolumeClaimInfo": CLAIM_INFO}]}
+    known = machine(status=status)
+    running = said(observed(machine=known, disks=DISKS))
+    assert running.volume_status == TOLD
+    assert needs_write(known.status, running)
+    without_devices = said(observed(machine=known)).volume_status
+    assert without_devices == [v1.VolumeStatus(name="root"), v1.VolumeStatus(name="seed")]
+
+
+def test_what_a_guest_that_has_ended_had_is_said_without_the_controllers_words() -> None:
+    first = said(observed(machine=machine(), disks=DISKS))
+    known = machine(phase="Running", status=shown(first))
+    shut_down: dict[str, Any] = {"reason": domain_pb2.DOMAIN_REASON_SHUTDOWN}
+    ended = said(observed(domain_pb2.DOMAIN_STATE_ENDED, machine=known, **shut_down))
+    assert ended.volume_status == TOLD
+
+
+@pytest.mark.parametrize(
+    ("entry", "worth_it"),
+    [
+        ({"name": "gone", "target": "sda"}, True),
+        ({"name": "gone", "size": 1}, True),
+        ({"name": "gone", "persistentVolumeClaimInfo": CLAIM_INFO}, False),
+        ({"name": "gone", "phase": "Pending"}, False),
+    ],
+)
+def test_an_entry_that_is_not_of_the_machine(entry: dict[str, Any], worth_it: bool) -> None:
+    """It goes if the handler has said something in it before, and else is none of its business."""
+    first = said(observed(machine=machine(), disks=DISKS))
+    content = shown(first)
+    content["volumeStatus"].append(entry)
+    known = machine(phase="Running", status=content)
+    assert needs_write(known.status, said(observed(machine=known, disks=DISKS), LATER)) is worth_it
+
+
+def test_a_guest_that_sees_more_is_worth_a_write() -> None:
+    known = machine(
+        phase="Running", status=shown(said(observed(machine=machine(), disks=DISKS)), size=1 << 29)
+    )
+    assert needs_write(known.status, said(observed(machine=known, disks=DISKS), LATER))
+
+
+def test_what_may_come_and_go_is_somebody_elses_to_tell_of() -> None:
+    hotplugged = {"persistentVolumeClaim": {"claimName": "c", "hotpluggable": True}}
+    volumes = [*VOLUMES["volumes"], {"name": "extra", **hotplugged}]
+    status = said(observed(machine=vmi(spec={"volumes": volumes}), disks=DISKS))
+    assert status.volume_status == TOLD
 
 
 def _content(status: v1.VirtualMachineInstanceStatus) -> dict[str, Any]:

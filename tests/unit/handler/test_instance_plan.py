@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 from podvisor.domain.v1 import domain_pb2
-from podvisor_common.api import core
+from podvisor_common.api import core, v1
 from podvisor_handler.launchers.state import Connection
 from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.network.plan import Masquerade
+from podvisor_handler.vmi.build import build_domain, digest_of
 from podvisor_handler.vmi.plan import (
     Action,
     ApplyDomain,
@@ -36,7 +37,7 @@ def launcher(
     applied: int = 0,
     connection: Connection = Connection.CONNECTED,
     shutting_down: bool = False,
-    pushed: tuple[int, int] | None = None,
+    pushed: tuple[int, str] | None = None,
     stopped: int | None = None,
 ) -> Launcher:
     report = domain_pb2.DomainReport(
@@ -64,26 +65,38 @@ def observed(
     )
 
 
+def push(machine: v1.VirtualMachineInstance | None = None) -> ApplyDomain:
+    return ApplyDomain(build_domain(machine or vmi(), pod(), WIRED))
+
+
+def pushed(
+    machine: v1.VirtualMachineInstance | None = None, *, epoch: int = EPOCH
+) -> tuple[int, str]:
+    return epoch, digest_of(push(machine).spec)
+
+
 @pytest.mark.parametrize(
     ("now", "expected"),
     [
         pytest.param(
-            observed(network=None), [PrepareNetwork(Masquerade()), ApplyDomain()], id="first sight"
+            observed(network=None),
+            [PrepareNetwork(Masquerade())],
+            id="first sight; what is built depends on what is wired",
         ),
-        pytest.param(observed(), [ApplyDomain()], id="wired"),
-        pytest.param(observed(state=launcher(pushed=(EPOCH, 1))), [], id="pushed already"),
+        pytest.param(observed(), [push()], id="wired"),
+        pytest.param(observed(state=launcher(pushed=pushed())), [], id="pushed already"),
         pytest.param(
-            observed(state=launcher(pushed=(EPOCH - 1, 1))),
-            [ApplyDomain()],
+            observed(state=launcher(pushed=pushed(epoch=EPOCH - 1))),
+            [push()],
             id="pushed to a launcher that is no more",
         ),
         pytest.param(
-            observed(vmi(generation=2), state=launcher(RUNNING, applied=1, pushed=(EPOCH, 1))),
-            [ApplyDomain()],
+            observed(vmi(generation=2), state=launcher(RUNNING, applied=1, pushed=pushed())),
+            [push(vmi(generation=2))],
             id="the specification has changed",
         ),
         pytest.param(
-            observed(state=launcher(WAITING, pushed=(EPOCH, 1))), [], id="the launcher tries again"
+            observed(state=launcher(WAITING, pushed=pushed())), [], id="the launcher tries again"
         ),
         pytest.param(observed(state=launcher(RUNNING, applied=1)), [], id="runs"),
         pytest.param(
@@ -157,7 +170,8 @@ def test_plan(now: Observed, expected: list[Action]) -> None:
 def test_a_machine_without_interface_needs_no_network() -> None:
     devices = {"autoattachPodInterface": False}
     machine = vmi(spec={"domain": {"memory": {"guest": "64M"}, "devices": devices}})
-    assert plan(observed(machine, network=None)) == [ApplyDomain()]
+    expected = ApplyDomain(build_domain(machine, pod(), None))
+    assert plan(observed(machine, network=None)) == [expected]
 
 
 def test_no_pod() -> None:

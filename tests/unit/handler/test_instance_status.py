@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from podvisor.domain.v1 import domain_pb2
@@ -317,32 +316,6 @@ def test_an_empty_reason_is_written_out() -> None:
     """Otherwise the controller's words of before would stay beside the handler's `True`."""
     (ready, _) = written_out(said(observed()))["conditions"]
     assert (ready["status"], ready["reason"], ready["message"]) == ("True", "", "")
-
-
-@pytest.mark.parametrize(
-    ("source", "said_key", "named"),
-    [
-        ({"secretRef": {"name": "late"}}, "userdata or userData", 'Secret "late"'),
-        (
-            {"secretRef": {"name": "late"}, "networkDataSecretRef": {"name": "net"}},
-            "networkdata or networkData",
-            'Secret "net"',
-        ),
-        ({"userData": "x"}, "userdata", "as the launcher said it"),
-    ],
-)
-def test_a_missing_secret_is_named(source: dict[str, Any], said_key: str, named: str) -> None:
-    machine = vmi(spec={"volumes": [{"name": "ci", "cloudInitNoCloud": source}]})
-    now = observed(
-        domain_pb2.DOMAIN_STATE_WAITING,
-        machine=machine,
-        reason=domain_pb2.DOMAIN_REASON_MISSING_SECRET,
-        message=f'Volume "ci": no key {said_key}, as the launcher said it',
-    )
-    found = meta.find_condition(said(now).conditions, "Synchronized")
-    assert found is not None
-    assert 'Volume "ci"' in found.message
-    assert named in found.message
 
 
 def test_text_of_a_launcher_is_not_trusted() -> None:

@@ -41,7 +41,7 @@ def test_a_pause_and_its_end_are_told_once() -> None:
 def test_a_guest_that_its_disk_has_stopped_is_a_warning() -> None:
     io_error: dict[str, Any] = {"reason": domain_pb2.DOMAIN_REASON_IO_ERROR, "message": "no space"}
     now = observed(domain_pb2.DOMAIN_STATE_PAUSED, machine=RUNNING_MACHINE, **io_error)
-    message = "VMI was paused, low-level IO error detected. no space"
+    message = "VMI was paused, low-level IO error detected: no space"
     assert events_of(RUNNING_MACHINE.status, said(now)) == [("Warning", "Paused", message)]
 
 

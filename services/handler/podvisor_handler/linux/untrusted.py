@@ -10,11 +10,22 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from podvisor_common.errors import Retryable, Terminal
 
+_INODE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_KINDS = {
+    stat.S_IFREG: "a regular file",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
 
 
 class UntrustedPathRefused(Terminal):
@@ -51,7 +62,7 @@ def untrusted_open_socket(root: int | str, relative: str) -> int:
     """
     path = PurePosixPath(relative)
     with untrusted_directory(root, str(path.parent)) as parent:
-        descriptor = _open(parent, path.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = _open(parent, path.name, _INODE)
     if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise UntrustedPathRefused(f"{relative} is not a socket")
@@ -89,7 +100,7 @@ def untrusted_character_device(
         if create:
             with contextlib.suppress(FileExistsError):
                 os.mknod(path.name, stat.S_IFCHR | mode, device, dir_fd=parent)
-        node = _open(parent, path.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        node = _open(parent, path.name, _INODE)
     found = os.fstat(node)
     if not stat.S_ISCHR(found.st_mode) or found.st_rdev != device:
         os.close(node)
@@ -106,6 +117,96 @@ def untrusted_make_directory(root: int | str, relative: str, *, mode: int) -> No
         with contextlib.suppress(FileExistsError):
             os.mkdir(path.name, mode, dir_fd=parent)
         os.close(_open(parent, path.name, _DIRECTORY))
+
+
+@contextlib.contextmanager
+def untrusted_mount(root: int | str, relative: str) -> Iterator[int]:
+    """A descriptor (O_PATH) of the directory `relative` below `root`, on which something is mounted; closed on exit.
+
+    Raises UntrustedPathMissing, or UntrustedPathRefused also when nothing is mounted on it.
+    """
+    path = PurePosixPath(relative)
+    with (
+        untrusted_directory(root, str(path.parent)) as parent,
+        untrusted_directory(parent, path.name) as directory,
+    ):
+        if _mount_of(directory) == _mount_of(parent):
+            raise UntrustedPathRefused(f"nothing is mounted on /{relative}")
+        yield directory
+
+
+def untrusted_give_file(directory: int, name: str, *, owner: int, create: bool) -> None:
+    """Makes `owner` the owner of the regular file `name` in `directory`, who may read and write it. With `create`, a missing
+    one is made, empty.
+
+    Raises UntrustedPathMissing, OSError, and UntrustedPathRefused when something else has the name, or when the file has other
+    names too, under which it may be somebody else's.
+    """
+    if len(_parts(name)) != 1:
+        raise ValueError(f"not the name of a file: {name}")
+    file = _open_or_make(directory, name, create=create)
+    try:
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode):
+            raise UntrustedPathRefused(f"{name} is {_kind(found.st_mode)}, not a regular file")
+        if found.st_uid == owner:
+            return
+        if found.st_nlink > 1:
+            raise UntrustedPathRefused(f"{name} has more than one name (hard links)")
+        # The owner comes last: a file that has the right one is complete.
+        if found.st_mode & 0o600 != 0o600:
+            os.chmod(f"/proc/self/fd/{file}", stat.S_IMODE(found.st_mode) | 0o600)
+        os.chown(f"/proc/self/fd/{file}", owner, owner)
+    finally:
+        os.close(file)
+
+
+def untrusted_give_block_device(root: int | str, relative: str, *, owner: int, mode: int) -> None:
+    """Makes `owner` the owner of the block device `relative` below `root`, with exactly `mode`.
+
+    Raises UntrustedPathMissing, OSError, or UntrustedPathRefused when something else has the name.
+    """
+    path = PurePosixPath(relative)
+    with untrusted_directory(root, str(path.parent)) as parent:
+        node = _open(parent, path.name, _INODE)
+    try:
+        found = os.fstat(node)
+        if not stat.S_ISBLK(found.st_mode):
+            raise UntrustedPathRefused(f"/{relative} is {_kind(found.st_mode)}, not a block device")
+        if stat.S_IMODE(found.st_mode) != mode:
+            os.chmod(f"/proc/self/fd/{node}", mode)
+        if found.st_uid != owner:
+            os.chown(f"/proc/self/fd/{node}", owner, owner)
+    finally:
+        os.close(node)
+
+
+def _open_or_make(directory: int, name: str, *, create: bool) -> int:
+    try:
+        return os.open(name, _INODE, dir_fd=directory)
+    except FileNotFoundError as error:
+        if not create:
+            raise UntrustedPathMissing(f"{name} does not exist") from error
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.suppress(FileExistsError):
+        made = os.open(name, flags, 0o600, dir_fd=directory)
+        try:
+            os.fchmod(made, 0o660)
+        finally:
+            os.close(made)
+    return _open(directory, name, _INODE)
+
+
+def _mount_of(descriptor: int) -> str:
+    """The mount that the file behind a descriptor was reached by."""
+    for line in Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines():
+        if line.startswith("mnt_id:"):
+            return line
+    raise UntrustedPathRefused("the kernel does not tell mounts apart")
+
+
+def _kind(mode: int) -> str:
+    return _KINDS.get(stat.S_IFMT(mode), "something else")
 
 
 def _parts(relative: str) -> tuple[str, ...]:

@@ -4,44 +4,24 @@ Invariant: pure. The same instance always becomes the same machine: addresses, i
 depend on nothing but the arguments.
 """
 
-import base64
-import binascii
 import hashlib
 import ipaddress
-import uuid
 from decimal import ROUND_CEILING
 
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import core, v1
 from podvisor_common.api.quantity import parse_quantity, quantity_to_int
 from podvisor_common.api.v1 import names
-from podvisor_common.errors import Terminal
 
 from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.network.plan import BRIDGE, DEFAULT_GUEST_NETWORK, TAP, Masquerade, Port
+from podvisor_handler.vmi.disks import build_disks
+from podvisor_handler.vmi.errors import SpecRefused
+from podvisor_handler.vmi.identity import guest_hostname, machine_identity
 
-IMAGES_DIRECTORY = "/run/podvisor/images"
-SECRETS_DIRECTORY = "/run/podvisor/secrets"
-
-_IDENTITY_NAMESPACE = uuid.UUID("6f0f9a3e-52a0-4c5b-9a41-3ed4a1d3f2c7")
-_HOSTNAME_LIMIT = 63
 _DEFAULT_MACHINE = "q35"
 _DEFAULT_MODEL = "virtio"
 _HOST_CPU_MODELS = ("host-model", "host-passthrough")
-
-_BUSES = {
-    "virtio": domain_pb2.DISK_BUS_VIRTIO,
-    "sata": domain_pb2.DISK_BUS_SATA,
-    "scsi": domain_pb2.DISK_BUS_SCSI,
-    "usb": domain_pb2.DISK_BUS_USB,
-}
-_DEFAULT_BUS = "sata"
-
-
-class SpecRefused(Terminal):
-    """The specification cannot become a machine. The message names the field, for a person."""
-
-    reason = "InvalidSpec"
 
 
 def build_domain(
@@ -52,7 +32,6 @@ def build_domain(
     Raises SpecRefused for what admission should have refused.
     """
     domain, devices = vmi.spec.domain, vmi.spec.domain.devices
-    identity = machine_identity(vmi)
     firmware = domain.firmware or v1.Firmware()
     accelerator = accelerator_of(pod)
     serial_console = devices.autoattach_serial_console is not False
@@ -60,14 +39,14 @@ def build_domain(
         namespace=vmi.metadata.namespace,
         name=vmi.metadata.name,
         uid=vmi.metadata.uid,
-        firmware_uuid=(firmware.uuid or identity).lower(),
+        firmware_uuid=(firmware.uuid or machine_identity(vmi)).lower(),
         firmware_serial=firmware.serial,
         generation=vmi.metadata.generation or 1,
         cpu=_cpu(domain, accelerator),
         memory=domain_pb2.MemorySpec(guest_bytes=guest_memory_bytes(vmi)),
         machine_type=(domain.machine and domain.machine.type) or _DEFAULT_MACHINE,
         accelerator=accelerator,
-        disks=[_disk(vmi, disk, identity) for disk in devices.disks or ()],
+        disks=build_disks(vmi, pod),
         interfaces=_interfaces(vmi, network),
         grace_period_s=vmi.grace_period_s,
         start_paused=vmi.spec.start_strategy == names.START_PAUSED,
@@ -77,16 +56,9 @@ def build_domain(
     )
 
 
-def machine_identity(vmi: v1.VirtualMachineInstance) -> str:
-    """A UUID that stays the same over restarts of the machine: by its VirtualMachine when it has one."""
-    owner = vmi.metadata.controller_reference()
-    owned = owner is not None and owner.kind == names.VIRTUAL_MACHINE
-    return str(uuid.uuid5(_IDENTITY_NAMESPACE, owner.uid if owner and owned else vmi.metadata.uid))
-
-
-def guest_hostname(vmi: v1.VirtualMachineInstance) -> str:
-    """The host name of the guest: one DNS label."""
-    return (vmi.spec.hostname or vmi.metadata.name).split(".")[0][:_HOSTNAME_LIMIT].rstrip("-")
+def digest_of(spec: domain_pb2.DomainSpec) -> str:
+    """What tells specifications apart, without what is confidential in them."""
+    return hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest()
 
 
 def guest_memory_bytes(vmi: v1.VirtualMachineInstance) -> int:
@@ -208,68 +180,3 @@ def _interfaces(
             dhcp=lease,
         )
     ]
-
-
-def _disk(vmi: v1.VirtualMachineInstance, disk: v1.Disk, identity: str) -> domain_pb2.DiskSpec:
-    if disk.cdrom is not None:
-        device, bus = domain_pb2.DISK_DEVICE_CDROM, disk.cdrom.bus
-        read_only = disk.cdrom.readonly is not False
-    else:
-        target = disk.disk or v1.DiskTarget()
-        device, bus, read_only = domain_pb2.DISK_DEVICE_DISK, target.bus, target.readonly
-    if (bus or _DEFAULT_BUS) not in _BUSES:
-        raise SpecRefused(
-            f"spec.domain.devices.disks: disk {disk.name!r} has an unknown bus {bus!r}"
-        )
-    spec = domain_pb2.DiskSpec(
-        name=disk.name,
-        bus=_BUSES[bus or _DEFAULT_BUS],
-        device=device,
-        read_only=read_only,
-        boot_order=disk.boot_order or 0,
-        serial=disk.serial,
-    )
-    _set_source(spec, vmi, disk.name, identity)
-    return spec
-
-
-def _set_source(
-    spec: domain_pb2.DiskSpec, vmi: v1.VirtualMachineInstance, name: str, identity: str
-) -> None:
-    volume = next((volume for volume in vmi.spec.volumes or () if volume.name == name), None)
-    if volume is None:
-        raise SpecRefused(f"spec.volumes: there is no volume for the disk {name!r}")
-    if volume.container_disk is not None:
-        spec.container_disk.image_root = f"{IMAGES_DIRECTORY}/{name}"
-        spec.container_disk.path = volume.container_disk.path
-    elif volume.cloud_init_no_cloud is not None:
-        spec.cloud_init.CopyFrom(_cloud_init(vmi, name, volume.cloud_init_no_cloud, identity))
-    else:
-        raise SpecRefused(f"spec.volumes: the volume {name!r} has no source that is supported")
-
-
-def _cloud_init(
-    vmi: v1.VirtualMachineInstance, volume: str, source: v1.CloudInitNoCloud, identity: str
-) -> domain_pb2.CloudInitSource:
-    secrets = f"{SECRETS_DIRECTORY}/{volume}"
-    return domain_pb2.CloudInitSource(
-        instance_id=identity,
-        hostname=guest_hostname(vmi),
-        user_data=_clear(volume, source.user_data, source.user_data_base64),
-        user_data_secret_dir=f"{secrets}/user-data" if source.secret_ref else "",
-        network_data=_clear(volume, source.network_data, source.network_data_base64),
-        network_data_secret_dir=(
-            f"{secrets}/network-data" if source.network_data_secret_ref else ""
-        ),
-    )
-
-
-def _clear(volume: str, text: str, encoded: str) -> bytes:
-    if not encoded:
-        return text.encode()
-    try:
-        # As `base64` writes it: in lines, which admission allows.
-        return base64.b64decode(encoded.replace("\n", "").replace("\r", ""), validate=True)
-    except binascii.Error:
-        # The cause would quote the data.
-        raise SpecRefused(f"spec.volumes: the volume {volume!r} holds invalid base64") from None

@@ -81,13 +81,29 @@ def _memory_overhead(now: Observed) -> Quantity | None:
 
 
 def volumes_of(now: Observed) -> list[v1.VolumeStatus] | None:
-    """The volumes of the manifest with the devices they became."""
-    report, known = now.launcher.report, now.vmi.status.volume_status
+    """The volumes of the manifest with the devices they became: what the handler says of them and nothing else."""
+    report = now.launcher.report
     disks = {disk.name: disk for disk in report.disks} if report is not None else {}
-    if known and not disks:
-        return known
+    if not disks:
+        return known_volumes(now)
+    return [_volume(name, disks.get(name)) for name in _volume_names(now)] or None
+
+
+def known_volumes(now: Observed) -> list[v1.VolumeStatus] | None:
+    """The same as it was said before."""
+    said = {volume.name: volume for volume in now.vmi.status.volume_status or ()}
+    known = [said.get(name) or v1.VolumeStatus(name=name) for name in _volume_names(now)]
+    return [own_part(volume) for volume in known] or None
+
+
+def own_part(volume: v1.VolumeStatus) -> v1.VolumeStatus:
+    """An entry without what the controller says in it."""
+    return v1.VolumeStatus(name=volume.name, target=volume.target, size=volume.size)
+
+
+def _volume_names(now: Observed) -> list[str]:
     volumes = now.vmi.spec.volumes or ()
-    return [_volume(volume.name, disks.get(volume.name)) for volume in volumes] or None
+    return [volume.name for volume in volumes if not volume.is_hotpluggable]
 
 
 def _volume(name: str, disk: domain_pb2.DiskReport | None) -> v1.VolumeStatus:

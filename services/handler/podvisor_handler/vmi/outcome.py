@@ -11,8 +11,7 @@ from podvisor_common.api import core
 from podvisor_common.api.v1.names import Phase
 
 from podvisor_handler.vmi.plan import Observed
-
-COMPUTE_CONTAINER = "compute"
+from podvisor_handler.vmi.sources import COMPUTE_CONTAINER
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from podvisor_common.api.v1 import names
 from podvisor_handler.launchers.state import Connection
 from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.network.plan import Masquerade
-from podvisor_handler.vmi.build import masquerade_of
+from podvisor_handler.storage.plan import Access, accesses_of
+from podvisor_handler.vmi.build import build_domain, digest_of, masquerade_of
 
 # States in which there is no guest and none comes into being. In one that only a later release knows, there may be.
 _WITHOUT_GUEST = (
@@ -41,11 +42,44 @@ class Launcher:
     silent_for_s: float = 0.0  # how long the handler has been waiting for it
     ready_at: datetime | None = None
     refusal: Problem | None = None  # why the handler does not speak with it
-    # The epoch of the launcher process and the generation that it was given last.
-    pushed: tuple[int, int] | None = None
+    # The epoch of the launcher process and the digest of the specification that it was given last.
+    pushed: tuple[int, str] | None = None
     # The epoch of the launcher process that was asked to end the guest.
     stopped: int | None = None
     is_over: bool = False  # no process is left in its container
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareNetwork:
+    """Wire the pod's network."""
+
+    desired: Masquerade
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareVolumes:
+    """Let the launcher's user at what it writes to."""
+
+    accesses: tuple[Access, ...]
+    # Epoch and sequence of the report in which the launcher complains of a disk, if it does.
+    complaint: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyDomain:
+    """Push the machine."""
+
+    spec: domain_pb2.DomainSpec = field(repr=False)  # holds what is confidential
+
+
+@dataclass(frozen=True, slots=True)
+class ShutdownDomain:
+    """Have the guest shut down, destroyed after the grace period."""
+
+    grace_period_s: int
+
+
+Action = PrepareNetwork | PrepareVolumes | ApplyDomain | ShutdownDomain
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,31 +92,10 @@ class Observed:
     launcher: Launcher
     network: PodNetwork | None = None  # None: not wired yet, as far as this process knows
     network_ready_at: datetime | None = None
+    volumes: PrepareVolumes | None = None  # what was done last
     problem: Problem | None = None
     failure: Problem | None = None  # of the last attempt, which will be repeated
     failing_for_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class PrepareNetwork:
-    """Wire the pod's network."""
-
-    desired: Masquerade
-
-
-@dataclass(frozen=True, slots=True)
-class ApplyDomain:
-    """Push the machine."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShutdownDomain:
-    """Have the guest shut down, destroyed after the grace period."""
-
-    grace_period_s: int
-
-
-Action = PrepareNetwork | ApplyDomain | ShutdownDomain
 
 
 def plan(now: Observed) -> list[Action]:
@@ -96,14 +109,54 @@ def plan(now: Observed) -> list[Action]:
         return []
     if now.vmi.metadata.is_being_deleted or now.pod.metadata.is_being_deleted:
         return _stop(now, now.pod, report)
-    actions: list[Action] = []
     wanted_network = masquerade_of(now.vmi)
     if wanted_network is not None and now.network is None:
-        actions.append(PrepareNetwork(wanted_network))
-    generation = now.vmi.metadata.generation or 1
-    if report.applied_generation < generation and now.launcher.pushed != (report.epoch, generation):
-        actions.append(ApplyDomain())
-    return actions
+        return [PrepareNetwork(wanted_network)]  # the specification depends on what is found
+    spec = build_domain(now.vmi, now.pod, now.network)
+    applying = [ApplyDomain(spec)] if _needs_push(now.launcher, report, spec) else []
+    return [*_volumes(now, report, spec, is_pushed=bool(applying)), *applying]
+
+
+def _needs_push(
+    launcher: Launcher, report: domain_pb2.DomainReport, spec: domain_pb2.DomainSpec
+) -> bool:
+    """A launcher is given what it was not given last. Of one that this process has given nothing, its report tells what it has,
+    but for what changes without a new generation."""
+    if launcher.pushed is not None and launcher.pushed[0] == report.epoch:
+        return launcher.pushed[1] != digest_of(spec)
+    return report.applied_generation < spec.generation or _may_grow(report, spec)
+
+
+def _may_grow(report: domain_pb2.DomainReport, spec: domain_pb2.DomainSpec) -> bool:
+    """Whether a claim has more than the guest sees of it; its file system may need the difference."""
+    seen = {disk.name: disk.capacity_bytes for disk in report.disks}
+    return any(
+        disk.volume.capacity_bytes > seen.get(disk.name, 0)
+        for disk in spec.disks
+        if disk.HasField("volume") and not disk.read_only and not disk.volume.ephemeral
+    )
+
+
+def _volumes(
+    now: Observed,
+    report: domain_pb2.DomainReport,
+    spec: domain_pb2.DomainSpec,
+    *,
+    is_pushed: bool,
+) -> list[Action]:
+    """Before a specification is pushed, and again when the launcher complains: somebody may have exchanged an image."""
+    accesses = accesses_of(spec)
+    if not accesses:
+        return []
+    complains = (
+        report.state == domain_pb2.DOMAIN_STATE_WAITING
+        and report.reason == domain_pb2.DOMAIN_REASON_INVALID_DISK
+    )
+    complaint = (report.epoch, report.sequence) if complains else None
+    done = now.volumes
+    is_new = is_pushed and (done is None or done.accesses != accesses)
+    is_answer = complains and (done is None or done.complaint != complaint)
+    return [PrepareVolumes(accesses, complaint)] if is_new or is_answer else []
 
 
 def select_pod(vmi: v1.VirtualMachineInstance, pods: list[core.Pod]) -> core.Pod | None:

@@ -1,12 +1,13 @@
 """What a launcher reports as missing or wrong, in words of the manifest.
 
 Invariant: pure. Text that comes from a launcher is untrusted: it is shortened and made printable,
-and it decides nothing but which of the manifest's own Secrets is named.
+and it decides nothing but which of the manifest's own objects is named.
 """
 
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import v1
 
+from podvisor_handler.vmi.cloud_init import DataSource, public_key_secrets
 from podvisor_handler.vmi.plan import Problem
 
 REASONS = {
@@ -57,19 +58,54 @@ def printable(text: str) -> str:
 
 
 def _missing_secret(vmi: v1.VirtualMachineInstance, said: str) -> str | None:
-    """The launcher knows mounts only; which Secret belongs there stands in the manifest."""
+    """The launcher knows mounts only; which object belongs there stands in the manifest."""
     for volume in vmi.spec.volumes or ():
-        source = volume.cloud_init_no_cloud
-        if source is None or f'"{volume.name}"' not in said:
+        if f'"{volume.name}"' not in said:
             continue
-        wanted = [("userdata", source.secret_ref), ("networkdata", source.network_data_secret_ref)]
-        named = [(key, secret) for key, secret in wanted if secret is not None]
-        if not named:
+        wanted = _wanted(vmi, volume, said)
+        if wanted is None:
             continue
-        key, secret = next((pair for pair in named if pair[0] in said.lower()), named[0])
+        thing, lacks = wanted
         return (
-            f'Volume "{volume.name}": Secret "{secret.name}" does not exist in namespace'
-            f' "{vmi.metadata.namespace}" or has no key {key}.'
+            f'Volume "{volume.name}": {thing} does not exist in namespace'
+            f' "{vmi.metadata.namespace}" or {lacks}.'
             " The machine starts when it is there."
         )
+    return None
+
+
+def _wanted(vmi: v1.VirtualMachineInstance, volume: v1.Volume, said: str) -> tuple[str, str] | None:
+    """The object of the cluster that a volume needs, and what it may lack if it is there; None where it needs none."""
+    data = volume.cloud_init_no_cloud or volume.cloud_init_config_drive
+    if data is not None:
+        return _wanted_by_cloud_init(vmi, data, said)
+    if volume.config_map is not None:
+        return f'ConfigMap "{volume.config_map.name}"', "is empty"
+    if volume.secret is not None:
+        return f'Secret "{volume.secret.secret_name}"', "is empty"
+    if volume.service_account is not None:
+        name = volume.service_account.service_account_name
+        return f'ServiceAccount "{name}"', "its token is not there yet"
+    if volume.sysprep is not None:
+        lacks = "has neither autounattend.xml nor unattend.xml"
+        if volume.sysprep.secret is not None:
+            return f'Secret "{volume.sysprep.secret.name}"', lacks
+        if volume.sysprep.config_map is not None:
+            return f'ConfigMap "{volume.sysprep.config_map.name}"', lacks
+    return None
+
+
+def _wanted_by_cloud_init(
+    vmi: v1.VirtualMachineInstance, data: DataSource, said: str
+) -> tuple[str, str] | None:
+    """Of several Secrets the one that is spoken of."""
+    for key, secret in (
+        ("userdata", data.secret_ref),
+        ("networkdata", data.network_data_secret_ref),
+    ):
+        if secret is not None and key in said.lower():
+            return f'Secret "{secret.name}"', f"has no key {key}"
+    for name in public_key_secrets(vmi, data):
+        if f'Secret "{name}"' in said:
+            return f'Secret "{name}"', "has no public key"
     return None

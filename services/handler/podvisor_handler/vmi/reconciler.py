@@ -1,7 +1,8 @@
 """Brings the VirtualMachineInstances of this node about: read, decide, do, say.
 
 Invariant: what it remembers only saves work. A restarted handler, which remembers nothing, wires
-networks that are wired already (no change) and says nothing before a launcher's full snapshot.
+networks that are wired already (no change), gives launchers what they have already (no change) and
+says nothing before a launcher's full snapshot.
 """
 
 import time
@@ -24,15 +25,24 @@ from podvisor_handler.launchers.state import Connection
 from podvisor_handler.network import netns
 from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.network.plan import Masquerade
+from podvisor_handler.storage.volumes import VolumePreparation
 from podvisor_handler.vmi import plan, status
-from podvisor_handler.vmi.build import build_domain
-from podvisor_handler.vmi.plan import ApplyDomain, Launcher, PrepareNetwork, Problem, ShutdownDomain
+from podvisor_handler.vmi.build import digest_of
+from podvisor_handler.vmi.plan import (
+    ApplyDomain,
+    Launcher,
+    PrepareNetwork,
+    PrepareVolumes,
+    Problem,
+    ShutdownDomain,
+)
 from podvisor_handler.vmi.problems import printable
 from podvisor_handler.vmi.vanished import Remains, VanishedPods
 
 FIELD_MANAGER = "virt-handler"
 # A process that outlives its pod's directory is being killed.
 _PROCESS_ENDS_WITHIN_S = 1.0
+_STEPS = 4
 
 _log = structlog.get_logger(__name__)
 _decode = msgspec.json.Decoder(v1.VirtualMachineInstance).decode
@@ -44,7 +54,9 @@ class _Memory:
 
     network: PodNetwork | None = None
     network_ready_at: datetime | None = None
-    pushed: tuple[int, int] | None = None
+    volumes: PrepareVolumes | None = None
+    volume_preparation: VolumePreparation = field(default_factory=VolumePreparation)
+    pushed: tuple[int, str] | None = None
     stopped: int | None = None
     problem: Problem | None = None
     failure: Problem | None = None
@@ -133,6 +145,7 @@ class VmiReconciler:
             launcher=_launcher(connection, memory),
             network=memory.network,
             network_ready_at=memory.network_ready_at,
+            volumes=memory.volumes,
             problem=memory.problem,
             failure=memory.failure,
             failing_for_s=time.monotonic() - memory.failing_since_s,
@@ -142,24 +155,29 @@ class VmiReconciler:
         connection = self.registry.of_pod(pod.metadata.uid)
         if connection is None:
             return
+        has_acted = False
         try:
-            actions = plan.plan(self._observe(vmi, pod, memory))
-            for action in actions:
-                await self._carry_out(action, vmi, pod, connection, memory)
+            # What is done changes what is observed: the network, then what is built on it. A launcher that never lets it
+            # settle is looked at again with its next report.
+            for _ in range(_STEPS):
+                actions = plan.plan(self._observe(vmi, pod, memory))
+                for action in actions:
+                    await self._carry_out(action, connection, memory)
+                    has_acted = True
+                if not actions:
+                    break
         except Terminal as error:
             problem = _problem(error, otherwise=status.LAUNCHER_REFUSED)
             if problem != memory.problem:
                 _log.warning("machine cannot be brought about", error=problem.message)
             memory.problem = problem
         else:
-            if actions:
+            if has_acted:
                 memory.problem = None
 
     async def _carry_out(
         self,
         action: plan.Action,
-        vmi: v1.VirtualMachineInstance,
-        pod: core.Pod,
         connection: LauncherConnection,
         memory: _Memory,
     ) -> None:
@@ -167,10 +185,12 @@ class VmiReconciler:
         match action:
             case PrepareNetwork(desired):
                 await self._wire(connection, desired, memory)
-            case ApplyDomain():
-                spec = build_domain(vmi, pod, memory.network)
+            case PrepareVolumes(accesses):
+                await memory.volume_preparation.run(connection.process, accesses)
+                memory.volumes = action
+            case ApplyDomain(spec):
                 # Remembered first: what a launcher refuses is not pushed to it a second time.
-                memory.pushed = (epoch, spec.generation)
+                memory.pushed = (epoch, digest_of(spec))
                 try:
                     await connection.apply(spec)
                 except BaseException as error:

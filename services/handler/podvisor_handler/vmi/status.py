@@ -44,7 +44,7 @@ _PAUSED_UNKNOWN = (
 )
 _PAUSED_BY_USER = (Reason.PAUSED_BY_USER, "VMI was paused by user")
 _LAUNCHER_STEPS = {"DisksReady": "disks_ready", "DomainStarted": "domain_started"}
-_HARDWARE_FIELDS = ("interfaces", "machine", "memory", "current_cpu_topology", "volume_status")
+_HARDWARE_FIELDS = ("interfaces", "machine", "memory", "current_cpu_topology")
 _OWN_PHASES = (Phase.RUNNING, Phase.SUCCEEDED, Phase.FAILED)
 
 
@@ -78,6 +78,8 @@ def needs_write(
         wanted = getattr(desired, field)
         if wanted is not None and wanted != getattr(current, field):
             return True
+    if desired.volume_status is not None and _volumes_differ(current, desired.volume_status):
+        return True
     wanted_conditions = {c.type: _visible(c) for c in desired.conditions or ()}
     found_conditions = {c.type: _visible(c) for c in current.conditions or ()}
     if any(found_conditions.get(type_) != seen for type_, seen in wanted_conditions.items()):
@@ -86,6 +88,16 @@ def needs_write(
         condition.type not in wanted_conditions and _is_own(condition)
         for condition in current.conditions or ()
     )
+
+
+def _volumes_differ(
+    current: v1.VirtualMachineInstanceStatus, wanted: list[v1.VolumeStatus]
+) -> bool:
+    """In what the handler says of them. An entry that only the controller says something in is no concern of its."""
+    found = {volume.name: hardware.own_part(volume) for volume in current.volume_status or ()}
+    if any(found.pop(volume.name, None) != volume for volume in wanted):
+        return True
+    return any(volume.target or volume.size is not None for volume in found.values())
 
 
 def events_of(
@@ -190,7 +202,7 @@ def _ended(now: Observed, ended: outcome.Outcome, at: datetime) -> v1.VirtualMac
         machine=current.machine,
         memory=current.memory,
         current_cpu_topology=current.current_cpu_topology,
-        volume_status=current.volume_status,
+        volume_status=hardware.known_volumes(now),
         start_timeline=_own_timeline(current.start_timeline),
     )
 
@@ -251,7 +263,7 @@ def _reported_pause(report: domain_pb2.DomainReport) -> Problem:
     known = report.reason in domain_pb2.DomainReason.values()
     otherwise = _PAUSED_BY_USER if known else _PAUSED_UNKNOWN
     reason, message = _PAUSED.get(report.reason, otherwise)
-    return Problem(reason, printable(f"{message}. {report.message}" if report.message else message))
+    return Problem(reason, printable(f"{message}: {report.message}" if report.message else message))
 
 
 def _with(
@@ -329,6 +341,7 @@ OWN_SYNCHRONIZED_REASONS = frozenset(
         "InvalidSpec",
         "NetworkNotReady",
         "NetworkRefused",
+        "VolumeNotReady",
         "LauncherFailed",
         "LauncherIncompatible",
         LAUNCHER_REFUSED,

@@ -237,6 +237,11 @@ VM_GENERATION_ANNOTATION = "kubevirt.io/vm-generation"
 HEARTBEAT_ANNOTATION = "kubevirt.io/heartbeat"
 # What v1alpha1 can say and v1 cannot (disk and volume names) and the other way round.
 CONVERSION_ANNOTATION = "podvisor.kubevirt.io/conversion"
+# On an instance: a comma list of its volumes whose images are raw whatever their first bytes look like.
+RAW_VOLUMES_ANNOTATION = "podvisor.io/raw-volumes"
+# On a launcher pod: the settings for images in claims as they were when the pod was made.
+PVC_TOLERATED_SHORTFALL_ANNOTATION = "podvisor.io/pvc-tolerated-shortfall-percent"
+PVC_RESERVE_ANNOTATION = "podvisor.io/pvc-reserve-bytes"
 
 # What an instance asks for by annotation and does not get yet.
 UNSUPPORTED_ANNOTATIONS = frozenset({"hooks.kubevirt.io/hookSidecars", "kubevirt.io/ignitiondata"})

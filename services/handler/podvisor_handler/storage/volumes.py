@@ -1,0 +1,130 @@
+"""Lets a launcher's user at the volumes in its container. The thin shell around plan.py.
+
+Everything is found below the root of the launcher's process, by walks that follow no link. A directory counts only if
+something is mounted on it: its parents are in the image of the container, which is mounted read-only, so it is the kubelet that
+put a volume there, and no process of the pod has the privilege to mount anything else. What such a process can still do is to
+exchange files in a volume that it may write to, and those are the machine's own. So nothing becomes the launcher's here but
+what the manifest names.
+
+Invariant: nothing is read, written, truncated or removed; a file that is there gets another owner and nothing else. Doing it
+again changes nothing.
+"""
+
+import asyncio
+import errno
+import os
+
+import structlog
+from podvisor_common.api.v1 import names
+from podvisor_common.errors import Retryable
+
+from podvisor_handler.linux.process import PinnedProcess
+from podvisor_handler.linux.threads import in_own_thread
+from podvisor_handler.linux.untrusted import (
+    UntrustedPathMissing,
+    UntrustedPathRefused,
+    untrusted_give_block_device,
+    untrusted_give_file,
+    untrusted_mount,
+)
+from podvisor_handler.storage.plan import Access, Device, Image
+
+_ANSWERS_WITHIN_S = 5.0
+# The node's root may be nobody to the volume's server. Whether the launcher's user is somebody, the launcher finds out.
+_NOT_FOR_ROOT = (errno.EPERM, errno.EACCES, errno.EROFS)
+
+_log = structlog.get_logger(__name__)
+
+
+class VolumeRefused(Retryable):
+    """A volume holds something else than an image in its place. Whoever owns the volume can change that."""
+
+    reason = "InvalidDisk"
+
+
+class VolumeNotReady(Retryable):
+    """A volume is not there, does not answer, or cannot be changed now."""
+
+    reason = "VolumeNotReady"
+
+
+class VolumePreparation:
+    """The work on the volumes of one pod. One attempt at a time: nothing stops one that waits for a dead server."""
+
+    def __init__(self, answers_within_s: float = _ANSWERS_WITHIN_S) -> None:
+        self.answers_within_s = answers_within_s
+        self._attempt: asyncio.Task[None] | None = None
+        self._attempted: tuple[Access, ...] = ()
+        self._at = ""
+
+    async def run(self, process: PinnedProcess, accesses: tuple[Access, ...]) -> None:
+        """Lets the launcher's user at the volumes in the container of `process`.
+
+        Raises VolumeRefused, VolumeNotReady or ProcessEnded.
+        """
+        if not accesses:
+            return
+        is_done = False
+        while not is_done:
+            attempt = self._attempt or self._begin(process, accesses)
+            # Waited for, not awaited: the attempt goes on when nobody waits any more.
+            await asyncio.wait({attempt}, timeout=self.answers_within_s)
+            if not attempt.done():
+                raise VolumeNotReady(f'Volume "{self._at}": its file system does not answer.')
+            self._attempt = None
+            attempt.result()
+            is_done = self._attempted == accesses
+
+    def _begin(self, process: PinnedProcess, accesses: tuple[Access, ...]) -> asyncio.Task[None]:
+        # The thread gets its own hold on the process: the connection may be closed meanwhile.
+        pinned = process.duplicate()
+        work = in_own_thread(lambda: self._work(pinned, accesses), name=f"volumes-{process.pid}")
+        self._attempt, self._attempted = asyncio.create_task(work), accesses
+        self._attempt.add_done_callback(_retrieve)
+        return self._attempt
+
+    def _work(self, pinned: PinnedProcess, accesses: tuple[Access, ...]) -> None:
+        try:
+            with pinned.opened("root", os.O_PATH | os.O_DIRECTORY) as root:
+                for access in accesses:
+                    self._at = access.volume
+                    untrusted_let_at(root, access)
+        finally:
+            pinned.close()
+
+
+def untrusted_let_at(root: int, access: Access) -> None:
+    """Lets the launcher's user at one volume below `root`, its container's. Raises VolumeRefused or VolumeNotReady."""
+    try:
+        match access:
+            case Image():
+                _let_at_image(root, access)
+            case Device(_, path, read_only):
+                mode = 0o400 if read_only else 0o600
+                relative = path.lstrip("/")
+                untrusted_give_block_device(root, relative, owner=names.LAUNCHER_UID, mode=mode)
+    except UntrustedPathRefused as error:
+        raise VolumeRefused(f'Volume "{access.volume}": {error}.') from error
+    except UntrustedPathMissing as error:
+        raise VolumeNotReady(f'Volume "{access.volume}": it is not in the pod.') from error
+    except OSError as error:
+        raise VolumeNotReady(f'Volume "{access.volume}": {error.strerror}.') from error
+
+
+def _let_at_image(root: int, image: Image) -> None:
+    owner = names.LAUNCHER_UID
+    with untrusted_mount(root, image.directory.lstrip("/")) as directory:
+        try:
+            untrusted_give_file(directory, image.file, owner=owner, create=image.create)
+        except UntrustedPathMissing:
+            return  # the launcher says so, if it may not make one
+        except OSError as error:
+            if error.errno not in _NOT_FOR_ROOT:
+                raise
+            _log.info("volume left as it is", volume=image.volume, error=error.strerror)
+
+
+def _retrieve(attempt: asyncio.Task[None]) -> None:
+    """The failure of an attempt that nobody has waited for to the end is no news."""
+    if not attempt.cancelled():
+        attempt.exception()

@@ -1,0 +1,124 @@
+"""Disks of a manifest → DiskSpecs: what the guest takes each for and how the node handles it.
+
+Invariant: pure. Where the content comes from is sources.py's.
+"""
+
+from typing import TypeVar
+
+from podvisor.domain.v1 import domain_pb2
+from podvisor_common.api import core, v1
+
+from podvisor_handler.vmi.errors import SpecRefused
+from podvisor_handler.vmi.sources import facts_of, set_source
+
+_T = TypeVar("_T")
+
+_FIELD = "spec.domain.devices.disks"
+_BUSES = {
+    "virtio": domain_pb2.DISK_BUS_VIRTIO,
+    "sata": domain_pb2.DISK_BUS_SATA,
+    "scsi": domain_pb2.DISK_BUS_SCSI,
+    "usb": domain_pb2.DISK_BUS_USB,
+}
+_DEFAULT_BUS = "sata"
+_CACHES = {
+    "": domain_pb2.DISK_CACHE_UNSPECIFIED,
+    "none": domain_pb2.DISK_CACHE_NONE,
+    "writethrough": domain_pb2.DISK_CACHE_WRITETHROUGH,
+    "writeback": domain_pb2.DISK_CACHE_WRITEBACK,
+}
+_IO = {
+    "": domain_pb2.DISK_IO_UNSPECIFIED,
+    "native": domain_pb2.DISK_IO_NATIVE,
+    "threads": domain_pb2.DISK_IO_THREADS,
+}
+_ERROR_POLICIES = {
+    "": domain_pb2.DISK_ERROR_POLICY_UNSPECIFIED,
+    "stop": domain_pb2.DISK_ERROR_POLICY_STOP,
+    "ignore": domain_pb2.DISK_ERROR_POLICY_IGNORE,
+    "report": domain_pb2.DISK_ERROR_POLICY_REPORT,
+    "enospace": domain_pb2.DISK_ERROR_POLICY_ENOSPACE,
+}
+_BLOCK_SIZE_LIMIT_BYTES = 1 << 31
+
+
+def build_disks(vmi: v1.VirtualMachineInstance, pod: core.Pod) -> list[domain_pb2.DiskSpec]:
+    """The block devices that are a fixed part of the machine, in the manifest's order. Raises SpecRefused.
+
+    A volume that may come and go is not in the launcher's pod, so its disk is left out.
+    """
+    facts = facts_of(vmi, pod)
+    volumes = {volume.name: volume for volume in vmi.spec.volumes or ()}
+    disks = []
+    for disk in vmi.spec.domain.devices.disks or ():
+        volume = volumes.get(disk.name)
+        if volume is None and disk.cdrom is None:
+            raise SpecRefused(f"spec.volumes: there is no volume for the disk {disk.name!r}")
+        if volume is not None and volume.is_hotpluggable:
+            continue
+        spec = _device(disk)
+        if volume is not None:
+            set_source(spec, volume, facts)
+        if spec.device == domain_pb2.DISK_DEVICE_LUN and not _is_block_device(spec):
+            raise SpecRefused(f"{_FIELD}: disk {disk.name!r} is a lun, which needs a block volume")
+        disks.append(spec)
+    return disks
+
+
+def _device(disk: v1.Disk) -> domain_pb2.DiskSpec:
+    spec = domain_pb2.DiskSpec(
+        name=disk.name,
+        boot_order=disk.boot_order or 0,
+        serial=disk.serial,
+        cache=_known(_CACHES, "cache", disk, disk.cache),
+        io=_known(_IO, "io", disk, disk.io),
+        error_policy=_known(_ERROR_POLICIES, "errorPolicy", disk, disk.error_policy),
+        shareable=disk.shareable is True,
+        dedicated_io_thread=disk.dedicated_io_thread is True,
+    )
+    bus = _set_target(spec, disk)
+    spec.bus = _known(_BUSES, "bus", disk, bus)
+    if disk.block_size is not None:
+        _set_block_size(spec, disk, disk.block_size)
+    return spec
+
+
+def _set_target(spec: domain_pb2.DiskSpec, disk: v1.Disk) -> str:
+    """Sets what the guest takes the device for. Returns the bus."""
+    if disk.cdrom is not None:
+        spec.device = domain_pb2.DISK_DEVICE_CDROM
+        spec.read_only = disk.cdrom.readonly is not False
+        spec.tray_open = disk.cdrom.tray == "open"
+        return disk.cdrom.bus or _DEFAULT_BUS
+    if disk.lun is not None:
+        spec.device = domain_pb2.DISK_DEVICE_LUN
+        spec.read_only = disk.lun.readonly
+        return disk.lun.bus or "scsi"
+    target = disk.disk or v1.DiskTarget()
+    spec.device = domain_pb2.DISK_DEVICE_DISK
+    spec.read_only = target.readonly
+    spec.pci_address = target.pci_address
+    return target.bus or _DEFAULT_BUS
+
+
+def _set_block_size(spec: domain_pb2.DiskSpec, disk: v1.Disk, size: v1.BlockSize) -> None:
+    if size.match_volume is not None:
+        spec.match_volume_block_sizes = size.match_volume.enabled is not False
+    if size.custom is None:
+        return
+    given = (size.custom.logical, size.custom.physical, size.custom.discard_granularity or 0)
+    if not all(0 <= each < _BLOCK_SIZE_LIMIT_BYTES for each in given):
+        raise SpecRefused(f"{_FIELD}: disk {disk.name!r} has a blockSize that no disk has")
+    spec.block_sizes.logical_bytes = given[0]
+    spec.block_sizes.physical_bytes = given[1]
+    spec.block_sizes.discard_granularity_bytes = given[2]
+
+
+def _known(values: dict[str, _T], field: str, disk: v1.Disk, given: str) -> _T:
+    if given not in values:
+        raise SpecRefused(f"{_FIELD}: disk {disk.name!r} has an unknown {field} {given!r}")
+    return values[given]
+
+
+def _is_block_device(spec: domain_pb2.DiskSpec) -> bool:
+    return spec.HasField("volume") and not spec.volume.file and not spec.volume.ephemeral
