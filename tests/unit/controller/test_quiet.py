@@ -15,6 +15,7 @@ from podvisor_common.kube.events import EventRecorder
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
     NODES,
+    PERSISTENT_VOLUME_CLAIMS,
     PODS,
     VIRTUAL_MACHINE_INSTANCES,
     VIRTUAL_MACHINES,
@@ -70,6 +71,7 @@ class Scene:
             vms=self.vms,
             vmis=self.vmis,
             pods=self.pods,
+            volume_claims=Informer(client, PERSISTENT_VOLUME_CLAIMS, core.PersistentVolumeClaim),
             nodes=self.nodes,
             attendance=Attendance(),
             config=lambda: CONFIG,
