@@ -126,8 +126,12 @@ def _age(vmi: v1.VirtualMachineInstance) -> tuple[str, str]:
 
 
 def _keeps(vmi: v1.VirtualMachineInstance, volume: v1.Volume) -> bool:
-    """The guest writes to the volume and nobody else may have it."""
+    """The guest writes to the volume and nobody else may have it. Files, unlike an image, are for anybody."""
     disk = _disk_of(vmi, volume)
+    if disk is None and any(
+        shared.name == volume.name for shared in vmi.spec.domain.devices.filesystems or ()
+    ):
+        return False
     return not is_only_read(vmi, volume) and not (disk is not None and disk.shareable)
 
 

@@ -87,6 +87,8 @@ class Observed:
     node: NodeHealth
     at: datetime
     has_successor: bool = False  # once it is gone, its machine gets another instance
+    claims: Claims = field(default_factory=dict)  # by name, those that exist of its volumes'
+    rivals: tuple[Rival, ...] = ()  # who else has one of them, where a pod is to be made
     attempt: int = 0
     retry_at: datetime | None = None
     failure: Trouble | None = None
@@ -95,8 +97,6 @@ class Observed:
     pod_created_at: datetime | None = None
     pod_end_seen_at: datetime | None = None
     node_patience_left: timedelta = timedelta(0)  # until a node that does not answer counts as such
-    claims: Claims = field(default_factory=dict)  # by name, those that exist of its volumes'
-    rivals: tuple[Rival, ...] = ()  # who else has one of them, where a pod is to be made
 
     @property
     def pod(self) -> core.Pod | None:
