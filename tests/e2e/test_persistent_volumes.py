@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
+from tests.support.storage import VolumeMode, checksum, claim, local_volume, look_into
 
 from tests.support.cluster import Cluster, Json
 from tests.support.disks import claimed, guest_disks, read, with_disk, write
 from tests.support.machine import Machine, condition, gone, vm, vmi
-from tests.support.storage import VolumeMode, checksum, claim, local_volume, look_into
 
 MIB = 1 << 20
 SIZE = 64 * MIB
@@ -66,7 +66,12 @@ async def test_what_is_only_read_is_not_changed(cluster: Cluster, mode: VolumeMo
 
         ephemeral = {"ephemeral": {"persistentVolumeClaim": {"claimName": "base"}}}
         reading = vm("reading")
-        with_disk(reading, "base", claimed("base", readOnly=True), {"disk": {"bus": "virtio", "readonly": True}})
+        with_disk(
+            reading,
+            "base",
+            claimed("base", readOnly=True),
+            {"disk": {"bus": "virtio", "readonly": True}},
+        )
         await asyncio.gather(
             cluster.apply(with_disk(vm("scratch"), "base", ephemeral)), cluster.apply(reading)
         )
@@ -111,7 +116,15 @@ async def test_claim_that_is_missing(cluster: Cluster) -> None:
         warnings = [event["reason"] for event in await cluster.events(type_="Warning")]
         assert warnings.count("FailedPvcNotFound") == 1
         storage_class = f"{cluster.namespace}-{volume.name}"
-        await cluster.kubectl("patch", "pv", storage_class, "--type=json", "-p", '[{"op":"remove","path":"/spec/claimRef"}]', check=False)
+        await cluster.kubectl(
+            "patch",
+            "pv",
+            storage_class,
+            "--type=json",
+            "-p",
+            '[{"op":"remove","path":"/spec/claimRef"}]',
+            check=False,
+        )
         await cluster.apply(claim("other", str(SIZE), storage_class=storage_class))
         await Machine(cluster, "waiting").running(within_s=60)
 
@@ -132,7 +145,8 @@ async def test_claim_of_another_machine(cluster: Cluster) -> None:
             what="Synchronized is False: VolumeInUse",
         )
         message = condition(shown, "Synchronized")["message"]
-        assert '"data"' in message and '"first"' in message, message
+        assert '"data"' in message, message
+        assert '"first"' in message, message
         assert await read(first, "data", 4) == "mine"
         await cluster.kubectl("delete", "vmi", "first", "--timeout=30s")
         second = Machine(cluster, "second")
@@ -163,5 +177,3 @@ async def test_claim_that_grows(cluster: Cluster, csi: None) -> None:
 
 def _printable(wanted: str):
     return lambda state: (state or {}).get("status", {}).get("printableStatus") == wanted
-
-

@@ -16,6 +16,7 @@ from podvisor_common.kube.resources import (
     DAEMONSETS,
     KUBEVIRTS,
     NODES,
+    PERSISTENT_VOLUME_CLAIMS,
     PODS,
     POOLS,
     REPLICA_SETS,
@@ -27,7 +28,9 @@ from podvisor_common.kube.resources import (
 from podvisor_controller.installation import CONFIG_MAP_NAME
 from podvisor_controller.installation_status import HANDLER
 from podvisor_controller.sets.claims import CLAIM_INDEX, claimable
-from podvisor_controller.vmi.outline import outline
+from podvisor_controller.vmi.claim_users import KEEPERS_INDEX, USERS_INDEX
+from podvisor_controller.vmi.claims import claims_kept, claims_used
+from podvisor_controller.vmi.outline import claim_outline, outline
 from podvisor_controller.vmi.reconciler import (
     NODE_INDEX,
     OWNER_INDEX,
@@ -57,7 +60,12 @@ class Caches:
             client,
             VIRTUAL_MACHINE_INSTANCES,
             v1.VirtualMachineInstance,
-            indexers={NODE_INDEX: node_names, CLAIM_INDEX: claimable(names.REPLICA_SET)},
+            indexers={
+                NODE_INDEX: node_names,
+                CLAIM_INDEX: claimable(names.REPLICA_SET),
+                USERS_INDEX: claims_used,
+                KEEPERS_INDEX: claims_kept,
+            },
         )
         self.replica_sets = Informer(
             client,
@@ -75,6 +83,9 @@ class Caches:
             label_selector=f"{names.APP_LABEL}={names.LAUNCHER_APP}",
             indexers={OWNER_INDEX: instance_keys},
             keep=outline,
+        )
+        self.volume_claims = Informer(
+            client, PERSISTENT_VOLUME_CLAIMS, core.PersistentVolumeClaim, keep=claim_outline
         )
         self.nodes = Informer(client, NODES, core.Node)
         self.kubevirts = Informer(client, KUBEVIRTS, v1.KubeVirt, namespace=namespace)
@@ -101,6 +112,7 @@ class Caches:
             self.replica_sets,
             self.pools,
             self.pods,
+            self.volume_claims,
             self.nodes,
             self.kubevirts,
             self.config_maps,

@@ -8,11 +8,19 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 from podvisor_common.api import v1
-from podvisor_common.api.v1.names import SUPPORTED_EVICTION_STRATEGIES, EvictionStrategy
+from podvisor_common.api.v1.names import (
+    HOST_DISK_GATE,
+    SUPPORTED_EVICTION_STRATEGIES,
+    EvictionStrategy,
+)
 
 DEFAULT_CPU_ALLOCATION_RATIO = 10
 DEFAULT_MEMORY_OVERCOMMIT_PERCENT = 100
+DEFAULT_PVC_SHORTFALL_PERCENT = 10
+DEFAULT_PVC_RESERVE_BYTES = 131072
 DEBUG_VERBOSITY = 4
+# The API's own limit of a number of bytes.
+_MOST_BYTES = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,11 @@ class ClusterConfig:
     architecture: str = "amd64"
     # Whether the cluster mounts OCI images as volumes; None while that is not known yet.
     image_volumes: bool | None = None
+    # By how much less than its claim asked for an image may have, and what is left free beside it.
+    pvc_shortfall_percent: int = DEFAULT_PVC_SHORTFALL_PERCENT
+    pvc_reserve_bytes: int = DEFAULT_PVC_RESERVE_BYTES
+    # Whether disks of nodes may be attached.
+    host_disks: bool = False
 
     @property
     def mounts_images(self) -> bool:
@@ -73,6 +86,13 @@ def of(
         debug_launcher=(verbosity.virt_launcher or 0) >= DEBUG_VERBOSITY,
         architecture=architecture,
         image_volumes=image_volumes,
+        pvc_shortfall_percent=_within(
+            developer.pvc_tolerate_less_space_up_to_percent, 100, DEFAULT_PVC_SHORTFALL_PERCENT
+        ),
+        pvc_reserve_bytes=_within(
+            developer.minimum_reserve_pvc_bytes, _MOST_BYTES, DEFAULT_PVC_RESERVE_BYTES
+        ),
+        host_disks=_has_gate(developer, HOST_DISK_GATE),
     )
 
 
@@ -84,6 +104,16 @@ def eviction_strategy_of(configuration: v1.KubeVirtConfiguration) -> str:
 
 def _at_least_one(value: int | None, default: int) -> int:
     return value if value is not None and value >= 1 else default
+
+
+def _within(value: int | None, most: int, default: int) -> int:
+    return value if value is not None and 0 <= value <= most else default
+
+
+def _has_gate(developer: v1.DeveloperConfiguration, gate: str) -> bool:
+    return gate in (developer.feature_gates or ()) and gate not in (
+        developer.disabled_feature_gates or ()
+    )
 
 
 def _ratio(text: str) -> Decimal:

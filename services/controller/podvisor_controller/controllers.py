@@ -34,6 +34,7 @@ from podvisor_controller.sets.claims import Member
 from podvisor_controller.sets.selectors import matches
 from podvisor_controller.settings import Settings
 from podvisor_controller.vm.reconciler import VmReconciler
+from podvisor_controller.vmi.claim_users import freed_for, users_of
 from podvisor_controller.vmi.reconciler import NODE_INDEX, VmiReconciler, instance_of_pod
 from podvisor_controller.webhooks.defaults import ClusterDefaults
 from podvisor_controller.webhooks.eviction_review import EvictionReviewer
@@ -98,6 +99,7 @@ class Controllers:
             vms=caches.vms,
             vmis=caches.vmis,
             pods=caches.pods,
+            volume_claims=caches.volume_claims,
             nodes=caches.nodes,
             attendance=self._attendance,
             config=self.config,
@@ -185,6 +187,7 @@ class Controllers:
         self.caches.pools.subscribe(lambda key, _, __: self._wake(self._pool, key))
         self.caches.replica_sets.subscribe(lambda key, _, __: self._wake(self._replica_set, key))
         self.caches.pods.subscribe(self._on_pod)
+        self.caches.volume_claims.subscribe(lambda key, _, __: self._on_claim(key))
         self.caches.nodes.subscribe(self._on_node)
         self.caches.kubevirts.subscribe(lambda _, __, ___: self._on_settings())
         for settled in (self.caches.config_maps, self.caches.daemon_sets):
@@ -211,6 +214,8 @@ class Controllers:
         new: v1.VirtualMachineInstance | None,
     ) -> None:
         self._wake(self._vmi, key)
+        for waiting in freed_for(self.caches.vmis, old, new):
+            self._wake(self._vmi, waiting)
         # A machine's instance has its name, and one that has it without being its own matters to it as well.
         vm = self.caches.vms.get(key)
         if vm is not None:
@@ -242,6 +247,10 @@ class Controllers:
             owner = instance_of_pod(pod) if pod is not None else None
             if owner is not None:
                 self._wake(self._vmi, owner)
+
+    def _on_claim(self, key: ObjectKey) -> None:
+        for user in users_of(self.caches.vmis, key):
+            self._wake(self._vmi, user)
 
     def _on_node(self, key: ObjectKey, old: core.Node | None, new: core.Node | None) -> None:
         attendance = self._attendance

@@ -196,6 +196,36 @@ def unschedulable_pod(seconds_ago: float) -> core.Pod:
     return pod(status={"conditions": [condition]})
 
 
+def claim_body(
+    name: str = "data", *, mode: str = "Filesystem", capacity: str = "10Gi", **metadata: Any
+) -> Json:
+    """A claim for 10Gi as JSON. One without capacity is not bound."""
+    got = {"phase": "Bound", "capacity": {"storage": capacity}}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"namespace": "shop", "name": name, "uid": f"uid-{name}"} | metadata,
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "volumeMode": mode,
+            "resources": {"requests": {"storage": "10Gi"}},
+        },
+        "status": got if capacity else {"phase": "Pending"},
+    }
+
+
+def claim(name: str = "data", **changes: Any) -> core.PersistentVolumeClaim:
+    return msgspec.convert(claim_body(name, **changes), core.PersistentVolumeClaim)
+
+
+def on_claim(name: str = "data", **changes: Any) -> Json:
+    """The specification of a machine whose one disk is a claim; `disk` says which, and `source` or `volume` how."""
+    disk = {"name": "data"} | changes.get("disk", {"disk": {"bus": "virtio"}})
+    source = {"persistentVolumeClaim": {"claimName": name} | changes.get("source", {})}
+    domain = {"resources": {"requests": {"memory": "64M"}}, "devices": {"disks": [disk]}}
+    return {"domain": domain, "volumes": [{"name": "data"} | changes.get("volume", source)]}
+
+
 def observed(instance: v1.VirtualMachineInstance, *pods: core.Pod, **changes: Any) -> Observed:
     defaults: Json = {"config": CONFIG, "node": NodeHealth.WELL, "at": NOW}
     return Observed(vmi=instance, pods=pods, **(defaults | changes))

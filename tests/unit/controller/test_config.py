@@ -51,6 +51,48 @@ def config_of(obj: Any) -> config.ClusterConfig:
             4,
         ),
         (
+            "less space",
+            {"developerConfiguration": {"pvcTolerateLessSpaceUpToPercent": 0}},
+            "pvc_shortfall_percent",
+            0,
+        ),
+        (
+            "less space than none",
+            {"developerConfiguration": {"pvcTolerateLessSpaceUpToPercent": 101}},
+            "pvc_shortfall_percent",
+            10,
+        ),
+        (
+            "a reserve",
+            {"developerConfiguration": {"minimumReservePVCBytes": 4096}},
+            "pvc_reserve_bytes",
+            4096,
+        ),
+        (
+            "a reserve that makes no sense",
+            {"developerConfiguration": {"minimumReservePVCBytes": -1}},
+            "pvc_reserve_bytes",
+            131072,
+        ),
+        (
+            "disks of nodes",
+            {"developerConfiguration": {"featureGates": ["Snapshot", "HostDisk"]}},
+            "host_disks",
+            True,
+        ),
+        ("no disks of nodes", {}, "host_disks", False),
+        (
+            "disks of nodes, and none",
+            {
+                "developerConfiguration": {
+                    "featureGates": ["HostDisk"],
+                    "disabledFeatureGates": ["HostDisk"],
+                }
+            },
+            "host_disks",
+            False,
+        ),
+        (
             "cpu ratio that makes no sense",
             {"developerConfiguration": {"cpuAllocationRatio": 0}},
             "cpu_allocation_ratio",

@@ -15,6 +15,7 @@ from podvisor_common.kube.events import EventRecorder
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
     NODES,
+    PERSISTENT_VOLUME_CLAIMS,
     PODS,
     VIRTUAL_MACHINE_INSTANCES,
     VIRTUAL_MACHINES,
@@ -22,6 +23,8 @@ from podvisor_common.kube.resources import (
 )
 from podvisor_controller.node.attendance import Attendance
 from podvisor_controller.vm.reconciler import VmReconciler
+from podvisor_controller.vmi.claim_users import KEEPERS_INDEX, USERS_INDEX
+from podvisor_controller.vmi.claims import claims_kept, claims_used
 from podvisor_controller.vmi.outline import outline
 from podvisor_controller.vmi.reconciler import OWNER_INDEX, VmiReconciler, instance_keys
 
@@ -31,6 +34,7 @@ from tests.unit.controller.builders import (
     NOW,
     ended_pod,
     failed_before,
+    on_claim,
     pod,
     stamp,
     unschedulable_pod,
@@ -59,7 +63,12 @@ class Scene:
         client = self.client
         self.recorder = EventRecorder(client, "test", "test")
         self.vms = Informer(client, VIRTUAL_MACHINES, v1.VirtualMachine)
-        self.vmis = Informer(client, VIRTUAL_MACHINE_INSTANCES, v1.VirtualMachineInstance)
+        self.vmis = Informer(
+            client,
+            VIRTUAL_MACHINE_INSTANCES,
+            v1.VirtualMachineInstance,
+            indexers={USERS_INDEX: claims_used, KEEPERS_INDEX: claims_kept},
+        )
         self.pods = Informer(client, PODS, core.Pod, indexers={OWNER_INDEX: instance_keys})
         self.nodes = Informer(client, NODES, core.Node)
         self.machines = VmReconciler(
@@ -70,6 +79,7 @@ class Scene:
             vms=self.vms,
             vmis=self.vmis,
             pods=self.pods,
+            volume_claims=Informer(client, PERSISTENT_VOLUME_CLAIMS, core.PersistentVolumeClaim),
             nodes=self.nodes,
             attendance=Attendance(),
             config=lambda: CONFIG,
@@ -167,6 +177,7 @@ SITUATIONS: dict[str, tuple[Json | None, Json | None, core.Pod | None]] = {
         vmi_body(owned=True),
         waiting_pod("ImagePullBackOff", "Back-off pulling image"),
     ),
+    "a claim does not exist": (vm_body(), vmi_body(owned=True, spec=on_claim()), None),
     "an instance without a machine runs": (None, owned("Running", READY), RUNS),
     "once, and it has ended": (vm_body("Once"), owned("Succeeded", ENDED), ended_pod(0)),
     "halted": (vm_body("Halted"), None, None),

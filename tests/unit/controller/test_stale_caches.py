@@ -11,6 +11,7 @@ from podvisor_common.kube.events import EventRecorder
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
     NODES,
+    PERSISTENT_VOLUME_CLAIMS,
     PODS,
     VIRTUAL_MACHINE_INSTANCES,
     VIRTUAL_MACHINES,
@@ -40,6 +41,7 @@ class Scene:
             vms=Informer(client, VIRTUAL_MACHINES, v1.VirtualMachine),
             vmis=self.vmis,
             pods=self.pods,
+            volume_claims=Informer(client, PERSISTENT_VOLUME_CLAIMS, core.PersistentVolumeClaim),
             nodes=self.nodes,
             attendance=self.attendance,
             config=lambda: CONFIG,

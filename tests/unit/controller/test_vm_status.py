@@ -125,6 +125,7 @@ def together(phase: str, *conditions: tuple[str, str, str], **metadata: Any) -> 
 
 NOT_PULLED = ("Synchronized", "False", "ErrImagePull")
 NOT_PLACED = ("PodScheduled", "False", "Unschedulable")
+NOT_BOUND = ("Provisioning", "True", "WaitingForVolumeBinding")
 STANDS_STILL = ("Paused", "True", "PausedByUser")
 
 
@@ -138,6 +139,21 @@ STANDS_STILL = ("Paused", "True", "PausedByUser")
             "no node before no image",
             together("Scheduling", NOT_PULLED, NOT_PLACED),
             "ErrorUnschedulable",
+        ),
+        (
+            "no node before a claim that is not bound",
+            together("Scheduling", NOT_BOUND, NOT_PLACED),
+            "ErrorUnschedulable",
+        ),
+        (
+            "a claim that is not bound before no image",
+            together("Scheduling", NOT_PULLED, NOT_BOUND),
+            "WaitingForVolumeBinding",
+        ),
+        (
+            "a claim that is not bound before starting",
+            together("Scheduling", NOT_BOUND),
+            "WaitingForVolumeBinding",
         ),
         ("no image before starting", together("Scheduled", NOT_PULLED), "ErrImagePull"),
     ),

@@ -1,15 +1,17 @@
-"""What the controller keeps of a pod is all that it reads of one, and costs half."""
+"""What the controller keeps of a pod or a claim is all that it reads of one, and costs half or less."""
 
 import tracemalloc
+from collections.abc import Callable
 
 import msgspec
 from podvisor_common.api import core
-from podvisor_controller.vmi.outline import outline
+from podvisor_controller.vmi.outline import claim_outline, outline
 
-from tests.unit.controller.builders import IMAGE, Json, pod, stamp
+from tests.unit.controller.builders import IMAGE, Json, claim, pod, stamp
 
 COPIES = 200
 LIMIT_BYTES = 2_200
+CLAIM_LIMIT_BYTES = 600
 TYPES = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
 
 
@@ -49,15 +51,54 @@ def test_what_is_read_stays() -> None:
     assert outline(kept) == kept
 
 
-def test_it_costs_half() -> None:
-    raw = msgspec.json.encode(_pod())
-    decode = msgspec.json.Decoder(core.Pod).decode
-    kept = [outline(decode(raw))]
+def _cost(make: Callable[[], object]) -> float:
+    """What each of many costs, in bytes."""
+    kept = [make()]
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        kept += [outline(decode(raw)) for _ in range(COPIES)]
+        kept += [make() for _ in range(COPIES)]
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert (after - before) / COPIES < LIMIT_BYTES
+    return (after - before) / COPIES
+
+
+def test_it_costs_half() -> None:
+    raw = msgspec.json.encode(_pod())
+    decode = msgspec.json.Decoder(core.Pod).decode
+    assert _cost(lambda: outline(decode(raw))) < LIMIT_BYTES
+
+
+def _claim() -> core.PersistentVolumeClaim:
+    return claim(
+        resourceVersion="123456",
+        creationTimestamp=stamp(),
+        labels={"app": "demo"},
+        annotations={
+            "pv.kubernetes.io/bind-completed": "yes",
+            "volume.kubernetes.io/storage-provisioner": "hostpath.csi.k8s.io",
+        },
+        finalizers=["kubernetes.io/pvc-protection"],
+    )
+
+
+def test_what_is_read_of_a_claim_stays() -> None:
+    whole = _claim()
+    kept = claim_outline(whole)
+    assert (kept.spec, kept.status) == (whole.spec, whole.status)
+    for field in ("name", "namespace", "uid", "resource_version", "deletion_timestamp"):
+        assert getattr(kept.metadata, field) == getattr(whole.metadata, field)
+    assert kept.metadata.annotations is None
+    assert kept.metadata.finalizers is None
+    going = claim(deletionTimestamp=stamp(), capacity="", mode="Block")
+    assert claim_outline(going).metadata.is_being_deleted
+    assert (claim_outline(going).is_block, claim_outline(going).is_bound) == (True, False)
+    assert claim_outline(kept) == kept
+
+
+def test_a_claim_costs_little() -> None:
+    raw = msgspec.json.encode(_claim())
+    decode = msgspec.json.Decoder(core.PersistentVolumeClaim).decode
+    kept, whole = _cost(lambda: claim_outline(decode(raw))), _cost(lambda: decode(raw))
+    assert kept < min(CLAIM_LIMIT_BYTES, whole / 2)

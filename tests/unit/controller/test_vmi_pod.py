@@ -13,17 +13,6 @@ from podvisor_controller.vmi.resources import MIB, memory_overhead_bytes
 from tests.unit.controller.builders import CONFIG, IMAGE, UID, Json, situations, spec_body, vmi
 
 KVM = ClusterConfig(launcher_image=IMAGE, image_volumes=True)
-SECRETS = [
-    {
-        "name": "seed",
-        "cloudInitNoCloud": {
-            "secretRef": {"name": "user"},
-            "networkDataSecretRef": {"name": "net"},
-        },
-    }
-]
-
-
 AFFINITY = {
     "podAntiAffinity": {
         "preferredDuringSchedulingIgnoredDuringExecution": [
@@ -40,7 +29,7 @@ SPREAD = [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAn
 def rendered(
     instance: v1.VirtualMachineInstance | None = None, config: ClusterConfig = CONFIG
 ) -> Json:
-    return render_pod(instance or vmi(), config)
+    return render_pod(instance or vmi(), config, {})
 
 
 def compute(manifest: Json) -> Json:
@@ -117,39 +106,8 @@ def test_containers_and_scratch_space() -> None:
     assert console_mount == {"name": "console", "mountPath": "/run/podvisor/console"}
 
 
-def test_container_disks_are_image_volumes() -> None:
-    disk = {"image": "demo/disk:devel", "imagePullPolicy": "Never", "imagePullSecret": "registry"}
-    manifest = rendered(vmi(spec={"volumes": [{"name": "root", "containerDisk": disk}]}))
-    volume = {"name": "disk-root", "image": {"reference": "demo/disk:devel", "pullPolicy": "Never"}}
-    mount = {"name": "disk-root", "mountPath": "/run/podvisor/images/root", "readOnly": True}
-    assert volume in manifest["spec"]["volumes"]
-    assert mount in compute(manifest)["volumeMounts"]
-    assert manifest["spec"]["imagePullSecrets"] == [{"name": "registry"}]
-
-
-def test_secrets_are_mounted_and_may_be_missing() -> None:
-    manifest = rendered(vmi(spec={"volumes": SECRETS}))
-    volumes = {v["name"]: v for v in manifest["spec"]["volumes"]}
-    mounts = {m["name"]: m["mountPath"] for m in compute(manifest)["volumeMounts"]}
-    assert volumes["secret-seed"]["secret"] == {"secretName": "user", "optional": True}
-    assert volumes["network-secret-seed"]["secret"] == {"secretName": "net", "optional": True}
-    assert mounts["secret-seed"] == "/run/podvisor/secrets/seed/user-data"
-    assert mounts["network-secret-seed"] == "/run/podvisor/secrets/seed/network-data"
-
-
 def test_user_data_stays_out_of_the_pod() -> None:
     assert b"hunter2" not in msgspec.json.encode(rendered())
-
-
-def test_names_that_are_too_long_for_a_volume_are_cut_and_stay_apart() -> None:
-    long = ["a" * 62 + end for end in "xy"]
-    disks = [{"name": name, "containerDisk": {"image": "i"}} for name in long]
-    manifest = rendered(vmi(spec={"volumes": disks}))
-    found = [v["name"] for v in manifest["spec"]["volumes"] if "image" in v]
-    assert len(set(found)) == 2
-    assert all(len(name) <= 63 for name in found)
-    paths = [m["mountPath"] for m in compute(manifest)["volumeMounts"]]
-    assert f"/run/podvisor/images/{long[0]}" in paths
 
 
 def test_placement_is_the_users_and_ours() -> None:

@@ -55,9 +55,12 @@ _DIFFERENCES = """## Differences that a client can see
   them; its nodes must be able to mount them then. Elsewhere a pod has KubeVirt's `container-disk-binary` and `volume<name>`, all of
   them init containers, and its containers share their process ids.
 - A missing Secret or a broken disk image is the instance's `Synchronized` condition, and the start goes on when it is healed.
+- Of two instances with one PersistentVolumeClaim, of which one writes to it and the disks are not `shareable`, the second gets no pod
+  until the first has ended: `Synchronized` is False, reason `VolumeInUse`.
+- `persistentVolumeClaimInfo` of a volume's status has no `filesystemOverhead`: what a file system needs for itself is not estimated.
 - User-data that stands in the manifest as clear text is admitted with a warning.
-- Launcher pods hold no capability and no token; they have the containers `compute` and `guest-console-log`, and the latter's log is
-  the serial console.
+- Launcher pods hold no capability, and no token but the one that a `serviceAccount` volume gives to the guest; they have the containers
+  `compute` and `guest-console-log`, and the latter's log is the serial console.
 - A request to start waits for an instance that is on its way out instead of being dropped, and to halt a machine drops what was
   asked before instead of letting the second half of a restart start it again.
 - `evictionStrategy: LiveMigrateIfPossible` is `None`, and `LiveMigrate` is refused, as long as nothing can be migrated. The webhook of

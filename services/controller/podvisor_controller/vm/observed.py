@@ -254,10 +254,12 @@ def _spread_of(uid: str) -> float:
     return int.from_bytes(hashlib.sha256(uid.encode()).digest()[:4], "big") / (1 << 32)
 
 
-def has_condition(vmi: v1.VirtualMachineInstance, type_: ConditionType, reason: str) -> bool:
-    """The instance says False for that reason."""
+def has_condition(
+    vmi: v1.VirtualMachineInstance, type_: ConditionType, reason: str, status: str = "False"
+) -> bool:
+    """The instance says so for that reason."""
     condition = meta.find_condition(vmi.status.conditions, type_)
-    return condition is not None and condition.status == "False" and condition.reason == reason
+    return condition is not None and condition.status == status and condition.reason == reason
 
 
 def _ran_for(vmi: v1.VirtualMachineInstance, at: datetime) -> timedelta | None:

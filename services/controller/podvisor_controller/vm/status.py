@@ -74,7 +74,8 @@ def _of_instance(vmi: v1.VirtualMachineInstance) -> PrintableStatus:
     if vmi.status.phase == Phase.RUNNING:
         return PrintableStatus.RUNNING
     for type_, reason, word in _TROUBLES:
-        if has_condition(vmi, type_, reason):
+        status = "True" if type_ == ConditionType.PROVISIONING else "False"
+        if has_condition(vmi, type_, reason, status):
             return word
     if vmi.status.phase in _STARTING_PHASES:
         return PrintableStatus.STARTING
@@ -88,6 +89,11 @@ _TROUBLES = (
         PrintableStatus.ERROR_PVC_NOT_FOUND,
     ),
     (ConditionType.POD_SCHEDULED, Reason.UNSCHEDULABLE, PrintableStatus.ERROR_UNSCHEDULABLE),
+    (
+        ConditionType.PROVISIONING,
+        Reason.WAITING_FOR_VOLUME_BINDING,
+        PrintableStatus.WAITING_FOR_VOLUME_BINDING,
+    ),
     (ConditionType.SYNCHRONIZED, Reason.ERR_IMAGE_PULL, PrintableStatus.ERR_IMAGE_PULL),
     (ConditionType.SYNCHRONIZED, Reason.IMAGE_PULL_BACK_OFF, PrintableStatus.IMAGE_PULL_BACK_OFF),
 )

@@ -3,7 +3,7 @@
 Invariant: an Observed is read from the caches in one go and never changes; every property is a fact, never a wish.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from podvisor_common.api import core, meta, v1
@@ -12,6 +12,8 @@ from podvisor_common.api.v1 import names
 from podvisor_controller.config import ClusterConfig
 from podvisor_controller.node.health import NodeHealth
 from podvisor_controller.pauses import left_of, retry_left
+from podvisor_controller.vmi import claims as claimed
+from podvisor_controller.vmi.claims import Claims, Rival
 from podvisor_controller.vmi.container import COMPUTE
 
 # Phases in which the controller, not the handler, says where the instance is.
@@ -20,6 +22,10 @@ CONTROLLER_PHASES = frozenset(
 )
 # A scheduler often finds a node a moment after it found none; that is not worth telling.
 UNSCHEDULABLE_PATIENCE = timedelta(seconds=1.5)
+# What the scheduler says of a pod whose claim is to be bound without it. One that waits for its first pod is none of those.
+UNBOUND_IMMEDIATE = "unbound immediate PersistentVolumeClaims"
+# A pod that was asked for is known of by then, or that there is none.
+RIVAL_PATIENCE = timedelta(seconds=1)
 
 POD_REFUSED = "PodRefused"
 # The reasons of Synchronized=False that are the controller's to set and to take back. Without a reason it is what stays of
@@ -29,10 +35,16 @@ CONTROLLER_REASONS = frozenset(
         "",
         names.Reason.FAILED_CREATE,
         names.Reason.FAILED_DELETE,
+        names.Reason.FAILED_PVC_NOT_FOUND,
+        names.Reason.VOLUME_IN_USE,
         names.Reason.ERR_IMAGE_PULL,
         names.Reason.IMAGE_PULL_BACK_OFF,
         POD_REFUSED,
     }
+)
+NO_HOST_DISKS = (
+    'Volume "{}" is a disk of the node, and those are not attached here: add HostDisk to'
+    " spec.configuration.developerConfiguration.featureGates of the KubeVirt resource."
 )
 
 _PULL_REASONS = frozenset(
@@ -71,6 +83,8 @@ class Observed:
     node: NodeHealth
     at: datetime
     has_successor: bool = False  # once it is gone, its machine gets another instance
+    claims: Claims = field(default_factory=dict)  # by name, those that exist of its volumes'
+    rivals: tuple[Rival, ...] = ()  # who else has one of them, where a pod is to be made
     attempt: int = 0
     retry_at: datetime | None = None
     failure: Trouble | None = None
@@ -134,23 +148,50 @@ class Observed:
         return Trouble(POD_REFUSED, message)
 
     @property
+    def unsupported(self) -> Trouble | None:
+        """What the instance needs and this cluster does not have."""
+        volumes = self.vmi.spec.volumes or ()
+        host_disk = next((v.name for v in volumes if v.host_disk), None)
+        if host_disk is not None and not self.config.host_disks:
+            return Trouble(names.Reason.FAILED_CREATE, NO_HOST_DISKS.format(host_disk))
+        return None
+
+    @property
+    def obstacle(self) -> Trouble | None:
+        """Why no pod is made as things are; None when one may be, or has been."""
+        if self.pods or self.was_bound:
+            return None
+        if (trouble := self.unsupported) is not None:
+            return trouble
+        if why := claimed.missing(self.vmi, self.claims):
+            return Trouble(names.Reason.FAILED_PVC_NOT_FOUND, why)
+        if why := claimed.in_use(self.vmi, self.rivals):
+            return Trouble(names.Reason.VOLUME_IN_USE, why)
+        return None
+
+    @property
     def trouble(self) -> Trouble | None:
         """What keeps the guest from starting or going, as far as the controller can see; None when nothing does."""
         if self.undeletable is not None:
             return self.undeletable
         if (pod := self.pod) is None:
-            return self.failure
+            return self.obstacle or self.failure
         if (refusal := self.refusal) is not None:
             return refusal
         return _container_trouble(self.vmi, pod)
 
     @property
     def unschedulable(self) -> meta.Condition | None:
-        """The scheduler's complaint, once it has lasted."""
-        condition = self._scheduler_complaint
-        if condition is None or self._patience_left(condition) > timedelta(0):
-            return None
-        return condition
+        """The scheduler's complaint, once it has lasted and is not that a claim is still to be bound."""
+        return None if self.provisioning else self._lasting_complaint
+
+    @property
+    def provisioning(self) -> str:
+        """Which claims the scheduler waits for, for a person, once that has lasted; empty when there is none."""
+        complaint = self._lasting_complaint
+        if complaint is None or UNBOUND_IMMEDIATE not in complaint.message:
+            return ""
+        return claimed.unbound(self.vmi, self.claims) or complaint.message
 
     @property
     def retry_left(self) -> timedelta:
@@ -170,6 +211,8 @@ class Observed:
             waits.append(self._patience_left(condition))
         if not self.pods:
             waits.append(self.retry_left)
+        if any(rival.is_getting_pod for rival in self.rivals):
+            waits.append(RIVAL_PATIENCE)
         if self.undeletable is not None:
             waits.append(self.delete_retry_left)
         if (left := self.handler_patience_left) is not None:
@@ -204,6 +247,13 @@ class Observed:
             return left
         # The API server may have been away since: then the handler could not report any sooner than this was seen.
         return max(left, left_of(self.pod_end_seen_at + patience, self.at, longest=patience))
+
+    @property
+    def _lasting_complaint(self) -> meta.Condition | None:
+        condition = self._scheduler_complaint
+        if condition is None or self._patience_left(condition) > timedelta(0):
+            return None
+        return condition
 
     @property
     def _scheduler_complaint(self) -> meta.Condition | None:

@@ -1,13 +1,15 @@
-"""What the controller keeps of the launcher pods of the whole cluster, which is what it reads of them.
+"""What the controller keeps of the launcher pods and the claims of the whole cluster, which is what it reads of them.
 
-Invariant: pure; a pod without its labels, annotations, resources and most of its conditions means the same to everything
-in this service.
+Invariant: pure; what is left out here means nothing to anything in this service.
 """
 
+import sys
 from functools import lru_cache
 
 from msgspec.structs import replace
 from podvisor_common.api import core
+from podvisor_common.api.meta import ObjectMeta
+from podvisor_common.api.quantity import Quantity
 from podvisor_common.api.v1.names import ConditionType
 
 
@@ -23,6 +25,42 @@ def outline(pod: core.Pod) -> core.Pod:
         spec=replace(pod.spec, containers=containers),
         status=replace(pod.status, conditions=conditions),
     )
+
+
+def claim_outline(claim: core.PersistentVolumeClaim) -> core.PersistentVolumeClaim:
+    """A claim without what the controller does not read. Most claims of a cluster are alike, and share what is alike."""
+    old = claim.metadata
+    metadata = ObjectMeta(
+        name=old.name,
+        namespace=sys.intern(old.namespace),
+        uid=old.uid,
+        resource_version=old.resource_version,
+        deletion_timestamp=old.deletion_timestamp,
+    )
+    spec, status = claim.spec, claim.status
+    requests = spec.resources.requests if spec.resources is not None else None
+    return core.PersistentVolumeClaim(
+        metadata=metadata,
+        spec=_claim_spec(spec.access_modes, spec.volume_mode, (requests or {}).get("storage")),
+        status=_claim_status(status.phase, (status.capacity or {}).get("storage")),
+    )
+
+
+@lru_cache(maxsize=256)
+def _claim_spec(
+    access_modes: tuple[str, ...] | None, volume_mode: str, asked: Quantity | None
+) -> core.PersistentVolumeClaimSpec:
+    requests = {"storage": asked} if asked is not None else None
+    resources = core.ResourceRequirements(requests=requests) if requests else None
+    return core.PersistentVolumeClaimSpec(
+        access_modes=access_modes, volume_mode=volume_mode, resources=resources
+    )
+
+
+@lru_cache(maxsize=256)
+def _claim_status(phase: str, capacity: Quantity | None) -> core.PersistentVolumeClaimStatus:
+    got = {"storage": capacity} if capacity is not None else None
+    return core.PersistentVolumeClaimStatus(phase=phase, capacity=got)
 
 
 @lru_cache(maxsize=256)

@@ -136,9 +136,9 @@ def _grace_period_s(now: Observed, pod: core.Pod) -> int:
 def _start(now: Observed) -> list[Action]:
     """No pod. One that vanished from a node that may still run its guest proves nothing and gets no successor."""
     waits = now.retry_left > timedelta(0)
-    if now.was_bound or waits:
+    if now.was_bound or now.obstacle is not None or waits:
         return []
-    return [CreatePod(render_pod(now.vmi, now.config, now.attempt))]
+    return [CreatePod(render_pod(now.vmi, now.config, now.claims, now.attempt))]
 
 
 def _discard(now: Observed) -> list[Action]:

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import msgspec
 from podvisor_common.api import v1
 from podvisor_common.api.v1 import names
+from podvisor_common.launcher_pod import RUN_DIRECTORY
 
 from podvisor_controller.config import ClusterConfig
+from podvisor_controller.vmi.claims import Claims
 from podvisor_controller.vmi.container import (
     COMPUTE,
     NAME_MAX,
@@ -21,14 +23,18 @@ from podvisor_controller.vmi.container import (
     shortened,
     unprivileged,
 )
+from podvisor_controller.vmi.pod_volumes import (
+    PodVolumes,
+    has_claimed_file_system,
+    pod_volumes,
+    service_account,
+)
 from podvisor_controller.vmi.resources import compute_resources, memory_overhead_bytes
 from podvisor_controller.vmi.sidecars import with_image_holders
 
 CONSOLE_LOG = "guest-console-log"
 # The kubelet waits this much longer than the guest may take, so that it never kills while we destroy.
 EXTRA_GRACE_S = 30
-
-RUN_DIR = "/run/podvisor"
 
 LAUNCHER_POD_PREFIX = "virt-launcher-"
 
@@ -39,13 +45,6 @@ _ANNOTATIONS_NOT_INHERITED = (
     "kubectl.kubernetes.io/",
     "kubevirt.io/latest-observed-api-version",
     "kubevirt.io/storage-observed-api-version",
-)
-# Bounds of the pod's scratch space. `private` holds what guests write to their overlays, which only their disks bound.
-_SCRATCH = (
-    ("sockets", "1Mi"),
-    ("private", "64Gi"),
-    ("runtime", "256Mi"),
-    ("console", "16Mi"),
 )
 
 
@@ -60,17 +59,24 @@ def pod_grace_period_s(vmi: v1.VirtualMachineInstance) -> int:
     return vmi.grace_period_s + EXTRA_GRACE_S
 
 
-def render_pod(vmi: v1.VirtualMachineInstance, config: ClusterConfig, attempt: int = 0) -> Manifest:
-    """The manifest of the launcher pod. `attempt` counts the pods that the kubelet refused before."""
+def render_pod(
+    vmi: v1.VirtualMachineInstance, config: ClusterConfig, claims: Claims, attempt: int = 0
+) -> Manifest:
+    """The manifest of the launcher pod. `attempt` counts the pods that the kubelet refused before.
+
+    `claims` holds every claim that the instance names; KeyError when one is missing, for its form would be a guess.
+    """
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": _metadata(vmi, config, attempt),
-        "spec": _spec(vmi, config),
+        "metadata": _metadata(vmi, config, claims, attempt),
+        "spec": _spec(vmi, config, claims),
     }
 
 
-def _metadata(vmi: v1.VirtualMachineInstance, config: ClusterConfig, attempt: int) -> Manifest:
+def _metadata(
+    vmi: v1.VirtualMachineInstance, config: ClusterConfig, claims: Claims, attempt: int
+) -> Manifest:
     meta = vmi.metadata
     return {
         "name": launcher_pod_name(meta.name, meta.uid, attempt),
@@ -90,6 +96,7 @@ def _metadata(vmi: v1.VirtualMachineInstance, config: ClusterConfig, attempt: in
             },
             names.DOMAIN_ANNOTATION: meta.name,
             names.MEMORY_OVERHEAD_ANNOTATION: str(memory_overhead_bytes(vmi, config)),
+            **_image_rules(vmi, config, claims),
             "kubectl.kubernetes.io/default-container": COMPUTE,
         },
         "ownerReferences": [
@@ -105,8 +112,20 @@ def _metadata(vmi: v1.VirtualMachineInstance, config: ClusterConfig, attempt: in
     }
 
 
-def _spec(vmi: v1.VirtualMachineInstance, config: ClusterConfig) -> Manifest:
-    mounts, volumes = _volumes(vmi, config)
+def _image_rules(
+    vmi: v1.VirtualMachineInstance, config: ClusterConfig, claims: Claims
+) -> dict[str, str]:
+    """What the handler, which reads no settings, needs to know of images that are made in claims."""
+    if not has_claimed_file_system(vmi, claims):
+        return {}
+    return {
+        names.PVC_TOLERATED_SHORTFALL_ANNOTATION: str(config.pvc_shortfall_percent),
+        names.PVC_RESERVE_ANNOTATION: str(config.pvc_reserve_bytes),
+    }
+
+
+def _spec(vmi: v1.VirtualMachineInstance, config: ClusterConfig, claims: Claims) -> Manifest:
+    held = pod_volumes(vmi, claims, with_images=config.mounts_images)
     spec: Manifest = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -122,11 +141,13 @@ def _spec(vmi: v1.VirtualMachineInstance, config: ClusterConfig) -> Manifest:
             "runAsUser": names.LAUNCHER_UID,
             "runAsGroup": names.LAUNCHER_UID,
             "fsGroup": names.LAUNCHER_UID,
+            # A claim with many files is gone through once, not at every start.
+            "fsGroupChangePolicy": "OnRootMismatch",
             "runAsNonRoot": True,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_compute(vmi, config, mounts)],
-        "volumes": volumes,
+        "containers": [_compute(vmi, config, held)],
+        "volumes": held.volumes,
     }
     if _copies_console(vmi, config):
         spec["containers"].append(_console_log(config))
@@ -135,7 +156,7 @@ def _spec(vmi: v1.VirtualMachineInstance, config: ClusterConfig) -> Manifest:
 
 
 def _placement(vmi: v1.VirtualMachineInstance) -> Manifest:
-    """What a pod's specification takes over from the instance's unchanged."""
+    """What a pod's specification takes over from the instance's."""
     wanted = vmi.spec
     secrets = sorted(
         {v.container_disk.image_pull_secret for v in wanted.volumes or () if v.container_disk}
@@ -147,6 +168,7 @@ def _placement(vmi: v1.VirtualMachineInstance) -> Manifest:
         "topologySpreadConstraints": msgspec.to_builtins(wanted.topology_spread_constraints),
         "schedulerName": wanted.scheduler_name,
         "priorityClassName": wanted.priority_class_name,
+        "serviceAccountName": service_account(vmi),
         "subdomain": wanted.subdomain,
         "dnsPolicy": wanted.dns_policy,
         "dnsConfig": msgspec.to_builtins(wanted.dns_config),
@@ -179,9 +201,7 @@ def _toleration(toleration: v1.Toleration) -> Manifest:
     return {key: value for key, value in fields.items() if value not in ("", None)}
 
 
-def _compute(
-    vmi: v1.VirtualMachineInstance, config: ClusterConfig, mounts: list[Manifest]
-) -> Manifest:
+def _compute(vmi: v1.VirtualMachineInstance, config: ClusterConfig, held: PodVolumes) -> Manifest:
     debug = {"env": [{"name": "LOG_LEVEL", "value": "DEBUG"}]} if config.debug_launcher else {}
     return {
         "name": COMPUTE,
@@ -192,7 +212,8 @@ def _compute(
         "args": [f"--grace-period-s={vmi.grace_period_s}"],
         "resources": compute_resources(vmi, config),
         "securityContext": unprivileged(),
-        "volumeMounts": mounts,
+        "volumeMounts": held.mounts,
+        **({"volumeDevices": held.devices} if held.devices else {}),
     }
 
 
@@ -207,7 +228,7 @@ def _console_log(config: ClusterConfig) -> Manifest:
             "limits": {"cpu": "15m", "memory": "16Mi"},
         },
         "securityContext": unprivileged(),
-        "volumeMounts": [{"name": "console", "mountPath": f"{RUN_DIR}/console"}],
+        "volumeMounts": [{"name": "console", "mountPath": f"{RUN_DIRECTORY}/console"}],
     }
 
 
@@ -217,48 +238,6 @@ def _copies_console(vmi: v1.VirtualMachineInstance, config: ClusterConfig) -> bo
         return False
     wanted = devices.log_serial_console
     return config.log_serial_console if wanted is None else wanted
-
-
-def _volumes(
-    vmi: v1.VirtualMachineInstance, config: ClusterConfig
-) -> tuple[list[Manifest], list[Manifest]]:
-    """The mounts of `compute` and the volumes of the pod, in one order."""
-    mounts: list[Manifest] = [
-        {"name": name, "mountPath": f"{RUN_DIR}/{name}"} for name, _ in _SCRATCH
-    ]
-    volumes: list[Manifest] = [
-        {"name": name, "emptyDir": {"sizeLimit": limit}} for name, limit in _SCRATCH
-    ]
-
-    def add(name: str, path: str, source: Manifest) -> None:
-        short = shortened(name)
-        volumes.append({"name": short, **source})
-        mounts.append({"name": short, "mountPath": f"{RUN_DIR}/{path}", "readOnly": True})
-
-    for volume in vmi.spec.volumes or ():
-        if (disk := volume.container_disk) and config.mounts_images:
-            add(f"disk-{volume.name}", f"images/{volume.name}", {"image": _image_source(disk)})
-        if cloud_init := volume.cloud_init_no_cloud:
-            if cloud_init.secret_ref:
-                path = f"secrets/{volume.name}/user-data"
-                add(f"secret-{volume.name}", path, _optional_secret(cloud_init.secret_ref))
-            if cloud_init.network_data_secret_ref:
-                path = f"secrets/{volume.name}/network-data"
-                source = _optional_secret(cloud_init.network_data_secret_ref)
-                add(f"network-secret-{volume.name}", path, source)
-    return mounts, volumes
-
-
-def _image_source(disk: v1.ContainerDisk) -> Manifest:
-    source = {"reference": disk.image}
-    if disk.image_pull_policy:
-        source["pullPolicy"] = disk.image_pull_policy
-    return source
-
-
-def _optional_secret(reference: v1.LocalObjectReference) -> Manifest:
-    """A Secret that may be missing: the launcher then says so, where a required one would leave the pod hanging."""
-    return {"secret": {"secretName": reference.name, "optional": True}}
 
 
 def _hostname(vmi: v1.VirtualMachineInstance) -> str:

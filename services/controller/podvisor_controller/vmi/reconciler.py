@@ -43,6 +43,9 @@ from podvisor_controller.refusals import explain, refusal
 from podvisor_controller.refused_deletion import RefusedDeletion
 from podvisor_controller.vm.observed import wants_new
 from podvisor_controller.vmi import plan, status
+from podvisor_controller.vmi.claim_lookup import ClaimLookup
+from podvisor_controller.vmi.claim_users import rivals_of
+from podvisor_controller.vmi.claims import Rival
 from podvisor_controller.vmi.observed import Observed, Trouble, has_ended
 
 FIELD_MANAGER = "virt-controller"
@@ -95,6 +98,7 @@ class _Notes:
     failure: Trouble | None = None
     refused_deletion: RefusedDeletion | None = None
     pod_created_at: datetime | None = None
+    is_getting_pod: bool = False  # one was asked for, and the answer is not known
     ended_pod: str = ""
     pod_end_seen_at: datetime | None = None
     released_at: str | None = None  # the version whose finalizer was taken away
@@ -111,6 +115,7 @@ class VmiReconciler:
         vms: Informer[v1.VirtualMachine],
         vmis: Informer[v1.VirtualMachineInstance],
         pods: Informer[core.Pod],
+        volume_claims: Informer[core.PersistentVolumeClaim],
         nodes: Informer[core.Node],
         attendance: Attendance,
         config: Callable[[], ClusterConfig],
@@ -121,6 +126,7 @@ class VmiReconciler:
         self._vms = vms
         self._vmis = vmis
         self._pods = pods
+        self._claims = ClaimLookup(client, volume_claims)
         self._nodes = nodes
         self._attendance = attendance
         self._config = config
@@ -154,11 +160,14 @@ class VmiReconciler:
 
     async def _observe(self, vmi: v1.VirtualMachineInstance, notes: _Notes) -> Observed:
         node, refused = vmi.status.node_name, notes.refused_deletion
+        claims, health = await self._claims.of(vmi), await self._node_health(node)
+        # From here on nothing waits: between this and the request for a pod, no other instance is looked at.
+        pods = tuple(self._pods.by_index(OWNER_INDEX, _instance_key(vmi)))
         now = Observed(
             vmi=vmi,
-            pods=tuple(self._pods.by_index(OWNER_INDEX, _instance_key(vmi))),
+            pods=pods,
             config=self._config(),
-            node=await self._node_health(node),
+            node=health,
             at=self._clock(),
             has_successor=self._has_successor(vmi),
             attempt=notes.attempt,
@@ -168,12 +177,25 @@ class VmiReconciler:
             delete_retry_at=refused.retry_at if refused is not None else None,
             pod_created_at=notes.pod_created_at,
             node_patience_left=timedelta(seconds=self._attendance.patience_left_s(node)),
+            claims=claims,
+            rivals=() if pods or node else self._rivals_of(vmi),
         )
         if now.pod is None or not has_ended(now.pod):
             return now
         if notes.ended_pod != now.pod.metadata.uid:
             notes.ended_pod, notes.pod_end_seen_at = now.pod.metadata.uid, now.at
         return replace(now, pod_end_seen_at=notes.pod_end_seen_at)
+
+    def _rivals_of(self, vmi: v1.VirtualMachineInstance) -> tuple[Rival, ...]:
+        """The instances that have a claim of this one's, and what there is of their pods."""
+        rivals = []
+        for other in rivals_of(self._vmis, vmi):
+            has_pod = bool(self._pods.by_index(OWNER_INDEX, _instance_key(other)))
+            notes = self._notes.get(key_of(other))
+            is_its = notes is not None and notes.uid == other.metadata.uid
+            is_getting_pod = notes is not None and is_its and notes.is_getting_pod
+            rivals.append(Rival(other, has_pod=has_pod, is_getting_pod=is_getting_pod))
+        return tuple(rivals)
 
     def _has_successor(self, vmi: v1.VirtualMachineInstance) -> bool:
         """Whether the machine that the instance belongs to gets another one when it is gone."""
@@ -215,12 +237,14 @@ class VmiReconciler:
 
     async def _create_pod(self, manifest: dict[str, Any], now: Observed, notes: _Notes) -> None:
         namespace, name = now.vmi.metadata.namespace, manifest["metadata"]["name"]
+        notes.is_getting_pod = True
         try:
             pod = _decode_pod(await self._client.create(PODS, namespace, manifest))
         except ApiAlreadyExists:
             await self._take_over_pod(ObjectKey(namespace, name), now.vmi, notes)
             return
         except (ApiForbidden, ApiInvalid) as error:
+            notes.is_getting_pod = False
             if isinstance(error, ApiForbidden) and self._follows_closely(now):
                 raise  # a quota counts both pods for a moment
             text = explain("launcher pod", error)
@@ -229,6 +253,7 @@ class VmiReconciler:
         notes.pod_created_at = self._clock()
         notes.failure = notes.retry_at = None
         self._pods.learn(pod)
+        notes.is_getting_pod = False
         message = f"Created virtual machine pod {name}"
         self._tell(now.vmi, events.NORMAL, EventReason.SUCCESSFUL_CREATE, message)
 
@@ -246,6 +271,7 @@ class VmiReconciler:
     ) -> None:
         """The name is taken: by our own earlier attempt, unless the owner says otherwise."""
         pod = _decode_pod(await self._client.get(PODS, key))
+        notes.is_getting_pod = False
         if _instance_key(vmi) in instance_keys(pod):
             self._pods.learn(pod)
             return

@@ -16,6 +16,7 @@ from podvisor_common.api.v1.names import ConditionType, Phase, Reason
 
 from podvisor_controller.node.health import OUT_OF_SERVICE_TAINT, NodeHealth
 from podvisor_controller.vm.revision import revision_name_of
+from podvisor_controller.vmi import volume_status
 from podvisor_controller.vmi.observed import CONTROLLER_REASONS, Observed
 from podvisor_controller.vmi.plan import Finish
 
@@ -24,6 +25,14 @@ Body = dict[str, Any]
 _TROUBLES = frozenset({ConditionType.SYNCHRONIZED, ConditionType.POD_SCHEDULED})
 # Reasons of Ready that say that nobody on the node tells of the guest.
 _LOST = frozenset({Reason.NODE_UNRESPONSIVE, Reason.HANDLER_UNRESPONSIVE})
+# What can be said of an instance only while it has no pod.
+_BEFORE_THE_POD = frozenset({Reason.FAILED_PVC_NOT_FOUND, Reason.VOLUME_IN_USE})
+# Conditions that only the controller sets.
+_OURS = frozenset(
+    {ConditionType.POD_SCHEDULED, ConditionType.PROVISIONING, ConditionType.EVICTION_REQUESTED}
+)
+# Lists that are maps, of which each manager has some entries, and their keys.
+_KEYS = {"conditions": "type", "phaseTransitionTimestamps": "phase", "volumeStatus": "name"}
 _PULLING = frozenset({Reason.ERR_IMAGE_PULL, Reason.IMAGE_PULL_BACK_OFF})
 
 
@@ -43,21 +52,33 @@ def status_of(now: Observed) -> Body | None:
         is_vanished = pod is None and not now.node.is_silent
         return None if is_vanished else _after_start(now)
     if pod is not None and pod.spec.node_name and now.refusal is None:
-        return {"phase": Phase.SCHEDULED, **_placement(now), **_history(now, Phase.SCHEDULED)} | {
-            "conditions": _conditions(now)
-        }
-    if now.trouble is None and now.unschedulable is None and not _is_outdated(now):
+        body = {"phase": Phase.SCHEDULED, **_placement(now), **_history(now, Phase.SCHEDULED)}
+        return {**body, "conditions": _conditions(now), **_volumes(now)}
+    is_fine = now.trouble is None and now.unschedulable is None and not now.provisioning
+    if is_fine and not _is_outdated(now):
         return None
     phase = Phase.PENDING if pod is None else Phase.SCHEDULING
-    return {"phase": phase, **_history(now, phase), "conditions": _conditions(now)}
+    body = {"phase": phase, **_history(now, phase)}
+    return {**body, "conditions": _conditions(now), **_volumes(now)}
 
 
 def _is_outdated(now: Observed) -> bool:
-    """The status says that the pod may not be deleted, and it is going. Once it has gone, so does the object."""
+    """The status says what is over: that the pod may not be deleted, and it is going; or why there is none, and there is.
+
+    Once a pod that was to be deleted has gone, so does the object.
+    """
     if now.undeletable is not None or now.pod is None or now.vmi.is_final:
         return False
     known = meta.find_condition(now.vmi.status.conditions, ConditionType.SYNCHRONIZED)
-    return known is not None and known.reason == Reason.FAILED_DELETE
+    if known is None or now.vmi.metadata.is_being_deleted:
+        return known is not None and known.reason == Reason.FAILED_DELETE
+    return known.reason == Reason.FAILED_DELETE or known.reason in _BEFORE_THE_POD
+
+
+def says_missing(vmi: v1.VirtualMachineInstance) -> bool:
+    """The status tells of a claim that does not exist."""
+    known = meta.find_condition(vmi.status.conditions, ConditionType.SYNCHRONIZED)
+    return known is not None and known.reason == Reason.FAILED_PVC_NOT_FOUND
 
 
 def finished(now: Observed, finish: Finish) -> Body:
@@ -69,6 +90,7 @@ def finished(now: Observed, finish: Finish) -> Body:
         **_placement(now),
         **_history(now, finish.phase),
         "conditions": [ready],
+        **_volumes(now),
     }
 
 
@@ -81,9 +103,10 @@ def has_changed(vmi: v1.VirtualMachineInstance, body: Mapping[str, Any]) -> bool
         any(
             current.get(key) != value
             for key, value in body.items()
-            if key not in ("conditions", "phaseTransitionTimestamps", "startTimeline")
+            if key not in _KEYS and key != "startTimeline"
         )
         or _conditions_differ(vmi.status.conditions or [], body["conditions"])
+        or volume_status.has_changed(vmi, body)
         or not _phases(body) <= _phases(current)
         or not body.get("startTimeline", {}).keys() <= current.get("startTimeline", {}).keys()
     )
@@ -102,8 +125,7 @@ def without(body: Mapping[str, Any], fields: Iterable[str]) -> Body:
             rest.pop(name, None)
         elif name in rest:
             wanted = selector.rstrip("]").split("=", 1)[1].strip('"')
-            key = "type" if name == "conditions" else "phase"
-            rest[name] = [entry for entry in rest[name] if entry[key] != wanted]
+            rest[name] = [entry for entry in rest[name] if entry[_KEYS[name]] != wanted]
     return rest
 
 
@@ -130,7 +152,12 @@ def _after_start(now: Observed) -> Body | None:
     placement = _placement(now)
     if not placement:
         return None
-    return {**placement, **_history(now, None), "conditions": conditions}
+    return {**placement, **_history(now, None), "conditions": conditions, **_volumes(now)}
+
+
+def _volumes(now: Observed) -> Body:
+    entries = volume_status.volume_status(now.vmi, now.claims)
+    return {"volumeStatus": entries} if entries else {}
 
 
 def _placement(now: Observed) -> Body:
@@ -234,6 +261,9 @@ def _conditions(now: Observed) -> list[Body]:
     if (complaint := now.unschedulable) is not None:
         reason, message = complaint.reason, complaint.message
         conditions.append(_condition(now, ConditionType.POD_SCHEDULED, "False", reason, message))
+    if why := now.provisioning:
+        reason = Reason.WAITING_FOR_VOLUME_BINDING
+        conditions.append(_condition(now, ConditionType.PROVISIONING, "True", reason, why))
     is_mine = not now.has_run or now.undeletable is not None
     if (trouble := now.trouble) is not None and is_mine:
         conditions.append(
@@ -310,8 +340,7 @@ def _conditions_differ(
         return True
     gone = [c for c in current if c.type not in want]
     return any(
-        c.type in (ConditionType.POD_SCHEDULED, ConditionType.EVICTION_REQUESTED)
-        or (c.type == ConditionType.SYNCHRONIZED and c.reason in CONTROLLER_REASONS)
+        c.type in _OURS or (c.type == ConditionType.SYNCHRONIZED and c.reason in CONTROLLER_REASONS)
         for c in gone
     )
 

@@ -158,6 +158,10 @@ class Reason(StrEnum):
     FAILED_SCALE_IN = "FailedScaleIn"
     FAILED_UPDATE = "FailedUpdate"
     FAILED_PVC_NOT_FOUND = "FailedPvcNotFound"
+    # Beyond KubeVirt's: another instance has the claim, and one of the two writes to it.
+    VOLUME_IN_USE = "VolumeInUse"
+    # Of Provisioning, as the word for it in `kubectl get vm`.
+    WAITING_FOR_VOLUME_BINDING = "WaitingForVolumeBinding"
     ERR_IMAGE_PULL = "ErrImagePull"
     IMAGE_PULL_BACK_OFF = "ImagePullBackOff"
     FAILED_GUARANTEE_RESOURCES = "FailedGuaranteeResources"
@@ -192,6 +196,7 @@ class EventReason(StrEnum):
     SUCCESSFUL_DELETE = "SuccessfulDelete"
     FAILED_DELETE = "FailedDelete"
     FAILED_PVC_NOT_FOUND = "FailedPvcNotFound"
+    VOLUME_IN_USE = "VolumeInUse"
     FAILED_GUARANTEE_RESOURCES = "FailedGuaranteeResources"
     SUCCESSFUL_HAND_OVER = "SuccessfulHandOver"
     NODE_UNRESPONSIVE = "NodeUnresponsive"
@@ -233,18 +238,21 @@ RESERVED_LABELS = frozenset(
 # Annotations.
 DOMAIN_ANNOTATION = "kubevirt.io/domain"
 MEMORY_OVERHEAD_ANNOTATION = "kubevirt.io/memory-overhead-bytes"
+# On pods with the file system of a claim, what the cluster's settings say of an image that is made there.
+PVC_TOLERATED_SHORTFALL_ANNOTATION = "podvisor.io/pvc-tolerated-shortfall-percent"
+PVC_RESERVE_ANNOTATION = "podvisor.io/pvc-reserve-bytes"
 VM_GENERATION_ANNOTATION = "kubevirt.io/vm-generation"
 HEARTBEAT_ANNOTATION = "kubevirt.io/heartbeat"
 # What v1alpha1 can say and v1 cannot (disk and volume names) and the other way round.
 CONVERSION_ANNOTATION = "podvisor.kubevirt.io/conversion"
 # On an instance: a comma list of its volumes whose images are raw whatever their first bytes look like.
 RAW_VOLUMES_ANNOTATION = "podvisor.io/raw-volumes"
-# On a launcher pod: the settings for images in claims as they were when the pod was made.
-PVC_TOLERATED_SHORTFALL_ANNOTATION = "podvisor.io/pvc-tolerated-shortfall-percent"
-PVC_RESERVE_ANNOTATION = "podvisor.io/pvc-reserve-bytes"
 
 # What an instance asks for by annotation and does not get yet.
 UNSUPPORTED_ANNOTATIONS = frozenset({"hooks.kubevirt.io/hookSidecars", "kubevirt.io/ignitiondata"})
+
+# The feature gate without which no disk of a node is attached.
+HOST_DISK_GATE = "HostDisk"
 
 # Extended resources of the device plugins.
 KVM_RESOURCE = "devices.kubevirt.io/kvm"

@@ -1,0 +1,144 @@
+"""Which PersistentVolumeClaims an instance uses, what it does with them, and who goes first. Pure.
+
+Invariant: a claim that one instance writes to is never handed to another beside it, unless both say that their disks
+are shareable. Of two that have no pod yet the older goes first, so that there is always one that may go.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from podvisor_common.api import core, v1
+
+Claims = Mapping[str, core.PersistentVolumeClaim]
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """Another instance, not ended, that uses a claim of this one's."""
+
+    vmi: v1.VirtualMachineInstance
+    has_pod: bool
+    is_getting_pod: bool = False  # one was asked for, and the answer is not known yet
+
+
+def carried(vmi: v1.VirtualMachineInstance) -> list[v1.Volume]:
+    """The volumes that the launcher pod holds itself. Those that may come and go have a pod of their own."""
+    return [volume for volume in vmi.spec.volumes or () if not volume.is_hotpluggable]
+
+
+def claimed(vmi: v1.VirtualMachineInstance) -> list[v1.Volume]:
+    """Those of them with a claim."""
+    return [volume for volume in carried(vmi) if volume.claim_name]
+
+
+def is_only_read(vmi: v1.VirtualMachineInstance, volume: v1.Volume) -> bool:
+    """The guest never writes to what is behind the volume."""
+    claim = volume.persistent_volume_claim
+    if volume.ephemeral is not None or (claim is not None and claim.read_only):
+        return True
+    disk = _disk_of(vmi, volume)
+    if disk is None:
+        return False
+    if disk.cdrom is not None:
+        return disk.cdrom.readonly is not False
+    target = disk.disk or disk.lun
+    return target is not None and target.readonly
+
+
+def claim_key(namespace: str, claim: str) -> str:
+    """What the indexes below have a claim under."""
+    return f"{namespace}/{claim}"
+
+
+def claims_used(vmi: v1.VirtualMachineInstance) -> list[str]:
+    """The index of instances by the claims they use, until they have ended."""
+    if vmi.is_final:
+        return []
+    namespace = vmi.metadata.namespace
+    names = {volume.claim_name for volume in vmi.spec.volumes or ()}
+    return [claim_key(namespace, name) for name in names if name]
+
+
+def claims_kept(vmi: v1.VirtualMachineInstance) -> list[str]:
+    """The index of instances by the claims that they write to and share with nobody, until they have ended."""
+    if vmi.is_final:
+        return []
+    namespace = vmi.metadata.namespace
+    return [
+        claim_key(namespace, volume.claim_name)
+        for volume in vmi.spec.volumes or ()
+        if volume.claim_name and _keeps(vmi, volume)
+    ]
+
+
+def missing(vmi: v1.VirtualMachineInstance, claims: Claims) -> str:
+    """Which claims are not there for a new pod, for a person; empty when all are."""
+    sentences = []
+    for volume in claimed(vmi):
+        claim, name = claims.get(volume.claim_name), _name(vmi, volume)
+        if claim is None:
+            sentences.append(
+                f'{name} does not exist. Volume "{volume.name}" needs it; the machine starts when it is created.'
+            )
+        elif claim.metadata.is_being_deleted:
+            sentences.append(
+                f'{name} is being deleted. Volume "{volume.name}" needs it; the machine starts when it is created anew.'
+            )
+    return " ".join(sentences)
+
+
+def unbound(vmi: v1.VirtualMachineInstance, claims: Claims) -> str:
+    """Which claims have no volume yet, for a person; empty when all have."""
+    return " ".join(
+        f'{_name(vmi, volume)} of volume "{volume.name}" is not bound yet.'
+        for volume in claimed(vmi)
+        if volume.claim_name in claims and not claims[volume.claim_name].is_bound
+    )
+
+
+def in_use(vmi: v1.VirtualMachineInstance, rivals: Iterable[Rival]) -> str:
+    """Which claim another instance has that goes before this one, for a person; empty when there is none."""
+    for rival in rivals:
+        if not _goes_first(rival, vmi):
+            continue
+        used, kept = set(claims_used(rival.vmi)), set(claims_kept(rival.vmi))
+        for volume in claimed(vmi):
+            taken = used if _keeps(vmi, volume) else kept
+            if claim_key(vmi.metadata.namespace, volume.claim_name) in taken:
+                other = f"{rival.vmi.metadata.namespace}/{rival.vmi.metadata.name}"
+                return (
+                    f'{_name(vmi, volume)} of volume "{volume.name}" is in use by VirtualMachineInstance {other}, and it'
+                    " must not be written to by one while the other has it. The machine starts when that one has ended."
+                )
+    return ""
+
+
+def _goes_first(rival: Rival, vmi: v1.VirtualMachineInstance) -> bool:
+    other = rival.vmi
+    if rival.has_pod or rival.is_getting_pod or other.status.node_name:
+        return True
+    return not other.metadata.is_being_deleted and _age(other) < _age(vmi)
+
+
+def _age(vmi: v1.VirtualMachineInstance) -> tuple[str, str]:
+    """Orders instances by age; those of one second by their uid."""
+    return vmi.metadata.creation_timestamp or "", vmi.metadata.uid
+
+
+def _keeps(vmi: v1.VirtualMachineInstance, volume: v1.Volume) -> bool:
+    """The guest writes to the volume and nobody else may have it. Files, unlike an image, are for anybody."""
+    disk = _disk_of(vmi, volume)
+    if disk is None and any(
+        shared.name == volume.name for shared in vmi.spec.domain.devices.filesystems or ()
+    ):
+        return False
+    return not is_only_read(vmi, volume) and not (disk is not None and disk.shareable)
+
+
+def _disk_of(vmi: v1.VirtualMachineInstance, volume: v1.Volume) -> v1.Disk | None:
+    disks = vmi.spec.domain.devices.disks or ()
+    return next((disk for disk in disks if disk.name == volume.name), None)
+
+
+def _name(vmi: v1.VirtualMachineInstance, volume: v1.Volume) -> str:
+    return f"PVC {vmi.metadata.namespace}/{volume.claim_name}"
