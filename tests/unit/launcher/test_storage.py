@@ -11,9 +11,9 @@ from podvisor_launcher.domain.build import Image
 from podvisor_launcher.storage import qemu_img as qemu_img_module
 from podvisor_launcher.storage import serial_log
 from podvisor_launcher.storage.container_disk import prepare_container_disk
-from podvisor_launcher.storage.empty_disk import prepare_empty_disk
 from podvisor_launcher.storage.errors import DiskUnavailable, InvalidDisk
 from podvisor_launcher.storage.files import UnsafePath, plain_file_below
+from podvisor_launcher.storage.overlay import prepare_empty_disk
 from podvisor_launcher.storage.prepare import prepare_disks
 from podvisor_launcher.storage.qemu_img import image_info, parse_info
 
@@ -226,13 +226,13 @@ async def test_disks_come_in_one_call(root: Path, overlays: Path, tmp_path: Path
 
 async def test_an_empty_disk_takes_no_space(overlays: Path) -> None:
     disk = pb.DiskSpec(name="scratch", empty=pb.EmptyDiskSource(capacity_bytes=(10 << 30) + 1))
-    resolved = await prepare_empty_disk(disk, overlays)
+    resolved = prepare_empty_disk(disk, overlays)
     path = Path(resolved.image.path)
     assert (resolved.backing, resolved.read_only) == (None, False)
     assert (await image_info(path, "qcow2")).virtual_size_bytes == (10 << 30) + 512
     assert os.stat(path).st_blocks * 512 < 1 << 20
     with pytest.raises(InvalidDisk, match=r'Volume "scratch": .* needs a capacity'):
-        await prepare_empty_disk(pb.DiskSpec(name="scratch", empty=pb.EmptyDiskSource()), overlays)
+        prepare_empty_disk(pb.DiskSpec(name="scratch", empty=pb.EmptyDiskSource()), overlays)
 
 
 async def test_what_cannot_be_made_is_named_in_order(overlays: Path, tmp_path: Path) -> None:

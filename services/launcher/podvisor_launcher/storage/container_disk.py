@@ -13,8 +13,8 @@ from podvisor_launcher.domain.build import Image, ResolvedDisk
 from podvisor_launcher.storage.errors import Unusable, about_volume
 from podvisor_launcher.storage.files import UnsafePath, directory_below, plain_file_below
 from podvisor_launcher.storage.image import confirm, look_into
-from podvisor_launcher.storage.image_safety import QCOW2, ImageFacts
-from podvisor_launcher.storage.qemu_img import create_overlay
+from podvisor_launcher.storage.image_safety import ImageFacts
+from podvisor_launcher.storage.overlay import overlaid
 from podvisor_launcher.storage.resolve import is_only_read, resolve
 
 
@@ -29,9 +29,7 @@ async def prepare_container_disk(disk: pb.DiskSpec, overlays: Path) -> ResolvedD
         image = Image(str(path), facts.format)
         if is_only_read(disk):
             return resolve(disk, image, read_only=True)
-        overlay = overlays / f"{disk.name}.qcow2"
-        await create_overlay(overlay, path, facts.format, facts.virtual_size_bytes)
-        return resolve(disk, Image(str(overlay), QCOW2), backing=image)
+        return await asyncio.to_thread(overlaid, disk, image, facts, overlays)
 
 
 def _find_and_look(source: pb.ContainerDiskSource) -> tuple[Path, ImageFacts]:

@@ -8,8 +8,8 @@ from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_launcher.domain.build import ResolvedDisk
 from podvisor_launcher.storage.cloud_init import prepare_cloud_init
 from podvisor_launcher.storage.container_disk import prepare_container_disk
-from podvisor_launcher.storage.empty_disk import prepare_empty_disk
 from podvisor_launcher.storage.files_disk import prepare_files_disk
+from podvisor_launcher.storage.overlay import prepare_empty_disk
 from podvisor_launcher.storage.volume import prepare_volume
 
 
@@ -32,7 +32,7 @@ async def prepare_disks(
             case "volume":
                 return await prepare_volume(disk, overlays)
             case "empty":
-                return await prepare_empty_disk(disk, overlays)
+                return await asyncio.to_thread(prepare_empty_disk, disk, overlays)
             case _:
                 return await prepare_container_disk(disk, overlays)
 

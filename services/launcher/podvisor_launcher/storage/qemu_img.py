@@ -54,27 +54,9 @@ def parse_info(output: bytes) -> ImageInfo:
     )
 
 
-async def create_overlay(path: Path, backing: Path, backing_format: str, size_bytes: int) -> None:
-    """Make a copy-on-write image of `size_bytes` at `path` over `backing`, which is not opened for it; there is none or a
-    complete one. Raises QemuImgFailed."""
-    await _create(path, size_bytes, "-u", "-b", str(backing), "-F", backing_format)
-
-
-async def create_empty(path: Path, size_bytes: int) -> None:
-    """Make an image of `size_bytes` at `path` that takes no space yet; there is none or a complete one. Raises
-    QemuImgFailed."""
-    await _create(path, size_bytes)
-
-
 async def grow(path: Path, size_bytes: int) -> None:
     """Make the qcow2 image at `path`, which nobody uses, as large as `size_bytes`. Raises QemuImgFailed."""
     await _run("resize", "-q", "-f", "qcow2", str(path), str(size_bytes))
-
-
-async def _create(path: Path, size_bytes: int, *options: str) -> None:
-    temporary = path.with_name(path.name + ".new")
-    await _run("create", "-q", "-f", "qcow2", *options, str(temporary), str(size_bytes))
-    temporary.rename(path)
 
 
 async def _run(*arguments: str) -> bytes:

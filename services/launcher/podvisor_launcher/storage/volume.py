@@ -20,6 +20,7 @@ from podvisor_launcher.storage.errors import Unusable, about_volume
 from podvisor_launcher.storage.files import open_plain_file
 from podvisor_launcher.storage.image import confirm, look_into
 from podvisor_launcher.storage.image_safety import QCOW2, RAW, ImageFacts
+from podvisor_launcher.storage.overlay import overlaid
 from podvisor_launcher.storage.resolve import is_only_read, resolve
 from podvisor_launcher.storage.sizes import Room, size_to_grow, size_to_make
 
@@ -60,11 +61,7 @@ async def prepare_volume(disk: pb.DiskSpec, overlays: Path) -> ResolvedDisk:
             return resolve(disk, image)
         if is_only_read(disk):
             return resolve(disk, image, read_only=True)
-        overlay = overlays / f"{disk.name}.qcow2"
-        await qemu_img.create_overlay(
-            overlay, Path(image.path), facts.format, facts.virtual_size_bytes
-        )
-        return resolve(disk, Image(str(overlay), QCOW2), backing=image)
+        return await asyncio.to_thread(overlaid, disk, image, facts, overlays)
 
 
 def grow_volume(disk: pb.DiskSpec, resolved: ResolvedDisk) -> int:
