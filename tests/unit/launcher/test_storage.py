@@ -1,22 +1,19 @@
-"""Container disks and NoCloud images, with the real qemu-img."""
+"""Container disks, and all disks of a machine, with the real qemu-img."""
 
 import json
 import os
 import subprocess
-from io import BytesIO
 from pathlib import Path
 
-import pycdlib
 import pytest
 from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_launcher.domain.build import Image
 from podvisor_launcher.storage import qemu_img as qemu_img_module
 from podvisor_launcher.storage import serial_log
-from podvisor_launcher.storage.cloud_init import NoCloud, make_iso, read_source
 from podvisor_launcher.storage.container_disk import prepare_container_disk
-from podvisor_launcher.storage.errors import InvalidDisk, MissingSecret
+from podvisor_launcher.storage.errors import DiskUnavailable, InvalidDisk
 from podvisor_launcher.storage.files import UnsafePath, plain_file_below
-from podvisor_launcher.storage.iso9660 import make_image
+from podvisor_launcher.storage.overlay import prepare_empty_disk
 from podvisor_launcher.storage.prepare import prepare_disks
 from podvisor_launcher.storage.qemu_img import image_info, parse_info
 
@@ -54,7 +51,7 @@ async def test_a_disk_gets_an_overlay(format_: str, root: Path, overlays: Path) 
     resolved = await prepare_container_disk(container_disk("root", str(root)), overlays)
     assert resolved.backing == Image(str(disk), format_)
     assert resolved.image == Image(str(overlays / "root.qcow2"), "qcow2")
-    info = await image_info(Path(resolved.image.path))
+    info = await image_info(Path(resolved.image.path), "qcow2")
     assert (info.virtual_size_bytes, info.backing_file) == (1 << 20, str(disk))
     assert disk.read_bytes() == before
     assert names_in(overlays) == ["root.qcow2"]
@@ -68,6 +65,18 @@ async def test_what_is_only_read_needs_no_overlay(root: Path, overlays: Path) ->
         )
         assert (resolved.backing, resolved.read_only) == (None, True)
     assert names_in(overlays) == []
+
+
+async def test_the_root_may_be_a_link_that_comes_later(
+    root: Path, overlays: Path, tmp_path: Path
+) -> None:
+    qemu_img("create", "-f", "raw", root / "disk/d", "1M")
+    link = tmp_path / "link"
+    with pytest.raises(InvalidDisk, match="not there yet"):
+        await prepare_container_disk(container_disk("data", str(link)), overlays)
+    link.symlink_to(root)
+    resolved = await prepare_container_disk(container_disk("data", str(link)), overlays)
+    assert resolved.backing == Image(str(link / "disk/d"), "raw")
 
 
 async def test_a_path_inside_the_image(root: Path, overlays: Path) -> None:
@@ -93,6 +102,13 @@ def _two(root: Path) -> None:
 
 def _link(root: Path) -> None:
     (root / "disk/disk.img").symlink_to("/etc/passwd")
+
+
+def _linked_directory(root: Path) -> None:
+    (root / "disk").rmdir()
+    (root / "other").mkdir()
+    qemu_img("create", "-f", "raw", root / "other/disk.img", "1M")
+    (root / "disk").symlink_to(root / "other")
 
 
 def _backing(root: Path) -> None:
@@ -135,11 +151,12 @@ def _fifo(root: Path) -> None:
         (_link, "symbolic link"),
         (_backing, "backing file"),
         (_data_file, "data file"),
-        (_vmdk, "vmdk is not supported"),
-        (_truncated, "Could not"),
+        (_vmdk, "VMDK, which is not supported"),
+        (_truncated, "cut off"),
         (_text, "too small"),
+        (_linked_directory, "no directory /disk"),
         (_odd_name, "cannot be shown"),
-        (_fifo, "not a plain file"),
+        (_fifo, "a named pipe, not a plain file"),
     ],
 )
 async def test_an_image_that_will_not_do(
@@ -178,99 +195,56 @@ def test_an_encrypted_image_is_seen() -> None:
     assert parse_info(json.dumps(answer).encode()).encrypted
 
 
-def read_iso(image: bytes) -> dict[str, bytes]:
-    iso = pycdlib.PyCdlib()
-    iso.open_fp(BytesIO(image))
-    assert iso.pvd.volume_identifier.strip() == b"cidata"
-    files = {}
-    for entry in iso.list_children(joliet_path="/"):
-        name = entry.file_identifier().decode("utf-16-be", "replace")
-        if entry.is_file():
-            content = BytesIO()
-            iso.get_file_from_iso_fp(content, joliet_path=f"/{name}")
-            files[name] = content.getvalue()
-    iso.close()
-    return files
-
-
-def test_a_nocloud_image_holds_what_cloud_init_reads() -> None:
-    source = cloud_init_disk(user_data=SECRET, network_data=b"version: 2\n").cloud_init
-    assert read_iso(make_iso(read_source("c", source))) == {
-        "meta-data": b"instance-id: i-1\nlocal-hostname: myvm\n",
-        "user-data": SECRET,
-        "network-config": b"version: 2\n",
-    }
-
-
-def test_without_network_data_there_is_no_such_file() -> None:
-    assert set(read_iso(make_iso(read_source("c", cloud_init_disk().cloud_init)))) == {
-        "meta-data",
-        "user-data",
-    }
-
-
-def test_an_image_is_readable_without_joliet_and_from_any_size() -> None:
-    contents = {"empty": b"", "sector": bytes(2048), "user-data": b"x" * 5000}
-    image = make_image("cidata", contents)
-    assert image == make_image("cidata", contents)
-    iso = pycdlib.PyCdlib()
-    iso.open_fp(BytesIO(image))
-    for name, content in contents.items():
-        read = BytesIO()
-        iso.get_file_from_iso_fp(read, iso_path=f"/{name.upper()}.;1")
-        assert read.getvalue() == content
-    assert iso.pvd.space_size * 2048 == len(image)
-    iso.close()
-
-
-def test_odd_names_stay_yaml() -> None:
-    content = read_source("c", cloud_init_disk(hostname="a: b", instance_id="1\n2").cloud_init)
-    assert content.meta_data == b'instance-id: "1\\n2"\nlocal-hostname: "a: b"\n'
-
-
-@pytest.mark.parametrize("hostname", ["123", "1e3", "0x1f", "2026-01-01", "no", "true", "null"])
-def test_a_host_name_stays_a_string_in_yaml(hostname: str) -> None:
-    content = read_source("c", cloud_init_disk(hostname=hostname).cloud_init)
-    assert f'local-hostname: "{hostname}"\n'.encode() in content.meta_data
-
-
-@pytest.mark.parametrize("key", ["userdata", "userData"])
-def test_user_data_from_a_secret(key: str, tmp_path: Path) -> None:
-    (tmp_path / key).write_bytes(SECRET)
-    source = cloud_init_disk(user_data_secret_dir=str(tmp_path)).cloud_init
-    assert read_source("c", source).user_data == SECRET
-
-
-@pytest.mark.parametrize("key", ["networkdata", "networkData"])
-def test_network_data_from_a_secret(key: str, tmp_path: Path) -> None:
-    (tmp_path / key).write_bytes(b"version: 2\n")
-    source = cloud_init_disk(network_data_secret_dir=str(tmp_path)).cloud_init
-    assert read_source("c", source).network_config == b"version: 2\n"
-
-
-def test_a_missing_secret_is_named_and_can_heal(tmp_path: Path) -> None:
-    source = cloud_init_disk(user_data_secret_dir=str(tmp_path / "absent")).cloud_init
-    with pytest.raises(MissingSecret, match='Volume "c"'):
-        read_source("c", source)
-    (tmp_path / "absent").mkdir()
-    with pytest.raises(MissingSecret, match='"userdata" or "userData"'):
-        read_source("c", source)
-    (tmp_path / "absent/userdata").write_bytes(SECRET)
-    assert read_source("c", source).user_data == SECRET
-
-
-def test_confidential_data_has_no_repr() -> None:
-    assert "hunter2" not in repr(NoCloud(b"", SECRET, SECRET))
-
-
 async def test_disks_come_in_one_call(root: Path, overlays: Path, tmp_path: Path) -> None:
     qemu_img("create", "-f", "raw", root / "disk/d", "1M")
-    machine = spec(disks=[container_disk("root", str(root)), cloud_init_disk(user_data=SECRET)])
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/key").touch()
+    files = pb.FilesSource(directory=str(tmp_path / "files"))
+    volume = pb.VolumeDiskSource(
+        path=str(tmp_path), file="disk.img", create=True, capacity_bytes=1 << 20
+    )
+    machine = spec(
+        disks=[
+            container_disk("root", str(root)),
+            cloud_init_disk(user_data=SECRET),
+            pb.DiskSpec(name="files", files=files),
+            pb.DiskSpec(name="volume", volume=volume),
+            pb.DiskSpec(name="empty", empty=pb.EmptyDiskSource(capacity_bytes=10 << 30)),
+            pb.DiskSpec(name="drive", device=pb.DISK_DEVICE_CDROM),
+            pb.DiskSpec(name="plugged", volume=volume, hotpluggable=True),
+            pb.DiskSpec(name="handed", volume=pb.VolumeDiskSource(handed_over=True)),
+        ]
+    )
     disks = await prepare_disks(machine, overlays=overlays, cloud_init=tmp_path)
-    assert list(disks) == ["root", "cloudinit"]
-    iso = tmp_path / "cloudinit.iso"
-    assert disks["cloudinit"].image == Image(str(iso), "raw")
-    assert iso.stat().st_mode & 0o777 == 0o600
+    assert list(disks) == ["root", "cloudinit", "files", "volume", "empty"]
+    for name in ("cloudinit", "files"):
+        iso = tmp_path / f"{name}.iso"
+        assert disks[name].image == Image(str(iso), "raw")
+        assert disks[name].read_only
+        assert iso.stat().st_mode & 0o777 == 0o600
+
+
+async def test_an_empty_disk_takes_no_space(overlays: Path) -> None:
+    disk = pb.DiskSpec(name="scratch", empty=pb.EmptyDiskSource(capacity_bytes=(10 << 30) + 1))
+    resolved = prepare_empty_disk(disk, overlays)
+    path = Path(resolved.image.path)
+    assert (resolved.backing, resolved.read_only) == (None, False)
+    assert (await image_info(path, "qcow2")).virtual_size_bytes == (10 << 30) + 512
+    assert os.stat(path).st_blocks * 512 < 1 << 20
+    with pytest.raises(InvalidDisk, match=r'Volume "scratch": .* needs a capacity'):
+        prepare_empty_disk(pb.DiskSpec(name="scratch", empty=pb.EmptyDiskSource()), overlays)
+
+
+async def test_what_cannot_be_made_is_named_in_order(overlays: Path, tmp_path: Path) -> None:
+    missing = pb.FilesSource(directory=str(tmp_path / "absent"))
+    machine = spec(
+        disks=[
+            pb.DiskSpec(name="first", files=missing),
+            container_disk("second", str(tmp_path / "absent")),
+        ]
+    )
+    with pytest.raises(DiskUnavailable, match='"first"'):
+        await prepare_disks(machine, overlays=overlays, cloud_init=tmp_path)
 
 
 def test_the_serial_log_stays_small(tmp_path: Path) -> None:

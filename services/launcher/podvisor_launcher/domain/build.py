@@ -41,10 +41,11 @@ class UnbuildableSpec(Terminal):
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A file and what is in it."""
+    """A file or block device and what is in it."""
 
     path: str
     format: str
+    is_block: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,9 @@ class ResolvedDisk:
     image: Image
     backing: Image | None = None  # the image below, when `image` is an overlay
     read_only: bool = False
+    direct: bool = False  # all of it can be opened past the node's page cache
+    logical_block_bytes: int = 0  # set where the guest shall see those of the volume
+    physical_block_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

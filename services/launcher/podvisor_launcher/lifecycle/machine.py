@@ -40,7 +40,7 @@ from podvisor_launcher.virt.guest import Absent, Active, Guest, Inactive, Paused
 
 _log = structlog.stdlib.get_logger(__name__)
 
-_DISK_RETRY_MS = 500  # doubled up to the limit
+_DISK_RETRY_MS = 50  # doubled up to the limit: a link to a container image comes within a moment
 _DISK_RETRY_MAX_MS = 5_000
 _STEP_RETRY_MS = 500  # after libvirt failed in the middle of a step; its next event ends the pause
 _DEFAULT_GRACE_PERIOD_S = 30

@@ -3,23 +3,19 @@
 Invariant: the image below is never opened for writing, and no file is opened because an image names it.
 """
 
+import asyncio
 import os
 from pathlib import Path
 
 from podvisor.domain.v1 import domain_pb2 as pb
 
 from podvisor_launcher.domain.build import Image, ResolvedDisk
-from podvisor_launcher.storage.errors import InvalidDisk
-from podvisor_launcher.storage.files import UnsafePath, plain_file_below
-from podvisor_launcher.storage.qemu_img import (
-    ImageInfo,
-    QemuImgFailed,
-    create_overlay,
-    image_info,
-)
-
-_FORMATS = ("qcow2", "raw")
-_SECTOR_BYTES = 512
+from podvisor_launcher.storage.errors import Unusable, about_volume
+from podvisor_launcher.storage.files import UnsafePath, directory_below, plain_file_below
+from podvisor_launcher.storage.image import confirm, look_into
+from podvisor_launcher.storage.image_safety import ImageFacts
+from podvisor_launcher.storage.overlay import overlaid
+from podvisor_launcher.storage.resolve import is_only_read, resolve
 
 
 async def prepare_container_disk(disk: pb.DiskSpec, overlays: Path) -> ResolvedDisk:
@@ -27,31 +23,34 @@ async def prepare_container_disk(disk: pb.DiskSpec, overlays: Path) -> ResolvedD
 
     Raises InvalidDisk, which names the disk. Must not be called for a guest that runs.
     """
-    source = disk.container_disk
+    with about_volume(disk.name):
+        path, facts = await asyncio.to_thread(_find_and_look, disk.container_disk)
+        await confirm(path, facts)
+        image = Image(str(path), facts.format)
+        if is_only_read(disk):
+            return resolve(disk, image, read_only=True)
+        return await asyncio.to_thread(overlaid, disk, image, facts, overlays)
+
+
+def _find_and_look(source: pb.ContainerDiskSource) -> tuple[Path, ImageFacts]:
+    root = Path(source.image_root)
     try:
-        path = find_disk(Path(source.image_root), source.path)
-        info = await image_info(path)
-        check_image(info)
-        image = Image(str(path), info.format)
-        if disk.read_only or disk.device == pb.DISK_DEVICE_CDROM:
-            return ResolvedDisk(image, read_only=True)
-        overlay = overlays / f"{disk.name}.qcow2"
-        await create_overlay(overlay, path, info.format)
-    except (UnsafePath, QemuImgFailed, OSError) as error:
-        words = error.strerror if isinstance(error, OSError) else str(error)
-        raise InvalidDisk(f'Volume "{disk.name}": {words}.') from error
-    return ResolvedDisk(Image(str(overlay), "qcow2"), backing=image)
+        path = find_disk(root, source.path)
+    except FileNotFoundError as error:  # or it is a link to the root of a process that is gone
+        raise Unusable("its container image is not there yet") from error
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return path, look_into(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def find_disk(image_root: Path, path: str) -> Path:
-    """The disk at `path` inside the image, or the only file in its directory /disk. Raises UnsafePath and OSError."""
+    """The disk at `path` inside the image, or the only file in its directory /disk. `image_root` may be a link; what is below
+    it is followed nowhere. Raises UnsafePath and, when there is no `image_root`, FileNotFoundError."""
     if path:
         return plain_file_below(image_root, path)
-    try:
-        with os.scandir(image_root / "disk") as entries:
-            names = [entry.name for entry in entries if _counts(entry)]
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UnsafePath("the image has no directory /disk") from error
+    names = _names_in_disk(image_root)
     if len(names) != 1:
         count = "no file" if not names else f"{len(names)} files"
         raise UnsafePath(f"the image has {count} in /disk, and exactly one is needed")
@@ -62,19 +61,21 @@ def find_disk(image_root: Path, path: str) -> Path:
     return plain_file_below(image_root, f"disk/{names[0]}")
 
 
+def _names_in_disk(image_root: Path) -> list[str]:
+    try:
+        directory = directory_below(image_root, ["disk"])
+    except UnsafePath as error:
+        raise UnsafePath("the image has no directory /disk") from error
+    try:
+        readable = os.open(f"/proc/self/fd/{directory}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(directory)
+    try:
+        with os.scandir(readable) as entries:
+            return [entry.name for entry in entries if _counts(entry)]
+    finally:
+        os.close(readable)
+
+
 def _counts(entry: "os.DirEntry[str]") -> bool:
     return not entry.name.startswith(".") and not entry.is_dir(follow_symlinks=False)
-
-
-def check_image(info: ImageInfo) -> None:
-    """Raise UnsafePath unless the image is complete in itself and of a format that may be used."""
-    if info.format not in _FORMATS:
-        raise UnsafePath(f"format {info.format} is not supported, only {' and '.join(_FORMATS)}")
-    if info.backing_file is not None:
-        raise UnsafePath("the image names a backing file, which is not allowed")
-    if info.data_file is not None:
-        raise UnsafePath("the image names an external data file, which is not allowed")
-    if info.encrypted:
-        raise UnsafePath("the image is encrypted, which is not supported")
-    if info.virtual_size_bytes < _SECTOR_BYTES:
-        raise UnsafePath("the image is too small to be a disk")

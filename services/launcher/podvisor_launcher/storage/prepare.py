@@ -8,25 +8,46 @@ from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_launcher.domain.build import ResolvedDisk
 from podvisor_launcher.storage.cloud_init import prepare_cloud_init
 from podvisor_launcher.storage.container_disk import prepare_container_disk
+from podvisor_launcher.storage.files_disk import prepare_files_disk
+from podvisor_launcher.storage.overlay import prepare_empty_disk
+from podvisor_launcher.storage.volume import prepare_volume
 
 
 async def prepare_disks(
     spec: pb.DomainSpec, *, overlays: Path, cloud_init: Path
 ) -> dict[str, ResolvedDisk]:
-    """The files behind every disk, by its name, in two directories that exist. Raises DiskUnavailable for the first disk, in
-    the order of the specification, that cannot be made. Overlays begin empty: a pod runs one guest, once, so this must not be
-    called while it runs."""
+    """The files behind the disks, by the disk's name, in two directories that exist. Left out are CD-ROM drives without a disc,
+    and disks that come and go while the guest runs.
+
+    Raises DiskUnavailable for the first disk, in the order of the specification, that cannot be made. Overlays begin empty: a
+    pod runs one guest, once, so this must not be called while it runs.
+    """
 
     async def prepare(disk: pb.DiskSpec) -> ResolvedDisk:
-        if disk.WhichOneof("source") == "cloud_init":
-            return prepare_cloud_init(disk, cloud_init)
-        return await prepare_container_disk(disk, overlays)
+        match disk.WhichOneof("source"):
+            case "cloud_init":
+                return await asyncio.to_thread(prepare_cloud_init, spec, disk, cloud_init)
+            case "files":
+                return await asyncio.to_thread(prepare_files_disk, disk, cloud_init)
+            case "volume":
+                return await prepare_volume(disk, overlays)
+            case "empty":
+                return await asyncio.to_thread(prepare_empty_disk, disk, overlays)
+            case _:
+                return await prepare_container_disk(disk, overlays)
 
+    disks = [disk for disk in spec.disks if is_fixed(disk)]
     # In parallel: one disk waits for qemu-img while another's image is written.
-    outcomes = await asyncio.gather(*map(prepare, spec.disks), return_exceptions=True)
+    outcomes = await asyncio.gather(*map(prepare, disks), return_exceptions=True)
     resolved = {}
-    for disk, outcome in zip(spec.disks, outcomes, strict=True):
+    for disk, outcome in zip(disks, outcomes, strict=True):
         if isinstance(outcome, BaseException):
             raise outcome
         resolved[disk.name] = outcome
     return resolved
+
+
+def is_fixed(disk: pb.DiskSpec) -> bool:
+    """Whether there is something behind the disk from the start to the end of the guest."""
+    comes_and_goes = disk.hotpluggable or disk.volume.handed_over
+    return disk.WhichOneof("source") is not None and not comes_and_goes

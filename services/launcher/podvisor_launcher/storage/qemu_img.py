@@ -1,9 +1,14 @@
-"""qemu-img as a subprocess with bounded time and memory: it reads images that anybody may have made."""
+"""qemu-img as a subprocess with bounded time and memory: it reads images that anybody may have made.
+
+Invariant: it is told the format of every image, and guesses none.
+"""
 
 import asyncio
 import json
 from dataclasses import dataclass
 from pathlib import Path
+
+from podvisor_launcher.storage.errors import Unusable
 
 _MEMORY_LIMIT_BYTES = 1 << 30
 _CPU_LIMIT_S = 10
@@ -12,7 +17,7 @@ _OUTPUT_LIMIT_BYTES = 1 << 20  # an image with thousands of snapshots would have
 _LIMITS = ("prlimit", f"--as={_MEMORY_LIMIT_BYTES}", f"--cpu={_CPU_LIMIT_S}", "--")
 
 
-class QemuImgFailed(Exception):
+class QemuImgFailed(Unusable):
     """qemu-img did not succeed. The text is the last line it said."""
 
 
@@ -27,9 +32,9 @@ class ImageInfo:
     encrypted: bool
 
 
-async def image_info(path: Path) -> ImageInfo:
+async def image_info(path: Path, format_: str) -> ImageInfo:
     """Look into the image at `path`, which may be in use. Opens no other file it names. Raises QemuImgFailed."""
-    output = await _run("info", "--output=json", "--force-share", str(path))
+    output = await _run("info", "-f", format_, "--output=json", "--force-share", str(path))
     try:
         return parse_info(output)
     except (ValueError, KeyError, TypeError) as error:
@@ -49,13 +54,9 @@ def parse_info(output: bytes) -> ImageInfo:
     )
 
 
-async def create_overlay(path: Path, backing: Path, backing_format: str) -> None:
-    """Make a copy-on-write image at `path` over `backing`; there is none or a complete one. Raises QemuImgFailed."""
-    temporary = path.with_name(path.name + ".new")
-    await _run(
-        "create", "-q", "-f", "qcow2", "-b", str(backing), "-F", backing_format, str(temporary)
-    )
-    temporary.rename(path)
+async def grow(path: Path, size_bytes: int) -> None:
+    """Make the qcow2 image at `path`, which nobody uses, as large as `size_bytes`. Raises QemuImgFailed."""
+    await _run("resize", "-q", "-f", "qcow2", str(path), str(size_bytes))
 
 
 async def _run(*arguments: str) -> bytes:

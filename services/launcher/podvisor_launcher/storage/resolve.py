@@ -1,0 +1,66 @@
+"""What the building of a domain must know of the files behind a disk, found out by looking at them."""
+
+import fcntl
+import os
+import stat
+from struct import pack, unpack
+
+from podvisor.domain.v1 import domain_pb2 as pb
+
+from podvisor_launcher.domain.build import Image, ResolvedDisk
+
+_BLKSSZGET, _BLKPBSZGET = 0x1268, 0x127B
+# What guests can use for a logical sector. File systems of the network speak of a megabyte.
+_SMALLEST_BLOCK_BYTES, _LARGEST_BLOCK_BYTES = 512, 4096
+
+
+def is_only_read(disk: pb.DiskSpec) -> bool:
+    """Whether the guest must not write to what is behind the disk, nor to anything over it."""
+    return disk.read_only or disk.device == pb.DISK_DEVICE_CDROM
+
+
+def resolve(
+    disk: pb.DiskSpec, image: Image, *, backing: Image | None = None, read_only: bool = False
+) -> ResolvedDisk:
+    """The disk with `image` behind it, over `backing`. Raises OSError when that is not there any more."""
+    logical, physical = (0, 0)
+    if disk.match_volume_block_sizes:
+        logical, physical = block_sizes(backing or image)
+    return ResolvedDisk(
+        image,
+        backing=backing,
+        read_only=read_only,
+        direct=takes_direct(image, writing=not read_only)
+        and (backing is None or takes_direct(backing, writing=False)),
+        logical_block_bytes=logical,
+        physical_block_bytes=physical,
+    )
+
+
+def takes_direct(image: Image, *, writing: bool) -> bool:
+    """Whether the image can be opened past the node's page cache, as this user and in the way that QEMU does."""
+    flags = (os.O_RDWR if writing else os.O_RDONLY) | os.O_DIRECT | os.O_CLOEXEC
+    try:
+        os.close(os.open(image.path, flags))
+    except OSError:
+        return False
+    return True
+
+
+def block_sizes(image: Image) -> tuple[int, int]:
+    """Logical and physical size of the sectors behind the image: the device's own; a file system tells of one size only, its
+    blocks'. Raises OSError."""
+    descriptor = os.open(image.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if stat.S_ISBLK(os.fstat(descriptor).st_mode):
+            return _number(descriptor, _BLKSSZGET), _number(descriptor, _BLKPBSZGET)
+        size = os.fstatvfs(descriptor).f_bsize
+    finally:
+        os.close(descriptor)
+    size = min(max(size, _SMALLEST_BLOCK_BYTES), _LARGEST_BLOCK_BYTES)
+    return size, size
+
+
+def _number(descriptor: int, request: int) -> int:
+    (number,) = unpack("i", fcntl.ioctl(descriptor, request, pack("i", 0)))
+    return int(number)
