@@ -189,12 +189,11 @@ def _duplicate(draw: Draw, subject: _Subject) -> Sequence[str]:
 
 
 def _dangling(draw: Draw, subject: _Subject) -> Sequence[str]:
-    """A disk whose volume is not there."""
+    """A disk whose volume is not there. A CD-ROM drive without one is empty, and good."""
     disks = value_at(subject.manifest, subject.under_spec("domain.devices.disks"))
+    indexes = [index for index, disk in enumerate(disks) if "cdrom" not in disk]
     name = "volumeName" if subject.good.version == "v1alpha1" else "name"
-    where = subject.under_spec(
-        f"domain.devices.disks.{draw(st.sampled_from(range(len(disks))))}.{name}"
-    )
+    where = subject.under_spec(f"domain.devices.disks.{draw(st.sampled_from(indexes))}.{name}")
     put(subject.manifest, where, "ghost")
     return [written(where)]
 

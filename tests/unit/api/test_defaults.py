@@ -109,7 +109,9 @@ def test_what_is_given_stays() -> None:
             "memory": {"guest": "2Gi"},
             "resources": {"requests": {"memory": "1Gi", "cpu": "100m"}},
             "devices": {
-                "disks": [{"name": "a", "cdrom": {"bus": "scsi", "readonly": False}}],
+                "disks": [
+                    {"name": "a", "cdrom": {"bus": "scsi", "readonly": False, "tray": "open"}}
+                ],
                 "interfaces": [{"name": "net", "masquerade": {}}],
             },
         },
@@ -174,7 +176,7 @@ def test_cdrom_is_read_only_and_bus_depends_on_architecture() -> None:
     domain = {"devices": {"disks": [{"name": "a", "cdrom": {}}, {"name": "b"}]}}
     result = defaulted(instance(architecture="arm64", domain=domain))
     assert result["spec"]["domain"]["devices"]["disks"] == [
-        {"name": "a", "cdrom": {"bus": "scsi", "readonly": True}},
+        {"name": "a", "cdrom": {"bus": "scsi", "readonly": True, "tray": "closed"}},
         {"name": "b", "disk": {"bus": "virtio"}},
     ]
 

@@ -62,8 +62,8 @@ def set_disk(index: int, **values: str) -> Callable[[Json], object]:
         ),
         (
             lambda spec: spec["volumes"].__setitem__(0, {"name": "rootvolume", "ephemeral": {}}),
-            "spec.volumes[0].ephemeral",
-            "spec.volumes[0].ephemeral is not supported yet",
+            "spec.volumes[0].ephemeral.persistentVolumeClaim",
+            "spec.volumes[0].ephemeral.persistentVolumeClaim is missing",
         ),
         (
             lambda spec: spec["volumes"].append(spec["volumes"][1]),

@@ -22,8 +22,8 @@ from tests.unit.api.machines import changed, is_refused
         ),
         (
             "volumes/1",
-            {"name": "seed", "dataVolume": {}},
-            "volumes[1].dataVolume",
+            {"name": "seed", "memoryDump": {}},
+            "volumes[1].memoryDump",
             "is not supported yet",
         ),
         (

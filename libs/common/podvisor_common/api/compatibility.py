@@ -26,8 +26,8 @@ podvisor serves KubeVirt's API: manifests are taken as they are, and a field tha
 either is refused by the API server under strict validation, which is kubectl's default, and answered with a warning otherwise."""
 
 _SETTINGS = """The one KubeVirt object, `kubevirt` in the install namespace, is read live: what is changed in it holds for the next instance that
-is made, `evictionStrategy` also for the next eviction of those that say nothing themselves, and `logVerbosity.virtController` at once. No component is restarted. Feature
-gates are accepted, whatever they are. A setting that is not implemented is refused by its path, by the API server alone, so that the settings can
+is made, `evictionStrategy` also for the next eviction of those that say nothing themselves, and `logVerbosity.virtController` at once. No component is restarted. Of
+the feature gates `HostDisk` counts, the others are accepted, whatever they are. A setting that is not implemented is refused by its path, by the API server alone, so that the settings can
 be written while podvisor is down."""
 
 _DIFFERENCES = """## Differences that a client can see

@@ -238,8 +238,14 @@ HEARTBEAT_ANNOTATION = "kubevirt.io/heartbeat"
 # What v1alpha1 can say and v1 cannot (disk and volume names) and the other way round.
 CONVERSION_ANNOTATION = "podvisor.kubevirt.io/conversion"
 
+# Volumes of an instance, by name and between commas, whose images are raw whatever their first bytes look like.
+RAW_VOLUMES_ANNOTATION = "podvisor.io/raw-volumes"
+
 # What an instance asks for by annotation and does not get yet.
 UNSUPPORTED_ANNOTATIONS = frozenset({"hooks.kubevirt.io/hookSidecars", "kubevirt.io/ignitiondata"})
+
+# The feature gate without which no disk of the node is attached.
+HOST_DISK_GATE = "HostDisk"
 
 # Extended resources of the device plugins.
 KVM_RESOURCE = "devices.kubevirt.io/kvm"
