@@ -120,6 +120,18 @@ def test_second_disk_of_a_volume_points_at_that_volume() -> None:
     assert {cause.field for cause in causes} == {"spec.volumes[0].registryDisk.image"}
 
 
+def test_a_claim_behind_two_disks_points_at_its_volume() -> None:
+    def change(spec: Json) -> None:
+        set_disk(1, volumeName="rootvolume")(spec)
+        claim = {"persistentVolumeClaim": {"claimName": "data"}}
+        spec["volumes"][:] = [{"name": "rootvolume", **claim}]
+
+    obj = first_machine(change)
+    [cause] = causes_as_written(validate_virtual_machine(obj), V1ALPHA1, obj)
+    assert cause.field == "spec.volumes[0].persistentVolumeClaim.claimName"
+    assert "can be behind one disk only" in cause.message
+
+
 def test_warnings_are_in_the_words_of_the_client() -> None:
     obj = first_machine(lambda spec: None)
     [warning] = warnings_as_written(warnings_of(obj), V1ALPHA1, obj)
