@@ -1,6 +1,7 @@
 """Errors and warnings name fields as the client wrote them, in v1alpha1 as well."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from podvisor_controller.webhooks.conversion import convert
@@ -38,7 +39,7 @@ def first_machine(change: Callable[[Json], object]) -> Json:
     return convert(obj, "kubevirt.io/v1")
 
 
-def set_disk(index: int, **values: str) -> Callable[[Json], object]:
+def set_disk(index: int, **values: Any) -> Callable[[Json], object]:
     return lambda spec: spec["domain"]["devices"]["disks"][index].update(values)
 
 
@@ -47,6 +48,11 @@ def set_disk(index: int, **values: str) -> Callable[[Json], object]:
     [
         (
             set_disk(1, volumeName="nowhere"),
+            "spec.domain.devices.disks[1].volumeName",
+            "spec.domain.devices.disks[1].volumeName 'nowhere' not found: there is no volume of that name.",
+        ),
+        (
+            set_disk(1, volumeName="nowhere", cdrom={}),
             "spec.domain.devices.disks[1].volumeName",
             "spec.domain.devices.disks[1].volumeName 'nowhere' not found: there is no volume of that name.",
         ),

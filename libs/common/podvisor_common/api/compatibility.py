@@ -55,6 +55,12 @@ _DIFFERENCES = """## Differences that a client can see
   shows it in the `Degraded` condition of the KubeVirt object and in the instance's `Synchronized` condition.
 - A missing Secret or a broken disk image is the instance's `Synchronized` condition, and the start goes on when it is healed.
 - User-data that stands in the manifest as clear text is admitted with a warning.
+- A claim, or a file of the node, that is written to is behind one disk of a machine, and a second one is refused. So are labels of more
+  than 32 characters, for which an ISO image has no room, a `lun` that is not on `scsi`, and `io: native` or `shareable` with a cache.
+- A hard disk that names no bus is on `scsi` when its volume is hotpluggable. A `resourceFieldRef` of a `downwardAPI` volume is about the
+  container `compute`.
+- The annotation `podvisor.io/raw-volumes` of an instance or a template names volumes of claims and node disks, between commas, whose images
+  are raw whatever their first bytes look like.
 - Launcher pods hold no capability and no token; they have the containers `compute` and `guest-console-log`, and the latter's log is
   the serial console.
 - A request to start waits for an instance that is on its way out instead of being dropped, and to halt a machine drops what was

@@ -12,6 +12,8 @@ import msgspec
 from podvisor_common.api import v1
 from podvisor_common.api.v1 import names
 
+from podvisor_controller.webhooks.conversion import written_as_v1alpha1
+from podvisor_controller.webhooks.validation_disks import empty_drive_causes
 from podvisor_controller.webhooks.validation_fields import (
     Cause,
     CauseReason,
@@ -65,6 +67,8 @@ def validate_virtual_machine(
         machine = msgspec.convert(obj, v1.VirtualMachine)
     except msgspec.ValidationError as error:
         return [*causes, decoding_cause(error)]
+    if written_as_v1alpha1(obj):
+        causes += empty_drive_causes(machine.spec.template.spec, "spec.template.spec")
     return causes + machine_causes(machine.spec, spec, "spec", gates)
 
 

@@ -65,6 +65,14 @@ def disk_causes(
             yield invalid(base, f"has {buses[bus]} disks on bus {bus}, which takes {most}.")
 
 
+def empty_drive_causes(spec: v1.VirtualMachineInstanceSpec, path: str) -> Iterator[Cause]:
+    """CD-ROM drives without a volume: in v1alpha1 every disk names one, so that the name is wrong where there is none."""
+    volumes = {volume.name for volume in spec.volumes or ()}
+    for index, disk in enumerate(spec.domain.devices.disks or ()):
+        if disk.cdrom is not None and disk.name not in volumes:
+            yield _not_found(disk, f"{path}.domain.devices.disks[{index}]")
+
+
 def _target_of(disk: v1.Disk) -> tuple[str, Target]:
     """How the disk is attached. A disk that does not say it is a hard disk."""
     if disk.disk is not None:
@@ -81,11 +89,12 @@ def _name_causes(disk: v1.Disk, volume: v1.Volume | None, field: str) -> Iterato
     if not is_dns_label(disk.name):
         yield invalid(f"{field}.name", f"{quoted(disk.name)}: {LABEL_RULE}.")
     elif volume is None and disk.cdrom is None:
-        yield invalid(
-            f"{field}.name",
-            f"{quoted(disk.name)} not found: there is no volume of that name.",
-            CauseReason.NOT_FOUND,
-        )
+        yield _not_found(disk, field)
+
+
+def _not_found(disk: v1.Disk, field: str) -> Cause:
+    text = f"{quoted(disk.name)} not found: there is no volume of that name."
+    return invalid(f"{field}.name", text, CauseReason.NOT_FOUND)
 
 
 def _target_causes(raw: dict[str, object], field: str) -> Iterator[Cause]:

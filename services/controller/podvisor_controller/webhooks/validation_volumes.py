@@ -70,7 +70,7 @@ def raw_volume_causes(
 ) -> Iterator[Cause]:
     """Checks that what an annotation says to be raw is an image that could be anything else."""
     key = names.RAW_VOLUMES_ANNOTATION
-    if key not in annotations:
+    if not annotations.get(key):
         return
     volumes = {volume.name: volume for volume in spec.volumes or ()}
     for name in annotations[key].split(","):
