@@ -102,6 +102,14 @@ def eviction_strategy_of(configuration: v1.KubeVirtConfiguration) -> str:
     return strategy if strategy in SUPPORTED_EVICTION_STRATEGIES else ""
 
 
+def feature_gates_of(configuration: v1.KubeVirtConfiguration) -> frozenset[str]:
+    """The feature gates that are on: a gate that is named as disabled as well is off."""
+    developer = configuration.developer_configuration or v1.DeveloperConfiguration()
+    return frozenset(developer.feature_gates or ()) - frozenset(
+        developer.disabled_feature_gates or ()
+    )
+
+
 def _at_least_one(value: int | None, default: int) -> int:
     return value if value is not None and value >= 1 else default
 

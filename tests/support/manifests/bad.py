@@ -42,7 +42,7 @@ _WRONG: dict[str, tuple[Any, ...]] = {
 # What admission fills in when it is missing or null, so that no refusal follows.
 _FILLED = frozenset(
     {"architecture", "bus", "cpu", "devices", "disk", "disks", "firmware", "guest", "imagePullPolicy", "interfaces",
-     "machine", "memory", "model", "networks", "requests", "resources", "serial", "type", "uuid"}
+     "machine", "memory", "model", "networks", "readonly", "requests", "resources", "serial", "tray", "type", "uuid"}
 )  # fmt: skip
 _DEEPEST = 150
 
@@ -189,12 +189,12 @@ def _duplicate(draw: Draw, subject: _Subject) -> Sequence[str]:
 
 
 def _dangling(draw: Draw, subject: _Subject) -> Sequence[str]:
-    """A disk whose volume is not there."""
+    """A disk whose volume is not there. From v1alpha3 on a CD-ROM drive without one is empty, and good."""
     disks = value_at(subject.manifest, subject.under_spec("domain.devices.disks"))
-    name = "volumeName" if subject.good.version == "v1alpha1" else "name"
-    where = subject.under_spec(
-        f"domain.devices.disks.{draw(st.sampled_from(range(len(disks))))}.{name}"
-    )
+    is_first = subject.good.version == "v1alpha1"
+    indexes = [index for index, disk in enumerate(disks) if is_first or "cdrom" not in disk]
+    name = "volumeName" if is_first else "name"
+    where = subject.under_spec(f"domain.devices.disks.{draw(st.sampled_from(indexes))}.{name}")
     put(subject.manifest, where, "ghost")
     return [written(where)]
 
@@ -248,7 +248,7 @@ def _bad_metadata(draw: Draw, subject: _Subject) -> Sequence[str]:
     if kind == "label":
         put(subject.manifest, (*around, "labels", "kubevirt.io/created-by"), "me")
         return [written((*around, "labels"))]
-    served = st.sampled_from(("hooks.kubevirt.io/hookSidecars", "kubevirt.io/ignitiondata"))
+    served = st.sampled_from(bad_values.OUR_ANNOTATIONS)
     where = (*around, "annotations")
     values = served if around == ("metadata",) else bad_values.ANNOTATIONS
     put(subject.manifest, (*where, draw(values)), "x")

@@ -64,6 +64,7 @@ _IMAGES = _some(
     "a\u0000",
 )
 _PATHS = _some("disk.img", "/a/../b", "/", "/a/", "//a", "/a/./b", "..", "/a\u0000b")
+_BLOCK_SIZES = st.one_of(_outside(512, 2**21), _some(513, 768, 1536, 4095, 2**21 - 1))
 _OPERATORS = _none_of("In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt")
 
 NUMBERS = _ends(
@@ -79,6 +80,10 @@ NUMBERS = _ends(
         "weight": _outside(1, 100),
         "maxSkew": _outside(1, 2**31 - 1),
         "minDomains": _outside(1, 2**31 - 1),
+        "custom.logical": _BLOCK_SIZES,
+        "custom.physical": _BLOCK_SIZES,
+        "custom.discardGranularity": _some(-1, -512, 1, 511, 2**32, 2**63 - 1),
+        "fields.mode": _outside(0, 511),
     }
 )
 
@@ -90,6 +95,19 @@ ENUMERATIONS = _ends(
         "machine.type": _some("pc", "q35 x", "Q35", "virt", "none", "q35\n", "pc-q35/../x", "q35\u0000"),
         "disk.bus": _none_of("virtio", "sata", "scsi", "usb"),
         "cdrom.bus": _none_of("sata", "scsi", "usb"),
+        "lun.bus": _none_of("scsi"),
+        "cdrom.tray": _none_of("open", "closed"),
+        "disks.cache": _none_of("none", "writethrough", "writeback"),
+        "disks.io": _none_of("native", "threads"),
+        "disks.errorPolicy": _none_of("stop", "ignore", "report", "enospace"),
+        "hostDisk.type": _none_of("Disk", "DiskOrCreate"),
+        "fieldRef.fieldPath": _some(
+            "", "x", "metadata", "metadata.Name", "status.podIP", "spec.nodeName", "metadata.name\n", "metadata.labels['a b']",
+            "metadata.labels[a]", "metadata.annotations['']", "metadata.uid['a']",
+        ),
+        "fieldRef.apiVersion": _none_of("v1"),
+        "resourceFieldRef.resource": _some("", "cpu", "limits.gold", "limits.CPU", "limits.memory ", "requests.", "limits.hugepages-2Mi"),
+        "resourceFieldRef.containerName": _none_of("compute"),
         "interfaces.model": _none_of("virtio", "e1000", "e1000e", "igb", "ne2k_pci", "pcnet", "rtl8139"),
         "containerDisk.imagePullPolicy": _none_of("Always", "IfNotPresent", "Never"),
         "ports.protocol": _none_of("TCP", "UDP"),
@@ -130,11 +148,27 @@ TEXTS = _ends(
             "x", "10.0.2.0", "10.0.2.0/31", "10.0.2.0/33", "fd00::/64", "127.0.0.0/8", "224.0.0.0/24", "0.0.0.0/0",
             "10.0.2.0/24\n", "10.0.2/24", "10.0.2.0/-1",
         ),
+        "disk.pciAddress": _some(
+            "x", "81:01.0", "0000:81:20.0", "0000:81:01.8", "0001:81:01.0", "0000:81:01.0\n", "0000-81-01-0", "0000:8١:01.0",
+        ),
+        "disks.tag": _some("a\nb", "\u0000", "\t", "a\u007f"),
+        "volumeLabel": _some("x" * 33, "é" * 300, "a\n", "\u0000"),
+        "hostDisk.path": st.one_of(_PATHS, _some("", "/" + "a" * 5000)),
+        "fields.path": _some("", "/", "/a", "..", "../a", "a/../b", "a/..", "..a", "a\u0000"),
+        "claimName": _unlike(_SUBDOMAIN),
+        "dataVolume.name": _unlike(_SUBDOMAIN),
+        "configMap.name": _unlike(_SUBDOMAIN),
+        "secret.name": _unlike(_SUBDOMAIN),
+        "secretName": _unlike(_SUBDOMAIN),
+        "serviceAccountName": _unlike(_SUBDOMAIN),
         "secretRef.name": _unlike(_SUBDOMAIN),
         "networkDataSecretRef.name": _unlike(_SUBDOMAIN),
         "cloudInitNoCloud.userData": _some("#" * 2049, "é" * 1025, "😀" * 513),
         "cloudInitNoCloud.userDataBase64": _some("%", "a", "YWJj" * 1000, "é", "a b="),
         "cloudInitNoCloud.networkDataBase64": _some("%", "a", "YWJj" * 1000),
+        "cloudInitConfigDrive.userData": _some("#" * 2049, "é" * 1025),
+        "cloudInitConfigDrive.userDataBase64": _some("%", "a", "YWJj" * 1000, "é", "a b="),
+        "cloudInitConfigDrive.networkData": _some("#" * 2049),
         "tolerations.key": _unlike(_KEY),
         "matchExpressions.key": _unlike(_KEY),
         "matchFields.key": _none_of("metadata.name"),
@@ -162,8 +196,14 @@ KEYS = {
     "matchLabels": _unlike(_KEY),
 }  # fmt: skip
 LABEL_VALUES = _unlike(_QUALIFIED)
+# With any value that names no volume.
+OUR_ANNOTATIONS = (
+    "hooks.kubevirt.io/hookSidecars",
+    "kubevirt.io/ignitiondata",
+    "podvisor.io/raw-volumes",
+)
 ANNOTATIONS = st.one_of(
-    _some("hooks.kubevirt.io/hookSidecars", "kubevirt.io/ignitiondata", "a/b/c", "/", "a" * 64),
+    _some(*OUR_ANNOTATIONS, "a/b/c", "/", "a" * 64),
     _unlike(re.compile(_KEY.pattern, re.ASCII | re.IGNORECASE)),
 )
 LONG_NAMES = st.integers(64, 253).map(lambda length: "x" * length)

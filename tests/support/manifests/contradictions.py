@@ -21,13 +21,49 @@ _EXTRA = {"name": "extra", "pod": {}}
 _IMAGE = {"image": "kubevirt/cirros-container-disk-demo:devel"}
 _MANY = [{"name": f"d{number}", "disk": {}} for number in range(300)]
 _ENOUGH = [{"name": f"d{number}", "disk": {"bus": "sata"}} for number in range(7)]
+_SECTORS = {"logical": 4096, "physical": 4096}
+_PLACED = {"bus": "virtio", "pciAddress": "0000:00:0a.0"}
+_CLAIM = {"persistentVolumeClaim": {"claimName": "twice"}}
+_FILE = {"hostDisk": {"path": "/twice.img", "type": "Disk"}}
+_ACCOUNT = {"serviceAccount": {"serviceAccountName": "twice"}}
+_PLUGGED = {"name": "a", "dataVolume": {"name": "a", "hotpluggable": True}}
+_FACT = "volumes.10.downwardAPI.fields.1"
+_KEYS = "accessCredentials.0.sshPublicKey"
 
 CONTRADICTIONS: tuple[Row, ...] = (
     ("two sources", {"volumes.1.containerDisk": _IMAGE}, ("volumes.1",)),
-    ("two sources, one not served", {"volumes.0.emptyDisk": {"capacity": "1Gi"}}, ("volumes.0",)),
+    ("two sources, one empty", {"volumes.0.emptyDisk": {"capacity": "1Gi"}}, ("volumes.0",)),
+    ("two sources, one not served", {"volumes.0.memoryDump": {"claimName": "a"}}, ("volumes.0",)),
     ("two targets", {f"{_DISKS}.0.cdrom": {"bus": "sata"}}, (f"{_DISKS}.0",)),
     ("CD-ROM on virtio", {f"{_DISKS}.1.disk": None, f"{_DISKS}.1.cdrom": {"bus": "virtio"}}, (f"{_DISKS}.1.cdrom.bus",)),
     ("read-only disk on sata", {f"{_DISKS}.0.disk": {"bus": "sata", "readonly": True}}, (f"{_DISKS}.0.disk.readonly",)),
+    ("lun of an image", {f"{_DISKS}.0.disk": None, f"{_DISKS}.0.lun": {}}, (f"{_DISKS}.0.lun",)),
+    ("thread of its own on sata", {f"{_DISKS}.1.disk": None, f"{_DISKS}.1.cdrom": {}, f"{_DISKS}.1.dedicatedIOThread": True}, (f"{_DISKS}.1",)),
+    ("native requests through a cache", {f"{_DISKS}.0.io": "native", f"{_DISKS}.0.cache": "writeback"}, (f"{_DISKS}.0.io",)),
+    ("shared through a cache", {f"{_DISKS}.0.shareable": True, f"{_DISKS}.0.cache": "writeback"}, (f"{_DISKS}.0.shareable",)),
+    ("PCI address on scsi", {f"{_DISKS}.0.disk": {"bus": "scsi", "pciAddress": "0000:00:0a.0"}}, (f"{_DISKS}.0.disk",)),
+    ("one PCI address twice", {f"{_DISKS}.0.disk": _PLACED, f"{_DISKS}.1.cdrom": None, f"{_DISKS}.1.disk": _PLACED}, (f"{_DISKS}.1.disk",)),
+    ("no block size", {f"{_DISKS}.0.blockSize": {}}, (f"{_DISKS}.0.blockSize",)),
+    ("two block sizes", {f"{_DISKS}.0.blockSize": {"custom": _SECTORS, "matchVolume": {}}}, (f"{_DISKS}.0.blockSize",)),
+    ("sectors too large for sata", {f"{_DISKS}.0.disk": {"bus": "sata"}, f"{_DISKS}.0.blockSize.custom": _SECTORS}, (f"{_DISKS}.0.blockSize",)),
+    ("sectors larger than blocks", {f"{_DISKS}.0.blockSize.custom": _SECTORS | {"physical": 512}}, (f"{_DISKS}.0.blockSize",)),
+    ("one claim twice", {"volumes.0": _CLAIM | {"name": "a"}, "volumes.1": _CLAIM | {"name": "b"}}, ("volumes.1",)),
+    ("one file of a node twice", {"volumes.0": _FILE | {"name": "a"}, "volumes.1": _FILE | {"name": "b"}}, ("volumes.1",)),
+    ("two accounts", {"volumes.0": _ACCOUNT | {"name": "a"}, "volumes.1": _ACCOUNT | {"name": "b"}}, ("volumes.1",)),
+    ("volume that may go on sata", {f"{_DISKS}.0": {"name": "a", "disk": {"bus": "sata"}}, "volumes.0": _PLUGGED}, (f"{_DISKS}.0.disk.bus",)),
+    ("copy of nothing", {"volumes.0": {"name": "a", "ephemeral": {}}}, ("volumes.0.ephemeral",)),
+    ("size of a file that is there", {"volumes.7.hostDisk.type": "Disk"}, ("volumes.7.hostDisk.capacity",)),
+    ("no size of a file to be made", {"volumes.7.hostDisk.capacity": None}, ("volumes.7.hostDisk.capacity",)),
+    ("fact of two kinds", {f"{_FACT}.fieldRef": {"fieldPath": "metadata.name"}}, (_FACT,)),
+    ("fact of no kind", {f"{_FACT}.resourceFieldRef": None}, (_FACT,)),
+    ("unit of another resource", {f"{_FACT}.resourceFieldRef.resource": "limits.cpu"}, (f"{_FACT}.resourceFieldRef.divisor",)),
+    ("two sources of answers", {"volumes.12.sysprep.secret": {"name": "a"}}, ("volumes.12.sysprep",)),
+    ("no source of answers", {"volumes.12.sysprep": {}}, ("volumes.12.sysprep",)),
+    ("two ways of keys", {f"{_KEYS}.propagationMethod.configDrive": {}}, (f"{_KEYS}.propagationMethod",)),
+    ("no way of keys", {f"{_KEYS}.propagationMethod": {}}, (f"{_KEYS}.propagationMethod",)),
+    ("no source of keys", {f"{_KEYS}.source": {}}, (f"{_KEYS}.source",)),
+    ("keys without their volume", {f"{_KEYS}.propagationMethod": {"noCloud": {}}, "volumes.1": _CLAIM | {"name": "b"}}, (_KEYS,)),
+    ("no type of credential", {"accessCredentials.0": {}}, ("accessCredentials.0",)),
     ("two user data", {f"{_SEED}.userDataBase64": "YQ=="}, (_SEED,)),
     ("two user data, one secret", {f"{_SEED}.secretRef": {"name": "a"}}, (_SEED,)),
     ("two network data", {f"{_SEED}.networkDataSecretRef": {"name": "a"}, f"{_SEED}.networkData": "a"}, (_SEED,)),

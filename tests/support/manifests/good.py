@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from tests.support.cluster import ROOT
+from tests.support.manifests import storage
 
 Json = dict[str, Any]
 TEMPLATE = "spec.template.spec"
@@ -48,6 +49,7 @@ def good_manifests() -> tuple[Good, ...]:
         Good("example of a machine", machine, TEMPLATE),
         Good("example of an instance", instance, "spec"),
         Good("example of a first machine", first, "spec"),
+        Good("first machine with every volume", storage.first_machine(), "spec"),
         Good("machine with everything", full_machine, TEMPLATE),
         Good("instance with everything", full_instance, "spec"),
         Good("machine with everything in v1alpha3", full_machine | older, TEMPLATE),
@@ -67,7 +69,10 @@ def _machine(name: str, spec: Json) -> Json:
         "metadata": {"name": name, "labels": {"app": name}},
         "spec": {
             "runStrategy": "Always",
-            "template": {"metadata": {"labels": {"app": name}}, "spec": spec},
+            "template": {
+                "metadata": {"labels": {"app": name}, "annotations": dict(storage.RAW_VOLUMES)},
+                "spec": spec,
+            },
         },
     }
 
@@ -76,7 +81,11 @@ def _instance(name: str, spec: Json) -> Json:
     return {
         "apiVersion": "kubevirt.io/v1",
         "kind": "VirtualMachineInstance",
-        "metadata": {"name": name, "labels": {"app": name}},
+        "metadata": {
+            "name": name,
+            "labels": {"app": name},
+            "annotations": dict(storage.RAW_VOLUMES),
+        },
         "spec": copy.deepcopy(spec),
     }
 
@@ -90,24 +99,8 @@ def _full_spec() -> Json:
         "terminationGracePeriodSeconds": 5,
         "domain": _domain(),
         "networks": [{"name": "default", "pod": {"vmNetworkCIDR": "10.0.2.0/24"}}],
-        "volumes": [
-            {
-                "name": "root",
-                "containerDisk": {
-                    "image": "kubevirt/cirros-container-disk-demo:devel",
-                    "imagePullPolicy": "IfNotPresent",
-                    "imagePullSecret": "registry",
-                    "path": "/disk/disk.img",
-                },
-            },
-            {
-                "name": "seed",
-                "cloudInitNoCloud": {
-                    "userData": "#cloud-config\n",
-                    "networkDataSecretRef": {"name": "network"},
-                },
-            },
-        ],
+        "volumes": storage.volumes(),
+        "accessCredentials": storage.credentials(),
         **_placement(),
     }
 
@@ -124,15 +117,7 @@ def _domain() -> Json:
         "firmware": {"uuid": "5d307ca9-b3ef-428c-8861-06e72d69f223", "serial": "a-1"},
         "devices": {
             "autoattachSerialConsole": True,
-            "disks": [
-                {
-                    "name": "root",
-                    "bootOrder": 1,
-                    "serial": "r1",
-                    "disk": {"bus": "virtio", "readonly": False},
-                },
-                {"name": "seed", "cdrom": {"bus": "sata", "readonly": True}},
-            ],
+            "disks": storage.disks(),
             "interfaces": [
                 {
                     "name": "default",

@@ -60,7 +60,8 @@ class Answer:
 @asynccontextmanager
 async def served_webhooks() -> AsyncIterator[aiohttp.ClientSession]:
     """The real webhooks behind the real server, and a client that trusts it."""
-    defaults = ClusterDefaults(cpu_request="100m", cpu_model="host-model")
+    gates = frozenset({"HostDisk"})
+    defaults = ClusterDefaults(cpu_request="100m", cpu_model="host-model", feature_gates=gates)
     webhooks = webhooks_for("kubevirt", lambda: defaults, nobody_evicts)
     async with asked_over_tls(webhooks) as session:
         yield session

@@ -6,6 +6,41 @@ from podvisor_controller.webhooks.validation import validate_virtual_machine
 
 Json = dict[str, Any]
 
+V1, V1ALPHA1 = "kubevirt.io/v1", "kubevirt.io/v1alpha1"
+# What the introduction applies.
+INTRODUCTION: Json = {
+    "apiVersion": V1ALPHA1,
+    "kind": "VirtualMachine",
+    "metadata": {"name": "myvm", "namespace": "default", "labels": {"app": "web"}},
+    "spec": {
+        "terminationGracePeriodSeconds": 5,
+        "domain": {
+            "resources": {"requests": {"memory": "64M"}},
+            "devices": {
+                "disks": [
+                    {
+                        "name": "registrydisk",
+                        "volumeName": "registryvolume",
+                        "disk": {"bus": "virtio"},
+                    },
+                    {
+                        "name": "cloudinitdisk",
+                        "volumeName": "cloudinitvolume",
+                        "disk": {"bus": "virtio"},
+                    },
+                ]
+            },
+        },
+        "volumes": [
+            {
+                "name": "registryvolume",
+                "registryDisk": {"image": "kubevirt/cirros-registry-disk-demo:devel"},
+            },
+            {"name": "cloudinitvolume", "cloudInitNoCloud": {"userData": "ssh-authorized-keys:\n"}},
+        ],
+    },
+}
+
 
 def machine() -> Json:
     return {

@@ -10,41 +10,9 @@ from podvisor_common.api.v1 import names
 from podvisor_controller.webhooks.conversion import ConversionError, convert, written_as_v1alpha1
 from podvisor_controller.webhooks.conversion_delta import apply_edits, edits_between
 
-V1, V1ALPHA1, V1ALPHA3 = "kubevirt.io/v1", "kubevirt.io/v1alpha1", "kubevirt.io/v1alpha3"
-Json = dict[str, Any]
+from tests.unit.api.machines import INTRODUCTION, V1, V1ALPHA1, Json
 
-INTRODUCTION: Json = {
-    "apiVersion": V1ALPHA1,
-    "kind": "VirtualMachine",
-    "metadata": {"name": "myvm", "namespace": "default", "labels": {"app": "web"}},
-    "spec": {
-        "terminationGracePeriodSeconds": 5,
-        "domain": {
-            "resources": {"requests": {"memory": "64M"}},
-            "devices": {
-                "disks": [
-                    {
-                        "name": "registrydisk",
-                        "volumeName": "registryvolume",
-                        "disk": {"bus": "virtio"},
-                    },
-                    {
-                        "name": "cloudinitdisk",
-                        "volumeName": "cloudinitvolume",
-                        "disk": {"bus": "virtio"},
-                    },
-                ]
-            },
-        },
-        "volumes": [
-            {
-                "name": "registryvolume",
-                "registryDisk": {"image": "kubevirt/cirros-registry-disk-demo:devel"},
-            },
-            {"name": "cloudinitvolume", "cloudInitNoCloud": {"userData": "ssh-authorized-keys:\n"}},
-        ],
-    },
-}
+V1ALPHA3 = "kubevirt.io/v1alpha3"
 
 FULL_V1: Json = {
     "apiVersion": V1,

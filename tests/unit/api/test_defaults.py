@@ -17,45 +17,7 @@ from podvisor_controller.webhooks.defaults import (
 from podvisor_controller.webhooks.defaults_instance import instance_of
 from podvisor_controller.webhooks.defaults_patch import patch_between
 
-Json = dict[str, Any]
-
-
-def apply(document: Any, operations: list[Json]) -> Any:
-    """RFC 6902, as the API server does it."""
-    result = copy.deepcopy(document)
-    for operation in operations:
-        keys = [k.replace("~1", "/").replace("~0", "~") for k in operation["path"].split("/")[1:]]
-        if not keys:
-            result = operation["value"]
-            continue
-        target = result
-        for key in keys[:-1]:
-            target = target[int(key)] if isinstance(target, list) else target[key]
-        last = keys[-1]
-        if isinstance(target, list):
-            if operation["op"] == "add":
-                target.insert(len(target) if last == "-" else int(last), operation["value"])
-            else:
-                target[int(last)] = operation["value"]
-        elif operation["op"] == "remove":
-            del target[last]
-        else:
-            assert (last in target) == (operation["op"] == "replace")
-            target[last] = operation["value"]
-    return result
-
-
-def instance(**spec: Any) -> Json:
-    return {
-        "apiVersion": "kubevirt.io/v1",
-        "kind": "VirtualMachineInstance",
-        "metadata": {"name": "x"},
-        "spec": {"domain": {"devices": {}}, **spec},
-    }
-
-
-def defaulted(obj: Json, defaults: ClusterDefaults | None = None) -> Any:
-    return apply(obj, default_virtual_machine_instance(obj, defaults))
+from tests.unit.api.admitted import Json, apply, defaulted, instance
 
 
 def test_a_bare_instance_says_everything_afterwards() -> None:
@@ -109,7 +71,9 @@ def test_what_is_given_stays() -> None:
             "memory": {"guest": "2Gi"},
             "resources": {"requests": {"memory": "1Gi", "cpu": "100m"}},
             "devices": {
-                "disks": [{"name": "a", "cdrom": {"bus": "scsi", "readonly": False}}],
+                "disks": [
+                    {"name": "a", "cdrom": {"bus": "scsi", "readonly": False, "tray": "open"}}
+                ],
                 "interfaces": [{"name": "net", "masquerade": {}}],
             },
         },
@@ -170,15 +134,6 @@ def test_no_network_when_none_is_wanted() -> None:
     assert "interfaces" not in result["spec"]["domain"]["devices"]
 
 
-def test_cdrom_is_read_only_and_bus_depends_on_architecture() -> None:
-    domain = {"devices": {"disks": [{"name": "a", "cdrom": {}}, {"name": "b"}]}}
-    result = defaulted(instance(architecture="arm64", domain=domain))
-    assert result["spec"]["domain"]["devices"]["disks"] == [
-        {"name": "a", "cdrom": {"bus": "scsi", "readonly": True}},
-        {"name": "b", "disk": {"bus": "virtio"}},
-    ]
-
-
 @pytest.mark.parametrize(
     "spec",
     [
@@ -189,6 +144,11 @@ def test_cdrom_is_read_only_and_bus_depends_on_architecture() -> None:
         {
             "domain": {"devices": {"disks": {"a": 1}}, "resources": []},
             "volumes": [1, {"name": "a"}],
+        },
+        {
+            "domain": {"devices": {"disks": [{"name": ["a"], "cdrom": {"tray": 1}}]}},
+            "architecture": ["amd64"],
+            "volumes": [{"name": ["a"], "dataVolume": {"hotpluggable": True}}],
         },
     ],
 )

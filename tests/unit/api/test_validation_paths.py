@@ -1,6 +1,7 @@
 """Errors and warnings name fields as the client wrote them, in v1alpha1 as well."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from podvisor_controller.webhooks.conversion import convert
@@ -38,7 +39,7 @@ def first_machine(change: Callable[[Json], object]) -> Json:
     return convert(obj, "kubevirt.io/v1")
 
 
-def set_disk(index: int, **values: str) -> Callable[[Json], object]:
+def set_disk(index: int, **values: Any) -> Callable[[Json], object]:
     return lambda spec: spec["domain"]["devices"]["disks"][index].update(values)
 
 
@@ -47,6 +48,11 @@ def set_disk(index: int, **values: str) -> Callable[[Json], object]:
     [
         (
             set_disk(1, volumeName="nowhere"),
+            "spec.domain.devices.disks[1].volumeName",
+            "spec.domain.devices.disks[1].volumeName 'nowhere' not found: there is no volume of that name.",
+        ),
+        (
+            set_disk(1, volumeName="nowhere", cdrom={}),
             "spec.domain.devices.disks[1].volumeName",
             "spec.domain.devices.disks[1].volumeName 'nowhere' not found: there is no volume of that name.",
         ),
@@ -62,8 +68,8 @@ def set_disk(index: int, **values: str) -> Callable[[Json], object]:
         ),
         (
             lambda spec: spec["volumes"].__setitem__(0, {"name": "rootvolume", "ephemeral": {}}),
-            "spec.volumes[0].ephemeral",
-            "spec.volumes[0].ephemeral is not supported yet",
+            "spec.volumes[0].ephemeral.persistentVolumeClaim",
+            "spec.volumes[0].ephemeral.persistentVolumeClaim is missing",
         ),
         (
             lambda spec: spec["volumes"].append(spec["volumes"][1]),
@@ -118,6 +124,18 @@ def test_second_disk_of_a_volume_points_at_that_volume() -> None:
     obj = first_machine(change)
     causes = causes_as_written(validate_virtual_machine(obj), V1ALPHA1, obj)
     assert {cause.field for cause in causes} == {"spec.volumes[0].registryDisk.image"}
+
+
+def test_a_claim_behind_two_disks_points_at_its_volume() -> None:
+    def change(spec: Json) -> None:
+        set_disk(1, volumeName="rootvolume")(spec)
+        claim = {"persistentVolumeClaim": {"claimName": "data"}}
+        spec["volumes"][:] = [{"name": "rootvolume", **claim}]
+
+    obj = first_machine(change)
+    [cause] = causes_as_written(validate_virtual_machine(obj), V1ALPHA1, obj)
+    assert cause.field == "spec.volumes[0].persistentVolumeClaim.claimName"
+    assert "can be behind one disk only" in cause.message
 
 
 def test_warnings_are_in_the_words_of_the_client() -> None:

@@ -161,6 +161,23 @@ def test_cluster_config(configuration: Json, field: str, value: Any) -> None:
     assert getattr(config_of(kubevirt(configuration)), field) == value
 
 
+@pytest.mark.parametrize(
+    ("developer", "gates"),
+    situations(
+        ("none named", {}, set()),
+        ("some on", {"featureGates": ["HostDisk", "X"]}, {"HostDisk", "X"}),
+        (
+            "on and off",
+            {"featureGates": ["HostDisk", "X"], "disabledFeatureGates": ["HostDisk"]},
+            {"X"},
+        ),
+    ),
+)
+def test_feature_gates(developer: Json, gates: set[str]) -> None:
+    settings = kubevirt({"developerConfiguration": developer}).configuration
+    assert config.feature_gates_of(settings) == gates
+
+
 def test_before_the_object_exists_the_defaults_hold() -> None:
     assert config_of(None) == config.ClusterConfig(launcher_image="l:1")
 

@@ -41,6 +41,12 @@ def configure(server: ApiServer, leading: Controllers) -> Callable[[Json], None]
         ("CPU model", {"cpuModel": "Nehalem"}, "cpu_model", "Nehalem"),
         ("CPU request", {"cpuRequest": "300m"}, "cpu_request", "300m"),
         ("eviction strategy", {"evictionStrategy": "External"}, "eviction_strategy", "External"),
+        (
+            "feature gates",
+            {"developerConfiguration": {"featureGates": ["HostDisk"]}},
+            "feature_gates",
+            frozenset({"HostDisk"}),
+        ),
     ),
 )
 async def test_the_next_admission_fills_them_in(

@@ -17,7 +17,7 @@ def pod_spec(*disks: Json, config: ClusterConfig = HOLDING) -> Json:
         for disk in disks
         if (name := disk.pop("name", "root"))
     ]
-    spec: Json = render_pod(vmi(spec={"volumes": volumes}), config)["spec"]
+    spec: Json = render_pod(vmi(spec={"volumes": volumes}), config, {})["spec"]
     return spec
 
 

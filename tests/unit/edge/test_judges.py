@@ -23,10 +23,14 @@ from podvisor_controller.webhooks.review import (
     admission_reply,
     parse_admission,
 )
+from podvisor_controller.webhooks.server import Webhooks
 
 from tests.unit.edge.webhook_session import nobody_evicts
 
 WEBHOOKS = webhooks_for("kubevirt", ClusterDefaults, nobody_evicts)
+WITH_HOST_DISKS = webhooks_for(
+    "kubevirt", lambda: ClusterDefaults(feature_gates=frozenset({"HostDisk"})), nobody_evicts
+)
 VM_FINALIZER = "kubevirt.io/virtualMachineControllerFinalize"
 VMI_FINALIZER = "kubevirt.io/foregroundDeleteVirtualMachine"
 
@@ -66,6 +70,7 @@ def answer(
     *,
     version: str = "v1",
     user: str = "me",
+    webhooks: Webhooks = WEBHOOKS,
 ) -> dict[str, Any]:
     body = {
         "apiVersion": "admission.k8s.io/v1",
@@ -80,7 +85,7 @@ def answer(
         },
     }
     request = parse_admission(json.dumps(body).encode())
-    reply = admission_reply(request.uid, WEBHOOKS.judges[path](request))
+    reply = admission_reply(request.uid, webhooks.judges[path](request))
     response: dict[str, Any] = msgspec.json.decode(reply)["response"]
     if "patch" in response:
         response["patch"] = json.loads(base64.b64decode(response["patch"]))
@@ -163,6 +168,26 @@ def test_only_podvisor_changes_the_specification_of_an_instance() -> None:
     assert answer(VMI_VALIDATE_UPDATE, new, old, user=ours)["allowed"] is True
     others = "system:serviceaccount:elsewhere:virt-controller"
     assert answer(VMI_VALIDATE_UPDATE, new, old, user=others)["allowed"] is False
+
+
+def test_disks_of_nodes_are_for_every_kind_that_asks_where_their_gate_is_on() -> None:
+    spec = instance_spec()
+    spec["volumes"] = [{"name": "root", "hostDisk": {"path": "/a.img", "type": "Disk"}}]
+    template = {"metadata": {"labels": {"app": "web"}}, "spec": spec}
+    selector = {"matchLabels": {"app": "web"}}
+    of_machine = machine()["spec"] | {"template": template}
+    of_pool = {"metadata": template["metadata"], "spec": of_machine}
+    for path, own in (
+        (VM_VALIDATE, of_machine),
+        (VMI_VALIDATE_CREATE, spec),
+        (REPLICA_SET_VALIDATE, {"selector": selector, "template": template}),
+        (POOL_VALIDATE, {"selector": selector, "virtualMachineTemplate": of_pool}),
+    ):
+        obj = machine() | {"spec": own}
+        response = answer(path, obj)
+        [cause] = response["status"]["details"]["causes"]
+        assert cause["field"].endswith("spec.volumes[0].hostDisk")
+        assert answer(path, obj, webhooks=WITH_HOST_DISKS)["allowed"] is True
 
 
 def test_clear_text_user_data_is_admitted_with_a_warning() -> None:

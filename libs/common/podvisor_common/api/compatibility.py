@@ -26,8 +26,8 @@ podvisor serves KubeVirt's API: manifests are taken as they are, and a field tha
 either is refused by the API server under strict validation, which is kubectl's default, and answered with a warning otherwise."""
 
 _SETTINGS = """The one KubeVirt object, `kubevirt` in the install namespace, is read live: what is changed in it holds for the next instance that
-is made, `evictionStrategy` also for the next eviction of those that say nothing themselves, and `logVerbosity.virtController` at once. No component is restarted. Feature
-gates are accepted, whatever they are. A setting that is not implemented is refused by its path, by the API server alone, so that the settings can
+is made, `evictionStrategy` also for the next eviction of those that say nothing themselves, and `logVerbosity.virtController` at once. No component is restarted. Of
+the feature gates `HostDisk` counts, the others are accepted, whatever they are. A setting that is not implemented is refused by its path, by the API server alone, so that the settings can
 be written while podvisor is down."""
 
 _DIFFERENCES = """## Differences that a client can see
@@ -59,6 +59,12 @@ _DIFFERENCES = """## Differences that a client can see
   until the first has ended: `Synchronized` is False, reason `VolumeInUse`.
 - `persistentVolumeClaimInfo` of a volume's status has no `filesystemOverhead`: what a file system needs for itself is not estimated.
 - User-data that stands in the manifest as clear text is admitted with a warning.
+- A claim, or a file of the node, that is written to is behind one disk of a machine, and a second one is refused. So are labels of more
+  than 32 characters, for which an ISO image has no room, a `lun` that is not on `scsi`, and `io: native` or `shareable` with a cache.
+- A hard disk that names no bus is on `scsi` when its volume is hotpluggable. A `resourceFieldRef` of a `downwardAPI` volume is about the
+  container `compute`.
+- The annotation `podvisor.io/raw-volumes` of an instance or a template names volumes of claims and node disks, between commas, whose images
+  are raw whatever their first bytes look like.
 - Launcher pods hold no capability, and no token but the one that a `serviceAccount` volume gives to the guest; they have the containers
   `compute` and `guest-console-log`, and the latter's log is the serial console.
 - A request to start waits for an instance that is on its way out instead of being dropped, and to halt a machine drops what was

@@ -54,6 +54,7 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
         "clientPassthrough",
         "disableHotplug",
         "downwardMetrics",
+        "filesystems",
         "gpus",
         "hostDevices",
         "inputs",
@@ -100,7 +101,6 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
         "preferenceRef",
         "restoreInProgress",
         "snapshotInProgress",
-        "volumeRequests",
         "volumeSnapshotStatuses",
         "volumeUpdateState",
     ),
@@ -202,7 +202,8 @@ UNSUPPORTED_SETTINGS: dict[type[msgspec.Struct], dict[str, dict[str, Any]]] = {
     v1.ArchitectureSettings: {"emulatedMachines": _TEXTS, "ovmfPath": _TEXT},
 }
 
-# Sources of a volume and ways to attach an interface or a disk, the implemented and the others: one of each is wanted.
+# Sources of a volume, ways to attach an interface or a disk, types of credentials and ways of public keys, the implemented and the
+# others: one of each is wanted.
 VOLUME_SOURCES = (
     "containerDisk",
     "cloudInitNoCloud",
@@ -220,6 +221,8 @@ VOLUME_SOURCES = (
     *UNSUPPORTED[v1.Volume],
 )
 DISK_TARGETS = ("disk", "cdrom", "lun")
+CREDENTIAL_TYPES = ("sshPublicKey", *UNSUPPORTED[v1.AccessCredential])
+KEY_PROPAGATIONS = ("noCloud", "configDrive", *UNSUPPORTED[v1.SSHPublicKeyPropagation])
 NETWORK_TYPES = ("pod", *UNSUPPORTED[v1.Network])
 INTERFACE_BINDINGS = (
     "masquerade",

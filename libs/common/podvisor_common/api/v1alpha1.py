@@ -92,11 +92,9 @@ class Volume(ApiStruct, frozen=True):
         CloudInitNoCloud | None, doc("NoCloud data source for cloud-init.")
     ] = None
     persistent_volume_claim: Annotated[
-        PersistentVolumeClaimSource | None, doc("PersistentVolumeClaim. Not supported yet.")
+        PersistentVolumeClaimSource | None, doc("A PersistentVolumeClaim.")
     ] = None
-    ephemeral: Annotated[
-        EphemeralSource | None, doc("View of a PersistentVolumeClaim. Not supported yet.")
-    ] = None
+    ephemeral: Annotated[EphemeralSource | None, doc("Copy-on-write over a claim.")] = None
 
 
 class VirtualMachineSpec(ApiStruct, frozen=True):

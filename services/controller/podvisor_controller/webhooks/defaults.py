@@ -17,21 +17,19 @@ from podvisor_common.api.quantity import Quantity, QuantityError, parse_quantity
 from podvisor_common.api.unsupported import DISK_TARGETS
 from podvisor_common.api.v1 import names
 
-from podvisor_controller.config import eviction_strategy_of
+from podvisor_controller.config import eviction_strategy_of, feature_gates_of
 from podvisor_controller.webhooks.conversion import written_as_v1alpha1
 from podvisor_controller.webhooks.defaults_patch import Operation, patch_between
+from podvisor_controller.webhooks.disk_buses import default_bus
 
 Json = dict[str, Any]
 
 _MACHINE_TYPES = {"amd64": "q35", "arm64": "virt"}
-_DISK_BUSES = {"amd64": "sata", "arm64": "virtio"}
-# No CD-ROM drive is on virtio.
-_CDROM_BUSES = {"amd64": "sata", "arm64": "scsi"}
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterDefaults:
-    """What the cluster's settings say about guests that do not say it themselves."""
+    """What the cluster's settings say about guests that do not say it themselves, and what guests may ask for."""
 
     architecture: str = "amd64"
     # Empty: the architecture's.
@@ -43,6 +41,8 @@ class ClusterDefaults:
     interface_binding: str = "masquerade"
     # Empty: none is filled in.
     eviction_strategy: str = ""
+    # Those that are on.
+    feature_gates: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, configuration: v1.KubeVirtConfiguration, architecture: str) -> "ClusterDefaults":
@@ -57,6 +57,7 @@ class ClusterDefaults:
             cpu_request=configuration.cpu_request,
             interface_binding=network.default_network_interface or "masquerade",
             eviction_strategy=eviction_strategy_of(configuration),
+            feature_gates=feature_gates_of(configuration),
         )
 
 
@@ -217,17 +218,36 @@ def _default_pull_policies(spec: Json) -> None:
 
 
 def _default_buses(spec: Json) -> None:
+    architecture = spec["architecture"] if isinstance(spec["architecture"], str) else ""
+    hotpluggable = _hotpluggable(spec)
     for disk in _objects(_object(spec["domain"], "devices").get("disks")):
         if not any(disk.get(target) is not None for target in DISK_TARGETS):
             disk["disk"] = {}
         for name in DISK_TARGETS:
             target = disk.get(name)
             if isinstance(target, dict) and _is_unset(target.get("bus")):
-                buses = _CDROM_BUSES if name == "cdrom" else _DISK_BUSES
-                target["bus"] = _of_architecture(buses, spec, "sata")
+                may_go = disk.get("name") in hotpluggable
+                target["bus"] = default_bus(name, architecture, hotpluggable=may_go)
         cdrom = disk.get("cdrom")
-        if isinstance(cdrom, dict) and cdrom.get("readonly") is None:
-            cdrom["readonly"] = True
+        if isinstance(cdrom, dict):
+            if cdrom.get("readonly") is None:
+                cdrom["readonly"] = True
+            if _is_unset(cdrom.get("tray")):
+                cdrom["tray"] = "closed"
+
+
+def _hotpluggable(spec: Json) -> list[str]:
+    """The names of the volumes that may come and go while the guest runs."""
+    return _names(
+        [
+            volume
+            for volume in _objects(spec.get("volumes"))
+            if any(
+                _object(volume, source).get("hotpluggable") is True
+                for source in ("persistentVolumeClaim", "dataVolume")
+            )
+        ]
+    )
 
 
 def _object(value: Any, key: str) -> Json:

@@ -3,8 +3,8 @@
 Pure but for the settings it is handed as a function. Must not decide anything itself.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Set
+from typing import Any, Protocol
 
 import msgspec
 from podvisor_common.api.v1 import names
@@ -38,6 +38,11 @@ CREATE = "CREATE"
 _SERVICE_ACCOUNTS = ("virt-controller", "virt-handler")
 
 
+class _Validation(Protocol):
+    def __call__(self, obj: Json, old: Json | None, *, gates: Set[str]) -> list[Cause]:
+        """Why an object is refused, given what an update replaces and the feature gates that are on."""
+
+
 def webhooks_for(
     namespace: str, defaults: Callable[[], ClusterDefaults], review_eviction: Reviewer
 ) -> Webhooks:
@@ -62,7 +67,8 @@ def webhooks_for(
     def validate_instance(request: AdmissionRequest) -> Verdict:
         obj = _object(request)
         privileged = is_privileged(request)
-        causes = validate_virtual_machine_instance(obj, privileged=privileged)
+        gates = defaults().feature_gates
+        causes = validate_virtual_machine_instance(obj, privileged=privileged, gates=gates)
         return _verdict(request, obj, causes)
 
     def validate_instance_update(request: AdmissionRequest) -> Verdict:
@@ -74,22 +80,23 @@ def webhooks_for(
     judges = {
         registration.VM_MUTATE: mutate_machine,
         registration.VMI_MUTATE: mutate_instance,
-        registration.VM_VALIDATE: _on_each_write(validate_virtual_machine),
+        registration.VM_VALIDATE: _on_each_write(validate_virtual_machine, defaults),
         registration.VMI_VALIDATE_CREATE: validate_instance,
         registration.VMI_VALIDATE_UPDATE: validate_instance_update,
-        registration.REPLICA_SET_VALIDATE: _on_each_write(validate_replica_set),
-        registration.POOL_VALIDATE: _on_each_write(validate_virtual_machine_pool),
+        registration.REPLICA_SET_VALIDATE: _on_each_write(validate_replica_set, defaults),
+        registration.POOL_VALIDATE: _on_each_write(validate_virtual_machine_pool, defaults),
     }
     return Webhooks(judges, convert, {registration.POD_EVICTION: review_eviction})
 
 
-def _on_each_write(causes_of: Callable[[Json, Json | None], list[Cause]]) -> Judge:
+def _on_each_write(causes_of: _Validation, defaults: Callable[[], ClusterDefaults]) -> Judge:
     """The judge of creations and updates that finds these causes, given the object and what an update replaces."""
 
     def judge(request: AdmissionRequest) -> Verdict:
         obj = _object(request)
         old = None if request.operation == CREATE else _old_object(request)
-        return _verdict(request, obj, causes_of(obj, old))
+        causes = causes_of(obj, old, gates=defaults().feature_gates)
+        return _verdict(request, obj, causes)
 
     return judge
 

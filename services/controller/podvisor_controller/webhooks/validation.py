@@ -1,17 +1,19 @@
 """Validation of VirtualMachines and their instances at admission, on the v1 form.
 
-Invariant: pure functions of the objects; a user's values appear in messages except cloud-init data, which never does.
+Invariant: pure functions of the objects and of the feature gates that are on; a user's values appear in messages except cloud-init data, which never does.
 An update that does not touch what is checked is never refused, so that an object admitted under older rules can always
 be labelled, finished and deleted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import msgspec
 from podvisor_common.api import v1
 from podvisor_common.api.v1 import names
 
+from podvisor_controller.webhooks.conversion import written_as_v1alpha1
+from podvisor_controller.webhooks.validation_disks import empty_drive_causes
 from podvisor_controller.webhooks.validation_fields import (
     Cause,
     CauseReason,
@@ -27,6 +29,7 @@ from podvisor_controller.webhooks.validation_template import (
     reserved_label_causes,
     template_causes,
 )
+from podvisor_controller.webhooks.validation_volumes import raw_volume_causes
 
 __all__ = [
     "MAX_NAME_LENGTH",
@@ -46,7 +49,9 @@ MAX_NAME_LENGTH = 63
 _MACHINE_PATHS = {names.VIRTUAL_MACHINE: "spec", names.POOL: "spec.virtualMachineTemplate.spec"}
 
 
-def validate_virtual_machine(obj: Raw, old: Raw | None = None) -> list[Cause]:
+def validate_virtual_machine(
+    obj: Raw, old: Raw | None = None, *, gates: Set[str] = frozenset()
+) -> list[Cause]:
     """Why a VirtualMachine is refused; empty when it is not. `old` is what an update replaces."""
     if old is not None and is_unchanged(obj, old):
         return []
@@ -62,19 +67,25 @@ def validate_virtual_machine(obj: Raw, old: Raw | None = None) -> list[Cause]:
         machine = msgspec.convert(obj, v1.VirtualMachine)
     except msgspec.ValidationError as error:
         return [*causes, decoding_cause(error)]
-    return causes + machine_causes(machine.spec, spec, "spec")
+    if written_as_v1alpha1(obj):
+        causes += empty_drive_causes(machine.spec.template.spec, "spec.template.spec")
+    return causes + machine_causes(machine.spec, spec, "spec", gates)
 
 
-def machine_causes(spec: v1.VirtualMachineSpec, raw: Raw, path: str) -> list[Cause]:
+def machine_causes(
+    spec: v1.VirtualMachineSpec, raw: Raw, path: str, gates: Set[str]
+) -> list[Cause]:
     """Everything wrong with what a machine shall be. `raw` is the same before decoding, for the fields decoding drops."""
     return [
         *_unsupported_outside_template(raw, path),
         *_run_strategy_causes(spec, path),
-        *template_causes(spec.template, raw["template"], f"{path}.template"),
+        *template_causes(spec.template, raw["template"], f"{path}.template", gates),
     ]
 
 
-def validate_virtual_machine_instance(obj: Raw, *, privileged: bool = False) -> list[Cause]:
+def validate_virtual_machine_instance(
+    obj: Raw, *, privileged: bool = False, gates: Set[str] = frozenset()
+) -> list[Cause]:
     """Why a new instance is refused. `privileged`: one of podvisor's own service accounts asks."""
     causes = _name_causes(obj)
     try:
@@ -83,8 +94,10 @@ def validate_virtual_machine_instance(obj: Raw, *, privileged: bool = False) -> 
         return [*causes, decoding_cause(error)]
     if not privileged:
         causes += reserved_label_causes(instance.metadata.labels or {}, {}, "metadata.labels")
-    causes += annotation_causes(instance.metadata.annotations or {}, "metadata.annotations")
-    return causes + spec_causes(instance.spec, obj["spec"], "spec")
+    annotations = instance.metadata.annotations or {}
+    causes += annotation_causes(annotations, "metadata.annotations")
+    causes += raw_volume_causes(annotations, instance.spec, "metadata.annotations")
+    return causes + spec_causes(instance.spec, obj["spec"], "spec", gates)
 
 
 def validate_virtual_machine_instance_update(
@@ -110,12 +123,12 @@ def warnings_of(obj: Raw) -> list[str]:
     path = "spec" if is_instance else f"{path or 'spec'}.template.spec"
     volumes = _at(obj, path).get("volumes")
     for index, volume in enumerate(volumes if isinstance(volumes, list) else ()):
-        source = volume.get("cloudInitNoCloud") if isinstance(volume, Mapping) else None
         warnings += [
-            f"{path}.volumes[{index}].cloudInitNoCloud.{name} can be read by everyone who can read this"
+            f"{path}.volumes[{index}].{kind}.{name} can be read by everyone who can read this"
             " object; keep passwords in a Secret and name it in secretRef"
+            for kind in ("cloudInitNoCloud", "cloudInitConfigDrive")
             for name in ("userData", "userDataBase64")
-            if isinstance(source, Mapping) and source.get(name)
+            if isinstance(volume, Mapping) and _at(volume, kind).get(name)
         ]
     return warnings
 

@@ -1,7 +1,7 @@
 """What every check shares: the cause of a refusal, the forms names have, and the walk for fields not supported yet."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -17,6 +17,12 @@ _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-
 _LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _MAX_SUBDOMAIN_LENGTH = 253
 _MAX_QUOTED_LENGTH = 64
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_MAX_PATH_BYTES = 4095
+LABEL_RULE = "must be at most 63 lower-case letters, digits or dashes, and start and end with one of the first two"
+FILE_PATH_RULE = (
+    "must be an absolute path to a file without relative elements or control characters"
+)
 
 
 class CauseReason(StrEnum):
@@ -68,6 +74,48 @@ def is_label_key(text: str) -> bool:
 def is_label_value(text: str) -> bool:
     """Empty, or at most 63 letters, digits, dashes, dots and underscores."""
     return not text or _LABEL_NAME.fullmatch(text) is not None
+
+
+def is_file_path(text: str) -> bool:
+    """An absolute path that can be one of a file, and leads nowhere but down."""
+    return (
+        text.startswith("/")
+        and not any(part in ("", ".", "..") for part in text.split("/")[1:])
+        and not has_control(text)
+        and len(text.encode()) <= _MAX_PATH_BYTES
+    )
+
+
+def has_control(text: str) -> bool:
+    """There are control characters in it."""
+    return _CONTROL.search(text) is not None
+
+
+def object_name_causes(name: str, field: str, kind: str) -> Iterator[Cause]:
+    """Why no object of a kind has that name."""
+    if not name:
+        yield invalid(field, f"is empty: it must name a {kind}.", CauseReason.REQUIRED)
+    elif not is_dns_subdomain(name):
+        yield invalid(field, f"{quoted(name)} is not the name of a {kind}.")
+
+
+def word_causes(value: str, field: str, allowed: Sequence[str]) -> Iterator[Cause]:
+    """A value that is none of those there are. Empty is not given."""
+    if value and value not in allowed:
+        text = f"{quoted(value)} must be one of: {', '.join(allowed)}"
+        yield invalid(field, text, CauseReason.NOT_SUPPORTED)
+
+
+def raw_at(raw: object, *path: str | int) -> dict[str, object]:
+    """The object at a path of keys and indexes, empty when there is none."""
+    for key in path:
+        if isinstance(raw, dict) and isinstance(key, str):
+            raw = raw.get(key)
+        elif isinstance(raw, list) and isinstance(key, int) and key < len(raw):
+            raw = raw[key]
+        else:
+            return {}
+    return raw if isinstance(raw, dict) else {}
 
 
 def label_causes(labels: Mapping[str, str], field: str) -> Iterator[Cause]:

@@ -5,7 +5,7 @@ pool is refused for what its template says. An update that changes nothing of th
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 import msgspec
@@ -40,7 +40,9 @@ _PERCENTAGE = re.compile(r"(100|[1-9][0-9]?)%")
 _TEMPLATE = "spec.virtualMachineTemplate"
 
 
-def validate_virtual_machine_pool(obj: Raw, old: Raw | None = None) -> list[Cause]:
+def validate_virtual_machine_pool(
+    obj: Raw, old: Raw | None = None, *, gates: Set[str] = frozenset()
+) -> list[Cause]:
     """Why a pool is refused; empty when it is not. `old` is what an update replaces."""
     if old is not None and is_unchanged(obj, old):
         return []
@@ -56,7 +58,7 @@ def validate_virtual_machine_pool(obj: Raw, old: Raw | None = None) -> list[Caus
         *_selector_causes(spec, raw, old),
         *_strategy_causes(spec),
         *_healing_causes(spec.autohealing or pool.Autohealing()),
-        *_template_causes(spec, raw["virtualMachineTemplate"]),
+        *_template_causes(spec, raw["virtualMachineTemplate"], gates),
     ]
 
 
@@ -157,10 +159,10 @@ def _not_one_of(field: str, value: str, allowed: frozenset[str]) -> Cause:
     return invalid(field, text, CauseReason.NOT_SUPPORTED)
 
 
-def _template_causes(spec: VirtualMachinePoolSpec, raw: Raw) -> Iterator[Cause]:
+def _template_causes(spec: VirtualMachinePoolSpec, raw: Raw, gates: Set[str]) -> Iterator[Cause]:
     template = spec.virtual_machine_template
     labels = (template.metadata.labels if template.metadata else None) or {}
     annotations = (template.metadata.annotations if template.metadata else None) or {}
     yield from label_causes(labels, f"{_TEMPLATE}.metadata.labels")
     yield from annotation_causes(annotations, f"{_TEMPLATE}.metadata.annotations")
-    yield from machine_causes(template.spec, raw["spec"], f"{_TEMPLATE}.spec")
+    yield from machine_causes(template.spec, raw["spec"], f"{_TEMPLATE}.spec", gates)

@@ -3,7 +3,7 @@
 Invariant: a set that is admitted selects what it makes, for otherwise it would make more and more of it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 import msgspec
@@ -25,7 +25,9 @@ _REPLICAS_LIMIT = 2**31
 _CHANGING_LABELS = names.RESERVED_LABELS | {names.POOL_REVISION_LABEL}
 
 
-def validate_replica_set(obj: Raw, old: Raw | None = None) -> list[Cause]:
+def validate_replica_set(
+    obj: Raw, old: Raw | None = None, *, gates: Set[str] = frozenset()
+) -> list[Cause]:
     """Why a VirtualMachineInstanceReplicaSet is refused; empty when it is not. `old` is what an update replaces."""
     if old is not None and is_unchanged(obj, old):
         return []
@@ -42,7 +44,7 @@ def validate_replica_set(obj: Raw, old: Raw | None = None) -> list[Cause]:
     return [
         *replicas_causes(replica_set.spec.replicas),
         *selector_causes(replica_set.spec.selector, labels),
-        *template_causes(template, spec["template"], "spec.template"),
+        *template_causes(template, spec["template"], "spec.template", gates),
     ]
 
 

@@ -1,18 +1,15 @@
 """What is wrong with the specification of a machine, in an instance or in a template. Pure."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from fnmatch import fnmatchcase
 from uuid import UUID
 
 from podvisor_common.api import v1
 from podvisor_common.api.v1 import names
 
-from podvisor_controller.webhooks.validation_devices import (
-    boot_order_causes,
-    disk_causes,
-    volume_causes,
-)
+from podvisor_controller.webhooks.validation_credentials import credential_causes
+from podvisor_controller.webhooks.validation_disks import boot_order_causes, disk_causes
 from podvisor_controller.webhooks.validation_fields import (
     Cause,
     CauseReason,
@@ -23,6 +20,7 @@ from podvisor_controller.webhooks.validation_fields import (
 from podvisor_controller.webhooks.validation_network import network_causes
 from podvisor_controller.webhooks.validation_placement import placement_causes
 from podvisor_controller.webhooks.validation_resources import cpu_causes, resource_causes
+from podvisor_controller.webhooks.validation_volumes import volume_causes
 
 _MAX_GRACE_PERIOD_S = 365 * 24 * 3600
 # What SMBIOS tables hold, and what survives the way there.
@@ -34,9 +32,10 @@ _ANY_MACHINE_TYPE = tuple(pattern for patterns in _MACHINE_TYPES.values() for pa
 
 
 def spec_causes(
-    spec: v1.VirtualMachineInstanceSpec, raw: dict[str, object], path: str
+    spec: v1.VirtualMachineInstanceSpec, raw: dict[str, object], path: str, gates: Set[str]
 ) -> list[Cause]:
-    """Everything wrong with a specification. `raw` is the same one before decoding, for the fields decoding drops."""
+    """Everything wrong with a specification. `raw` is the same one before decoding, for the fields decoding drops; `gates`
+    are the feature gates that are on."""
     return [
         *unsupported(raw, v1.VirtualMachineInstanceSpec, path),
         *_life_causes(spec, path),
@@ -45,7 +44,8 @@ def spec_causes(
         *cpu_causes(spec.domain, f"{path}.domain.cpu"),
         *_firmware_causes(spec, path),
         *disk_causes(spec, raw, path),
-        *volume_causes(spec, raw, path),
+        *volume_causes(spec, raw, path, gates),
+        *credential_causes(spec, raw, path),
         *network_causes(spec, raw, path),
         *boot_order_causes(spec, path),
     ]

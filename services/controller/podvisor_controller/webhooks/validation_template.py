@@ -1,6 +1,6 @@
 """What is wrong with a template that instances are made from, whatever kind it is part of. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ from podvisor_controller.webhooks.validation_fields import (
     quoted,
 )
 from podvisor_controller.webhooks.validation_spec import spec_causes
+from podvisor_controller.webhooks.validation_volumes import raw_volume_causes
 
 
 def is_unchanged(obj: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
@@ -24,7 +25,10 @@ def is_unchanged(obj: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
 
 
 def template_causes(
-    template: v1.VirtualMachineInstanceTemplateSpec, raw: Mapping[str, Any], path: str
+    template: v1.VirtualMachineInstanceTemplateSpec,
+    raw: Mapping[str, Any],
+    path: str,
+    gates: Set[str],
 ) -> list[Cause]:
     """Everything wrong with a template. `raw` is the same one before decoding, for the fields decoding drops."""
     metadata = template.metadata
@@ -34,7 +38,8 @@ def template_causes(
         *label_causes(labels, f"{path}.metadata.labels"),
         *reserved_label_causes(labels, {}, f"{path}.metadata.labels"),
         *annotation_causes(annotations, f"{path}.metadata.annotations"),
-        *spec_causes(template.spec, raw["spec"], f"{path}.spec"),
+        *raw_volume_causes(annotations, template.spec, f"{path}.metadata.annotations"),
+        *spec_causes(template.spec, raw["spec"], f"{path}.spec", gates),
     ]
 
 

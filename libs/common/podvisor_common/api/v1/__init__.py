@@ -7,9 +7,7 @@ from podvisor_common.api.v1.disks import (
     Disk,
     DiskTarget,
     FeatureState,
-    Filesystem,
     LunTarget,
-    VirtiofsFilesystem,
 )
 from podvisor_common.api.v1.instance import (
     CPUTopology,
@@ -143,7 +141,6 @@ __all__ = [
     "Ephemeral",
     "EphemeralClaimSource",
     "FeatureState",
-    "Filesystem",
     "Firmware",
     "GuestOSInfo",
     "HostDisk",
@@ -199,7 +196,6 @@ __all__ = [
     "Sysprep",
     "Toleration",
     "TopologySpreadConstraint",
-    "VirtiofsFilesystem",
     "VirtualMachine",
     "VirtualMachineInstance",
     "VirtualMachineInstanceList",

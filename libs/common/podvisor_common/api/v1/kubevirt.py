@@ -49,7 +49,7 @@ class DeveloperConfiguration(ApiStruct, frozen=True):
         ),
     ] = None
     disabled_feature_gates: Annotated[
-        list[str] | None, doc("Accepted, whatever they are: nothing that is served has a gate.")
+        list[str] | None, doc("What is named here is off, whatever `featureGates` says.")
     ] = None
 
 

@@ -245,7 +245,7 @@ VM_GENERATION_ANNOTATION = "kubevirt.io/vm-generation"
 HEARTBEAT_ANNOTATION = "kubevirt.io/heartbeat"
 # What v1alpha1 can say and v1 cannot (disk and volume names) and the other way round.
 CONVERSION_ANNOTATION = "podvisor.kubevirt.io/conversion"
-# On an instance: a comma list of its volumes whose images are raw whatever their first bytes look like.
+# Volumes of an instance, by name and between commas, whose images are raw whatever their first bytes look like.
 RAW_VOLUMES_ANNOTATION = "podvisor.io/raw-volumes"
 
 # What an instance asks for by annotation and does not get yet.

@@ -1,0 +1,66 @@
+"""What is wrong with the credentials that a guest is to take. Pure."""
+
+from collections.abc import Iterator
+
+from podvisor_common.api import v1
+from podvisor_common.api.unsupported import CREDENTIAL_TYPES, KEY_PROPAGATIONS
+
+from podvisor_controller.webhooks.validation_fields import (
+    Cause,
+    CauseReason,
+    invalid,
+    object_name_causes,
+    raw_at,
+)
+
+# The volume that public keys travel by, for each way that needs one.
+_DATA_SOURCES = {"noCloud": "cloudInitNoCloud", "configDrive": "cloudInitConfigDrive"}
+
+
+def credential_causes(
+    spec: v1.VirtualMachineInstanceSpec, raw: dict[str, object], path: str
+) -> Iterator[Cause]:
+    """Checks `accessCredentials`: exactly one type, source and way each, and the volume that the way needs."""
+    for index, credential in enumerate(spec.access_credentials or ()):
+        field = f"{path}.accessCredentials[{index}]"
+        item = raw_at(raw, "accessCredentials", index)
+        yield from _one_of(item, CREDENTIAL_TYPES, field)
+        keys = credential.ssh_public_key
+        if keys is None:
+            continue
+        field = f"{field}.sshPublicKey"
+        if keys.source.secret is None:
+            text = "must have exactly one source, not none."
+            yield invalid(f"{field}.source", text, CauseReason.REQUIRED)
+        else:
+            name = keys.source.secret.secret_name
+            yield from object_name_causes(name, f"{field}.source.secret.secretName", "Secret")
+        ways = raw_at(item, "sshPublicKey", "propagationMethod")
+        yield from _one_of(ways, KEY_PROPAGATIONS, f"{field}.propagationMethod")
+        yield from _volume_causes(
+            keys.propagation_method, spec.volumes or [], f"{field}.propagationMethod"
+        )
+
+
+def _one_of(raw: dict[str, object], names: tuple[str, ...], field: str) -> Iterator[Cause]:
+    """Exactly one of the names is given, whether it is served or not."""
+    given = [name for name in names if raw.get(name) is not None]
+    if not given:
+        text = f"must be exactly one of {', '.join(names)}, not none."
+        yield invalid(field, text, CauseReason.REQUIRED)
+    elif len(given) > 1:
+        yield invalid(field, f"must be exactly one of these, not {' and '.join(given)}.")
+
+
+def _volume_causes(
+    way: v1.SSHPublicKeyPropagation, volumes: list[v1.Volume], field: str
+) -> Iterator[Cause]:
+    """What public keys travel by is there."""
+    has_volume = {
+        "noCloud": any(volume.cloud_init_no_cloud is not None for volume in volumes),
+        "configDrive": any(volume.cloud_init_config_drive is not None for volume in volumes),
+    }
+    for name, wanted in (("noCloud", way.no_cloud), ("configDrive", way.config_drive)):
+        if wanted is not None and not has_volume[name]:
+            text = f"requires a {_DATA_SOURCES[name]} volume, and there is none."
+            yield invalid(f"{field}.{name}", text, CauseReason.NOT_FOUND)
