@@ -18,6 +18,9 @@ fi
 mount --make-rshared /                       # mounts travel into pods and out of them
 grep -qwE 'vmx|svm' /proc/cpuinfo || rm -f /dev/kvm   # the device node alone does not run a guest
 chmod 0666 /dev/net/tun
+for number in {0..63}; do                    # the kernel makes loop devices on demand, but no node for them here
+  [ -b "/dev/loop$number" ] || mknod -m 0660 "/dev/loop$number" b 7 "$number"
+done
 [ -s /etc/machine-id ] || tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id
 
 sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 net.bridge.bridge-nf-call-iptables=1 || true
