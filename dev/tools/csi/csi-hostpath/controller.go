@@ -122,7 +122,7 @@ func (d *driver) DeleteVolume(_ context.Context, request *csi.DeleteVolumeReques
 		return nil, err
 	}
 	if volume != "" {
-		if err := volume.letGo(); err != nil {
+		if err := volume.takeAway(); err != nil {
 			return nil, err
 		}
 		if err := os.Remove(string(volume)); err != nil {

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -221,6 +222,53 @@ func (i image) attach() (string, error) {
 		return devices[0], nil
 	}
 	return run("losetup", "--find", "--show", string(i))
+}
+
+// takeAway detaches the image although a kubelet that was killed still seems to use it: a kubelet holds a device by a loop device on
+// top of it, which outlives a node.
+func (i image) takeAway() error {
+	devices, err := i.devices()
+	if err != nil {
+		return err
+	}
+	for _, device := range devices {
+		above, err := onTopOf(device)
+		if err != nil {
+			return err
+		}
+		for _, lock := range above {
+			if _, err := run("losetup", "--detach", lock); err != nil {
+				return err
+			}
+		}
+	}
+	return i.letGo()
+}
+
+// onTopOf returns the loop devices that serve a device as if it were a file.
+func onTopOf(device string) ([]string, error) {
+	var wanted unix.Stat_t
+	if err := unix.Stat(device, &wanted); err != nil {
+		return nil, err
+	}
+	served, err := filepath.Glob("/sys/block/loop*/loop")
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, entry := range served {
+		path := filepath.Join("/dev", filepath.Base(filepath.Dir(entry)))
+		opened, err := os.Open(path)
+		if err != nil { // gone since
+			continue
+		}
+		serves, err := unix.IoctlLoopGetStatus64(int(opened.Fd()))
+		opened.Close()
+		if err == nil && serves.Rdevice == wanted.Rdev {
+			found = append(found, path)
+		}
+	}
+	return found, nil
 }
 
 // letGo detaches the image as soon as nobody uses its device any more.
