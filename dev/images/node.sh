@@ -18,6 +18,9 @@ fi
 mount --make-rshared /                       # mounts travel into pods and out of them
 grep -qwE 'vmx|svm' /proc/cpuinfo || rm -f /dev/kvm   # the device node alone does not run a guest
 chmod 0666 /dev/net/tun
+for number in {0..63}; do                    # the kernel makes loop devices on demand, but no node for them here
+  [ -b "/dev/loop$number" ] || mknod -m 0660 "/dev/loop$number" b 7 "$number"
+done
 [ -s /etc/machine-id ] || tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id
 
 sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 net.bridge.bridge-nf-call-iptables=1 || true
@@ -39,6 +42,23 @@ for host in $MIRRORED; do
     >"/etc/containerd/certs.d/$host/hosts.toml"
 done
 
+# The kubelet holds the device of a raw volume by a loop device on top of it. Such a lock outlives a node that is killed, and serves "/"
+# then. Devices that another node uses stay as long as it does.
+detach_devices() {
+  local device file
+  losetup --noheadings --output NAME,BACK-FILE | while read -r device file; do
+    case $file in
+      /) ;;
+      /var/lib/kubelet/*) losetup --noheadings --output NAME --associated "$file" | grep -qx "$device" || continue ;;   # another node's
+      *) continue ;;
+    esac
+    losetup --detach "$device"
+  done
+  for file in /var/lib/storage/csi/volumes/*.raw; do
+    losetup --noheadings --output NAME --associated "$file" 2>/dev/null | xargs -r losetup --detach
+  done
+}
+
 stopping=
 keep() { # NAME COMMAND...: runs it again whenever it ends
   local daemon=$1
@@ -54,10 +74,12 @@ stop() {
   pkill -x kubelet || true
   pkill -x kube-proxy || true
   ctr -n k8s.io tasks ls -q | xargs -r -n1 ctr -n k8s.io tasks kill -s KILL || true
+  detach_devices || true
   pkill -x containerd || true
 }
 keepers=()
 trap stop TERM INT
+detach_devices || true
 
 keep containerd containerd --config /etc/containerd/config.toml & keepers+=($!)
 until ctr version >/dev/null 2>&1; do sleep 0.05; done

@@ -4,7 +4,7 @@
 #   dev/tools/build.sh FAMILY     -> prints the directory that holds the family's binaries
 #
 # A family is a directory here with a go.mod whose `tool` lines name the programs. The result lies in the user's cache
-# directory under a hash of everything that decides it (go.mod, go.sum, the flags below, the Go version), so a second
+# directory under a hash of everything that decides it (go.mod, go.sum, sources of ours, the flags below, the Go version), so a second
 # clone finds it there and a changed pin builds anew. Kubernetes itself is downloaded where its release site can be reached.
 . "$(dirname "$0")/../lib.sh"
 cd "$root/dev/tools"
@@ -14,7 +14,7 @@ cd "$family"
 
 version_of() { awk -v module="$1" '$1 == module && $2 ~ /^v/ {print $2; exit} $1 == "require" && $2 == module {print $3; exit}' go.mod; }
 
-tags="" ldflags="-s -w" cgo=0
+tags="" ldflags="-s -w" cgo=0 sources=""
 case $family in
   k8s)
     version=$(version_of k8s.io/kubernetes); minor=${version#v1.}; minor=${minor%%.*}
@@ -36,6 +36,7 @@ case $family in
       ldflags+=" -X $package.k8sVersionMajor=1 -X $package.k8sVersionMinor=34"
     done ;;
   grpcurl) ldflags+=" -X main.version=$(version_of github.com/fullstorydev/grpcurl)" ;;
+  csi) sources=$(cat csi-hostpath/*.go) ;;
   cni) ldflags+=" -X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=$(version_of github.com/containernetworking/plugins)" ;;
 esac
 
@@ -50,7 +51,7 @@ need_go() {
 }
 
 need_go
-key=$( { cat go.mod go.sum; echo "$tags|$ldflags|$cgo"; go version; } | sha256sum | cut -c1-16)
+key=$( { cat go.mod go.sum; echo "$tags|$ldflags|$cgo$sources"; go version; } | sha256sum | cut -c1-16)
 result=$cache/tools/$family-$key
 
 # official_binaries: Kubernetes' own release, each file checked against its published digest; fails where it cannot be reached.
@@ -75,6 +76,10 @@ build_from_modules() {
   kill "$ticker"
   wait "$ticker" || true
   [ "$status" -eq 0 ] || fail "building $family failed"
+  if [ "$family" = csi ]; then   # the definitions of what its programs serve come in the same module
+    mkdir "$result.partial/crds"
+    cp "$(go list -m -f '{{.Dir}}' github.com/kubernetes-csi/external-snapshotter/client/v8)"/config/crd/snapshot.*.yaml "$result.partial/crds/"
+  fi
   [ ! -f "$result.partial/server" ] || mv "$result.partial/server" "$result.partial/etcd"   # etcd's main package is called "server"
   printf '    %d s\n' $((SECONDS - started)) >&2
 }

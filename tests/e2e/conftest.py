@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.cluster import Cluster, create_namespace
 from tests.support.machine import DEMO_KEY
+from tests.support.storage import put_driver_into_cluster
 
 # Namespaces of an earlier run may still be going away.
 _RUN = f"{os.getpid() % 4096:03x}"
@@ -45,6 +46,12 @@ def namespaces_go_away() -> Iterator[None]:
             )
 
     asyncio.run(wait())
+
+
+@pytest.fixture(scope="session")
+def storage_classes() -> None:
+    """Claims of the CSI driver's classes are served."""
+    asyncio.run(put_driver_into_cluster())
 
 
 @pytest.fixture
