@@ -14,7 +14,7 @@ import (
 )
 
 // What XFS needs for itself comes on top of what was asked for: its log and what it holds back for its own growth.
-const forFilesystem = 16 << 20
+const forFilesystem = 24 << 20
 
 // store is the directory of images:
 //
@@ -149,7 +149,7 @@ func (s store) makeEmpty(made image, capacity int64) error {
 	}
 	if made.filesystem() {
 		// Without what only pays off on large disks: a test's claim is small, and should hold nearly what it says.
-		if _, err := run("mkfs.xfs", "--unsupported", "-q", "-f", "-K", "-m", "reflink=0,rmapbt=0", "-l", "size=8m", string(partial)); err != nil {
+		if _, err := run("mkfs.xfs", "--unsupported", "-q", "-f", "-K", "-m", "reflink=0,rmapbt=0", "-l", "size=16m", string(partial)); err != nil {
 			return err
 		}
 	}
