@@ -213,7 +213,7 @@ async def _make(path: str, size_bytes: int, mode: VolumeMode, node: str) -> str:
     script = f"set -e; mkdir -p {_ON_NODE}; truncate -s {size_bytes} {path}.img;"
     if mode == "Filesystem":
         script += (
-            f" mkfs.ext4 -q -m 0 -E nodiscard {path}.img; mkdir {path};"
+            f" mkfs.ext4 -q -m 0 -J size=1 -N 64 -E nodiscard {path}.img; mkdir {path};"
             f" mount -o loop {path}.img {path}; echo {path}"
         )
     else:
