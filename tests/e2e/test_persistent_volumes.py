@@ -154,7 +154,7 @@ async def test_claim_of_another_machine(cluster: Cluster) -> None:
         assert await read(second, "data", 4) == "mine"
 
 
-async def test_claim_that_grows(cluster: Cluster, csi: None) -> None:
+async def test_claim_that_grows(cluster: Cluster, storage_classes: None) -> None:
     """A running guest sees more of a claim that was expanded."""
     await cluster.apply(claim("data", "64Mi"))
     await cluster.apply(with_disk(vmi("growing"), "data", claimed("data")))
