@@ -9,8 +9,9 @@ from pathlib import Path
 
 import structlog
 
-from podvisor_launcher.domain import elements as xml
-from podvisor_launcher.domain.build import ALIAS_PREFIX
+from podvisor_launcher.domain import disk_elements as xml
+from podvisor_launcher.domain.disks import ALIAS_PREFIX
+from podvisor_launcher.domain.elements import Domain
 from podvisor_launcher.domain.xml import parse_xml
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -42,7 +43,7 @@ UNSEEN = Hardware("", ())
 
 def hardware_of(description: str) -> Hardware:
     """The hardware of a domain by libvirt's description of it; reads the files that it names."""
-    domain = parse_xml(xml.Domain, description)
+    domain = parse_xml(Domain, description)
     return Hardware(
         machine_type=domain.os.type.machine or "",
         disks=tuple(
