@@ -72,7 +72,11 @@ class ResolvedDisk:
 def fixed_disks(spec: pb.DomainSpec) -> list[pb.DiskSpec]:
     """The disks that the machine starts with; the others come when it runs. A CD-ROM drive is never one of those: what comes and
     goes is the medium."""
-    return [disk for disk in spec.disks if _is_cdrom(disk) or not disk.hotpluggable]
+    return [
+        disk
+        for disk in spec.disks
+        if _is_cdrom(disk) or not (disk.hotpluggable or disk.volume.handed_over)
+    ]
 
 
 def chosen_buses(spec: pb.DomainSpec) -> set[int]:
