@@ -47,8 +47,8 @@ class Growth:
     async def grow(
         self, domain: str, spec: pb.DomainSpec, hardware: Hardware, name: str, now_ms: int
     ) -> bool:
-        """Grow the disk of that name, and have the guest see it. Whether it did; what went wrong is tried again later. Raises
-        LibvirtUnreachable."""
+        """Grow the disk of that name, and have the guest see it. Whether that was done; what went wrong is tried again later.
+        Raises LibvirtUnreachable."""
         disk = next(disk for disk in spec.disks if disk.name == name)
         seen = hardware.disk(name)
         assert seen is not None
@@ -56,7 +56,8 @@ class Growth:
         try:
             size_bytes = await self._files.grow(disk, seen.resolved)
             known_bytes = await self._libvirt.disk_capacity(domain, seen.target)
-            if size_bytes > known_bytes:
+            # QEMU may have noticed that a file has grown, and its guest has not: it is told of the same size too.
+            if size_bytes >= known_bytes:
                 await self._libvirt.resize_disk(domain, seen.target, size_bytes)
         except (DiskUnavailable, OSError, LibvirtFailed, DomainMissing) as error:
             words = error.strerror if isinstance(error, OSError) else str(error)
@@ -68,7 +69,7 @@ class Growth:
         self._failures = self._retry_ms = 0
         if size_bytes > known_bytes:
             _log.info("a disk has grown", volume=name, size_bytes=size_bytes)
-        return size_bytes > known_bytes
+        return True
 
 
 def _follows_its_volume(disk: pb.DiskSpec) -> bool:
