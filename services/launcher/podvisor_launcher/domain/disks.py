@@ -136,7 +136,9 @@ def build_disks(
             raise UnbuildableSpec(f'disk "{disk.name}": bus sata has only {_SATA_PORTS} ports')
         threads += disk.dedicated_io_thread
         target = xml.DiskTarget(
-            dev=prefix + _letters(number), bus=bus_name, tray="open" if disk.tray_open else None
+            dev=prefix + _letters(number),
+            bus=bus_name,
+            tray="open" if disk.tray_open and _is_cdrom(disk) else None,
         )
         built.append(
             build_disk(

@@ -72,9 +72,12 @@ class MachineDisk:
 
     async def has_room_for(self, image: Image) -> bool:
         """Whether the image of a disk can grow, as far as can be seen; nobody sees into what is behind a device."""
-        return image.is_block or await self._is_there_room(
-            partial(volume_has_room, Path(image.path))
-        )
+        path = Path(image.path)
+        if image.is_block:
+            return True
+        if path.is_relative_to(self._directory):
+            return await self.has_room()
+        return await self._is_there_room(partial(volume_has_room, path))
 
     async def grow(self, disk: pb.DiskSpec, resolved: ResolvedDisk) -> int:
         """Grow what is behind a disk; the size that its guest shall see. Raises DiskUnavailable and OSError."""
