@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
-from tests.support.storage import VolumeMode, checksum, claim, local_volume, look_into
 
 from tests.support.cluster import Cluster, Json
 from tests.support.disks import claimed, guest_disks, read, with_disk, write
 from tests.support.machine import Machine, condition, gone, vm, vmi
+from tests.support.storage import VolumeMode, checksum, claim, local_volume, look_into
 
 MIB = 1 << 20
 SIZE = 64 * MIB

@@ -60,7 +60,9 @@ async def connected(
     running = asyncio.create_task(connection.run(), name="libvirt")
     try:
         async with asyncio.timeout(10):
-            await up.wait()
+            while not connection.connected:  # an event of another domain may come first
+                await up.wait()
+                up.clear()
         yield connection
     finally:
         running.cancel()

@@ -68,3 +68,19 @@ def interface(name: str = "default", **changes: object) -> pb.InterfaceSpec:
         ),
     }
     return pb.InterfaceSpec(**(values | changes))  # type: ignore[arg-type]
+
+
+def volume_disk(name: str = "data", **changes: object) -> pb.DiskSpec:
+    """A virtio disk with an image in a claim's file system."""
+    values: dict[str, object] = {
+        "name": name,
+        "bus": pb.DISK_BUS_VIRTIO,
+        "device": pb.DISK_DEVICE_DISK,
+        "volume": pb.VolumeDiskSource(path=f"/volumes/{name}", file="disk.img"),
+    }
+    return pb.DiskSpec(**(values | changes))  # type: ignore[arg-type]
+
+
+def block_source(name: str = "data") -> pb.VolumeDiskSource:
+    """A block volume."""
+    return pb.VolumeDiskSource(path=f"/dev/podvisor/{name}")

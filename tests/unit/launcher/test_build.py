@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from xml.etree import ElementTree
 
+import libvirt
 import pytest
 from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_launcher.domain.build import (
@@ -18,7 +19,15 @@ from podvisor_launcher.domain.elements import Domain, Tcg, TranslationCache
 from podvisor_launcher.domain.pci import PciBus, TooManyDevices
 from podvisor_launcher.domain.xml import format_xml, parse_xml
 
-from tests.unit.launcher.specs import cloud_init_disk, container_disk, interface, spec
+from tests.unit.launcher.conftest import TEST_DRIVER
+from tests.unit.launcher.specs import (
+    block_source,
+    cloud_init_disk,
+    container_disk,
+    interface,
+    spec,
+    volume_disk,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 CONSOLES = ConsolePaths("/sockets/serial0.sock", "/sockets/vnc.sock", "/console/serial0.log")
@@ -45,14 +54,45 @@ SPECS = {
         disks=[container_disk("first", boot_order=2), container_disk("second")],
         interfaces=[interface(boot_order=1)],
     ),
+    "volumes": spec(
+        disks=[
+            volume_disk("file", dedicated_io_thread=True, serial="S1", boot_order=1),
+            volume_disk("shared", shareable=True, pci_address="0000:04:00.0"),
+            volume_disk(
+                "block",
+                bus=pb.DISK_BUS_SCSI,
+                volume=block_source("block"),
+                match_volume_block_sizes=True,
+            ),
+            volume_disk(
+                "lun", bus=pb.DISK_BUS_SCSI, volume=block_source("lun"), device=pb.DISK_DEVICE_LUN
+            ),
+            volume_disk(
+                "cd", bus=pb.DISK_BUS_SATA, volume=None, device=pb.DISK_DEVICE_CDROM, tray_open=True
+            ),
+            volume_disk("later", hotpluggable=True),
+        ]
+    ),
     "bare": spec(serial_console=False),
 }
+
+
+def volume(disk: pb.DiskSpec) -> ResolvedDisk:
+    sizes = (4096, 4096) if disk.match_volume_block_sizes else (0, 0)
+    path = "/".join(part for part in (disk.volume.path, disk.volume.file) if part)
+    return ResolvedDisk(
+        Image(path, "raw", is_block=not disk.volume.file), None, False, True, *sizes
+    )
 
 
 def resolved(machine: pb.DomainSpec) -> dict[str, ResolvedDisk]:
     disks = {}
     for disk in machine.disks:
-        if disk.WhichOneof("source") == "cloud_init":
+        if disk.WhichOneof("source") == "volume":
+            disks[disk.name] = volume(disk)
+        elif disk.WhichOneof("source") is None:
+            continue
+        elif disk.WhichOneof("source") == "cloud_init":
             disks[disk.name] = ResolvedDisk(
                 Image(f"/cloud-init/{disk.name}.iso", "raw"), read_only=True
             )
@@ -75,6 +115,14 @@ def test_golden(name: str) -> None:
     canonical = ElementTree.canonicalize
     assert canonical(made, strip_text=True) == canonical(path.read_text(), strip_text=True)
     assert format_xml(parse_xml(Domain, made)) + "\n" == made
+
+
+@pytest.mark.parametrize("feature", SPECS)
+def test_libvirts_schema_agrees(feature: str, name: str) -> None:
+    description = (GOLDEN / f"{feature}.xml").read_text().replace("default_myvm", f"default_{name}")
+    keeper = libvirt.open(TEST_DRIVER)
+    keeper.defineXMLFlags(description, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+    keeper.close()
 
 
 @pytest.mark.parametrize(("guest_mib", "cache_mib"), [(61, 40), (128, 42), (384, 128), (4096, 256)])
@@ -102,12 +150,12 @@ def test_addresses_depend_on_nothing_but_the_order_of_devices() -> None:
 
 def test_a_machine_has_only_so_many_slots() -> None:
     bus = PciBus()
-    for _ in range(112):
+    for _ in range(232):
         bus.next_address()
     with pytest.raises(TooManyDevices):
         bus.next_address()
     places = [(each.address.slot, each.address.function) for each in bus.root_ports if each.address]
-    assert len(set(places)) == 112
+    assert len(set(places)) == 232
 
 
 @pytest.mark.parametrize(
@@ -121,7 +169,10 @@ def test_a_machine_has_only_so_many_slots() -> None:
         (spec(disks=[container_disk("")]), "name of its own"),
         (spec(interfaces=[interface("a"), interface("a")]), "name of its own"),
         (spec(disks=[container_disk(bus=pb.DISK_BUS_UNSPECIFIED)]), '"root"'),
-        (spec(disks=[container_disk(device=pb.DISK_DEVICE_LUN)]), "block device"),
+        (
+            spec(disks=[container_disk(bus=pb.DISK_BUS_SCSI, device=pb.DISK_DEVICE_LUN)]),
+            "block device",
+        ),
         (spec(disks=[container_disk(device=pb.DISK_DEVICE_CDROM)]), "virtio"),
         (spec(disks=[container_disk(container_disk=None)]), "no source"),
     ],

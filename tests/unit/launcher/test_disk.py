@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+from podvisor_launcher.domain.disks import Image
 from podvisor_launcher.lifecycle.disk import MachineDisk
 from podvisor_launcher.lifecycle.files import MachineFiles
 from podvisor_launcher.lifecycle.record import QemuEnd
 from podvisor_launcher.settings import Settings
+from podvisor_launcher.storage import room
 
 
 @pytest.mark.parametrize(
@@ -29,3 +31,19 @@ async def test_a_directory_that_is_gone_is_not_called_full(
     settings: Settings, tmp_path: Path
 ) -> None:
     assert await MachineDisk(MachineFiles(settings), tmp_path / "gone").has_room()
+
+
+async def test_room_is_where_the_image_is(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = MachineDisk(MachineFiles(settings), settings.disks)
+    here, gone = Image(str(tmp_path), "raw"), Image(str(tmp_path / "gone"), "raw")
+    assert await files.has_room_for(here)
+    monkeypatch.setattr(room, "_ENOUGH_OF_VOLUME_BYTES", 1 << 62)
+    assert not await files.has_room_for(here)
+    overlay = Image(str(settings.disks / "root.qcow2"), "qcow2")
+    assert await files.has_room_for(overlay)
+    assert await files.has_room_for(gone)
+    assert await files.has_room_for(Image(str(tmp_path), "raw", is_block=True))
+    monkeypatch.setattr(room, "_ENOUGH_BYTES", 1 << 62)
+    assert not await files.has_room_for(overlay)

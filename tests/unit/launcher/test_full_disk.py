@@ -2,7 +2,7 @@
 
 import pytest
 from podvisor.domain.v1 import domain_pb2 as pb
-from podvisor_launcher.lifecycle import machine as machine_module
+from podvisor_launcher.lifecycle import preparation
 from podvisor_launcher.lifecycle.plan import MAX_START_ATTEMPTS
 from podvisor_launcher.lifecycle.record import Start
 from podvisor_launcher.settings import Settings
@@ -40,7 +40,7 @@ async def test_a_full_disk_is_waited_for(
 ) -> None:
     """However long it takes, it counts as no attempt; nothing is started that cannot be recorded."""
     monkeypatch.setattr(room, "_ENOUGH_BYTES", 1 << 62)
-    monkeypatch.setattr(machine_module, "_DISK_RETRY_MAX_MS", 1)
+    monkeypatch.setattr(preparation, "_DISK_RETRY_MAX_MS", 1)
     async with launcher(settings) as it:
         settings.record.mkdir()  # nothing can be saved
         await it.machine.apply(machine_spec)

@@ -9,11 +9,12 @@ from podvisor_launcher.lifecycle.plan import (
     EXIT_FAILED,
     LOOK_FOR_ROOM_MS,
     MAX_START_ATTEMPTS,
+    NO_SPACE,
     POWER_BUTTON_INTERVAL_MS,
     QEMU_END_WITHIN_MS,
     UNREACHABLE_AFTER_MS,
-    Blocked,
     DestroyGuest,
+    GrowDisk,
     Leave,
     LetGoOn,
     NoteStarted,
@@ -22,20 +23,28 @@ from podvisor_launcher.lifecycle.plan import (
     PressPowerButton,
     RecordEnd,
     ResumeGuest,
-    Situation,
-    StartFailure,
     StartGuest,
-    State,
-    Status,
-    Why,
     plan,
 )
 from podvisor_launcher.lifecycle.record import End, EndReason, QemuEnd, Record, Start, Stop
+from podvisor_launcher.lifecycle.situation import (
+    Blocked,
+    DiskTrouble,
+    PendingGrowth,
+    Situation,
+    StartFailure,
+    State,
+    Status,
+    Why,
+)
 from podvisor_launcher.virt.guest import Absent, Active, Guest, Inactive, Off, Paused
 
 NOW = 1_000_000
 RUNNING = Active()
 STARVED = Active(Paused.IO_ERROR)
+FULL = DiskTrouble("data", no_space=True, has_room=False)
+FULL_BEFORE = DiskTrouble("data", no_space=True, has_room=True)
+BROKEN = DiskTrouble("data", no_space=False, has_room=True)
 ABSENT = Absent()
 NEW = Record()
 STARTED = Record(start=Start.DONE)
@@ -87,8 +96,47 @@ STEPS = [
     ),
     ("a restarted launcher finds its guest", specified(RUNNING, STARTED), State.RUNNING, None),
     ("it was paused", ready(Active(Paused.BY_USER), STARTED), State.PAUSED, None),
-    ("a disk was full", ready(STARVED, STARTED), State.PAUSED, LetGoOn()),
-    ("a disk is full", ready(STARVED, STARTED, has_room=False), State.PAUSED, None),
+    ("a disk was full", ready(STARVED, STARTED, trouble=FULL_BEFORE), State.PAUSED, LetGoOn()),
+    ("a disk did not work", ready(STARVED, STARTED, trouble=BROKEN), State.PAUSED, LetGoOn()),
+    ("nobody knows which disk", ready(STARVED, STARTED), State.PAUSED, LetGoOn()),
+    (
+        "it was let go on and may stop again at once",
+        ready(RUNNING, STARTED, settled_ms=NOW + 1),
+        None,
+        None,
+    ),
+    (
+        "it was let go on and is to end",
+        ready(RUNNING, replace(STARTED, stop=stop()), settled_ms=NOW + 1),
+        State.RUNNING,
+        PressPowerButton(),
+    ),
+    ("it was let go on and runs", ready(RUNNING, STARTED, settled_ms=NOW), State.RUNNING, None),
+    (
+        "a volume has grown",
+        ready(RUNNING, STARTED, growth=PendingGrowth("data", NOW)),
+        State.RUNNING,
+        GrowDisk("data"),
+    ),
+    (
+        "a volume has grown and its disk could not",
+        ready(RUNNING, STARTED, growth=PendingGrowth("data", NOW + 1)),
+        State.RUNNING,
+        None,
+    ),
+    (
+        "the volume of a full disk has grown",
+        ready(STARVED, STARTED, trouble=FULL, growth=PendingGrowth("data", NOW)),
+        State.PAUSED,
+        GrowDisk("data"),
+    ),
+    (
+        "a volume has grown, and the guest is ending",
+        ready(Active(Paused.ENDING), STARTED, growth=PendingGrowth("data", NOW)),
+        State.RUNNING,
+        None,
+    ),
+    ("a disk is full", ready(STARVED, STARTED, trouble=FULL), State.PAUSED, None),
     (
         "a disk was full a moment ago",
         ready(STARVED, STARTED, resume_ms=NOW + 9),
@@ -97,7 +145,7 @@ STEPS = [
     ),
     (
         "a disk is full, and the guest is to end",
-        ready(STARVED, replace(STARTED, stop=stop()), has_room=False),
+        ready(STARVED, replace(STARTED, stop=stop()), trouble=FULL),
         State.PAUSED,
         ResumeGuest(),
     ),
@@ -256,6 +304,36 @@ def test_a_guest_whose_libvirt_is_away_for_long_is_what_it_was_and_so_is_told(
     assert step.wake_ms is not None
 
 
+@pytest.mark.parametrize(
+    ("trouble", "message"),
+    [
+        (FULL, 'Volume "data" has no space left; the guest goes on when there is.'),
+        (FULL_BEFORE, 'Volume "data" has no space left; the guest goes on when there is.'),
+        (
+            BROKEN,
+            'Volume "data" returned an I/O error; the guest goes on when its storage works again.',
+        ),
+        (DiskTrouble("", no_space=True, has_room=False), NO_SPACE),
+        (None, "A disk returned an I/O error; the guest goes on when its storage works again."),
+    ],
+)
+def test_the_disk_that_stopped_the_guest_is_named_in_quiet_words(
+    trouble: DiskTrouble | None, message: str
+) -> None:
+    for resume_ms in (0, NOW + 1, NOW + 2):
+        status = told(plan(ready(STARVED, STARTED, trouble=trouble, resume_ms=resume_ms)))
+        assert status == Status(State.PAUSED, Why.IO_ERROR, message)
+    away = specified(None, STARTED, last_active=STARVED, trouble=trouble)
+    assert told(plan(away)).message == message
+
+
+def test_a_disk_in_use_is_waited_for_without_an_end() -> None:
+    in_use = replace(failure(0, 500), why=Why.INVALID_DISK)
+    assert told(plan(ready(start_failure=in_use))).reason is Why.INVALID_DISK
+    again = plan(ready(start_failure=replace(in_use, retry_ms=NOW)))
+    assert (told(again).reason, again.action) == (Why.INVALID_DISK, StartGuest())
+
+
 ENDS = [
     ("the guest shut itself down", ready(Inactive(Off.SHUTDOWN), STARTED), EndReason.SHUTDOWN),
     ("QEMU was killed", gone(Inactive(Off.CRASHED), QemuEnd(-1, 9)), EndReason.CRASHED),
@@ -373,7 +451,11 @@ def test_it_wakes_for_whatever_is_due_first() -> None:
     assert plan(specified(blocked=blocked(700))).wake_ms == NOW + 700
     assert plan(ready(start_failure=failure(1, 900))).wake_ms == NOW + 900
     assert plan(ready(STARVED, STARTED, resume_ms=NOW + 800)).wake_ms == NOW + 800
-    assert plan(ready(STARVED, STARTED, has_room=False)).wake_ms == NOW + LOOK_FOR_ROOM_MS
+    assert plan(ready(STARVED, STARTED, trouble=FULL)).wake_ms == NOW + LOOK_FOR_ROOM_MS
+    growth = PendingGrowth("data", NOW + 600)
+    assert plan(ready(RUNNING, STARTED, growth=growth)).wake_ms == NOW + 600
+    assert plan(ready(STARVED, STARTED, resume_ms=NOW + 5, growth=growth)).wake_ms == NOW + 5
+    assert plan(ready(RUNNING, STARTED, settled_ms=NOW + 70)).wake_ms == NOW + 70
 
 
 def test_no_step_without_a_way_on() -> None:

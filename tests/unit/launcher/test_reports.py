@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_launcher.lifecycle.hardware import Disk, Hardware
-from podvisor_launcher.lifecycle.plan import State, Status, Why
 from podvisor_launcher.lifecycle.record import EndReason, Record, Stop
 from podvisor_launcher.lifecycle.reports import Facts, Reports, StreamReplaced, make_report
+from podvisor_launcher.lifecycle.situation import State, Status, Why
 
 from tests.unit.launcher.specs import spec
 

@@ -18,7 +18,7 @@ from podvisor_launcher.virt.errors import (
     LibvirtUnreachable,
     translate,
 )
-from podvisor_launcher.virt.guest import Absent, Active, Inactive, Off, Paused
+from podvisor_launcher.virt.guest import Absent, Active, DiskError, Inactive, Off, Paused
 from podvisor_launcher.virt.states import guest_of
 
 from tests.unit.launcher.conftest import connected
@@ -64,6 +64,23 @@ async def test_a_start_can_be_asked_to_leave_the_guest_paused(name: str) -> None
 def _outside(domain: str, verb: str) -> None:
     """Somebody else does something to the domain."""
     getattr(libvirt.open("test:///default").lookupByName(domain), verb)()
+
+
+async def test_what_libvirt_says_of_disks(name: str) -> None:
+    """The test driver makes errors up, a disk after the other, and a size; it has no way to change that."""
+    disks = "".join(
+        f"<disk type='file'><source file='/{dev}'/><target dev='{dev}' bus='virtio'/></disk>"
+        for dev in ("vda", "vdb")
+    )
+    xml = XML.replace("</domain>", f"<devices>{disks}</devices></domain>")
+    async with connected() as libvirt_:
+        await libvirt_.define(xml.format(name))
+        await libvirt_.start(f"default_{name}")
+        errors = await libvirt_.disk_errors(f"default_{name}")
+        assert errors == {"vda": DiskError.OTHER, "vdb": DiskError.NO_SPACE}
+        assert await libvirt_.disk_capacity(f"default_{name}", "vda") == 1099506450432
+        with pytest.raises(LibvirtFailed, match="BlockResize"):
+            await libvirt_.resize_disk(f"default_{name}", "vda", 1 << 41)
 
 
 async def test_errors_have_types(name: str) -> None:

@@ -4,15 +4,35 @@ Invariants: pure, and deterministic down to every PCI address, so that a machine
 restart and on every node. No device that nobody asked for: each costs memory and boot time.
 """
 
-import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from podvisor.domain.v1 import domain_pb2 as pb
-from podvisor_common.errors import Terminal
 
 from podvisor_launcher.domain import elements as xml
+from podvisor_launcher.domain.disks import (
+    ALIAS_PREFIX,
+    Image,
+    ResolvedDisk,
+    build_disks,
+    check_disk,
+    chosen_buses,
+    fixed_disks,
+    io_threads,
+)
+from podvisor_launcher.domain.errors import UnbuildableSpec
 from podvisor_launcher.domain.pci import PciBus
+from podvisor_launcher.domain.place_elements import Alias, Boot
+
+__all__ = [
+    "ConsolePaths",
+    "Image",
+    "ResolvedDisk",
+    "UnbuildableSpec",
+    "build_domain",
+    "check_spec",
+    "domain_name",
+]
 
 EMULATOR = "/usr/bin/qemu-system-x86_64"
 # What QEMU keeps of translated code: a third of the guest's memory, within bounds. Larger systems run more code, and a full one
@@ -21,43 +41,9 @@ TRANSLATION_CACHE_SHARE = 3
 TRANSLATION_CACHE_MIN_MIB = 40
 TRANSLATION_CACHE_MAX_MIB = 256
 VIDEO_MEMORY_KIB = 16384
-# libvirt keeps aliases that begin like this; what follows is the device's name in the manifest.
-ALIAS_PREFIX = "ua-"
-
-_BUS_NAMES = {
-    pb.DISK_BUS_VIRTIO: ("virtio", "vd"),
-    pb.DISK_BUS_SATA: ("sata", "sd"),
-    pb.DISK_BUS_SCSI: ("scsi", "sd"),
-    pb.DISK_BUS_USB: ("usb", "sd"),
-}
-_SATA_PORTS = 6
-
-
-class UnbuildableSpec(Terminal):
-    """The specification asks for a machine that cannot exist. The text names the field."""
-
-    reason = "InvalidSpec"
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """A file or block device and what is in it."""
-
-    path: str
-    format: str
-    is_block: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedDisk:
-    """The file behind a disk of the specification."""
-
-    image: Image
-    backing: Image | None = None  # the image below, when `image` is an overlay
-    read_only: bool = False
-    direct: bool = False  # all of it can be opened past the node's page cache
-    logical_block_bytes: int = 0  # set where the guest shall see those of the volume
-    physical_block_bytes: int = 0
+# Ports that stay empty for devices that come later, in a machine that has any of those. Every port takes time of the
+# firmware and of the guest.
+SPARE_ROOT_PORTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +74,16 @@ def check_spec(spec: pb.DomainSpec) -> None:
         if len(set(names)) != len(names) or not all(names):
             raise UnbuildableSpec("every disk and interface needs a name of its own")
     for disk in spec.disks:
-        _check_disk(disk)
+        check_disk(disk)
+    chosen_buses(spec)
 
 
 def build_domain(
     spec: pb.DomainSpec, disks: Mapping[str, ResolvedDisk], consoles: ConsolePaths
 ) -> xml.Domain:
-    """The machine that `spec` describes, with the files of `disks` (by name of the disk) behind its disks."""
+    """The machine that `spec` describes, with the files of `disks` (by name of the disk) behind its disks. A CD-ROM drive
+    without any is empty; a disk that may come later is left out, and there is a place for it. Raises UnbuildableSpec and
+    TooManyDevices."""
     tcg = spec.accelerator == pb.ACCELERATOR_TCG
     vcpus = spec.cpu.sockets * spec.cpu.cores * spec.cpu.threads
     return xml.Domain(
@@ -103,6 +92,7 @@ def build_domain(
         uuid=spec.firmware_uuid or spec.uid,
         memory=xml.Memory(unit="KiB", value=-(-spec.memory.guest_bytes // 1024)),
         vcpus=vcpus,
+        io_threads=io_threads(spec) or None,
         sysinfo=_sysinfo(spec),
         os=xml.Os(
             type=xml.OsType(arch="x86_64", machine=spec.machine_type or "q35", value="hvm"),
@@ -120,17 +110,6 @@ def build_domain(
         on_crash="destroy",
         devices=_devices(spec, disks, consoles),
     )
-
-
-def _check_disk(disk: pb.DiskSpec) -> None:
-    if disk.bus not in _BUS_NAMES:
-        raise UnbuildableSpec(f'disk "{disk.name}": unknown bus')
-    if disk.device not in (pb.DISK_DEVICE_DISK, pb.DISK_DEVICE_CDROM):
-        raise UnbuildableSpec(f'disk "{disk.name}": a LUN needs a block device, this is a file')
-    if disk.device == pb.DISK_DEVICE_CDROM and disk.bus == pb.DISK_BUS_VIRTIO:
-        raise UnbuildableSpec(f'disk "{disk.name}": a CD-ROM drive cannot be on bus virtio')
-    if disk.WhichOneof("source") is None:
-        raise UnbuildableSpec(f'disk "{disk.name}" has no source that this launcher knows')
 
 
 def _sysinfo(spec: pb.DomainSpec) -> xml.Sysinfo | None:
@@ -167,9 +146,10 @@ def _cpu(cpu: pb.CpuSpec, tcg: bool) -> xml.Cpu:
 def _devices(
     spec: pb.DomainSpec, disks: Mapping[str, ResolvedDisk], consoles: ConsolePaths
 ) -> xml.Devices:
-    bus = PciBus()
+    has_room_for_more = len(fixed_disks(spec)) < len(spec.disks)
+    bus = PciBus(chosen_buses(spec), SPARE_ROOT_PORTS if has_room_for_more else 0)
     interfaces = tuple(_interface(each, bus) for each in spec.interfaces)
-    built_disks = _disks(spec, disks, bus)
+    built_disks = build_disks(spec, disks, bus)
     buses = {each.bus for each in spec.disks}
     controllers = [xml.Controller(type="pci", index=0, model="pcie-root")]
     if pb.DISK_BUS_SCSI in buses:
@@ -198,100 +178,6 @@ def _devices(
     )
 
 
-def _disks(
-    spec: pb.DomainSpec, disks: Mapping[str, ResolvedDisk], bus: PciBus
-) -> tuple[xml.Disk, ...]:
-    boot = _boot_orders(spec)
-    used: dict[str, int] = {}  # devices so far, by prefix of their names
-    units: dict[str, int] = {}  # devices so far, by bus
-    built = []
-    for disk in spec.disks:
-        bus_name, prefix = _BUS_NAMES[disk.bus]
-        number = used[prefix] = used.get(prefix, -1) + 1
-        unit = units[bus_name] = units.get(bus_name, -1) + 1
-        if bus_name == "sata" and unit >= _SATA_PORTS:
-            raise UnbuildableSpec(f'disk "{disk.name}": bus sata has only {_SATA_PORTS} ports')
-        built.append(
-            _disk(
-                disk,
-                disks[disk.name],
-                xml.DiskTarget(dev=prefix + _letters(number), bus=bus_name),
-                _disk_address(bus_name, unit, bus),
-                boot.get(disk.name),
-            )
-        )
-    return tuple(built)
-
-
-def _disk(
-    disk: pb.DiskSpec,
-    resolved: ResolvedDisk,
-    target: xml.DiskTarget,
-    address: xml.Address | None,
-    boot_order: int | None,
-) -> xml.Disk:
-    cdrom = disk.device == pb.DISK_DEVICE_CDROM
-    overlay = resolved.backing is not None
-    return xml.Disk(
-        type="file",
-        device="cdrom" if cdrom else "disk",
-        driver=xml.DiskDriver(
-            name="qemu",
-            type=resolved.image.format,
-            # An overlay lives no longer than its pod, and a pod does not survive its node: flushing it buys nothing.
-            cache="unsafe" if overlay else None,
-            discard="unmap" if overlay else None,
-        ),
-        source=xml.FileSource(file=resolved.image.path),
-        backing_store=_backing_store(resolved.backing),
-        target=target,
-        read_only=resolved.read_only or cdrom,
-        serial=disk.serial or None,
-        boot=xml.Boot(order=boot_order) if boot_order else None,
-        alias=xml.Alias(name=ALIAS_PREFIX + disk.name),
-        address=address,
-    )
-
-
-def _backing_store(backing: Image | None) -> xml.BackingStore:
-    """The chain is declared to its end, so that neither libvirt nor QEMU reads it out of an image."""
-    if backing is None:
-        return xml.BackingStore()
-    return xml.BackingStore(
-        type="file",
-        format=xml.ImageFormat(type=backing.format),
-        source=xml.FileSource(file=backing.path),
-        end=xml.BackingStoreEnd(),
-    )
-
-
-def _boot_orders(spec: pb.DomainSpec) -> dict[str, int]:
-    """What the specification says; where it says nothing at all, the first disk that can hold a system."""
-    orders = {each.name: each.boot_order for each in spec.disks if each.boot_order}
-    if orders or any(each.boot_order for each in spec.interfaces):
-        return orders
-    bootable = (each.name for each in spec.disks if each.WhichOneof("source") != "cloud_init")
-    return dict.fromkeys(list(bootable)[:1], 1)
-
-
-def _disk_address(bus_name: str, unit: int, bus: PciBus) -> xml.Address | None:
-    if bus_name == "virtio":
-        return bus.next_address()
-    if bus_name == "usb":
-        return None  # a USB device has a port, and libvirt counts those from 1 in order
-    return xml.Address(type="drive", controller="0", bus="0", target="0", unit=str(unit))
-
-
-def _letters(number: int) -> str:
-    """0 -> a, 25 -> z, 26 -> aa: how Linux names disks."""
-    name = ""
-    number += 1
-    while number:
-        number, digit = divmod(number - 1, 26)
-        name = string.ascii_lowercase[digit] + name
-    return name
-
-
 def _interface(interface: pb.InterfaceSpec, bus: PciBus) -> xml.Interface:
     return xml.Interface(
         type="ethernet",
@@ -301,8 +187,8 @@ def _interface(interface: pb.InterfaceSpec, bus: PciBus) -> xml.Interface:
         mtu=xml.Mtu(size=interface.mtu_bytes) if interface.mtu_bytes else None,
         # The ROM only serves network boot and costs a second of every start under TCG.
         rom=None if interface.boot_order else xml.Rom(enabled=False),
-        boot=xml.Boot(order=interface.boot_order) if interface.boot_order else None,
-        alias=xml.Alias(name=ALIAS_PREFIX + interface.name),
+        boot=Boot(order=interface.boot_order) if interface.boot_order else None,
+        alias=Alias(name=ALIAS_PREFIX + interface.name),
         address=bus.next_address(),
     )
 
@@ -313,7 +199,7 @@ def _serial(spec: pb.DomainSpec, consoles: ConsolePaths) -> xml.Serial:
         source=xml.SocketSource(mode="bind", path=consoles.serial_socket),
         log=xml.CharacterLog(file=consoles.serial_log, append="on") if spec.serial_log else None,
         target=xml.SerialTarget(type="isa-serial", port=0),
-        alias=xml.Alias(name=f"{ALIAS_PREFIX}serial0"),
+        alias=Alias(name=f"{ALIAS_PREFIX}serial0"),
     )
 
 

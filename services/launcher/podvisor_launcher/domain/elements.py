@@ -3,36 +3,9 @@
 Pure form: no defaults that decide anything, no policy. build.py decides what a machine consists of.
 """
 
+from podvisor_launcher.domain.disk_elements import Disk
+from podvisor_launcher.domain.place_elements import Address, Alias, Boot
 from podvisor_launcher.domain.xml import attribute, child, children, element, flag, leaf, text
-
-
-@element("address")
-class Address:
-    """Where a device sits: a PCI slot, or a drive on a controller."""
-
-    type: str = attribute()
-    domain: str | None = attribute(default=None)
-    bus: str | None = attribute(default=None)
-    slot: str | None = attribute(default=None)
-    function: str | None = attribute(default=None)
-    multifunction: str | None = attribute(default=None)
-    controller: str | None = attribute(default=None)
-    target: str | None = attribute(default=None)
-    unit: str | None = attribute(default=None)
-
-
-@element("alias")
-class Alias:
-    """A device's name; those that users choose begin with `ua-`."""
-
-    name: str = attribute()
-
-
-@element("boot")
-class Boot:
-    """A device's place in the firmware's boot order."""
-
-    order: int = attribute()
 
 
 @element("memory")
@@ -148,70 +121,6 @@ class Clock:
     """What the guest's clock starts from."""
 
     offset: str = attribute()
-
-
-@element("driver")
-class DiskDriver:
-    """How QEMU handles an image."""
-
-    name: str | None = attribute(default=None)
-    type: str | None = attribute(default=None)
-    cache: str | None = attribute(default=None)
-    discard: str | None = attribute(default=None)
-
-
-@element("source")
-class FileSource:
-    """A file that backs a device."""
-
-    file: str | None = attribute(default=None)
-
-
-@element("format")
-class ImageFormat:
-    """The format of a backing image."""
-
-    type: str = attribute()
-
-
-@element("backingStore")
-class BackingStore:
-    """The image below an overlay. An empty one ends the chain, so that nobody guesses how it goes on."""
-
-    type: str | None = attribute(default=None)
-    format: ImageFormat | None = child(default=None)
-    source: FileSource | None = child(default=None)
-    end: "BackingStoreEnd | None" = child(default=None)
-
-
-@element("backingStore")
-class BackingStoreEnd:
-    """The end of a chain of images."""
-
-
-@element("target")
-class DiskTarget:
-    """Bus and name of a disk."""
-
-    dev: str = attribute()
-    bus: str | None = attribute(default=None)
-
-
-@element("disk")
-class Disk:
-    """A disk or CD-ROM drive backed by a file."""
-
-    type: str = attribute()
-    device: str | None = attribute(default=None)
-    driver: DiskDriver | None = child(default=None)
-    source: FileSource | None = child(default=None)
-    backing_store: BackingStore | None = child(default=None)
-    target: DiskTarget = child()
-    read_only: bool = flag("readonly")
-    serial: str | None = leaf(default=None)
-    boot: Boot | None = child(default=None)
-    alias: Alias | None = child(default=None)
-    address: Address | None = child(default=None)
 
 
 @element("target")
@@ -384,6 +293,7 @@ class Domain:
     uuid: str | None = leaf(default=None)
     memory: Memory = child()
     vcpus: int = leaf("vcpu")
+    io_threads: int | None = leaf("iothreads", default=None)
     sysinfo: Sysinfo | None = child(default=None)
     os: Os = child()
     features: Features | None = child(default=None)

@@ -1,25 +1,52 @@
-"""The PCI addresses of a q35 machine, given out in order of demand.
+"""The PCI addresses of a q35 machine: those that a user chose, and the others in order of demand.
 
-Invariant: the n-th device sits behind the n-th root port, so an address depends on nothing but the order of devices.
-A root port per device is what makes virtio devices modern-only and every device removable.
+Invariant: the n-th device sits behind the n-th root port that nobody chose, so an address depends on nothing but the order of
+devices. A root port per device is what makes virtio devices modern-only and every device removable.
 """
 
+import re
+from collections.abc import Collection
 from typing import ClassVar
 
 from podvisor_common.errors import Terminal
 
-from podvisor_launcher.domain.elements import Address, Controller, PortTarget
+from podvisor_launcher.domain.elements import Controller, PortTarget
+from podvisor_launcher.domain.errors import UnbuildableSpec
+from podvisor_launcher.domain.place_elements import Address
 
 _FUNCTIONS = 8
 _FIRST_SLOT = 2  # slot 0 is the host bridge, slot 1 the video card
-_SLOTS = 14
+_SLOTS = 29  # slot 31 is the chip set
+_PORTS = _SLOTS * _FUNCTIONS
 _FIRST_PORT = _FIRST_SLOT * _FUNCTIONS
+_BEHIND_A_ROOT_PORT = re.compile(r"0000:([0-9a-fA-F]{2}):00\.0")
 
 
 class TooManyDevices(Terminal):
     """The machine has no slot left."""
 
     reason = "InvalidSpec"
+
+
+def bus_of(address: str) -> int:
+    """The bus of a PCI address that a user chose. Raises UnbuildableSpec where no device can be.
+
+    A root port has one slot, so an address says no more than behind which port. Another kind of bridge could hold more, and
+    would make virtio devices legacy ones that cannot be detached.
+    """
+    found = _BEHIND_A_ROOT_PORT.fullmatch(address)
+    bus = int(found[1], 16) if found else 0
+    if not 1 <= bus <= _PORTS:
+        raise UnbuildableSpec(
+            f'PCI address "{address}" cannot be had: it must be from 0000:01:00.0 to 0000:{_PORTS:02x}:00.0,'
+            " with slot 00 and function 0"
+        )
+    return bus
+
+
+def device_address(bus: int) -> Address:
+    """The one place behind the root port of `bus`."""
+    return _address(bus, 0)
 
 
 def _address(bus: int, slot: int, function: int = 0, *, multifunction: bool = False) -> Address:
@@ -34,36 +61,50 @@ def _address(bus: int, slot: int, function: int = 0, *, multifunction: bool = Fa
 
 
 class PciBus:
-    """Root ports and the addresses behind them."""
+    """Root ports and the addresses behind them; the buses in `chosen` are given to nobody, and `spare` ports stay empty."""
 
     VIDEO_ADDRESS: ClassVar[Address] = _address(0, 1)
 
-    def __init__(self) -> None:
-        self._used = 0
+    def __init__(self, chosen: Collection[int] = (), spare: int = 0) -> None:
+        self._chosen = frozenset(chosen)
+        self._spare = spare
+        self._last = 0  # bus that was given out last
 
     def next_address(self) -> Address:
         """A slot of its own behind a root port of its own. Raises TooManyDevices."""
-        if self._used == _SLOTS * _FUNCTIONS:
-            raise TooManyDevices(f"a machine has room for {self._used} devices")
-        self._used += 1
-        return _address(self._used, 0)
+        self._last = self._after(self._last)
+        if self._last > _PORTS:
+            raise TooManyDevices(f"a machine has room for {_PORTS} devices")
+        return device_address(self._last)
 
     @property
     def root_ports(self) -> list[Controller]:
-        """A root port for every address given out, eight to a slot."""
-        return [self._root_port(number) for number in range(self._used)]
+        """A root port for every address given out or chosen, those between, and the spare ones; eight to a slot."""
+        last = self._last
+        for _ in range(self._spare):
+            last = self._after(last)
+        # libvirt has no bus without those of lower number.
+        count = min(max(last, *self._chosen, 0), _PORTS)
+        return [_root_port(number, count) for number in range(count)]
 
-    def _root_port(self, number: int) -> Controller:
-        slot, function = divmod(number, _FUNCTIONS)
-        return Controller(
-            type="pci",
-            index=number + 1,
-            model="pcie-root-port",
-            target=PortTarget(chassis=number + 1, port=f"{_FIRST_PORT + number:#x}"),
-            address=_address(
-                0,
-                _FIRST_SLOT + slot,
-                function,
-                multifunction=function == 0 and number + 1 < self._used,
-            ),
-        )
+    def _after(self, bus: int) -> int:
+        bus += 1
+        while bus in self._chosen:
+            bus += 1
+        return bus
+
+
+def _root_port(number: int, count: int) -> Controller:
+    slot, function = divmod(number, _FUNCTIONS)
+    return Controller(
+        type="pci",
+        index=number + 1,
+        model="pcie-root-port",
+        target=PortTarget(chassis=number + 1, port=f"{_FIRST_PORT + number:#x}"),
+        address=_address(
+            0,
+            _FIRST_SLOT + slot,
+            function,
+            multifunction=function == 0 and number + 1 < count,
+        ),
+    )

@@ -13,10 +13,12 @@ from typing import TypeVar
 import structlog
 from podvisor.domain.v1 import domain_pb2 as pb
 
+from podvisor_launcher.domain.disks import Image, ResolvedDisk
 from podvisor_launcher.lifecycle.files import MachineFiles
 from podvisor_launcher.lifecycle.hardware import Hardware, hardware_of
 from podvisor_launcher.lifecycle.record import QemuEnd, Record
-from podvisor_launcher.storage.room import has_room
+from podvisor_launcher.storage.room import has_room, volume_has_room
+from podvisor_launcher.storage.volume import grow_volume
 
 _log = structlog.stdlib.get_logger(__name__)
 T = TypeVar("T")
@@ -66,8 +68,24 @@ class MachineDisk:
 
     async def has_room(self) -> bool:
         """Whether the machine's files can grow, as far as can be seen."""
+        return await self._is_there_room(partial(has_room, self._directory))
+
+    async def has_room_for(self, image: Image) -> bool:
+        """Whether the image of a disk can grow, as far as can be seen; nobody sees into what is behind a device."""
+        path = Path(image.path)
+        if image.is_block:
+            return True
+        if path.is_relative_to(self._directory):
+            return await self.has_room()
+        return await self._is_there_room(partial(volume_has_room, path))
+
+    async def grow(self, disk: pb.DiskSpec, resolved: ResolvedDisk) -> int:
+        """Grow what is behind a disk; the size that its guest shall see. Raises DiskUnavailable and OSError."""
+        return await self._do(partial(grow_volume, disk, resolved))
+
+    async def _is_there_room(self, look: Callable[[], bool]) -> bool:
         try:
-            return await self._do(partial(has_room, self._directory))
+            return await self._do(look)
         except OSError as error:
             _log.error("nobody knows how much room there is", error=error.strerror)
             return True

@@ -7,7 +7,7 @@ A specification is never logged: it holds confidential data.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import structlog
@@ -15,19 +15,21 @@ from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_common.errors import Terminal
 
 from podvisor_launcher.dhcp.responder import offers_by_bridge
-from podvisor_launcher.domain.build import ResolvedDisk, UnbuildableSpec, check_spec, domain_name
+from podvisor_launcher.domain.build import UnbuildableSpec, check_spec, domain_name
 from podvisor_launcher.lifecycle import plan as planning
 from podvisor_launcher.lifecycle.disk import MachineDisk
 from podvisor_launcher.lifecycle.files import MachineFiles
+from podvisor_launcher.lifecycle.growth import Growth
 from podvisor_launcher.lifecycle.hardware import UNSEEN
+from podvisor_launcher.lifecycle.io_errors import look_for_trouble
+from podvisor_launcher.lifecycle.preparation import Preparation
 from podvisor_launcher.lifecycle.record import EndReason, QemuEnd, Start, Stop
 from podvisor_launcher.lifecycle.reports import Facts, Reports
 from podvisor_launcher.lifecycle.resumes import Resumes
+from podvisor_launcher.lifecycle.situation import DiskTrouble, Situation
 from podvisor_launcher.lifecycle.spec_changes import adopt_live_fields, restart_required
 from podvisor_launcher.lifecycle.start import start_guest
 from podvisor_launcher.settings import Settings
-from podvisor_launcher.storage.errors import DiskUnavailable, MissingSecret
-from podvisor_launcher.storage.prepare import prepare_disks
 from podvisor_launcher.virt.connection import LibvirtConnection
 from podvisor_launcher.virt.errors import (
     DomainMissing,
@@ -40,8 +42,6 @@ from podvisor_launcher.virt.guest import Absent, Active, Guest, Inactive, Paused
 
 _log = structlog.stdlib.get_logger(__name__)
 
-_DISK_RETRY_MS = 50  # doubled up to the limit: a link to a container image comes within a moment
-_DISK_RETRY_MAX_MS = 5_000
 _STEP_RETRY_MS = 500  # after libvirt failed in the middle of a step; its next event ends the pause
 _DEFAULT_GRACE_PERIOD_S = 30
 
@@ -86,14 +86,14 @@ class Machine:
         self._last_active: Active | None = None
         self._gone_since_ms: int | None = None
         self._hardware = UNSEEN
+        self._hardware_is_due = True
         self._starting = False
-        self._disks: Mapping[str, ResolvedDisk] | None = None
-        self._blocked: planning.Blocked | None = None
-        self._disk_attempts = 0
-        self._start_failure: planning.StartFailure | None = None
+        self._preparation = Preparation(settings, self._disk)
         self._unreachable_since_ms: int | None = None
         self._button_pressed_ms: int | None = None
         self._resumes = Resumes()
+        self._trouble: DiskTrouble | None = None
+        self._growth = Growth(self.libvirt, self._disk)
 
     # Requests: take note, make it durable where there is room, wake the loop. Whoever asked asks a restarted launcher again.
 
@@ -187,26 +187,28 @@ class Machine:
                 _log.warning("step failed, trying again", step=action, error=str(error))
                 await self._wait_until(boottime_ms() + _STEP_RETRY_MS)
 
-    async def _observe(self) -> planning.Situation:
+    async def _observe(self) -> Situation:
         if self._spec is None:
             self._guest = Absent()  # nobody but this launcher defines a domain
         else:
             await self._look(domain_name(self._spec))
-        return planning.Situation(
+        return Situation(
             now_ms=boottime_ms(),
             record=self._record,
             guest=self._guest,
             has_spec=self._spec is not None,
-            disks_ready=self._disks is not None,
-            blocked=self._blocked,
-            start_failure=self._start_failure,
+            disks_ready=self._preparation.disks is not None,
+            blocked=self._preparation.blocked,
+            start_failure=self._preparation.failure,
             unreachable_since_ms=self._unreachable_since_ms,
             button_pressed_ms=self._button_pressed_ms,
             last_active=self._last_active,
             qemu_end=await self._qemu_end(),
             gone_since_ms=self._gone_since_ms,
-            has_room=self._guest != Active(Paused.IO_ERROR) or await self._disk.has_room(),
+            trouble=self._trouble,
             resume_ms=self._resumes.next_ms,
+            settled_ms=self._resumes.settled_ms,
+            growth=self._growth.pending(self._spec, self._hardware),
         )
 
     async def _qemu_end(self) -> QemuEnd | None:
@@ -222,8 +224,10 @@ class Machine:
             self._guest = await self.libvirt.guest(name)
             if isinstance(self._guest, Active):
                 self._last_active = self._guest
-                if self._hardware is UNSEEN:
+                if self._hardware_is_due:
                     self._hardware = await self._disk.hardware(await self.libvirt.domain_xml(name))
+                    self._hardware_is_due = False
+                await self._look_for_trouble(name, self._guest)
         except (LibvirtUnreachable, LibvirtFailed, DomainMissing) as error:
             self._guest = None
             if self._unreachable_since_ms is None:
@@ -231,6 +235,11 @@ class Machine:
                 _log.info("libvirt does not say how the guest is", error=str(error))
             return
         self._unreachable_since_ms = None
+
+    async def _look_for_trouble(self, name: str, guest: Active) -> None:
+        self._trouble = None
+        if guest.paused is Paused.IO_ERROR:
+            self._trouble = await look_for_trouble(self.libvirt, self._disk, name, self._hardware)
 
     async def _carry_out(self, action: planning.Action) -> None:
         match action:
@@ -248,6 +257,8 @@ class Machine:
                 self._resumes.count(boottime_ms())
                 _log.info("letting the guest go on", times_in_a_row=self._resumes.in_a_row)
                 await self.libvirt.resume(self._name)
+            case planning.GrowDisk(disk=disk):
+                await self._grow(disk)
             case planning.PressPowerButton():
                 self._button_pressed_ms = boottime_ms()
                 _log.info("asking the guest to shut down")
@@ -267,61 +278,40 @@ class Machine:
     async def _prepare_disks(self) -> None:
         spec = self._spec
         assert spec is not None
-        try:
-            disks = await prepare_disks(
-                spec, overlays=self._settings.disks, cloud_init=self._settings.cloud_init
-            )
-        except DiskUnavailable as error:
-            missing = isinstance(error, MissingSecret)
-            why = planning.Why.MISSING_SECRET if missing else planning.Why.INVALID_DISK
-            await self._block(why, str(error))
-            return
-        if self._spec is spec:  # else a newer one came meanwhile
-            self._disks, self._blocked = disks, None
+        disks = await self._preparation.make_disks(spec, boottime_ms())
+        if disks is not None and self._spec is spec:  # else a newer one came meanwhile
+            self._preparation.disks_made(disks)
+            self._growth.prepared(spec)
             self._step_done("DisksReady")
 
-    async def _block(self, why: planning.Why, message: str) -> None:
-        if why is planning.Why.INVALID_DISK and not await self._disk.has_room():
-            why, message = planning.Why.NO_SPACE, planning.NO_SPACE
-        if self._blocked is None or self._blocked.message != message:
-            _log.warning("waiting for a disk", reason=why.value, message=message)
-        pause_ms = min(_DISK_RETRY_MS << min(self._disk_attempts, 10), _DISK_RETRY_MAX_MS)
-        self._disk_attempts += 1
-        self._blocked = planning.Blocked(why, message, boottime_ms() + pause_ms)
+    async def _grow(self, name: str) -> None:
+        assert self._spec is not None
+        now_ms = boottime_ms()
+        if await self._growth.grow(self._name, self._spec, self._hardware, name, now_ms):
+            self._hardware_is_due = True
 
     async def _start(self) -> None:
         assert self._spec is not None
-        assert self._disks is not None
+        disks = self._preparation.disks
+        assert disks is not None
         self._change(start=Start.ATTEMPTED, generation=self._spec.generation)
         self._starting = True
         try:
             await self._save()
             await self._disk.forget_qemu_end()
-            await start_guest(self.libvirt, self._spec, self._disks, self._settings)
+            await start_guest(self.libvirt, self._spec, disks, self._settings)
         except OSError as error:
             why = DomainStartFailed(f"The start cannot be recorded: {error.strerror}.")
-            await self._start_failed(why)
+            await self._preparation.start_failed(why, boottime_ms())
         except (DomainRejected, DomainStartFailed, LibvirtFailed) as error:
-            await self._start_failed(error)
+            await self._preparation.start_failed(error, boottime_ms())
         else:
             await self._note_started()
         finally:
             self._starting = False
 
-    async def _start_failed(self, error: Exception) -> None:
-        if not await self._disk.has_room():
-            await self._block(planning.Why.NO_SPACE, planning.NO_SPACE)
-            return
-        attempts = self._start_failure.attempts + 1 if self._start_failure else 1
-        final = isinstance(error, Terminal)
-        pause_ms = planning.START_RETRY_MS << (attempts - 1)
-        _log.warning("the guest did not start", attempt=attempts, final=final, error=str(error))
-        self._start_failure = planning.StartFailure(
-            str(error), attempts, boottime_ms() + pause_ms, final
-        )
-
     async def _note_started(self) -> None:
-        self._start_failure = None
+        self._preparation.failure = None
         self._change(start=Start.DONE)
         self._step_done("DomainStarted")
         _log.info("the guest runs", domain=self._name)
@@ -342,8 +332,7 @@ class Machine:
 
     def _begin_anew(self, spec: pb.DomainSpec) -> None:
         self._spec = spec
-        self._disks = self._blocked = self._start_failure = None
-        self._disk_attempts = 0
+        self._preparation.begin_anew()
 
     def _stop(self, order: Stop) -> None:
         known = self._record.stop

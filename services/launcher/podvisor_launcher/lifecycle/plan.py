@@ -5,10 +5,17 @@ what it says. Time is CLOCK_BOOTTIME in milliseconds.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 
-from podvisor_launcher.lifecycle.record import End, EndReason, QemuEnd, Record, Start, Stop
+from podvisor_launcher.lifecycle.record import End, EndReason, Record, Start, Stop
+from podvisor_launcher.lifecycle.situation import (
+    DiskTrouble,
+    Situation,
+    StartFailure,
+    State,
+    Status,
+    Why,
+)
 from podvisor_launcher.virt.guest import Absent, Active, Guest, Inactive, Off, Paused
 
 POWER_BUTTON_INTERVAL_MS = 3_000  # a guest that is still booting misses the first press
@@ -28,80 +35,6 @@ _CLEAN = {EndReason.SHUTDOWN, EndReason.DESTROYED, EndReason.NEVER_STARTED}
 NO_SPACE = "The node has no space left for the machine's files; it goes on when there is."
 
 _PASSING = {Paused.STARTING, Paused.ENDING}  # over in a moment, by themselves
-
-
-class State(StrEnum):
-    """What the machine is doing, as reports name it."""
-
-    NONE = "none"
-    PREPARING = "preparing"
-    WAITING = "waiting"
-    RUNNING = "running"
-    PAUSED = "paused"
-    ENDED = "ended"
-
-
-class Why(StrEnum):
-    """Reasons of states other than ENDED, which has EndReason."""
-
-    NOTHING = "nothing"
-    INVALID_DISK = "invalid-disk"
-    MISSING_SECRET = "missing-secret"
-    PAUSED_BY_USER = "paused-by-user"
-    IO_ERROR = "io-error"
-    LIBVIRT_UNREACHABLE = "libvirt-unreachable"
-    START_FAILED = "start-failed"
-    NO_SPACE = "no-space"
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """The machine's state in a reader's terms."""
-
-    state: State
-    reason: Why | EndReason = Why.NOTHING
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Blocked:
-    """Something the specification needs could not be made; worth another try at `retry_ms`."""
-
-    reason: Why
-    message: str
-    retry_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class StartFailure:
-    """libvirt did not start the domain. `final` when trying again cannot help."""
-
-    message: str
-    attempts: int
-    retry_ms: int
-    final: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """Everything a decision depends on."""
-
-    now_ms: int
-    record: Record
-    guest: Guest | None  # None while libvirt does not answer
-    has_spec: bool = False
-    disks_ready: bool = False
-    blocked: Blocked | None = None
-    start_failure: StartFailure | None = None
-    unreachable_since_ms: int | None = None
-    button_pressed_ms: int | None = None
-    last_active: Active | None = None  # what this launcher last heard of the guest from libvirt
-    qemu_end: QemuEnd | None = (
-        None  # the supervisor's note; read where the guest has ended and libvirt cannot say how
-    )
-    gone_since_ms: int | None = None  # since when libvirt says that there is no guest
-    has_room: bool = True  # asked where a disk's error keeps the guest from running
-    resume_ms: int = 0  # when such a guest may be let go on again
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +59,14 @@ class ResumeGuest:
 
 @dataclass(frozen=True, slots=True)
 class LetGoOn:
-    """Let a guest run again that a full disk had stopped."""
+    """Let a guest run again that a disk's error had stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrowDisk:
+    """Make a disk of the guest as large as its volume."""
+
+    disk: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +101,7 @@ Action = (
     | NoteStarted
     | ResumeGuest
     | LetGoOn
+    | GrowDisk
     | PressPowerButton
     | DestroyGuest
     | RecordEnd
@@ -225,27 +166,38 @@ def _running(now: Situation, guest: Active) -> Plan:
     if guest.paused in _PASSING and now.record.start is not Start.DONE:
         # Not a guest that was seen running: a libvirt that was interrupted in the middle of a start kills its QEMU.
         return Plan(Status(State.PREPARING), wake_ms=now.now_ms + START_RETRY_MS)
-    status = _status_of(guest)
+    status = _status_of(guest, now.trouble)
     if now.record.start is not Start.DONE:
         return Plan(status, NoteStarted())
     if now.record.destroy is not None:
         return Plan(status, DestroyGuest(now.record.destroy))
     if now.record.stop is not None:
         return _stopping(now, guest, status, now.record.stop)
+    if guest.paused in _PASSING:
+        return Plan(status)
     if guest.paused is Paused.IO_ERROR:
-        return _starved(now)
-    return Plan(status)
+        return _and_growth(now, _starved(now, status))
+    if guest.paused is None and now.now_ms < now.settled_ms:
+        return Plan(None, wake_ms=now.settled_ms)  # it may stop again at once
+    return _and_growth(now, Plan(status))
 
 
-def _starved(now: Situation) -> Plan:
-    """QEMU stops a guest whose write finds no space, and does that write again when the guest is let go on."""
-    if not now.has_room:
-        status = Status(State.PAUSED, Why.IO_ERROR, NO_SPACE)
+def _starved(now: Situation, status: Status) -> Plan:
+    """QEMU stops a guest whose request fails, and makes that request again when the guest is let go on."""
+    if now.trouble is not None and not now.trouble.has_room:
         return Plan(status, wake_ms=max(now.resume_ms, now.now_ms + LOOK_FOR_ROOM_MS))
-    status = _status_of(Active(Paused.IO_ERROR))
     if now.now_ms < now.resume_ms:
         return Plan(status, wake_ms=now.resume_ms)
     return Plan(status, LetGoOn())
+
+
+def _and_growth(now: Situation, step: Plan) -> Plan:
+    if now.growth is None or step.action is not None:
+        return step
+    if now.growth.retry_ms <= now.now_ms:
+        return replace(step, action=GrowDisk(now.growth.disk))
+    due_ms = [each for each in (step.wake_ms, now.growth.retry_ms) if each is not None]
+    return replace(step, wake_ms=min(due_ms))
 
 
 def _stopping(now: Situation, guest: Active, status: Status, stop: Stop) -> Plan:
@@ -264,17 +216,27 @@ def _stopping(now: Situation, guest: Active, status: Status, stop: Stop) -> Plan
 
 
 def _last_status(now: Situation) -> Status | None:
-    return _status_of(now.last_active) if now.last_active is not None else None
+    return _status_of(now.last_active, now.trouble) if now.last_active is not None else None
 
 
-def _status_of(guest: Active) -> Status:
+def _status_of(guest: Active, trouble: DiskTrouble | None) -> Status:
     if guest.paused is None or guest.paused in _PASSING:
         return Status(State.RUNNING)
     if guest.paused is Paused.BY_USER:
         return Status(State.PAUSED, Why.PAUSED_BY_USER)
     if guest.paused is Paused.IO_ERROR:
-        return Status(State.PAUSED, Why.IO_ERROR, "A disk returned an I/O error.")
+        return Status(State.PAUSED, Why.IO_ERROR, _message_of(trouble))
     return Status(State.PAUSED)
+
+
+def _message_of(trouble: DiskTrouble | None) -> str:
+    """The same as long as it is the same trouble, however often it is tried again."""
+    if trouble is not None and trouble.no_space:
+        if not trouble.volume:
+            return NO_SPACE
+        return f'Volume "{trouble.volume}" has no space left; the guest goes on when there is.'
+    which = f'Volume "{trouble.volume}"' if trouble is not None and trouble.volume else "A disk"
+    return f"{which} returned an I/O error; the guest goes on when its storage works again."
 
 
 def _ran_unseen(record: Record, guest: Guest) -> bool:
@@ -344,7 +306,7 @@ def _after_failure(now: Situation, failure: StartFailure) -> Plan:
         return _ended(now, End(EndReason.REJECTED, failure.message))
     if failure.attempts >= MAX_START_ATTEMPTS:
         return _ended(now, End(EndReason.START_FAILED, failure.message))
-    waiting = Status(State.WAITING, Why.START_FAILED, failure.message)
+    waiting = Status(State.WAITING, failure.why, failure.message)
     if now.now_ms < failure.retry_ms:
         return Plan(waiting, wake_ms=failure.retry_ms)
     return Plan(waiting, StartGuest())

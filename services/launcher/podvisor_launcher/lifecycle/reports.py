@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from podvisor.domain.v1 import domain_pb2 as pb
 
 from podvisor_launcher.lifecycle.hardware import UNSEEN, Hardware
-from podvisor_launcher.lifecycle.plan import State, Status, Why
 from podvisor_launcher.lifecycle.record import EndReason, Record, Start
+from podvisor_launcher.lifecycle.situation import State, Status, Why
 
 _STATES = {
     State.NONE: pb.DOMAIN_STATE_NONE,

@@ -5,6 +5,8 @@ from podvisor.domain.v1 import domain_pb2 as pb
 # Fields that take effect without a restart, or describe the request rather than the machine.
 _LIVE = {"generation", "grace_period_s"}
 _LIVE_INTERFACE = {"dhcp"}
+# What a volume has may grow, and the rest matters only where an image is made.
+_LIVE_VOLUME = ("capacity_bytes", "create", "tolerated_shortfall_percent", "reserve_bytes")
 # Read by the guest from an image made before its start; a new value waits for the next one.
 _NAMED = {"disks", "interfaces"}
 
@@ -39,11 +41,21 @@ def _changed_devices(
 
 def _fixed_part(device: pb.DiskSpec | pb.InterfaceSpec) -> pb.DiskSpec | pb.InterfaceSpec:
     if isinstance(device, pb.DiskSpec):
-        return device
+        return _fixed_part_of_disk(device)
     copy = pb.InterfaceSpec()
     copy.CopyFrom(device)
     for name in _LIVE_INTERFACE:
         copy.ClearField(name)  # type: ignore[arg-type]
+    return copy
+
+
+def _fixed_part_of_disk(disk: pb.DiskSpec) -> pb.DiskSpec:
+    if not disk.HasField("volume"):
+        return disk
+    copy = pb.DiskSpec()
+    copy.CopyFrom(disk)
+    for name in _LIVE_VOLUME:
+        copy.volume.ClearField(name)  # type: ignore[arg-type]
     return copy
 
 
@@ -58,4 +70,12 @@ def adopt_live_fields(running: pb.DomainSpec, wanted: pb.DomainSpec) -> pb.Domai
         interface.ClearField("dhcp")
         if interface.name in leases:
             interface.dhcp.CopyFrom(leases[interface.name])
+    volumes = {each.name: each.volume for each in wanted.disks if each.HasField("volume")}
+    for disk in adopted.disks:
+        volume = volumes.get(disk.name)
+        # Another volume by the same name waits for the next start, and so does its size.
+        if volume is None or (volume.path, volume.file) != (disk.volume.path, disk.volume.file):
+            continue
+        for name in _LIVE_VOLUME:
+            setattr(disk.volume, name, getattr(volume, name))
     return adopted

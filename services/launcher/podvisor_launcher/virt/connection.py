@@ -6,7 +6,7 @@ policy. Only this package imports libvirt.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeAlias, TypeVar
@@ -17,8 +17,8 @@ from podvisor_common.aio.backoff import Backoff
 
 from podvisor_launcher.virt.errors import DomainMissing, During, LibvirtUnreachable, translate
 from podvisor_launcher.virt.events import ensure_event_loop
-from podvisor_launcher.virt.guest import Absent, Guest
-from podvisor_launcher.virt.states import guest_of
+from podvisor_launcher.virt.guest import Absent, DiskError, Guest
+from podvisor_launcher.virt.states import disk_error_of, guest_of
 
 _T = TypeVar("_T")
 _Opened: TypeAlias = tuple[libvirt.virConnect, int, int]  # connection, subscription, version
@@ -120,6 +120,29 @@ class LibvirtConnection:
         return await self._call(
             lambda connection: str(connection.lookupByName(name).XMLDesc()), _QUERY_TIMEOUT_S
         )
+
+    async def disk_errors(self, name: str) -> Mapping[str, DiskError]:
+        """What keeps disks of a running guest from working, by their names in libvirt. Raises DomainMissing,
+        LibvirtUnreachable, LibvirtFailed."""
+
+        def query(connection: libvirt.virConnect) -> dict[str, DiskError]:
+            errors = connection.lookupByName(name).diskErrors()
+            return {target: disk_error_of(number) for target, number in errors.items()}
+
+        return await self._call(query, _QUERY_TIMEOUT_S)
+
+    async def disk_capacity(self, name: str, target: str) -> int:
+        """What a running guest sees of a disk, in bytes. Raises DomainMissing, LibvirtUnreachable, LibvirtFailed."""
+        return await self._call(
+            lambda connection: int(connection.lookupByName(name).blockInfo(target)[0]),
+            _QUERY_TIMEOUT_S,
+        )
+
+    async def resize_disk(self, name: str, target: str, size_bytes: int) -> None:
+        """Have a running guest see its disk at that size, which a block device must have. Raises DomainMissing,
+        LibvirtUnreachable, LibvirtFailed."""
+        flags = libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES
+        await self._on_domain(name, lambda domain: domain.blockResize(target, size_bytes, flags))
 
     async def warm_up(self, emulator: str) -> None:
         """Wait for the first connection and let libvirt probe the emulator, so that the first define does not wait for it.

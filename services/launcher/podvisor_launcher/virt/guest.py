@@ -24,6 +24,13 @@ class Paused(Enum):
     OTHER = "other"
 
 
+class DiskError(Enum):
+    """Why a disk does not do what the guest asks of it."""
+
+    NO_SPACE = "no space"
+    OTHER = "other"
+
+
 @dataclass(frozen=True, slots=True)
 class Absent:
     """libvirt knows no such domain."""

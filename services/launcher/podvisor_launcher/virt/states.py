@@ -1,8 +1,8 @@
-"""libvirt's numbers for the state of a domain, as values."""
+"""libvirt's numbers for the state of a domain and of its disks, as values."""
 
 import libvirt
 
-from podvisor_launcher.virt.guest import Active, Guest, Inactive, Off, Paused
+from podvisor_launcher.virt.guest import Active, DiskError, Guest, Inactive, Off, Paused
 
 _OFF = {
     libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: Off.SHUTDOWN,
@@ -31,3 +31,9 @@ def guest_of(state: int, reason: int) -> Guest:
     if state == libvirt.VIR_DOMAIN_PMSUSPENDED:
         return Active(Paused.OTHER)
     return Active()
+
+
+def disk_error_of(number: int) -> DiskError:
+    """The value of an error that libvirt tells of a disk."""
+    is_full = number == libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE
+    return DiskError.NO_SPACE if is_full else DiskError.OTHER
