@@ -108,7 +108,7 @@ async def test_claim_that_is_missing(cluster: Cluster) -> None:
             within_s=20,
             what="Synchronized is False: FailedPvcNotFound",
         )
-        assert '"other"' in condition(shown, "Synchronized")["message"]
+        assert f"{cluster.namespace}/other" in condition(shown, "Synchronized")["message"]
         await cluster.until(
             "vm", "waiting", _printable("ErrorPvcNotFound"), within_s=10, what="ErrorPvcNotFound"
         )
@@ -145,8 +145,8 @@ async def test_claim_of_another_machine(cluster: Cluster) -> None:
             what="Synchronized is False: VolumeInUse",
         )
         message = condition(shown, "Synchronized")["message"]
-        assert '"data"' in message, message
-        assert '"first"' in message, message
+        assert f"{cluster.namespace}/data" in message, message
+        assert f"{cluster.namespace}/first" in message, message
         assert await read(first, "data", 4) == "mine"
         await cluster.kubectl("delete", "vmi", "first", "--timeout=30s")
         second = Machine(cluster, "second")
