@@ -5,13 +5,15 @@ import random
 from typing import Any
 
 import pytest
-from podvisor_launcher.domain import elements
+from podvisor_launcher.domain import elements, filesystem_elements, place_elements
+from podvisor_launcher.domain.place_elements import Boot
 from podvisor_launcher.domain.xml import XmlError, fields_of, format_xml, parse_xml
 
 CLASSES = [
     each
-    for _, each in inspect.getmembers(elements, inspect.isclass)
-    if each.__module__ == elements.__name__
+    for module in (elements, filesystem_elements, place_elements)
+    for _, each in inspect.getmembers(module, inspect.isclass)
+    if each.__module__ == module.__name__
 ]
 _TEXT = "plain", "with space", "<&>\"'", "ünïcode", "0x1f"
 
@@ -52,17 +54,17 @@ def test_what_is_written_is_read_back(cls: type) -> None:
 
 
 def test_elements_are_values() -> None:
-    one = elements.Boot(order=1)
-    assert one == elements.Boot(order=1)
-    assert hash(one) == hash(elements.Boot(order=1))
-    assert one != elements.Boot(order=2)
+    one = Boot(order=1)
+    assert one == Boot(order=1)
+    assert hash(one) == hash(Boot(order=1))
+    assert one != Boot(order=2)
     assert repr(one) == "Boot(order=1)"
     with pytest.raises(AttributeError):
         one.order = 2  # type: ignore[misc]
     with pytest.raises(TypeError):
-        elements.Boot()  # type: ignore[call-arg]
+        Boot()  # type: ignore[call-arg]
     with pytest.raises(TypeError):
-        elements.Boot(order=1, other=2)  # type: ignore[call-arg]
+        Boot(order=1, other=2)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
@@ -70,10 +72,8 @@ def test_elements_are_values() -> None:
 )
 def test_what_is_not_the_element_is_refused(text: str) -> None:
     with pytest.raises(XmlError):
-        parse_xml(elements.Boot, text)
+        parse_xml(Boot, text)
 
 
 def test_what_is_not_declared_is_ignored() -> None:
-    assert parse_xml(elements.Boot, "<boot order='3' loadparm='x'><y/></boot>") == elements.Boot(
-        order=3
-    )
+    assert parse_xml(Boot, "<boot order='3' loadparm='x'><y/></boot>") == Boot(order=3)

@@ -9,10 +9,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from podvisor.domain.v1 import domain_pb2 as pb
-from podvisor_common.errors import Terminal
 
 from podvisor_launcher.domain import elements as xml
+from podvisor_launcher.domain.errors import UnbuildableSpec
+from podvisor_launcher.domain.filesystems import (
+    build_filesystems,
+    check_filesystems,
+    memory_backing,
+)
 from podvisor_launcher.domain.pci import PciBus
+from podvisor_launcher.domain.place_elements import Address, Alias, Boot
+
+__all__ = [
+    "ConsolePaths",
+    "Image",
+    "ResolvedDisk",
+    "UnbuildableSpec",
+    "build_domain",
+    "check_spec",
+    "domain_name",
+]
 
 EMULATOR = "/usr/bin/qemu-system-x86_64"
 # What QEMU keeps of translated code: a third of the guest's memory, within bounds. Larger systems run more code, and a full one
@@ -31,12 +47,6 @@ _BUS_NAMES = {
     pb.DISK_BUS_USB: ("usb", "sd"),
 }
 _SATA_PORTS = 6
-
-
-class UnbuildableSpec(Terminal):
-    """The specification asks for a machine that cannot exist. The text names the field."""
-
-    reason = "InvalidSpec"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +68,12 @@ class ResolvedDisk:
 
 @dataclass(frozen=True, slots=True)
 class ConsolePaths:
-    """Where QEMU puts its sockets and its log."""
+    """Where QEMU puts its sockets and its log, and finds those of the trees of files that are shared."""
 
     serial_socket: str
     vnc_socket: str
     serial_log: str
+    shares: str = ""
 
 
 def domain_name(spec: pb.DomainSpec) -> str:
@@ -85,6 +96,7 @@ def check_spec(spec: pb.DomainSpec) -> None:
             raise UnbuildableSpec("every disk and interface needs a name of its own")
     for disk in spec.disks:
         _check_disk(disk)
+    check_filesystems(spec)
 
 
 def build_domain(
@@ -98,6 +110,7 @@ def build_domain(
         name=domain_name(spec),
         uuid=spec.firmware_uuid or spec.uid,
         memory=xml.Memory(unit="KiB", value=-(-spec.memory.guest_bytes // 1024)),
+        memory_backing=memory_backing(spec),
         vcpus=vcpus,
         sysinfo=_sysinfo(spec),
         os=xml.Os(
@@ -181,11 +194,13 @@ def _devices(
             address=bus.next_address() if usb_model != "none" else None,
         )
     )
+    filesystems = build_filesystems(spec, consoles.shares, bus)
     controllers[1:1] = bus.root_ports
     return xml.Devices(
         emulator=EMULATOR,
         disks=built_disks,
         controllers=tuple(controllers),
+        filesystems=filesystems,
         interfaces=interfaces,
         serials=(_serial(spec, consoles),) if spec.serial_console else (),
         graphics=(_graphics(consoles),) if spec.graphics else (),
@@ -223,7 +238,7 @@ def _disk(
     disk: pb.DiskSpec,
     resolved: ResolvedDisk,
     target: xml.DiskTarget,
-    address: xml.Address | None,
+    address: Address | None,
     boot_order: int | None,
 ) -> xml.Disk:
     cdrom = disk.device == pb.DISK_DEVICE_CDROM
@@ -243,8 +258,8 @@ def _disk(
         target=target,
         read_only=resolved.read_only or cdrom,
         serial=disk.serial or None,
-        boot=xml.Boot(order=boot_order) if boot_order else None,
-        alias=xml.Alias(name=ALIAS_PREFIX + disk.name),
+        boot=Boot(order=boot_order) if boot_order else None,
+        alias=Alias(name=ALIAS_PREFIX + disk.name),
         address=address,
     )
 
@@ -270,12 +285,12 @@ def _boot_orders(spec: pb.DomainSpec) -> dict[str, int]:
     return dict.fromkeys(list(bootable)[:1], 1)
 
 
-def _disk_address(bus_name: str, unit: int, bus: PciBus) -> xml.Address | None:
+def _disk_address(bus_name: str, unit: int, bus: PciBus) -> Address | None:
     if bus_name == "virtio":
         return bus.next_address()
     if bus_name == "usb":
         return None  # a USB device has a port, and libvirt counts those from 1 in order
-    return xml.Address(type="drive", controller="0", bus="0", target="0", unit=str(unit))
+    return Address(type="drive", controller="0", bus="0", target="0", unit=str(unit))
 
 
 def _letters(number: int) -> str:
@@ -297,8 +312,8 @@ def _interface(interface: pb.InterfaceSpec, bus: PciBus) -> xml.Interface:
         mtu=xml.Mtu(size=interface.mtu_bytes) if interface.mtu_bytes else None,
         # The ROM only serves network boot and costs a second of every start under TCG.
         rom=None if interface.boot_order else xml.Rom(enabled=False),
-        boot=xml.Boot(order=interface.boot_order) if interface.boot_order else None,
-        alias=xml.Alias(name=ALIAS_PREFIX + interface.name),
+        boot=Boot(order=interface.boot_order) if interface.boot_order else None,
+        alias=Alias(name=ALIAS_PREFIX + interface.name),
         address=bus.next_address(),
     )
 
@@ -309,7 +324,7 @@ def _serial(spec: pb.DomainSpec, consoles: ConsolePaths) -> xml.Serial:
         source=xml.SocketSource(mode="bind", path=consoles.serial_socket),
         log=xml.CharacterLog(file=consoles.serial_log, append="on") if spec.serial_log else None,
         target=xml.SerialTarget(type="isa-serial", port=0),
-        alias=xml.Alias(name=f"{ALIAS_PREFIX}serial0"),
+        alias=Alias(name=f"{ALIAS_PREFIX}serial0"),
     )
 
 

@@ -3,36 +3,9 @@
 Pure form: no defaults that decide anything, no policy. build.py decides what a machine consists of.
 """
 
+from podvisor_launcher.domain.filesystem_elements import Filesystem, MemoryBacking
+from podvisor_launcher.domain.place_elements import Address, Alias, Boot
 from podvisor_launcher.domain.xml import attribute, child, children, element, flag, leaf, text
-
-
-@element("address")
-class Address:
-    """Where a device sits: a PCI slot, or a drive on a controller."""
-
-    type: str = attribute()
-    domain: str | None = attribute(default=None)
-    bus: str | None = attribute(default=None)
-    slot: str | None = attribute(default=None)
-    function: str | None = attribute(default=None)
-    multifunction: str | None = attribute(default=None)
-    controller: str | None = attribute(default=None)
-    target: str | None = attribute(default=None)
-    unit: str | None = attribute(default=None)
-
-
-@element("alias")
-class Alias:
-    """A device's name; those that users choose begin with `ua-`."""
-
-    name: str = attribute()
-
-
-@element("boot")
-class Boot:
-    """A device's place in the firmware's boot order."""
-
-    order: int = attribute()
 
 
 @element("memory")
@@ -368,6 +341,7 @@ class Devices:
     emulator: str | None = leaf(default=None)
     disks: tuple[Disk, ...] = children()
     controllers: tuple[Controller, ...] = children()
+    filesystems: tuple[Filesystem, ...] = children()
     interfaces: tuple[Interface, ...] = children()
     serials: tuple[Serial, ...] = children()
     graphics: tuple[Graphics, ...] = children()
@@ -383,6 +357,7 @@ class Domain:
     name: str = leaf()
     uuid: str | None = leaf(default=None)
     memory: Memory = child()
+    memory_backing: MemoryBacking | None = child(default=None)
     vcpus: int = leaf("vcpu")
     sysinfo: Sysinfo | None = child(default=None)
     os: Os = child()

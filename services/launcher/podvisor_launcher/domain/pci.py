@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from podvisor_common.errors import Terminal
 
-from podvisor_launcher.domain.elements import Address, Controller, PortTarget
+from podvisor_launcher.domain.elements import Controller, PortTarget
+from podvisor_launcher.domain.place_elements import Address
 
 _FUNCTIONS = 8
 _FIRST_SLOT = 2  # slot 0 is the host bridge, slot 1 the video card
