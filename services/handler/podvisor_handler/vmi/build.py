@@ -15,10 +15,11 @@ from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import core, v1
 from podvisor_common.api.quantity import parse_quantity, quantity_to_int
 from podvisor_common.api.v1 import names
-from podvisor_common.errors import Terminal
 
 from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.network.plan import BRIDGE, DEFAULT_GUEST_NETWORK, TAP, Masquerade, Port
+from podvisor_handler.vmi.errors import SpecRefused
+from podvisor_handler.vmi.filesystems import build_filesystems
 
 IMAGES_DIRECTORY = "/run/podvisor/images"
 SECRETS_DIRECTORY = "/run/podvisor/secrets"
@@ -36,12 +37,6 @@ _BUSES = {
     "usb": domain_pb2.DISK_BUS_USB,
 }
 _DEFAULT_BUS = "sata"
-
-
-class SpecRefused(Terminal):
-    """The specification cannot become a machine. The message names the field, for a person."""
-
-    reason = "InvalidSpec"
 
 
 def build_domain(
@@ -68,6 +63,7 @@ def build_domain(
         machine_type=(domain.machine and domain.machine.type) or _DEFAULT_MACHINE,
         accelerator=accelerator,
         disks=[_disk(vmi, disk, identity) for disk in devices.disks or ()],
+        filesystems=build_filesystems(vmi, pod),
         interfaces=_interfaces(vmi, network),
         grace_period_s=vmi.grace_period_s,
         start_paused=vmi.spec.start_strategy == names.START_PAUSED,

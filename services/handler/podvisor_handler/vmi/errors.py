@@ -1,0 +1,9 @@
+"""What can be wrong with a specification."""
+
+from podvisor_common.errors import Terminal
+
+
+class SpecRefused(Terminal):
+    """The specification cannot become a machine. The message names the field, for a person."""
+
+    reason = "InvalidSpec"
