@@ -84,6 +84,7 @@ class Container:
             "libvirtd": "libvirtd -f",
             "launcher": "podvisor_launcher",
             "qemu": "qemu-system",
+            "virtiofsd": "/usr/libexec/virtiofsd",
         }
         listing = docker("top", self.name, "-eo", "pid,args").splitlines()
         return {
@@ -188,8 +189,10 @@ def image() -> str:
 
 
 @contextlib.asynccontextmanager
-async def running(image: str, directory: Path, disk: Path = GUEST) -> AsyncIterator[Container]:
-    """A launcher's container and its console-log beside it, both removed in the end."""
+async def running(
+    image: str, directory: Path, disk: Path = GUEST, *volumes: str
+) -> AsyncIterator[Container]:
+    """A launcher's container and its console-log beside it, both removed in the end. `volumes` as docker writes them."""
     name = f"podvisor-test-{os.getpid()}-{next(_numbers)}"
     mounts = {}
     for part in ("sockets", "console"):
@@ -203,9 +206,11 @@ async def running(image: str, directory: Path, disk: Path = GUEST) -> AsyncItera
         "--user=107:107",
     )
     tmpfs = [f"--tmpfs={RUN}/{part}:uid=107,gid=107,mode=0700" for part in ("private", "runtime")]
-    image_volume = f"--volume={disk}:{RUN}/images/root/disk/disk.img:ro"
+    others = [
+        f"--volume={each}" for each in (f"{disk}:{RUN}/images/root/disk/disk.img:ro", *volumes)
+    ]
     docker(
-        *("run", "--detach", f"--name={name}", *confined, *tmpfs, *mounts.values(), image_volume),
+        *("run", "--detach", f"--name={name}", *confined, *tmpfs, *mounts.values(), *others),
         *("--sysctl=net.ipv4.ip_unprivileged_port_start=0", image, "--grace-period-s=20"),
     )
     follower = ("--entrypoint=/usr/libexec/podvisor/console-log", mounts["console"], image)
