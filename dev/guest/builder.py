@@ -39,12 +39,15 @@ PROGRAMS = ("busybox-static", "dropbear-bin")
 EARLY_MODULES = (
     "virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "isofs", "button", "evdev", "virtio_rng",
 )  # fmt: skip
-LATE_MODULES = ("ahci", "virtio_scsi", "sr_mod", "sd_mod", "virtio_balloon")
+LATE_MODULES = (
+    "ahci", "virtio_scsi", "sr_mod", "sd_mod", "virtio_balloon", "virtiofs", "xhci_pci", "usb_storage", "uas",
+)  # fmt: skip
 # What those depend on, in one kernel or the other.
 DEPENDENCIES = (
     "virtio", "virtio_ring", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "failover",
     "net_failover", "cdrom", "libahci", "libata", "scsi_mod", "scsi_common", "t10_pi",
     "crc_t10dif", "crct10dif_common", "crct10dif_generic", "crc64", "crc64_rocksoft", "rng_core",
+    "fuse", "usbcore", "usb_common", "xhci_hcd", "xhci_pci_renesas",
 )  # fmt: skip
 
 # Each saves boot time under emulation: no PnP BIOS, no crypto self-tests, no clock or keyboard

@@ -1,6 +1,7 @@
 """Claims as disks: what the guest writes stays, whatever form the volume has, and what must not be written to is not."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -175,5 +176,5 @@ async def test_claim_that_grows(cluster: Cluster, storage_classes: None) -> None
     await cluster.until("vmi", "growing", gone, within_s=5, what="gone")
 
 
-def _printable(wanted: str):
-    return lambda state: (state or {}).get("status", {}).get("printableStatus") == wanted
+def _printable(wanted: str) -> Callable[[Json | None], bool]:
+    return lambda state: bool((state or {}).get("status", {}).get("printableStatus") == wanted)

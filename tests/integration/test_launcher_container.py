@@ -12,7 +12,14 @@ import pytest
 from podvisor.domain.v1 import domain_pb2 as domain
 from podvisor.launcher.v1 import launcher_pb2 as pb
 
-from tests.support.launcher_container import IMAGE, Container, docker, running, spec
+from tests.support.launcher_container import (
+    IMAGE,
+    Container,
+    assert_confined,
+    docker,
+    running,
+    spec,
+)
 
 TCP_BANNER = "import socket; print(socket.create_connection(('10.0.2.2', 22), 10).recv(64))"
 CAPABILITIES = "cat $XDG_CACHE_HOME/libvirt/qemu/cache/capabilities/*.xml"
@@ -35,16 +42,6 @@ def make_pod_network(container: Container) -> None:
     docker(
         "run", "--rm", "--privileged", "--user=0", *shared, "--entrypoint=sh", IMAGE, "-c", network
     )
-
-
-def assert_confined(pid: int) -> None:
-    """The process has no power and shows no secret."""
-    process = Path(f"/proc/{pid}")
-    status = (process / "status").read_text()
-    assert re.search(r"^Uid:\t107\t107\t107\t107$", status, re.M)
-    assert re.search(r"^CapBnd:\t0+$", status, re.M)
-    assert re.search(r"^NoNewPrivs:\t1$", status, re.M)
-    assert b"opensesame" not in (process / "cmdline").read_bytes()
 
 
 async def test_the_guest_outlives_everything_but_itself(image: str, tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ class Container:
             "libvirtd": "libvirtd -f",
             "launcher": "podvisor_launcher",
             "qemu": "qemu-system",
+            "virtiofsd": "/usr/libexec/virtiofsd",
         }
         listing = docker("top", self.name, "-eo", "pid,args").splitlines()
         return {
@@ -212,9 +213,9 @@ def hold_image(image: str, name: str, directory: Path, console: str) -> tuple[st
 
 @contextlib.asynccontextmanager
 async def running(
-    image: str, directory: Path, disk: Path = GUEST, *, held: bool = False
+    image: str, directory: Path, disk: Path = GUEST, *others: str, held: bool = False
 ) -> AsyncIterator[Container]:
-    """A launcher's container and its console-log beside it, both removed in the end.
+    """A launcher's container and its console-log beside it, both removed in the end. `others` are volumes as docker writes them.
 
     With `held`, the guest's image is that of a third container, and the three share their process ids.
     """
@@ -224,8 +225,9 @@ async def running(
     disks: tuple[str, ...] = (f"--volume={disk}:{RUN}/images/root/disk/disk.img:ro",)
     if held:
         disks = hold_image(image, name, directory, mounts["console"])
+    binds = [f"--volume={each}" for each in others]
     docker(
-        *("run", "--detach", f"--name={name}", *CONFINED, *tmpfs, *mounts.values(), *disks),
+        *("run", "--detach", f"--name={name}", *CONFINED, *tmpfs, *mounts.values(), *disks, *binds),
         *("--sysctl=net.ipv4.ip_unprivileged_port_start=0", image, "--grace-period-s=20"),
     )
     follower = (f"--entrypoint={PROGRAMS}/console-log", mounts["console"], image)
@@ -242,3 +244,13 @@ async def running(
             beside = [f"{name}-{part}" for part in ("console", "holder", "sandbox")]
             docker("rm", "--force", "--volumes", name, *beside, check=False)
             docker("rmi", "--force", name, check=False)
+
+
+def assert_confined(pid: int) -> None:
+    """The process has no power and shows no secret."""
+    process = Path(f"/proc/{pid}")
+    status = (process / "status").read_text()
+    assert re.search(r"^Uid:\t107\t107\t107\t107$", status, re.M)
+    assert re.search(r"^CapBnd:\t0+$", status, re.M)
+    assert re.search(r"^NoNewPrivs:\t1$", status, re.M)
+    assert b"opensesame" not in (process / "cmdline").read_bytes()

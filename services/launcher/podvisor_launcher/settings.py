@@ -78,3 +78,8 @@ class Settings:
     def cloud_init(self) -> Path:
         """ISO images with cloud-init data."""
         return self.run_dir / "private/cloud-init"
+
+    @property
+    def shares(self) -> Path:
+        """Sockets of the trees of files that the guest shares."""
+        return self.run_dir / "private/virtiofs"

@@ -187,6 +187,9 @@ def test_kvm_is_asked_for_only_without_emulation() -> None:
     assert resources["limits"] == {names.KVM_RESOURCE: "1", names.VHOST_NET_RESOURCE: "1"}
 
 
+SHARES: list[dict[str, Any]] = [{"name": name, "virtiofs": {}} for name in ("config", "data")]
+
+
 def domain(**changes: Any) -> v1.VirtualMachineInstance:
     return vmi(spec={"domain": spec_body()["domain"] | changes})
 
@@ -198,6 +201,7 @@ def domain(**changes: Any) -> v1.VirtualMachineInstance:
         ("one processor, 1 GiB", domain(memory={"guest": "1Gi"}), KVM, 128),
         ("no video card", domain(devices={"autoattachGraphicsDevice": False}), KVM, 111),
         ("four processors", domain(cpu={"cores": 2, "threads": 2}), KVM, 139),
+        ("two trees of files", domain(devices={"filesystems": SHARES}), KVM, 143),
         ("translated", vmi(), CONFIG, 167),
         ("translated, 384 MiB", domain(memory={"guest": "384Mi"}), CONFIG, 255),
         ("translated, 1 GiB", domain(memory={"guest": "1Gi"}), CONFIG, 384),

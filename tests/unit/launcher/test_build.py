@@ -30,7 +30,9 @@ from tests.unit.launcher.specs import (
 )
 
 GOLDEN = Path(__file__).parent / "golden"
-CONSOLES = ConsolePaths("/sockets/serial0.sock", "/sockets/vnc.sock", "/console/serial0.log")
+CONSOLES = ConsolePaths(
+    "/sockets/serial0.sock", "/sockets/vnc.sock", "/console/serial0.log", "/shares"
+)
 
 SPECS = {
     "introduction": spec(disks=[container_disk(), cloud_init_disk()], interfaces=[interface()]),
@@ -74,6 +76,15 @@ SPECS = {
         ]
     ),
     "bare": spec(serial_console=False),
+    "filesystems": spec(
+        disks=[container_disk()],
+        filesystems=[
+            pb.FilesystemSpec(name="data", directory="/run/podvisor/volumes/data"),
+            pb.FilesystemSpec(
+                name="config", directory="/run/podvisor/files/config", read_only=True
+            ),
+        ],
+    ),
 }
 
 
@@ -175,6 +186,9 @@ def test_a_machine_has_only_so_many_slots() -> None:
         ),
         (spec(disks=[container_disk(device=pb.DISK_DEVICE_CDROM)]), "virtio"),
         (spec(disks=[container_disk(container_disk=None)]), "no source"),
+        (spec(filesystems=[pb.FilesystemSpec(name="a", directory="/a")] * 2), "name of its own"),
+        (spec(filesystems=[pb.FilesystemSpec(name="a" * 37, directory="/a")]), "36 bytes"),
+        (spec(filesystems=[pb.FilesystemSpec(name="a", directory="a")]), "no directory"),
     ],
 )
 def test_what_can_never_be_built_is_refused(machine: pb.DomainSpec, words: str) -> None:

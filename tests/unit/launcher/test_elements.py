@@ -5,13 +5,18 @@ import random
 from typing import Any
 
 import pytest
-from podvisor_launcher.domain import disk_elements, elements, place_elements
+from podvisor_launcher.domain import (
+    disk_elements,
+    elements,
+    filesystem_elements,
+    place_elements,
+)
 from podvisor_launcher.domain.place_elements import Boot
 from podvisor_launcher.domain.xml import XmlError, fields_of, format_xml, parse_xml
 
 CLASSES = [
     each
-    for module in (elements, disk_elements, place_elements)
+    for module in (elements, disk_elements, filesystem_elements, place_elements)
     for _, each in inspect.getmembers(module, inspect.isclass)
     if each.__module__ == module.__name__
 ]

@@ -1,4 +1,4 @@
-"""The three static programs, compiled for a directory of the test: what they start, survive, write and end with."""
+"""The static programs that live as long as a pod, compiled for a directory of the test: what they start, survive, write and end with."""
 
 import contextlib
 import fcntl

@@ -54,7 +54,6 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
         "clientPassthrough",
         "disableHotplug",
         "downwardMetrics",
-        "filesystems",
         "gpus",
         "hostDevices",
         "inputs",

@@ -467,22 +467,26 @@ class FilesystemSpec(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DIRECTORY_FIELD_NUMBER: _builtins.int
     READ_ONLY_FIELD_NUMBER: _builtins.int
+    AWAITED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name in the manifest; unique within a domain; the tag by which the guest mounts it."""
     directory: _builtins.str
     """Absolute directory in the launcher's container."""
     read_only: _builtins.bool
     """The guest cannot write."""
+    awaited: _builtins.bool
+    """The directory is filled by something that may not be there yet: while it is missing or empty, the guest is not started."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         directory: _builtins.str = ...,
         read_only: _builtins.bool = ...,
+        awaited: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["directory", b"directory", "name", b"name", "read_only", b"read_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["awaited", b"awaited", "directory", b"directory", "name", b"name", "read_only", b"read_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

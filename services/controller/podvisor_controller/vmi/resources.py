@@ -20,6 +20,9 @@ SUPERVISOR_BYTES = 2 * MIB
 LAUNCHER_BYTES = 40 * MIB
 LIBVIRTD_BYTES = 34 * MIB
 QEMU_BYTES = 30 * MIB
+# A process for each tree of files that is shared with the guest: 2 MiB at first, then 0.4 KiB for each file that the guest knows
+# of, and what the kernel keeps of the descriptor to it.
+VIRTIOFSD_BYTES = 8 * MIB
 # Stack, state and I/O buffers of one virtual processor.
 VCPU_BYTES = 4 * MIB
 # Frame buffer of the video card and what VNC keeps of it.
@@ -74,6 +77,7 @@ def memory_overhead_bytes(vmi: v1.VirtualMachineInstance, config: ClusterConfig)
         + LAUNCHER_BYTES
         + LIBVIRTD_BYTES
         + QEMU_BYTES
+        + len(vmi.spec.domain.devices.filesystems or ()) * VIRTIOFSD_BYTES
         + vcpu_count(vmi) * VCPU_BYTES
         + (VIDEO_BYTES if has_graphics(vmi) else 0)
         + guest_memory_bytes(vmi) // GUEST_BYTES_PER_PAGE_TABLE_BYTE

@@ -17,6 +17,7 @@ from podvisor_controller.webhooks.validation_fields import (
     quoted,
     unsupported,
 )
+from podvisor_controller.webhooks.validation_filesystems import filesystem_causes
 from podvisor_controller.webhooks.validation_network import network_causes
 from podvisor_controller.webhooks.validation_placement import placement_causes
 from podvisor_controller.webhooks.validation_resources import cpu_causes, resource_causes
@@ -44,6 +45,7 @@ def spec_causes(
         *cpu_causes(spec.domain, f"{path}.domain.cpu"),
         *_firmware_causes(spec, path),
         *disk_causes(spec, raw, path),
+        *filesystem_causes(spec, path),
         *volume_causes(spec, raw, path, gates),
         *credential_causes(spec, raw, path),
         *network_causes(spec, raw, path),

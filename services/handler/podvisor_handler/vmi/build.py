@@ -17,6 +17,7 @@ from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.network.plan import BRIDGE, DEFAULT_GUEST_NETWORK, TAP, Masquerade, Port
 from podvisor_handler.vmi.disks import build_disks
 from podvisor_handler.vmi.errors import SpecRefused
+from podvisor_handler.vmi.filesystems import build_filesystems
 from podvisor_handler.vmi.identity import guest_hostname, machine_identity
 
 _DEFAULT_MACHINE = "q35"
@@ -47,6 +48,7 @@ def build_domain(
         machine_type=(domain.machine and domain.machine.type) or _DEFAULT_MACHINE,
         accelerator=accelerator,
         disks=build_disks(vmi, pod),
+        filesystems=build_filesystems(vmi, pod),
         interfaces=_interfaces(vmi, network),
         grace_period_s=vmi.grace_period_s,
         start_paused=vmi.spec.start_strategy == names.START_PAUSED,

@@ -21,6 +21,11 @@ from podvisor_launcher.domain.disks import (
     io_threads,
 )
 from podvisor_launcher.domain.errors import UnbuildableSpec
+from podvisor_launcher.domain.filesystems import (
+    build_filesystems,
+    check_filesystems,
+    memory_backing,
+)
 from podvisor_launcher.domain.pci import PciBus
 from podvisor_launcher.domain.place_elements import Alias, Boot
 
@@ -48,11 +53,12 @@ SPARE_ROOT_PORTS = 4
 
 @dataclass(frozen=True, slots=True)
 class ConsolePaths:
-    """Where QEMU puts its sockets and its log."""
+    """Where QEMU puts its sockets and its log, and finds those of the trees of files that are shared."""
 
     serial_socket: str
     vnc_socket: str
     serial_log: str
+    shares: str = ""
 
 
 def domain_name(spec: pb.DomainSpec) -> str:
@@ -76,6 +82,7 @@ def check_spec(spec: pb.DomainSpec) -> None:
     for disk in spec.disks:
         check_disk(disk)
     chosen_buses(spec)
+    check_filesystems(spec)
 
 
 def build_domain(
@@ -91,6 +98,7 @@ def build_domain(
         name=domain_name(spec),
         uuid=spec.firmware_uuid or spec.uid,
         memory=xml.Memory(unit="KiB", value=-(-spec.memory.guest_bytes // 1024)),
+        memory_backing=memory_backing(spec),
         vcpus=vcpus,
         io_threads=io_threads(spec) or None,
         sysinfo=_sysinfo(spec),
@@ -165,11 +173,13 @@ def _devices(
             address=bus.next_address() if usb_model != "none" else None,
         )
     )
+    filesystems = build_filesystems(spec, consoles.shares, bus)
     controllers[1:1] = bus.root_ports
     return xml.Devices(
         emulator=EMULATOR,
         disks=built_disks,
         controllers=tuple(controllers),
+        filesystems=filesystems,
         interfaces=interfaces,
         serials=(_serial(spec, consoles),) if spec.serial_console else (),
         graphics=(_graphics(consoles),) if spec.graphics else (),

@@ -4,6 +4,7 @@ Pure form: no defaults that decide anything, no policy. build.py decides what a 
 """
 
 from podvisor_launcher.domain.disk_elements import Disk
+from podvisor_launcher.domain.filesystem_elements import Filesystem, MemoryBacking
 from podvisor_launcher.domain.place_elements import Address, Alias, Boot
 from podvisor_launcher.domain.xml import attribute, child, children, element, flag, leaf, text
 
@@ -277,6 +278,7 @@ class Devices:
     emulator: str | None = leaf(default=None)
     disks: tuple[Disk, ...] = children()
     controllers: tuple[Controller, ...] = children()
+    filesystems: tuple[Filesystem, ...] = children()
     interfaces: tuple[Interface, ...] = children()
     serials: tuple[Serial, ...] = children()
     graphics: tuple[Graphics, ...] = children()
@@ -292,6 +294,7 @@ class Domain:
     name: str = leaf()
     uuid: str | None = leaf(default=None)
     memory: Memory = child()
+    memory_backing: MemoryBacking | None = child(default=None)
     vcpus: int = leaf("vcpu")
     io_threads: int | None = leaf("iothreads", default=None)
     sysinfo: Sysinfo | None = child(default=None)

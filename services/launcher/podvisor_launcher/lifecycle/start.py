@@ -13,8 +13,9 @@ from podvisor_launcher.domain.build import (
 )
 from podvisor_launcher.domain.xml import format_xml
 from podvisor_launcher.settings import Settings
+from podvisor_launcher.storage.virtiofs import ShareFailed, start_shares
 from podvisor_launcher.virt.connection import LibvirtConnection
-from podvisor_launcher.virt.errors import DomainRejected
+from podvisor_launcher.virt.errors import DomainRejected, DomainStartFailed
 
 
 async def start_guest(
@@ -29,10 +30,14 @@ async def start_guest(
         serial_socket=str(settings.serial_socket),
         vnc_socket=str(settings.vnc_socket),
         serial_log=str(settings.serial_log),
+        shares=str(settings.shares),
     )
     try:
         description = format_xml(build_domain(spec, disks, consoles))
+        await start_shares(spec.filesystems, settings.shares)
     except Terminal as error:
         raise DomainRejected(str(error)) from error
+    except ShareFailed as error:
+        raise DomainStartFailed(str(error)) from error
     await libvirt.define(description)
     await libvirt.start(domain_name(spec), paused=spec.start_paused)

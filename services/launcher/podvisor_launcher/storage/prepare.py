@@ -1,4 +1,4 @@
-"""All disks of a specification, made ready."""
+"""All disks of a specification, made ready, and what is shared with the guest looked at."""
 
 import asyncio
 from pathlib import Path
@@ -10,6 +10,7 @@ from podvisor_launcher.storage.cloud_init import prepare_cloud_init
 from podvisor_launcher.storage.container_disk import prepare_container_disk
 from podvisor_launcher.storage.files_disk import prepare_files_disk
 from podvisor_launcher.storage.overlay import prepare_empty_disk
+from podvisor_launcher.storage.virtiofs import check_shares
 from podvisor_launcher.storage.volume import prepare_volume
 
 
@@ -19,8 +20,8 @@ async def prepare_disks(
     """The files behind the disks, by the disk's name, in two directories that exist. Left out are CD-ROM drives without a disc,
     and disks that come and go while the guest runs.
 
-    Raises DiskUnavailable for the first disk, in the order of the specification, that cannot be made. Overlays begin empty: a
-    pod runs one guest, once, so this must not be called while it runs.
+    Raises DiskUnavailable for the first disk, in the order of the specification, that cannot be made, then for a tree of files
+    that is not there yet. Overlays begin empty: a pod runs one guest, once, so this must not be called while it runs.
     """
 
     async def prepare(disk: pb.DiskSpec) -> ResolvedDisk:
@@ -44,6 +45,7 @@ async def prepare_disks(
         if isinstance(outcome, BaseException):
             raise outcome
         resolved[disk.name] = outcome
+    await asyncio.to_thread(check_shares, spec.filesystems)
     return resolved
 
 

@@ -7,7 +7,9 @@ from podvisor_common.api.v1.disks import (
     Disk,
     DiskTarget,
     FeatureState,
+    Filesystem,
     LunTarget,
+    VirtiofsFilesystem,
 )
 from podvisor_common.api.v1.instance import (
     CPUTopology,
@@ -141,6 +143,7 @@ __all__ = [
     "Ephemeral",
     "EphemeralClaimSource",
     "FeatureState",
+    "Filesystem",
     "Firmware",
     "GuestOSInfo",
     "HostDisk",
@@ -196,6 +199,7 @@ __all__ = [
     "Sysprep",
     "Toleration",
     "TopologySpreadConstraint",
+    "VirtiofsFilesystem",
     "VirtualMachine",
     "VirtualMachineInstance",
     "VirtualMachineInstanceList",

@@ -92,3 +92,14 @@ class Disk(ApiStruct, frozen=True):
         bool | None, doc("Requests are handled by a thread of their own; on bus `virtio` only.")
     ] = None
     block_size: Annotated[BlockSize | None, doc("Sector sizes that the guest sees.")] = None
+
+
+class VirtiofsFilesystem(ApiStruct, frozen=True):
+    """Shared by virtiofs."""
+
+
+class Filesystem(ApiStruct, frozen=True):
+    """A tree of files that the guest shares with the node. The guest mounts it by its name."""
+
+    name: Annotated[str, doc("Name of the volume behind it.", **_NAME)]
+    virtiofs: Annotated[VirtiofsFilesystem | None, doc("Share by virtiofs.")] = None

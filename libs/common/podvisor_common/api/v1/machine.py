@@ -7,7 +7,7 @@ from typing import Annotated
 
 from podvisor_common.api.base import ApiStruct, doc
 from podvisor_common.api.quantity import Quantity
-from podvisor_common.api.v1.disks import Disk
+from podvisor_common.api.v1.disks import Disk, Filesystem
 from podvisor_common.api.v1.placement import (
     Affinity,
     PodDNSConfig,
@@ -105,6 +105,9 @@ class Devices(ApiStruct, frozen=True):
     """The guest's devices."""
 
     disks: Annotated[list[Disk] | None, doc("Block devices.", maxItems=256)] = None
+    filesystems: Annotated[
+        list[Filesystem] | None, doc("Trees of files shared with the guest.", maxItems=256)
+    ] = None
     interfaces: Annotated[list[Interface] | None, doc("Network devices.", maxItems=256)] = None
     autoattach_pod_interface: Annotated[
         bool | None, doc("Attach the pod network when no interface is given. True by default.")
