@@ -7,7 +7,9 @@ RUN_DIRECTORY = "/run/podvisor"
 # Each holds one directory for every volume, by the volume's name in the manifest.
 IMAGES_DIRECTORY = f"{RUN_DIRECTORY}/images"  # container images
 SECRETS_DIRECTORY = f"{RUN_DIRECTORY}/secrets"  # data of cloud-init: `user-data` and `network-data`
-VOLUMES_DIRECTORY = f"{RUN_DIRECTORY}/volumes"  # file systems of claims, and directories of the node
+VOLUMES_DIRECTORY = (
+    f"{RUN_DIRECTORY}/volumes"  # file systems of claims, and directories of the node
+)
 FILES_DIRECTORY = f"{RUN_DIRECTORY}/files"  # ConfigMaps, Secrets and their like
 # One directory for every Secret with public keys, by the Secret's name.
 CREDENTIALS_DIRECTORY = f"{RUN_DIRECTORY}/credentials"
