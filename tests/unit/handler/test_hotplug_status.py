@@ -75,8 +75,11 @@ def observed(
 
 def told(now: Observed) -> tuple[str, str, str] | None:
     """Phase, reason and target."""
-    (volume,) = said(now).volume_status or [None]
-    return (volume.phase, volume.reason, volume.target) if volume is not None else None
+    volumes = said(now).volume_status
+    if volumes is None:
+        return None
+    (volume,) = volumes
+    return volume.phase, volume.reason, volume.target
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,31 @@ def merge_patch(target: Any, patch: Any) -> Any:
     return result
 
 
+def apply(target: Object, patch: Object, before: Object) -> Object:
+    """A merge, but for the one list that is a map with several writers: of an entry, the fields that the writer applied `before`
+    and does not apply any more go, and the entry with the last one."""
+    result: Object = merge_patch(target, patch)
+    old, given, gone = (
+        {entry["name"]: entry for entry in obj.get("status", {}).get("volumeStatus") or ()}
+        for obj in (target, patch, before)
+    )
+    if not given and not gone:
+        return result
+    merged = {
+        name: {
+            **{
+                k: v
+                for k, v in old.get(name, {}).items()
+                if k == "name" or k not in gone.get(name, {})
+            },
+            **given.get(name, {}),
+        }
+        for name in {**old, **given}
+    }
+    left = [entry for name, entry in merged.items() if name in given or len(entry) > 1]
+    return {**result, "status": {**result["status"], "volumeStatus": left}}
+
+
 def json_patch(target: Object, operations: list[Object]) -> Object:
     """RFC 6902 without move and copy."""
     result = copy.deepcopy(target)
