@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from podvisor.launcher.v1 import launcher_pb2
 from podvisor_handler.linux.process import PinnedProcess
+from podvisor_handler.linux.threads import files_as
 from podvisor_handler.storage.handover import HandoverRefused, Receiver, VolumeHandovers
 from podvisor_handler.storage.plan import Device, HandOver, Image
 from podvisor_handler.storage.volumes import VolumeNotReady, VolumeRefused
@@ -91,6 +92,47 @@ async def test_an_empty_claim_gets_an_empty_image(node: Node) -> None:
         await node.hand_over(IMAGE)
         assert os.fstat(taker.taken[0][1]).st_size == 0
     assert node.tree.image.stat().st_uid == 107
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640])
+async def test_what_the_launchers_user_may_not_read_it_is_not_given(node: Node, mode: int) -> None:
+    node.tree.image.write_bytes(b"root's")
+    node.tree.image.chmod(mode)
+    taker = Taker()
+    with node.tree.running(), taker.serving(node.pods):
+        with pytest.raises(VolumeNotReady, match="Permission denied"):
+            await node.hand_over(READ)
+        assert taker.taken == []
+
+
+def test_only_one_thread_and_for_a_while_is_somebody_else(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("root's")
+    (tmp_path / "secret").chmod(0o600)
+    tmp_path.chmod(0o755)
+    directory = os.open(tmp_path, os.O_PATH)
+    found: list[bytes] = []
+
+    def read() -> None:
+        file = os.open("secret", os.O_RDONLY, dir_fd=directory)
+        found.append(os.read(file, 10))
+        os.close(file)
+
+    is_time = threading.Event()
+
+    def read_in_time() -> None:
+        is_time.wait()
+        read()
+
+    other = threading.Thread(target=read_in_time)
+    other.start()
+    with files_as(107):
+        with pytest.raises(PermissionError):
+            read()
+        is_time.set()
+        other.join()
+    read()
+    os.close(directory)
+    assert found == [b"root's", b"root's"]
 
 
 @contextlib.contextmanager

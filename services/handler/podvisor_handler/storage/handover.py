@@ -17,6 +17,7 @@ from pathlib import PurePosixPath
 
 from google.protobuf.message import DecodeError
 from podvisor.launcher.v1 import launcher_pb2
+from podvisor_common.api.v1 import names
 from podvisor_common.errors import Retryable
 
 from podvisor_handler.launchers.endpoint import (
@@ -27,11 +28,12 @@ from podvisor_handler.launchers.endpoint import (
     untrusted_open_endpoint,
 )
 from podvisor_handler.linux.process import ForeignProcess, PinnedProcess, ProcessEnded
-from podvisor_handler.linux.threads import in_own_thread
+from podvisor_handler.linux.threads import files_as, in_own_thread
 from podvisor_handler.linux.untrusted import (
     UntrustedPathMissing,
     UntrustedPathRefused,
     untrusted_directory,
+    untrusted_give_file,
     untrusted_mount,
     untrusted_open_disk,
 )
@@ -133,6 +135,8 @@ def _holder(pods_directory: str, order: HandOver) -> Iterator[PinnedProcess]:
 def untrusted_open_volume(root: int, access: Access, *, read_only: bool) -> int:
     """The volume below `root`, a container's, open. The caller closes it.
 
+    An image is opened as the launcher's user, who opens every other one: root may be nobody to the volume's server, and may do
+    more with it than the launcher should be given.
     Raises VolumeRefused, VolumeNotReady, UntrustedPathMissing, UntrustedPathRefused or OSError.
     """
     if isinstance(access, Device):
@@ -141,7 +145,12 @@ def untrusted_open_volume(root: int, access: Access, *, read_only: bool) -> int:
             return untrusted_open_disk(directory, path.name, kind=stat.S_IFBLK, read_only=read_only)
     if not read_only:
         untrusted_let_at(root, access)
-    with untrusted_mount(root, access.directory.lstrip("/")) as directory:
+    with (
+        untrusted_mount(root, access.directory.lstrip("/")) as directory,
+        files_as(names.LAUNCHER_UID),
+    ):
+        if access.create:
+            untrusted_give_file(directory, access.file, owner=names.LAUNCHER_UID, create=True)
         return untrusted_open_disk(directory, access.file, kind=stat.S_IFREG, read_only=read_only)
 
 
