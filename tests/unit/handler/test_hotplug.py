@@ -129,3 +129,33 @@ async def test_a_pod_for_which_the_controller_does_not_vouch_holds_nothing(
             await world.until(lambda: world.condition("Paused") != {})
             assert phase(world) == "Bound"
             assert taker.taken == []
+
+
+async def test_what_passes_by_itself_is_not_worth_a_word(world: World, tree: PodTree) -> None:
+    launcher, taker = FakeLauncher(), Taker()
+    start(world, spec=spec(), status={"volumeStatus": [held("data")]})
+    world.server.put(PODS, holder_manifest(volume="data"))
+    async with serving(launcher, world.pods), handler(world):
+        with taker.serving(world.pods):
+            await say(launcher, AWAITED, **RUNNING)
+            await world.until(lambda: phase(world) == "AttachedToNode")
+            with tree.running():
+                await world.until(lambda: phase(world) == "MountedToPod")
+        await world.until(lambda: len(world.server.list(EVENTS)) == 2)
+    reasons = {event["reason"] for event in world.server.list(EVENTS)}
+    assert reasons == {"Started", "VolumeMountedToPod"}
+
+
+async def test_a_volume_does_not_put_right_what_is_wrong_with_the_machine(
+    world: World, tree: PodTree
+) -> None:
+    launcher, taker = FakeLauncher(refuses=True), Taker()
+    start(world, spec=spec(), status={"volumeStatus": [held("data")]})
+    world.server.put(PODS, holder_manifest(volume="data"))
+    async with serving(launcher, world.pods), handler(world):
+        with tree.running(), taker.serving(world.pods):
+            await launcher.until(lambda: len(launcher.applied) == 1)
+            await world.until(lambda: world.condition("Synchronized") != {})
+            await say(launcher, AWAITED, **RUNNING)
+            await world.until(lambda: phase(world) == "MountedToPod")
+            assert "it can never work" in world.condition("Synchronized")["message"]
