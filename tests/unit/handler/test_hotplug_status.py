@@ -225,6 +225,8 @@ def after(now: Observed) -> v1.VirtualMachineInstanceStatus:
     """The status once the API server has taken it: the controller's words stay."""
     controllers = {volume.name: volume for volume in now.vmi.status.volume_status or ()}
     status = said(now)
+    if status.volume_status is None:
+        return status
     merged = []
     for volume in status.volume_status or ():
         entry: dict[str, Any] = msgspec.to_builtins(volume)
@@ -260,10 +262,15 @@ def test_the_same_is_said_once(now: Observed) -> None:
 
 
 def test_an_entry_goes_with_its_pod() -> None:
-    gone = machine({"name": "extra", "phase": "UnMountedFromPod"}, is_wanted=False, phase="Running")
-    desired = said(observed(gone))
+    """What is left of it is the handler's own."""
+    before = after(observed(machine(is_wanted=False)))
+    left = v1.VolumeStatus(name="extra", phase="UnMountedFromPod")
+    status = msgspec.structs.replace(before, volume_status=[left])
+    gone = msgspec.structs.replace(machine(is_wanted=False), status=status)
+    desired = said(observed(gone), LATER)
     assert desired.volume_status is None
-    assert needs_write(gone.status, desired)
+    assert needs_write(status, desired)
+    assert not needs_write(before, desired)
 
 
 @pytest.mark.parametrize(
