@@ -400,6 +400,22 @@ def test_what_may_come_and_go_is_handed_over(
     )
 
 
+@pytest.mark.parametrize(("target", "is_left"), [({"disk": {}}, False), ({"cdrom": {}}, True)])
+def test_one_volume_goes_before_another_comes_by_its_name(
+    target: dict[str, Any], is_left: bool
+) -> None:
+    """A pod holds the old claim still. The disk comes back with the new one; a drive stays, empty."""
+    old = {
+        "name": "d",
+        "hotplugVolume": {"attachPodName": "hp-volume-1", "attachPodUID": "u"},
+        "persistentVolumeClaimInfo": {"claimName": "old", "volumeMode": "Filesystem"},
+    }
+    found = all_built(HOTPLUGGABLE, target, status={"volumeStatus": [old]})
+    assert [(disk.name, disk.WhichOneof("source"), disk.hotpluggable) for disk in found] == (
+        [("d", None, False)] if is_left else []
+    )
+
+
 def test_what_is_fixed_does_not_come_and_go() -> None:
     """What the controller says of a claim does not make a device of it: the pod is there already."""
     info = {"claimName": "c", "volumeMode": "Block"}

@@ -28,6 +28,8 @@ TAKEN = Attempt(HandOver(Device("extra", "/d", False), False, 0, HOLDER_UID, 1),
 FAILED = replace(TAKEN, is_taken=False, problem='Volume "extra": disk.img is a symbolic link.')
 HOLDERS = {"extra": holder()}
 READY = held(phase="Ready", reason="VolumeReady", target="sda", size=GIB)
+OTHER_CLAIM: dict[str, Any] = {**READY, "persistentVolumeClaimInfo": {"claimName": "old"}}
+UNTOLD_CLAIM = {k: v for k, v in READY.items() if k != "persistentVolumeClaimInfo"}
 UNBOUND = {"name": "extra", "persistentVolumeClaimInfo": {"claimName": "c"}}
 
 
@@ -166,6 +168,26 @@ def told(now: Observed) -> tuple[str, str, str] | None:
             observed(machine(READY, is_wanted=False), UNSPECIFIED),
             ("Detaching", "", ""),
             id="the launcher has it and does not say how",
+        ),
+        pytest.param(
+            observed(machine(OTHER_CLAIM), ATTACHED, holders=HOLDERS),
+            ("Detaching", "", "sda"),
+            id="another claim is wanted by its name",
+        ),
+        pytest.param(
+            observed(machine(OTHER_CLAIM), holders=HOLDERS),
+            ("UnMountedFromPod", "VolumeUnMountedFromPod", ""),
+            id="let go, and another claim is wanted by its name",
+        ),
+        pytest.param(
+            observed(machine(held(phase="UnMountedFromPod")), holders=HOLDERS),
+            ("AttachedToNode", "", ""),
+            id="the other claim is held by now",
+        ),
+        pytest.param(
+            observed(machine(UNTOLD_CLAIM), ATTACHED),
+            ("Ready", "VolumeReady", "sda"),
+            id="what is not known of the claim is no other one",
         ),
         pytest.param(
             observed(machine(READY, is_wanted=False, generation=2)),

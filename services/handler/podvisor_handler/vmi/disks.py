@@ -48,11 +48,11 @@ def build_disks(vmi: v1.VirtualMachineInstance, pod: core.Pod) -> list[domain_pb
 
     One that may come and go and cannot be had is left out: the machine does without it, as refused_disks() tells.
     """
-    disks = []
+    disks, may_go = [], _hotpluggable_claims(vmi)
     for name, disk in _each_disk(vmi, pod):
         if isinstance(disk, domain_pb2.DiskSpec):
             disks.append(disk)
-        elif name not in hotpluggable_volumes(vmi):
+        elif name not in may_go:
             raise disk
     return disks
 
@@ -68,8 +68,27 @@ def refused_disks(vmi: v1.VirtualMachineInstance, pod: core.Pod) -> dict[str, st
 
 
 def hotpluggable_volumes(vmi: v1.VirtualMachineInstance) -> list[str]:
-    """The volumes that may come and go, each held by a pod of its own."""
-    return [volume.name for volume in vmi.spec.volumes or () if volume.is_hotpluggable]
+    """The volumes that may come and go and are wanted, each held by a pod of its own."""
+    leaving = leaving_volumes(vmi)
+    return [name for name in _hotpluggable_claims(vmi) if name not in leaving]
+
+
+def leaving_volumes(vmi: v1.VirtualMachineInstance) -> list[str]:
+    """The volumes that are not in the manifest any more, or there with another claim, while the controller says that a pod
+    holds them still."""
+    wanted = _hotpluggable_claims(vmi)
+    found = []
+    for volume in vmi.status.volume_status or ():
+        info, claim = volume.persistent_volume_claim_info, wanted.get(volume.name)
+        if volume.hotplug_volume is None:
+            continue
+        if claim is None or (info is not None and info.claim_name != claim):
+            found.append(volume.name)
+    return found
+
+
+def _hotpluggable_claims(vmi: v1.VirtualMachineInstance) -> dict[str, str]:
+    return {v.name: v.claim_name for v in vmi.spec.volumes or () if v.is_hotpluggable}
 
 
 def _each_disk(
@@ -77,7 +96,10 @@ def _each_disk(
 ) -> Iterator[tuple[str, domain_pb2.DiskSpec | SpecRefused]]:
     facts = facts_of(vmi, pod)
     volumes = {volume.name: volume for volume in vmi.spec.volumes or ()}
+    leaving = leaving_volumes(vmi)
     for disk in vmi.spec.domain.devices.disks or ():
+        if disk.name in leaving and volumes.pop(disk.name, None) is not None and disk.cdrom is None:
+            continue  # until the guest has let go of what it had by that name; a drive is empty meanwhile
         try:
             yield disk.name, _disk(disk, volumes.get(disk.name), facts)
         except SpecRefused as error:

@@ -14,7 +14,7 @@ from podvisor_common.api.v1.names import EventReason, VolumePhase
 from podvisor_handler.launchers.state import Connection
 from podvisor_handler.storage.plan import HandOver
 from podvisor_handler.vmi import hardware
-from podvisor_handler.vmi.disks import hotpluggable_volumes, refused_disks
+from podvisor_handler.vmi.disks import hotpluggable_volumes, leaving_volumes, refused_disks
 from podvisor_handler.vmi.plan import Observed
 from podvisor_handler.vmi.problems import printable
 
@@ -47,13 +47,13 @@ def volumes_of(now: Observed) -> list[v1.VolumeStatus]:
         _wanted(now, said.get(name), name, disks.get(name), refused.get(name, ""))
         for name in hotpluggable_volumes(now.vmi)
     ]
-    leaving = [_leaving(now, report, name, disks.get(name)) for name in _leaving_names(now)]
+    leaving = [_leaving(now, report, name, disks.get(name)) for name in leaving_volumes(now.vmi)]
     return [*wanted, *leaving]
 
 
 def known_volumes(now: Observed) -> list[v1.VolumeStatus]:
     """The same as it was said before."""
-    names = {*hotpluggable_volumes(now.vmi), *_leaving_names(now)}
+    names = {*hotpluggable_volumes(now.vmi), *leaving_volumes(now.vmi)}
     known = [hardware.own_part(v) for v in now.vmi.status.volume_status or () if v.name in names]
     return [volume for volume in known if volume != v1.VolumeStatus(name=volume.name)]
 
@@ -74,16 +74,6 @@ def events_of(
         is_failure = volume.reason == EventReason.HOTPLUG_FAILED
         events.append(("Warning" if is_failure else "Normal", volume.reason, volume.message))
     return events
-
-
-def _leaving_names(now: Observed) -> list[str]:
-    """Volumes that are not in the manifest any more, while the controller still says that a pod holds them."""
-    wanted = {volume.name for volume in now.vmi.spec.volumes or ()}
-    return [
-        volume.name
-        for volume in now.vmi.status.volume_status or ()
-        if volume.name not in wanted and volume.hotplug_volume is not None
-    ]
 
 
 def _wanted(
@@ -134,7 +124,7 @@ def _leaving(
 def _has_let_go(
     now: Observed, report: domain_pb2.DomainReport, disk: domain_pb2.DiskReport | None
 ) -> bool:
-    """Whether neither guest nor launcher has a volume that is not in the manifest. Before the guest was started nobody has it;
+    """Whether neither guest nor launcher has a volume that is not wanted. Before the guest was started nobody has it;
     while libvirt does not answer, nobody knows."""
     if report.reason == domain_pb2.DOMAIN_REASON_LIBVIRT_UNREACHABLE:
         return False
