@@ -1,7 +1,7 @@
 """Puts the handler together: caches, launchers, reconciler, sockets, device plugins, heartbeat.
 
-Invariant: it lists and watches only its own node's launcher pods and instances, selected by the API
-server, and reads no Secret.
+Invariant: it lists and watches only its own node's instances, their launcher pods and the pods that hold volumes for them,
+selected by the API server, and reads no Secret.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ class App:
             client,
             PODS,
             core.Pod,
-            label_selector=f"{names.APP_LABEL}={names.LAUNCHER_APP}",
+            label_selector=f"{names.APP_LABEL} in ({names.LAUNCHER_APP},{names.HOTPLUG_DISK_APP})",
             field_selector=f"spec.nodeName={node}",
             indexers={_BY_CREATOR: _creator_of},
         )
@@ -71,7 +71,9 @@ class App:
         )
         self._registry = LauncherRegistry(settings.pods_directory, self._inotify_limited)
         self._events = EventRecorder(client, "virt-handler", settings.pod_name)
-        caches = Caches(self._vmis.get, lambda uid: self._pods.by_index(_BY_CREATOR, uid))
+        caches = Caches(
+            self._vmis.get, lambda uid: self._pods.by_index(_BY_CREATOR, uid), self._pods.get
+        )
         vanished = VanishedPods(client, node, settings.pods_directory)
         self._reconciler = VmiReconciler(client, self._events, self._registry, caches, vanished)
         self._controller = Controller("vmi", self._reconciler.reconcile, workers=WORKERS)
@@ -112,7 +114,7 @@ class App:
         if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
             self._reconciler.forget(old.metadata.uid)
         pod = new or old
-        name = pod.metadata.annotation(names.DOMAIN_ANNOTATION) if pod is not None else None
+        name = _instance_of(pod) if pod is not None else None
         if name:
             self._controller.enqueue(ObjectKey(key.namespace, name))
 
@@ -209,5 +211,15 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
 
 
 def _creator_of(pod: core.Pod) -> list[str]:
+    """Launcher pods only: what holds a volume carries no instance."""
     creator = pod.metadata.label(names.CREATED_BY_LABEL)
-    return [creator] if creator else []
+    is_launcher = pod.metadata.label(names.APP_LABEL) == names.LAUNCHER_APP
+    return [creator] if creator and is_launcher else []
+
+
+def _instance_of(pod: core.Pod) -> str | None:
+    """The name of the instance that is worth a look when the pod changes."""
+    is_launcher = pod.metadata.label(names.APP_LABEL) == names.LAUNCHER_APP
+    return pod.metadata.annotation(
+        names.DOMAIN_ANNOTATION if is_launcher else names.OWNER_VMI_NAME_ANNOTATION
+    )

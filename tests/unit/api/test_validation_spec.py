@@ -78,7 +78,6 @@ CIDR = "networks[0].pod.vmNetworkCIDR"
             "evictionStrategy is set with an unrecognized option: Sometimes",
         ),
         ("domain/devices/gpus", [{}], "domain.devices.gpus", "is not supported yet"),
-        ("domain/devices/gpus", [{}], "domain.devices.gpus", "is not supported yet"),
         (
             "domain/resources/requests/memory",
             0,

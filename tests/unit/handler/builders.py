@@ -8,6 +8,7 @@ from podvisor_common.api import core, v1
 from tests.unit.handler.fake_launcher import POD_UID, VMI_UID
 
 CREATED = "2026-01-02T03:04:05Z"
+HOLDER_UID = "7c5b2c3e-0d3b-4a3e-9a39-4f1c6b0f3f77"
 
 
 def vmi_manifest(
@@ -106,6 +107,70 @@ def pod_manifest(
             "containers": [compute],
         },
         "status": status,
+    }
+
+
+def holder_manifest(
+    *,
+    uid: str = HOLDER_UID,
+    name: str = "hp-volume-0123456789",
+    volume: str = "extra",
+    phase: str = "Running",
+    deleted: bool = False,
+    is_device: bool = False,
+) -> dict[str, Any]:
+    """The pod that holds a volume for that instance."""
+    device = {"name": volume, "devicePath": f"/dev/podvisor/{volume}"}
+    mount = {"name": volume, "mountPath": f"/run/podvisor/volumes/{volume}"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": "default",
+            "uid": uid,
+            "resourceVersion": "60",
+            "creationTimestamp": CREATED,
+            "labels": {"kubevirt.io": "hotplug-disk", "kubevirt.io/created-by": VMI_UID},
+            "annotations": {"kubevirt.io/owner-vmi-name": "myvm"},
+            **({"deletionTimestamp": CREATED} if deleted else {}),
+        },
+        "spec": {
+            "nodeName": "node1",
+            "containers": [
+                {
+                    "name": "hotplug-disk",
+                    **({"volumeDevices": [device]} if is_device else {"volumeMounts": [mount]}),
+                }
+            ],
+        },
+        "status": {"phase": phase},
+    }
+
+
+def holder(**arguments: Any) -> core.Pod:
+    """The same, decoded."""
+    return msgspec.convert(holder_manifest(**arguments), core.Pod)
+
+
+def held(
+    volume: str = "extra",
+    *,
+    uid: str = HOLDER_UID,
+    name: str = "hp-volume-0123456789",
+    mode: str = "Filesystem",
+    **own: Any,
+) -> dict[str, Any]:
+    """The entry of a volume that such a pod holds, as the controller writes it, and what the handler wrote."""
+    return {
+        "name": volume,
+        "hotplugVolume": {"attachPodName": name, "attachPodUID": uid},
+        "persistentVolumeClaimInfo": {
+            "claimName": "c",
+            "volumeMode": mode,
+            "capacity": {"storage": "1Gi"},
+        },
+        **own,
     }
 
 

@@ -52,11 +52,13 @@ class FakeLauncher(launcher_pb2_grpc.LauncherServiceServicer):
         ends: bool = False,
         failures: int = 0,
         apply_failures: int = 0,
+        refuses: bool = False,
     ) -> None:
         self.contract_version = contract_version
         self.floods = floods  # reports without an end, as fast as they are taken
         self.failures = failures  # of so many streams to come
         self.apply_failures = apply_failures
+        self.refuses = refuses  # every specification
         self.ends = ends  # every stream after its first report
         self.hangs = hangs  # takes orders and never answers
         self.applied: list[domain_pb2.DomainSpec] = []
@@ -102,6 +104,8 @@ class FakeLauncher(launcher_pb2_grpc.LauncherServiceServicer):
         async with self._changed:
             self.applied.append(request.spec)
             self._changed.notify_all()
+        if self.refuses:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "it can never work")
         return launcher_pb2.ApplyDomainResponse(accepted_generation=request.spec.generation)
 
     async def ShutdownDomain(

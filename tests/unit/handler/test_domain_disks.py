@@ -363,20 +363,6 @@ def test_data_sources_differ(kind: str, layout: int, secrets: list[str], tags: l
 
 
 @pytest.mark.parametrize(
-    "source",
-    [
-        {"persistentVolumeClaim": {"claimName": "c", "hotpluggable": True}},
-        {"dataVolume": {"name": "c", "hotpluggable": True}},
-    ],
-)
-@pytest.mark.parametrize("target", [{"disk": {}}, {"cdrom": {}}])
-def test_what_may_come_and_go_is_no_part_of_the_machine(
-    source: dict[str, Any], target: dict[str, Any]
-) -> None:
-    assert all_built(source, target) == []
-
-
-@pytest.mark.parametrize(
     ("source", "disk", "says"),
     [
         (None, {}, "no volume for the disk 'd'"),

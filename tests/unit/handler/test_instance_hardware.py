@@ -182,7 +182,7 @@ def test_what_a_guest_that_has_ended_had_is_said_without_the_controllers_words()
         ({"name": "gone", "target": "sda"}, True),
         ({"name": "gone", "size": 1}, True),
         ({"name": "gone", "persistentVolumeClaimInfo": CLAIM_INFO}, False),
-        ({"name": "gone", "phase": "Pending"}, False),
+        ({"name": "gone", "phase": "Pending"}, True),
     ],
 )
 def test_an_entry_that_is_not_of_the_machine(entry: dict[str, Any], worth_it: bool) -> None:
@@ -199,13 +199,6 @@ def test_a_guest_that_sees_more_is_worth_a_write() -> None:
         phase="Running", status=shown(said(observed(machine=machine(), disks=DISKS)), size=1 << 29)
     )
     assert needs_write(known.status, said(observed(machine=known, disks=DISKS), LATER))
-
-
-def test_what_may_come_and_go_is_somebody_elses_to_tell_of() -> None:
-    hotplugged = {"persistentVolumeClaim": {"claimName": "c", "hotpluggable": True}}
-    volumes = [*VOLUMES["volumes"], {"name": "extra", **hotplugged}]
-    status = said(observed(machine=vmi(spec={"volumes": volumes}), disks=DISKS))
-    assert status.volume_status == TOLD
 
 
 def _content(status: v1.VirtualMachineInstanceStatus) -> dict[str, Any]:

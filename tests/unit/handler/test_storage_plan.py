@@ -4,7 +4,16 @@ from typing import Any
 
 import pytest
 from podvisor.domain.v1 import domain_pb2
-from podvisor_handler.storage.plan import Access, Device, Image, accesses_of
+from podvisor_handler.storage.plan import (
+    Access,
+    Device,
+    HandOver,
+    Image,
+    accesses_of,
+    hand_over_of,
+)
+
+from tests.unit.handler.builders import HOLDER_UID, holder
 
 FILES = {"path": "/run/podvisor/volumes/d", "file": "disk.img"}
 DEVICE = {"path": "/dev/podvisor/d"}
@@ -51,3 +60,44 @@ def machine(volume: dict[str, Any] | None, *, read_only: bool = False) -> domain
 )
 def test_accesses(spec: domain_pb2.DomainSpec, expected: list[Access]) -> None:
     assert list(accesses_of(spec)) == expected
+
+
+HANDED_OVER = {"handed_over": True, "capacity_bytes": 9}
+HELD_IMAGE = Image("d", "/run/podvisor/volumes/d", "disk.img", create=True)
+HELD_DEVICE = Device("d", "/dev/podvisor/d", read_only=False)
+
+
+@pytest.mark.parametrize(
+    ("spec", "holds_device", "expected"),
+    [
+        pytest.param(
+            machine({**HANDED_OVER, "file": "disk.img", "create": True}),
+            False,
+            HandOver(HELD_IMAGE, False, 9, HOLDER_UID, 7),
+            id="files",
+        ),
+        pytest.param(
+            machine(HANDED_OVER), True, HandOver(HELD_DEVICE, False, 9, HOLDER_UID, 7), id="device"
+        ),
+        pytest.param(
+            machine(HANDED_OVER, read_only=True),
+            True,
+            HandOver(Device("d", "/dev/podvisor/d", read_only=True), True, 9, HOLDER_UID, 7),
+            id="device, read",
+        ),
+        pytest.param(
+            machine({**HANDED_OVER, "file": "disk.img"}),
+            True,
+            None,
+            id="files were said of a device",
+        ),
+        pytest.param(machine(HANDED_OVER), False, None, id="a device was said of files"),
+        pytest.param(machine(FILES), False, None, id="the launcher has it"),
+        pytest.param(machine(None), True, None, id="an empty drive"),
+    ],
+)
+def test_hand_overs(
+    spec: domain_pb2.DomainSpec, holds_device: bool, expected: HandOver | None
+) -> None:
+    found = hand_over_of(spec.disks[0], holder(volume="d", is_device=holds_device), 7)
+    assert found == expected

@@ -1,81 +1,31 @@
 """The volumes of a pod, given to the launcher's user for real: a process with a root and mounts of its own. Needs root."""
 
-import contextlib
 import os
 import shlex
 import stat
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from podvisor_common.errors import Retryable
-from podvisor_handler.linux.process import PinnedProcess
 from podvisor_handler.storage.plan import Device, Image
 from podvisor_handler.storage.volumes import VolumeNotReady, VolumePreparation, VolumeRefused
 from podvisor_handler.vmi.status import OWN_SYNCHRONIZED_REASONS
 
+from tests.unit.handler.pod_tree import VOLUME, PodTree, tree_in
+
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes mounts")
 
-VOLUME = "/run/podvisor/volumes/data"
 IMAGE = Image("data", VOLUME, "disk.img", create=True)
 FOUND = Image("data", VOLUME, "disk.img", create=False)
 DEVICE = Device("data", "/dev/podvisor/data", read_only=False)
-CONTAINER = """
-import os, sys
-os.chroot(sys.argv[1])
-print("ready", flush=True)
-sys.stdin.read()
-"""
-
-
-@dataclass
-class PodTree:
-    """What a container sees, and the file system of its claim."""
-
-    root: Path
-    claim: Path
-    mounts: str = ""  # commands that replace the mount of the claim
-
-    @property
-    def image(self) -> Path:
-        return self.claim / "disk.img"
-
-    @property
-    def device(self) -> Path:
-        return self.root / "dev/podvisor/data"
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[PinnedProcess]:
-        """A process in the container."""
-        target = shlex.quote(f"{self.root}{VOLUME}")
-        mounts = self.mounts or f"mount --bind {shlex.quote(str(self.claim))} {target}"
-        python = shlex.join([sys.executable, "-c", CONTAINER, str(self.root)])
-        command = ["unshare", "-m", "sh", "-ec", f"{mounts}\nexec {python}"]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            assert process.stdout.readline() == b"ready\n"
-            pinned = PinnedProcess.open(process.pid)
-            yield pinned
-            pinned.close()
-        finally:
-            process.stdin.close()
-            process.stdout.close()
-            process.wait(timeout=5)
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> PodTree:
-    root, claim = tmp_path / "root", tmp_path / "claim"
-    (root / VOLUME.lstrip("/")).mkdir(parents=True)
-    (root / "dev/podvisor").mkdir(parents=True)
-    claim.mkdir()
-    return PodTree(root, claim)
+    return tree_in(tmp_path)
 
 
 def owner_and_mode(path: Path) -> tuple[int, int, int]:

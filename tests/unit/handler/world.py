@@ -95,11 +95,12 @@ async def handler(world: World) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def world_in(directory: Path) -> AsyncIterator[World]:
-    """A node without a handler yet, whose pods are in `directory`. This process counts as one of the pod POD_UID."""
+async def world_in(directory: Path, *pod_uids: str) -> AsyncIterator[World]:
+    """A node without a handler yet, whose pods are in `directory`. This process counts as one of the pod POD_UID, and of
+    those named."""
     pods = directory / "pods"
     pods.mkdir()
-    with control_group(POD_UID), tempfile.TemporaryDirectory(prefix="pv") as run:
+    with control_group(POD_UID, *pod_uids), tempfile.TemporaryDirectory(prefix="pv") as run:
         async with FakeApiServer() as server:
             server.put(NODES, {"metadata": {"name": "node1"}})
             yield World(server, pods, Path(run))

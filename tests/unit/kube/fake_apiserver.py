@@ -23,6 +23,7 @@ from uuid import uuid4
 from aiohttp import web
 from podvisor_common.kube.resources import ObjectKey, Resource
 
+from tests.unit.kube import fake_objects
 from tests.unit.kube.fake_faults import (
     Cut,
     Delay,
@@ -35,14 +36,7 @@ from tests.unit.kube.fake_faults import (
     Stall,
     WatchFault,
 )
-from tests.unit.kube.fake_objects import (
-    Object,
-    PatchFailed,
-    changed,
-    json_patch,
-    matches,
-    merge_patch,
-)
+from tests.unit.kube.fake_objects import Object, PatchFailed
 
 __all__ = [
     "Cut",
@@ -216,7 +210,7 @@ class FakeApiServer:
                 return self._reply(old)
             if request.method == "DELETE":
                 return self._reply(self._delete(collection, key, old, body or {}))
-            new = _written(old, body, request.method, request.content_type)
+            new = _written(old, self.requests)
             return self._reply(self._change(collection, key, old, new, subresource))
         except _Refused as refused:
             return self._reply_refusal(refused.refuse)
@@ -240,7 +234,7 @@ class FakeApiServer:
         selected = [
             objects[key]
             for key in sorted(objects)
-            if namespace in ("", key.namespace) and matches(objects[key], query)
+            if namespace in ("", key.namespace) and fake_objects.matches(objects[key], query)
         ]
         version, _, start = query.get("continue", f"{self.version}:0").partition(":")
         if int(version) < self._oldest_version:
@@ -274,7 +268,7 @@ class FakeApiServer:
         version = new["metadata"].get("resourceVersion", "")
         if version and version != old["metadata"]["resourceVersion"]:
             raise _Refused(Refuse(409, "Conflict", "the object has been modified"))
-        obj = changed(old, new, subresource=subresource)
+        obj = fake_objects.changed(old, new, subresource=subresource)
         obj["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
         if obj == old:
             return old
@@ -333,7 +327,7 @@ class FakeApiServer:
                 continue
             if event.type != "BOOKMARK":
                 is_other = namespace not in ("", event.obj["metadata"].get("namespace", ""))
-                if is_other or not matches(event.obj, query):
+                if is_other or not fake_objects.matches(event.obj, query):
                     continue
             line = json.dumps({"type": event.type, "object": event.obj}).encode() + b"\n"
             first = first or line
@@ -386,14 +380,20 @@ def _parse(path: str) -> tuple[str, str, str, str, str]:
     return group, namespace, plural, name, subresource
 
 
-def _written(old: Object, body: Any, method: str, content_type: str) -> Object:
-    if method == "PUT":
+def _written(old: Object, requests: list[Request]) -> Object:
+    *earlier, request = requests
+    body, content_type = request.body, request.headers.get("Content-Type", "")
+    if request.method == "PUT":
         return dict(body)
     if content_type == "application/json-patch+json":
         try:
-            return json_patch(old, body)
+            return fake_objects.json_patch(old, body)
         except PatchFailed as error:
             raise _Refused(Refuse(422, "Invalid", f"patch failed at {error}")) from error
-    if content_type in ("application/merge-patch+json", "application/apply-patch+yaml"):
-        return dict(merge_patch(old, body))
+    if content_type == "application/merge-patch+json":
+        return dict(fake_objects.merge_patch(old, body))
+    if content_type == "application/apply-patch+yaml":
+        same = (r for r in reversed(earlier) if (r.path, r.query) == (request.path, request.query))
+        before = next(same, None)
+        return fake_objects.apply(old, body, before.body if before is not None else {})
     raise _Refused(Refuse(415, "UnsupportedMediaType", content_type))

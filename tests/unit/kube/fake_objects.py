@@ -1,6 +1,7 @@
 """What the fake API server does to objects: patches, selectors, generations. Pure functions on plain JSON."""
 
 import copy
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,31 @@ def merge_patch(target: Any, patch: Any) -> Any:
         else:
             result[name] = merge_patch(result.get(name), value)
     return result
+
+
+def apply(target: Object, patch: Object, before: Object) -> Object:
+    """A merge, but for the one list that is a map with several writers: of an entry, the fields that the writer applied `before`
+    and does not apply any more go, and the entry with the last one."""
+    result: Object = merge_patch(target, patch)
+    old, given, gone = (
+        {entry["name"]: entry for entry in obj.get("status", {}).get("volumeStatus") or ()}
+        for obj in (target, patch, before)
+    )
+    if not given and not gone:
+        return result
+    merged = {
+        name: {
+            **{
+                k: v
+                for k, v in old.get(name, {}).items()
+                if k == "name" or k not in gone.get(name, {})
+            },
+            **given.get(name, {}),
+        }
+        for name in {**old, **given}
+    }
+    left = [entry for name, entry in merged.items() if name in given or len(entry) > 1]
+    return {**result, "status": {**result["status"], "volumeStatus": left}}
 
 
 def json_patch(target: Object, operations: list[Object]) -> Object:
@@ -63,9 +89,13 @@ def _apply_operation(node: Any, last: str, operation: Object) -> None:
 
 
 def matches(obj: Object, query: Mapping[str, str]) -> bool:
-    """Whether the object is selected by labelSelector and fieldSelector (equality and existence only)."""
+    """Whether the object is selected by labelSelector and fieldSelector (equality, existence, and `in`)."""
     labels = obj["metadata"].get("labels") or {}
-    for term in filter(None, query.get("labelSelector", "").split(",")):
+    for term in filter(None, re.split(r",(?![^(]*\))", query.get("labelSelector", ""))):
+        if member := re.fullmatch(r"(\S+) in \((.*)\)", term):
+            if labels.get(member[1]) not in member[2].split(","):
+                return False
+            continue
         name, is_equality, value = term.replace("==", "=").partition("=")
         if name.endswith("!"):
             if labels.get(name[:-1]) == value:

@@ -25,7 +25,7 @@ from podvisor_common.rpc.errors import Internal, RpcError, Unimplemented, Unknow
 
 from podvisor_handler import __version__
 from podvisor_handler.launchers.endpoint import (
-    LauncherEndpoint,
+    Endpoint,
     LauncherUnreachable,
     untrusted_inode,
     untrusted_open_endpoint,
@@ -76,7 +76,7 @@ class ReportRefused(Terminal):
 @dataclass(frozen=True, slots=True)
 class _Session:
     stub: "launcher_pb2_grpc.LauncherServiceAsyncStub"
-    endpoint: LauncherEndpoint
+    endpoint: Endpoint
 
 
 @dataclass(frozen=True, slots=True)

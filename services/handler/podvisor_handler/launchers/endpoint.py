@@ -1,4 +1,4 @@
-"""Finds and authenticates the socket of a launcher.
+"""Finds and authenticates the sockets of pods: those of launchers, and of what holds volumes for them.
 
 Invariant: who listens is established by the kernel (peer credentials, control group), never by what
 a message says, and the inode that was checked is the inode that is dialled.
@@ -12,11 +12,13 @@ from typing import Self
 
 from podvisor_common.errors import Retryable
 
-from podvisor_handler.linux.process import PinnedProcess, ProcessEnded
+from podvisor_handler.linux.process import ForeignProcess, PinnedProcess, ProcessEnded
 from podvisor_handler.linux.untrusted import untrusted_open_socket
 
 SOCKETS_DIRECTORY = "volumes/kubernetes.io~empty-dir/sockets"
 SOCKET_NAME = "launcher.sock"
+VOLUMES_SOCKET_NAME = "volumes.sock"  # beside it; takes open files
+HOLDER_SOCKET_NAME = "holder.sock"  # of a pod that holds a volume
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -27,7 +29,7 @@ class LauncherUnreachable(Retryable):
 
 
 @dataclass(frozen=True, slots=True)
-class LauncherEndpoint:
+class Endpoint:
     """An authenticated socket: its inode, the process that listens on it, and the control group of that one's container."""
 
     descriptor: int
@@ -56,13 +58,15 @@ class LauncherEndpoint:
         self.close()
 
 
-def untrusted_open_endpoint(pods_directory: str, pod_uid: str) -> LauncherEndpoint:
-    """The authenticated socket of the launcher of a pod.
+def untrusted_open_endpoint(
+    pods_directory: str, pod_uid: str, socket_name: str = SOCKET_NAME
+) -> Endpoint:
+    """The authenticated socket of a pod, by default of the launcher in it.
 
     Raises UntrustedPathMissing, UntrustedPathRefused, LauncherUnreachable, ProcessEnded or
     ForeignProcess.
     """
-    relative = f"{pod_uid}/{SOCKETS_DIRECTORY}/{SOCKET_NAME}"
+    relative = f"{pod_uid}/{SOCKETS_DIRECTORY}/{socket_name}"
     descriptor = untrusted_open_socket(pods_directory, relative)
     try:
         process = _listener(f"/proc/self/fd/{descriptor}")
@@ -75,7 +79,7 @@ def untrusted_open_endpoint(pods_directory: str, pod_uid: str) -> LauncherEndpoi
         os.close(descriptor)
         process.close()
         raise
-    return LauncherEndpoint(descriptor, process, container)
+    return Endpoint(descriptor, process, container)
 
 
 def untrusted_inode(pods_directory: str, pod_uid: str) -> tuple[int, int]:
@@ -88,6 +92,35 @@ def untrusted_inode(pods_directory: str, pod_uid: str) -> tuple[int, int]:
         os.close(descriptor)
 
 
+def untrusted_connect(
+    pods_directory: str,
+    pod_uid: str,
+    socket_name: str,
+    process: PinnedProcess,
+    *,
+    timeout_s: float,
+) -> socket.socket:
+    """A connection for messages (SOCK_SEQPACKET) to a socket of a pod on which `process` listens. Each step of it takes no longer
+    than `timeout_s`. The caller closes it.
+
+    Raises UntrustedPathMissing, UntrustedPathRefused, LauncherUnreachable, ProcessEnded or ForeignProcess.
+    """
+    relative = f"{pod_uid}/{SOCKETS_DIRECTORY}/{socket_name}"
+    descriptor = untrusted_open_socket(pods_directory, relative)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.settimeout(timeout_s)
+        if _dial(connection, f"/proc/self/fd/{descriptor}") != process.pid:
+            raise ForeignProcess(f"{socket_name} is another process's than {process.pid}")
+        process.check_alive()
+    except BaseException:
+        connection.close()
+        raise
+    finally:
+        os.close(descriptor)
+    return connection
+
+
 def inode_of(descriptor: int) -> tuple[int, int]:
     """Device and inode number behind a descriptor."""
     found = os.fstat(descriptor)
@@ -96,12 +129,19 @@ def inode_of(descriptor: int) -> tuple[int, int]:
 
 def _listener(path: str) -> PinnedProcess:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        try:
-            probe.connect(path)
-            raw = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        except OSError as error:
-            raise LauncherUnreachable(f"cannot connect: {error.strerror}") from error
-    pid, _, _ = _CREDENTIALS.unpack(raw)
+        pid = _dial(probe, path)
     if pid <= 0:
         raise ProcessEnded("the listener is not in a process namespace that the handler sees")
     return PinnedProcess.open(pid)
+
+
+def _dial(connection: socket.socket, path: str) -> int:
+    """Connects. Who listens, as the kernel says; 0 where it is nobody that the handler sees."""
+    try:
+        connection.connect(path)
+        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    except OSError as error:
+        raise LauncherUnreachable(f"cannot connect: {error.strerror or error}") from error
+    pid: int
+    pid, _, _ = _CREDENTIALS.unpack(raw)
+    return pid

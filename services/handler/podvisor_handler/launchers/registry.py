@@ -31,7 +31,7 @@ class LauncherRegistry:
     def __init__(
         self, pods_directory: str, limited: Callable[[str], None] = lambda _: None
     ) -> None:
-        self._pods_directory = pods_directory
+        self.pods_directory = pods_directory
         self._connections: dict[str, LauncherConnection] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._subscribers: list[Subscriber] = []
@@ -73,7 +73,7 @@ class LauncherRegistry:
     async def run(self) -> None:
         """Keeps the connections, until it is cancelled."""
         with self._inotify:
-            with untrusted_directory(self._pods_directory, "") as directory:
+            with untrusted_directory(self.pods_directory, "") as directory:
                 self._inotify.watch_directory(directory, self._directory_changed)
             async with asyncio.TaskGroup() as group:
                 self._group = group
@@ -86,8 +86,8 @@ class LauncherRegistry:
             subscriber()
 
     def _add(self, pod: LauncherPod) -> None:
-        watch = SocketWatch(self._inotify, self._pods_directory, pod.uid)
-        connection = LauncherConnection(pod, self._pods_directory, watch, self._announce)
+        watch = SocketWatch(self._inotify, self.pods_directory, pod.uid)
+        connection = LauncherConnection(pod, self.pods_directory, watch, self._announce)
         self._connections[pod.uid] = connection
         if self._group is not None:
             self._start(connection)

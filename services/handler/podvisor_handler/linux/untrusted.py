@@ -7,6 +7,7 @@ which callers use instead of names.
 """
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -179,6 +180,32 @@ def untrusted_give_block_device(root: int | str, relative: str, *, owner: int, m
             os.chown(f"/proc/self/fd/{node}", owner, owner)
     finally:
         os.close(node)
+
+
+def untrusted_open_disk(directory: int, name: str, *, kind: int, read_only: bool) -> int:
+    """The file `name` in `directory`, which is of the kind S_IFREG or S_IFBLK, open past the page cache where that can be had
+    (O_DIRECT). The caller closes it.
+
+    Raises UntrustedPathMissing, OSError, or UntrustedPathRefused when something else has the name.
+    """
+    if len(_parts(name)) != 1:
+        raise ValueError(f"not the name of a file: {name}")
+    inode = _open(directory, name, _INODE)
+    try:
+        found = stat.S_IFMT(os.fstat(inode).st_mode)
+        if found != kind:
+            raise UntrustedPathRefused(f"{name} is {_kind(found)}, not {_kind(kind)}")
+        # By the inode that was looked at: merely to open something else, as a pipe or a device, can do harm.
+        path = f"/proc/self/fd/{inode}"
+        flags = (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC
+        try:
+            return os.open(path, flags | os.O_DIRECT)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        return os.open(path, flags)
+    finally:
+        os.close(inode)
 
 
 def _open_or_make(directory: int, name: str, *, create: bool) -> int:

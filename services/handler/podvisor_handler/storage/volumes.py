@@ -11,8 +11,10 @@ again changes nothing.
 """
 
 import asyncio
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
 
 import structlog
 from podvisor_common.api.v1 import names
@@ -95,7 +97,7 @@ class VolumePreparation:
 
 def untrusted_let_at(root: int, access: Access) -> None:
     """Lets the launcher's user at one volume below `root`, its container's. Raises VolumeRefused or VolumeNotReady."""
-    try:
+    with volume_errors(access.volume):
         match access:
             case Image():
                 _let_at_image(root, access)
@@ -103,12 +105,19 @@ def untrusted_let_at(root: int, access: Access) -> None:
                 mode = 0o400 if read_only else 0o600
                 relative = path.lstrip("/")
                 untrusted_give_block_device(root, relative, owner=names.LAUNCHER_UID, mode=mode)
+
+
+@contextlib.contextmanager
+def volume_errors(volume: str) -> Iterator[None]:
+    """What goes wrong with a volume within it becomes VolumeRefused or VolumeNotReady."""
+    try:
+        yield
     except UntrustedPathRefused as error:
-        raise VolumeRefused(f'Volume "{access.volume}": {error}.') from error
+        raise VolumeRefused(f'Volume "{volume}": {error}.') from error
     except UntrustedPathMissing as error:
-        raise VolumeNotReady(f'Volume "{access.volume}": it is not in the pod.') from error
+        raise VolumeNotReady(f'Volume "{volume}": it is not in the pod.') from error
     except OSError as error:
-        raise VolumeNotReady(f'Volume "{access.volume}": {error.strerror}.') from error
+        raise VolumeNotReady(f'Volume "{volume}": {error.strerror}.') from error
 
 
 def _let_at_image(root: int, image: Image) -> None:

@@ -3,13 +3,14 @@
 Invariant: pure. Where the content comes from is sources.py's.
 """
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import core, v1
 
 from podvisor_handler.vmi.errors import SpecRefused
-from podvisor_handler.vmi.sources import facts_of, set_source
+from podvisor_handler.vmi.sources import Facts, facts_of, set_source
 
 _T = TypeVar("_T")
 
@@ -43,26 +44,78 @@ _BLOCK_SIZE_LIMIT_BYTES = 1 << 31
 
 
 def build_disks(vmi: v1.VirtualMachineInstance, pod: core.Pod) -> list[domain_pb2.DiskSpec]:
-    """The block devices that are a fixed part of the machine, in the manifest's order. Raises SpecRefused.
+    """The block devices in the manifest's order. Raises SpecRefused.
 
-    A volume that may come and go is not in the launcher's pod, so its disk is left out.
+    One that may come and go and cannot be had is left out: the machine does without it, as refused_disks() tells.
     """
+    disks, may_go = [], _hotpluggable_claims(vmi)
+    for name, disk in _each_disk(vmi, pod):
+        if isinstance(disk, domain_pb2.DiskSpec):
+            disks.append(disk)
+        elif name not in may_go:
+            raise disk
+    return disks
+
+
+def refused_disks(vmi: v1.VirtualMachineInstance, pod: core.Pod) -> dict[str, str]:
+    """Why disks that may come and go are no part of the machine, by their names."""
+    wanted = hotpluggable_volumes(vmi)
+    return {
+        name: str(disk)
+        for name, disk in (_each_disk(vmi, pod) if wanted else ())
+        if isinstance(disk, SpecRefused) and name in wanted
+    }
+
+
+def hotpluggable_volumes(vmi: v1.VirtualMachineInstance) -> list[str]:
+    """The volumes that may come and go and are wanted, each held by a pod of its own."""
+    leaving = leaving_volumes(vmi)
+    return [name for name in _hotpluggable_claims(vmi) if name not in leaving]
+
+
+def leaving_volumes(vmi: v1.VirtualMachineInstance) -> list[str]:
+    """The volumes that are not in the manifest any more, or there with another claim, while the controller says that a pod
+    holds them still."""
+    wanted = _hotpluggable_claims(vmi)
+    found = []
+    for volume in vmi.status.volume_status or ():
+        info, claim = volume.persistent_volume_claim_info, wanted.get(volume.name)
+        if volume.hotplug_volume is None:
+            continue
+        if claim is None or (info is not None and info.claim_name != claim):
+            found.append(volume.name)
+    return found
+
+
+def _hotpluggable_claims(vmi: v1.VirtualMachineInstance) -> dict[str, str]:
+    return {v.name: v.claim_name for v in vmi.spec.volumes or () if v.is_hotpluggable}
+
+
+def _each_disk(
+    vmi: v1.VirtualMachineInstance, pod: core.Pod
+) -> Iterator[tuple[str, domain_pb2.DiskSpec | SpecRefused]]:
     facts = facts_of(vmi, pod)
     volumes = {volume.name: volume for volume in vmi.spec.volumes or ()}
-    disks = []
+    leaving = leaving_volumes(vmi)
     for disk in vmi.spec.domain.devices.disks or ():
-        volume = volumes.get(disk.name)
-        if volume is None and disk.cdrom is None:
-            raise SpecRefused(f"spec.volumes: there is no volume for the disk {disk.name!r}")
-        if volume is not None and volume.is_hotpluggable:
-            continue
-        spec = _device(disk)
-        if volume is not None:
-            set_source(spec, volume, facts)
-        if spec.device == domain_pb2.DISK_DEVICE_LUN and not _is_block_device(spec):
-            raise SpecRefused(f"{_FIELD}: disk {disk.name!r} is a lun, which needs a block volume")
-        disks.append(spec)
-    return disks
+        if disk.name in leaving and volumes.pop(disk.name, None) is not None and disk.cdrom is None:
+            continue  # until the guest has let go of what it had by that name; a drive is empty meanwhile
+        try:
+            yield disk.name, _disk(disk, volumes.get(disk.name), facts)
+        except SpecRefused as error:
+            yield disk.name, error
+
+
+def _disk(disk: v1.Disk, volume: v1.Volume | None, facts: Facts) -> domain_pb2.DiskSpec:
+    if volume is None and disk.cdrom is None:
+        raise SpecRefused(f"spec.volumes: there is no volume for the disk {disk.name!r}")
+    spec = _device(disk)
+    if volume is not None:
+        spec.hotpluggable = volume.is_hotpluggable
+        set_source(spec, volume, facts)
+    if spec.device == domain_pb2.DISK_DEVICE_LUN and not _is_block_device(spec):
+        raise SpecRefused(f"{_FIELD}: disk {disk.name!r} is a lun, which needs a block volume")
+    return spec
 
 
 def _device(disk: v1.Disk) -> domain_pb2.DiskSpec:

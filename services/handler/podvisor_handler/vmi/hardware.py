@@ -80,25 +80,32 @@ def _memory_overhead(now: Observed) -> Quantity | None:
     return known.memory_overhead if known is not None else None
 
 
-def volumes_of(now: Observed) -> list[v1.VolumeStatus] | None:
-    """The volumes of the manifest with the devices they became: what the handler says of them and nothing else."""
+def volumes_of(now: Observed) -> list[v1.VolumeStatus]:
+    """The fixed volumes of the machine with the devices they became: what the handler says of them and nothing else."""
     report = now.launcher.report
     disks = {disk.name: disk for disk in report.disks} if report is not None else {}
     if not disks:
         return known_volumes(now)
-    return [_volume(name, disks.get(name)) for name in _volume_names(now)] or None
+    return [volume_of(name, disks.get(name)) for name in _volume_names(now)]
 
 
-def known_volumes(now: Observed) -> list[v1.VolumeStatus] | None:
+def known_volumes(now: Observed) -> list[v1.VolumeStatus]:
     """The same as it was said before."""
     said = {volume.name: volume for volume in now.vmi.status.volume_status or ()}
     known = [said.get(name) or v1.VolumeStatus(name=name) for name in _volume_names(now)]
-    return [own_part(volume) for volume in known] or None
+    return [own_part(volume) for volume in known]
 
 
 def own_part(volume: v1.VolumeStatus) -> v1.VolumeStatus:
     """An entry without what the controller says in it."""
-    return v1.VolumeStatus(name=volume.name, target=volume.target, size=volume.size)
+    return v1.VolumeStatus(
+        name=volume.name,
+        target=volume.target,
+        size=volume.size,
+        phase=volume.phase,
+        reason=volume.reason,
+        message=volume.message,
+    )
 
 
 def _volume_names(now: Observed) -> list[str]:
@@ -106,7 +113,8 @@ def _volume_names(now: Observed) -> list[str]:
     return [volume.name for volume in volumes if not volume.is_hotpluggable]
 
 
-def _volume(name: str, disk: domain_pb2.DiskReport | None) -> v1.VolumeStatus:
+def volume_of(name: str, disk: domain_pb2.DiskReport | None) -> v1.VolumeStatus:
+    """A volume as the device that it became, as far as that is believed."""
     if disk is None or not _TARGET.fullmatch(disk.target):
         return v1.VolumeStatus(name=name)
     is_size = 0 < disk.capacity_bytes < _CAPACITY_LIMIT_BYTES

@@ -4,6 +4,7 @@ Invariant: plan() reads only its arguments and returns a value; it never waits, 
 anything. reconciler.py observes, carries out, and asks again until there is nothing left to do.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -14,7 +15,7 @@ from podvisor_common.api.v1 import names
 from podvisor_handler.launchers.state import Connection
 from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.network.plan import Masquerade
-from podvisor_handler.storage.plan import Access, accesses_of
+from podvisor_handler.storage.plan import Access, HandOver, accesses_of, hand_over_of
 from podvisor_handler.vmi.build import build_domain, digest_of, masquerade_of
 
 # States in which there is no guest and none comes into being. In one that only a later release knows, there may be.
@@ -79,7 +80,24 @@ class ShutdownDomain:
     grace_period_s: int
 
 
-Action = PrepareNetwork | PrepareVolumes | ApplyDomain | ShutdownDomain
+@dataclass(frozen=True, slots=True)
+class HandOverVolume:
+    """Hand a volume over that the launcher waits for. Its failure is the volume's, not the machine's."""
+
+    order: HandOver
+
+
+Action = PrepareNetwork | PrepareVolumes | ApplyDomain | ShutdownDomain | HandOverVolume
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The last hand-over of a volume."""
+
+    order: HandOver
+    is_taken: bool
+    is_due: bool = False  # it may be made again, if it is waited for
+    problem: str = ""  # what is to be said of its failure, as a sentence for a person
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +111,10 @@ class Observed:
     network: PodNetwork | None = None  # None: not wired yet, as far as this process knows
     network_ready_at: datetime | None = None
     volumes: PrepareVolumes | None = None  # what was done last
+    # Of volumes that may come and go: the running pods that hold them, and what was handed over last.
+    holders: Mapping[str, core.Pod] = field(default_factory=dict)
+    handovers: Mapping[str, Attempt] = field(default_factory=dict)
+    handing_over: str = ""  # the one that a hand-over is busy with still
     problem: Problem | None = None
     failure: Problem | None = None  # of the last attempt, which will be repeated
     failing_for_s: float = 0.0
@@ -114,7 +136,11 @@ def plan(now: Observed) -> list[Action]:
         return [PrepareNetwork(wanted_network)]  # the specification depends on what is found
     spec = build_domain(now.vmi, now.pod, now.network)
     applying = [ApplyDomain(spec)] if _needs_push(now.launcher, report, spec) else []
-    return [*_volumes(now, report, spec, is_pushed=bool(applying)), *applying]
+    return [
+        *_volumes(now, report, spec, is_pushed=bool(applying)),
+        *applying,
+        *_handovers(now, report, spec),
+    ]
 
 
 def _needs_push(
@@ -124,12 +150,15 @@ def _needs_push(
     but for what changes without a new generation."""
     if launcher.pushed is not None and launcher.pushed[0] == report.epoch:
         return launcher.pushed[1] != digest_of(spec)
-    return report.applied_generation < spec.generation or _may_grow(report, spec)
+    return report.applied_generation < spec.generation or _may_differ(report, spec)
 
 
-def _may_grow(report: domain_pb2.DomainReport, spec: domain_pb2.DomainSpec) -> bool:
-    """Whether a claim has more than the guest sees of it; its file system may need the difference."""
+def _may_differ(report: domain_pb2.DomainReport, spec: domain_pb2.DomainSpec) -> bool:
+    """Whether a claim has more than the guest sees of it, if only what its file system needs; or a disk that may come and go is
+    news to the launcher."""
     seen = {disk.name: disk.capacity_bytes for disk in report.disks}
+    if any(disk.hotpluggable and disk.name not in seen for disk in spec.disks):
+        return True
     return any(
         disk.volume.capacity_bytes > seen.get(disk.name, 0)
         for disk in spec.disks
@@ -157,6 +186,35 @@ def _volumes(
     is_new = is_pushed and (done is None or done.accesses != accesses)
     is_answer = complains and (done is None or done.complaint != complaint)
     return [PrepareVolumes(accesses, complaint)] if is_new or is_answer else []
+
+
+def _handovers(
+    now: Observed, report: domain_pb2.DomainReport, spec: domain_pb2.DomainSpec
+) -> list[Action]:
+    """Of the volumes that the launcher waits for. One of which it was said that nobody has it may be about to lose the pod that
+    holds it: something else is said first."""
+    awaited = awaited_disks(report)
+    let_go = {
+        volume.name
+        for volume in now.vmi.status.volume_status or ()
+        if volume.phase == names.VolumePhase.UNMOUNTED_FROM_POD
+    }
+    found: list[Action] = []
+    for disk in spec.disks:
+        holder = now.holders.get(disk.name)
+        if holder is None or disk.name not in awaited or disk.name in let_go:
+            continue
+        order = hand_over_of(disk, holder, report.epoch)
+        last = now.handovers.get(disk.name)
+        if order is not None and (last is None or last.order != order or last.is_due):
+            found.append(HandOverVolume(order))
+    return found
+
+
+def awaited_disks(report: domain_pb2.DomainReport | None) -> set[str]:
+    """The disks whose volumes the launcher needs handed over, as it says."""
+    disks = report.disks if report is not None else ()
+    return {disk.name for disk in disks if disk.attachment == domain_pb2.DISK_ATTACHMENT_AWAITED}
 
 
 def select_pod(vmi: v1.VirtualMachineInstance, pods: list[core.Pod]) -> core.Pod | None:

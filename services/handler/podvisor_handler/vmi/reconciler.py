@@ -26,10 +26,12 @@ from podvisor_handler.network import netns
 from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.network.plan import Masquerade
 from podvisor_handler.storage.volumes import VolumePreparation
-from podvisor_handler.vmi import plan, status
+from podvisor_handler.vmi import hotplug, plan, status
 from podvisor_handler.vmi.build import digest_of
+from podvisor_handler.vmi.handovers import Handovers
 from podvisor_handler.vmi.plan import (
     ApplyDomain,
+    HandOverVolume,
     Launcher,
     PrepareNetwork,
     PrepareVolumes,
@@ -56,6 +58,7 @@ class _Memory:
     network_ready_at: datetime | None = None
     volumes: PrepareVolumes | None = None
     volume_preparation: VolumePreparation = field(default_factory=VolumePreparation)
+    handovers: Handovers = field(default_factory=Handovers)
     pushed: tuple[int, str] | None = None
     stopped: int | None = None
     problem: Problem | None = None
@@ -72,6 +75,7 @@ class Caches:
 
     vmi: Callable[[ObjectKey], v1.VirtualMachineInstance | None]
     pods_of: Callable[[str], list[core.Pod]]  # launcher pods of this node by the uid they claim
+    pod: Callable[[ObjectKey], core.Pod | None]  # of this node, of either kind
 
 
 @dataclass(slots=True)
@@ -111,7 +115,9 @@ class VmiReconciler:
         await self._say(now, vmi, memory)
         if failure is not None:
             raise failure
-        return _next_look(now)
+        return _soonest(
+            _next_look(now), memory.handovers.next_look_s(plan.awaited_disks(now.launcher.report))
+        )
 
     async def _look_for_remains(
         self, key: ObjectKey, vmi: v1.VirtualMachineInstance
@@ -146,16 +152,23 @@ class VmiReconciler:
             network=memory.network,
             network_ready_at=memory.network_ready_at,
             volumes=memory.volumes,
+            holders=hotplug.select_holders(vmi, self._pods_beside(vmi)),
+            handovers=memory.handovers.observe(),
+            handing_over=memory.handovers.in_flight,
             problem=memory.problem,
             failure=memory.failure,
             failing_for_s=time.monotonic() - memory.failing_since_s,
         )
+
+    def _pods_beside(self, vmi: v1.VirtualMachineInstance) -> Callable[[str], core.Pod | None]:
+        return lambda name: self.caches.pod(ObjectKey(vmi.metadata.namespace, name))
 
     async def _act(self, vmi: v1.VirtualMachineInstance, pod: core.Pod, memory: _Memory) -> None:
         connection = self.registry.of_pod(pod.metadata.uid)
         if connection is None:
             return
         has_acted = False
+        memory.handovers.forget_except({volume.name for volume in vmi.spec.volumes or ()})
         try:
             # What is done changes what is observed: the network, then what is built on it. A launcher that never lets it
             # settle is looked at again with its next report.
@@ -163,7 +176,7 @@ class VmiReconciler:
                 actions = plan.plan(self._observe(vmi, pod, memory))
                 for action in actions:
                     await self._carry_out(action, connection, memory)
-                    has_acted = True
+                    has_acted = has_acted or not isinstance(action, HandOverVolume)
                 if not actions:
                     break
         except Terminal as error:
@@ -188,6 +201,8 @@ class VmiReconciler:
             case PrepareVolumes(accesses):
                 await memory.volume_preparation.run(connection.process, accesses)
                 memory.volumes = action
+            case HandOverVolume(order):
+                await memory.handovers.carry_out(order, connection, self.registry.pods_directory)
             case ApplyDomain(spec):
                 # Remembered first: what a launcher refuses is not pushed to it a second time.
                 memory.pushed = (epoch, digest_of(spec))
@@ -295,3 +310,9 @@ def _next_look(now: plan.Observed) -> Requeue | None:
         return None
     left_s = status.UNRESPONSIVE_AFTER_S - launcher.silent_for_s
     return Requeue(left_s) if left_s > 0 else None
+
+
+def _soonest(look: Requeue | None, other_s: float | None) -> Requeue | None:
+    if other_s is None:
+        return look
+    return Requeue(min(look.after_s, other_s) if look is not None else other_s)

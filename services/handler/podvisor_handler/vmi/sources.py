@@ -1,7 +1,7 @@
 """Volumes of a manifest → where the content of disks comes from.
 
-Invariant: pure. Which claims are devices is what the pod says, how large they are what the controller says; the paths are
-those that podvisor_common.launcher_pod names.
+Invariant: pure. Which claims are devices is what the pod says, how large they are what the controller says, who says both of
+claims that another pod holds; the paths are those that podvisor_common.launcher_pod names.
 """
 
 from dataclasses import dataclass
@@ -39,6 +39,7 @@ class Facts:
     vmi: v1.VirtualMachineInstance
     block_devices: frozenset[str]  # volumes that are devices in the pod
     capacities_bytes: dict[str, int]  # of claims, as far as they are known
+    volume_modes: dict[str, str]  # the same
     raw_volumes: frozenset[str]
     tolerated_shortfall_percent: int
     reserve_bytes: int
@@ -53,6 +54,11 @@ def facts_of(vmi: v1.VirtualMachineInstance, pod: core.Pod) -> Facts:
         vmi=vmi,
         block_devices=_block_devices(pod),
         capacities_bytes=_capacities(vmi),
+        volume_modes={
+            volume.name: volume.persistent_volume_claim_info.volume_mode
+            for volume in vmi.status.volume_status or ()
+            if volume.persistent_volume_claim_info is not None
+        },
         raw_volumes=frozenset(name.strip() for name in said.split(",")),
         tolerated_shortfall_percent=min(
             100, _number(shortfall, _DEFAULT_TOLERATED_SHORTFALL_PERCENT)
@@ -85,15 +91,24 @@ def _set_claim(spec: domain_pb2.DiskSpec, volume: v1.Volume, facts: Facts) -> No
     name, claim = volume.name, volume.persistent_volume_claim
     is_ephemeral = volume.ephemeral is not None
     spec.read_only = spec.read_only or (claim is not None and claim.read_only)
-    is_device = name in facts.block_devices
+    is_handed_over = volume.is_hotpluggable
+    is_device = _is_held_device(spec, facts) if is_handed_over else name in facts.block_devices
+    directory = DEVICES_DIRECTORY if is_device else VOLUMES_DIRECTORY
     source = domain_pb2.VolumeDiskSource(
-        path=f"{DEVICES_DIRECTORY if is_device else VOLUMES_DIRECTORY}/{name}",
+        path="" if is_handed_over else f"{directory}/{name}",
+        handed_over=is_handed_over,
         file="" if is_device else DISK_IMAGE,
         ephemeral=is_ephemeral,
         capacity_bytes=facts.capacities_bytes.get(name, 0),
         create=not is_device and not is_ephemeral and not spec.read_only,
     )
     _set_volume(spec, source, facts)
+
+
+def _is_held_device(spec: domain_pb2.DiskSpec, facts: Facts) -> bool:
+    """Of a claim that another pod holds. One that nothing is known of yet is taken for what the disk needs."""
+    mode = facts.volume_modes.get(spec.name)
+    return mode == "Block" or (not mode and spec.device == domain_pb2.DISK_DEVICE_LUN)
 
 
 def _set_host_disk(spec: domain_pb2.DiskSpec, name: str, disk: v1.HostDisk, facts: Facts) -> None:

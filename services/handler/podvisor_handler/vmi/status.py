@@ -15,7 +15,7 @@ from podvisor_common.api.v1.names import ConditionType, EventReason, Phase, Reas
 from podvisor_common.kube.conditions import set_condition
 
 from podvisor_handler.launchers.state import Connection
-from podvisor_handler.vmi import hardware, outcome
+from podvisor_handler.vmi import hardware, hotplug, outcome
 from podvisor_handler.vmi.plan import Observed, Problem
 from podvisor_handler.vmi.problems import (
     LAUNCHER_WAITING,
@@ -78,7 +78,7 @@ def needs_write(
         wanted = getattr(desired, field)
         if wanted is not None and wanted != getattr(current, field):
             return True
-    if desired.volume_status is not None and _volumes_differ(current, desired.volume_status):
+    if _volumes_differ(current, desired.volume_status or []):
         return True
     wanted_conditions = {c.type: _visible(c) for c in desired.conditions or ()}
     found_conditions = {c.type: _visible(c) for c in current.conditions or ()}
@@ -97,7 +97,7 @@ def _volumes_differ(
     found = {volume.name: hardware.own_part(volume) for volume in current.volume_status or ()}
     if any(found.pop(volume.name, None) != volume for volume in wanted):
         return True
-    return any(volume.target or volume.size is not None for volume in found.values())
+    return any(volume != v1.VolumeStatus(name=volume.name) for volume in found.values())
 
 
 def events_of(
@@ -119,7 +119,7 @@ def events_of(
     found = meta.find_condition(current.conditions, ConditionType.SYNCHRONIZED)
     if wanted is not None and (found is None or _visible(found) != _visible(wanted)):
         events.append(("Warning", EventReason.SYNC_FAILED, wanted.message))
-    return [*events, *_pause_events(current, desired)]
+    return [*events, *_pause_events(current, desired), *hotplug.events_of(current, desired)]
 
 
 def _pause_events(
@@ -152,7 +152,9 @@ def _starting(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus:
     conditions: list[meta.Condition] = []
     if problem is not None:
         conditions = _with(now, conditions, ConditionType.SYNCHRONIZED, "False", problem, at)
-    return v1.VirtualMachineInstanceStatus(conditions=conditions or None)
+    return v1.VirtualMachineInstanceStatus(
+        conditions=conditions or None, volume_status=hotplug.volumes_of(now) or None
+    )
 
 
 def _running(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus:
@@ -180,7 +182,7 @@ def _running(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus:
         machine=hardware.machine_of(now),
         memory=hardware.memory_of(now),
         current_cpu_topology=hardware.topology_of(now),
-        volume_status=hardware.volumes_of(now),
+        volume_status=[*hardware.volumes_of(now), *hotplug.volumes_of(now)] or None,
         start_timeline=_timeline(now, at),
     )
 
@@ -202,7 +204,7 @@ def _ended(now: Observed, ended: outcome.Outcome, at: datetime) -> v1.VirtualMac
         machine=current.machine,
         memory=current.memory,
         current_cpu_topology=current.current_cpu_topology,
-        volume_status=hardware.known_volumes(now),
+        volume_status=[*hardware.known_volumes(now), *hotplug.known_volumes(now)] or None,
         start_timeline=_own_timeline(current.start_timeline),
     )
 

@@ -205,6 +205,23 @@ class EventReason(StrEnum):
     # Pools have a word of their own for it.
     SUCCESSFUL_RESUME = "SuccessfulResume"
     SUCCESSFUL_UPDATE = "SuccessfulUpdate"
+    VOLUME_READY = "VolumeReady"
+    VOLUME_MOUNTED_TO_POD = "VolumeMountedToPod"
+    VOLUME_UNMOUNTED_FROM_POD = "VolumeUnMountedFromPod"
+    VOLUME_UNPLUGGED = "VolumeUnplugged"
+    HOTPLUG_FAILED = "HotplugFailed"
+
+
+class VolumePhase(StrEnum):
+    """How far a volume is that may come and go."""
+
+    PENDING = "Pending"
+    BOUND = "Bound"
+    ATTACHED_TO_NODE = "AttachedToNode"
+    MOUNTED_TO_POD = "MountedToPod"
+    READY = "Ready"
+    DETACHING = "Detaching"
+    UNMOUNTED_FROM_POD = "UnMountedFromPod"
 
 
 VM_FINALIZER = "kubevirt.io/virtualMachineControllerFinalize"
@@ -213,6 +230,8 @@ VMI_FINALIZER = "kubevirt.io/foregroundDeleteVirtualMachine"
 # Labels. The first is `virt-launcher` on launcher pods and the service's name on podvisor's own pods.
 APP_LABEL = "kubevirt.io"
 LAUNCHER_APP = "virt-launcher"
+# Of a pod that holds a volume for a running guest.
+HOTPLUG_DISK_APP = "hotplug-disk"
 CREATED_BY_LABEL = "kubevirt.io/created-by"
 VMI_NAME_LABEL = "vmi.kubevirt.io/id"
 VM_NAME_LABEL = "vm.kubevirt.io/name"
@@ -237,6 +256,8 @@ RESERVED_LABELS = frozenset(
 
 # Annotations.
 DOMAIN_ANNOTATION = "kubevirt.io/domain"
+# On a pod that holds a volume for a running guest.
+OWNER_VMI_NAME_ANNOTATION = "kubevirt.io/owner-vmi-name"
 MEMORY_OVERHEAD_ANNOTATION = "kubevirt.io/memory-overhead-bytes"
 # On pods with the file system of a claim, what the cluster's settings say of an image that is made there.
 PVC_TOLERATED_SHORTFALL_ANNOTATION = "podvisor.io/pvc-tolerated-shortfall-percent"

@@ -1,0 +1,183 @@
+"""Hands the volume that one pod holds over to the launcher in another, as an open file.
+
+Nobody in either pod is trusted. Whose process holds the volume the kernel says, the volume is found below that one's root as every
+other is, and it is sent to no process but the launcher's.
+
+Invariant: no attempt outlives its thread, which closes all that it opened. Doing it again is the launcher's to make nothing of.
+"""
+
+import asyncio
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from google.protobuf.message import DecodeError
+from podvisor.launcher.v1 import launcher_pb2
+from podvisor_common.api.v1 import names
+from podvisor_common.errors import Retryable
+
+from podvisor_handler.launchers.endpoint import (
+    HOLDER_SOCKET_NAME,
+    VOLUMES_SOCKET_NAME,
+    LauncherUnreachable,
+    untrusted_connect,
+    untrusted_open_endpoint,
+)
+from podvisor_handler.linux.process import ForeignProcess, PinnedProcess, ProcessEnded
+from podvisor_handler.linux.threads import files_as, in_own_thread
+from podvisor_handler.linux.untrusted import (
+    UntrustedPathMissing,
+    UntrustedPathRefused,
+    untrusted_directory,
+    untrusted_give_file,
+    untrusted_mount,
+    untrusted_open_disk,
+)
+from podvisor_handler.storage.plan import Access, Device, HandOver
+from podvisor_handler.storage.volumes import (
+    VolumeNotReady,
+    VolumeRefused,
+    untrusted_let_at,
+    volume_errors,
+)
+
+_ANSWERS_WITHIN_S = 5.0
+_STEP_TIMEOUT_S = 2.0  # of connecting, sending, receiving
+_RECEIPT_LIMIT_BYTES = 16 * 1024
+
+
+class HandoverRefused(Retryable):
+    """The launcher did not take the volume. The message is its own."""
+
+    reason = "HotplugFailed"
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """The launcher that gets a volume."""
+
+    pod_uid: str
+    process: PinnedProcess
+
+
+class VolumeHandovers:
+    """The hand-overs to one launcher. One attempt at a time: nothing stops one that waits for a dead server."""
+
+    def __init__(self, answers_within_s: float = _ANSWERS_WITHIN_S) -> None:
+        self.answers_within_s = answers_within_s
+        self._attempt: asyncio.Task[None] | None = None
+        self._at = ""
+
+    @property
+    def in_flight(self) -> str:
+        """The volume that is being handed over, and may be for long; empty for none."""
+        return self._at if self._attempt is not None and not self._attempt.done() else ""
+
+    async def run(self, pods_directory: str, order: HandOver, receiver: Receiver) -> None:
+        """Hands over what `order` says. Raises VolumeRefused, VolumeNotReady or HandoverRefused."""
+        if not self.in_flight:
+            # The thread gets its own hold on the process: the connection may be closed meanwhile.
+            pinned = Receiver(receiver.pod_uid, receiver.process.duplicate())
+            work = in_own_thread(
+                lambda: _hand_over(pods_directory, order, pinned), name=f"hand-over-{order.holder}"
+            )
+            self._at = order.access.volume
+            self._attempt = asyncio.create_task(work)
+            self._attempt.add_done_callback(_retrieve)
+            # Waited for, not awaited: the attempt goes on when nobody waits any more.
+            await asyncio.wait({self._attempt}, timeout=self.answers_within_s)
+        attempt = self._attempt
+        if attempt is None or not attempt.done():
+            raise VolumeNotReady(f'Volume "{self._at}": its file system does not answer.')
+        attempt.result()
+
+
+def _hand_over(pods_directory: str, order: HandOver, receiver: Receiver) -> None:
+    try:
+        file = _open(pods_directory, order)
+        try:
+            _send(pods_directory, order, receiver, file)
+        finally:
+            os.close(file)
+    finally:
+        receiver.process.close()
+
+
+def _open(pods_directory: str, order: HandOver) -> int:
+    volume = order.access.volume
+    with (
+        _holder(pods_directory, order) as process,
+        volume_errors(volume),
+        process.opened("root", os.O_PATH | os.O_DIRECTORY) as root,
+    ):
+        return untrusted_open_volume(root, order.access, read_only=order.read_only)
+
+
+@contextmanager
+def _holder(pods_directory: str, order: HandOver) -> Iterator[PinnedProcess]:
+    """The process that holds the volume."""
+    volume = order.access.volume
+    try:
+        with untrusted_open_endpoint(pods_directory, order.holder, HOLDER_SOCKET_NAME) as endpoint:
+            yield endpoint.process
+    except (UntrustedPathMissing, LauncherUnreachable, ProcessEnded) as error:
+        raise VolumeNotReady(
+            f'Volume "{volume}": the pod that holds it does not answer.'
+        ) from error
+    except (UntrustedPathRefused, ForeignProcess) as error:
+        raise VolumeRefused(f'Volume "{volume}": {error}.') from error
+
+
+def untrusted_open_volume(root: int, access: Access, *, read_only: bool) -> int:
+    """The volume below `root`, a container's, open. The caller closes it.
+
+    An image is opened as the launcher's user, who opens every other one: root may be nobody to the volume's server, and may do
+    more with it than the launcher should be given.
+    Raises VolumeRefused, VolumeNotReady, UntrustedPathMissing, UntrustedPathRefused or OSError.
+    """
+    if isinstance(access, Device):
+        path = PurePosixPath(access.path.lstrip("/"))
+        with untrusted_directory(root, str(path.parent)) as directory:
+            return untrusted_open_disk(directory, path.name, kind=stat.S_IFBLK, read_only=read_only)
+    if not read_only:
+        untrusted_let_at(root, access)
+    with (
+        untrusted_mount(root, access.directory.lstrip("/")) as directory,
+        files_as(names.LAUNCHER_UID),
+    ):
+        if access.create:
+            untrusted_give_file(directory, access.file, owner=names.LAUNCHER_UID, create=True)
+        return untrusted_open_disk(directory, access.file, kind=stat.S_IFREG, read_only=read_only)
+
+
+def _send(pods_directory: str, order: HandOver, receiver: Receiver, file: int) -> None:
+    volume = order.access.volume
+    said = launcher_pb2.VolumeHandover(disk=volume, capacity_bytes=order.capacity_bytes)
+    try:
+        with untrusted_connect(
+            pods_directory,
+            receiver.pod_uid,
+            VOLUMES_SOCKET_NAME,
+            receiver.process,
+            timeout_s=_STEP_TIMEOUT_S,
+        ) as connection:
+            socket.send_fds(connection, [said.SerializeToString()], [file])
+            answer = connection.recv(_RECEIPT_LIMIT_BYTES)
+        receipt = launcher_pb2.VolumeReceipt.FromString(answer)
+    except (UntrustedPathMissing, LauncherUnreachable, ProcessEnded, OSError) as error:
+        raise VolumeNotReady(f'Volume "{volume}": the launcher does not take it yet.') from error
+    except (UntrustedPathRefused, ForeignProcess, DecodeError) as error:
+        raise HandoverRefused(f'Volume "{volume}": the launcher does not take it.') from error
+    if not receipt.taken:
+        why = receipt.message or "no reason given"
+        raise HandoverRefused(f'Volume "{volume}": the launcher does not take it: {why}')
+
+
+def _retrieve(attempt: asyncio.Task[None]) -> None:
+    """The failure of an attempt that nobody has waited for to the end is no news."""
+    if not attempt.cancelled():
+        attempt.exception()

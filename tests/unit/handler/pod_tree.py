@@ -1,0 +1,75 @@
+"""What a container sees, for real: a process with a root and mounts of its own. Needs root."""
+
+import contextlib
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from podvisor_handler.linux.process import PinnedProcess
+
+VOLUME = "/run/podvisor/volumes/data"
+# With the directory of its pod's sockets it is one that holds a volume: it serves a socket there.
+CONTAINER = """
+import os, socket, sys
+root, sockets = sys.argv[1:]
+if sockets:
+    os.chdir(sockets)
+    holder = socket.socket(socket.AF_UNIX)
+    holder.bind("holder.sock")
+    holder.listen()
+os.chroot(root)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@dataclass
+class PodTree:
+    """What a container sees, and the file system of its claim."""
+
+    root: Path
+    claim: Path
+    mounts: str = ""  # commands that replace the mount of the claim
+    sockets: Path | None = None
+
+    @property
+    def image(self) -> Path:
+        return self.claim / "disk.img"
+
+    @property
+    def device(self) -> Path:
+        return self.root / "dev/podvisor/data"
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[PinnedProcess]:
+        """A process in the container."""
+        target = shlex.quote(f"{self.root}{VOLUME}")
+        mounts = self.mounts or f"mount --bind {shlex.quote(str(self.claim))} {target}"
+        python = shlex.join(
+            [sys.executable, "-c", CONTAINER, str(self.root), str(self.sockets or "")]
+        )
+        command = ["unshare", "-m", "sh", "-ec", f"{mounts}\nexec {python}"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == b"ready\n"
+            pinned = PinnedProcess.open(process.pid)
+            yield pinned
+            pinned.close()
+        finally:
+            process.stdin.close()
+            process.stdout.close()
+            process.wait(timeout=5)
+
+
+def tree_in(directory: Path) -> PodTree:
+    """A container with an empty claim."""
+    root, claim = directory / "root", directory / "claim"
+    (root / VOLUME.lstrip("/")).mkdir(parents=True)
+    (root / "dev/podvisor").mkdir(parents=True)
+    claim.mkdir()
+    return PodTree(root, claim)

@@ -1,0 +1,161 @@
+"""A volume comes and goes, through the whole handler: a pod that holds it, a launcher that takes it, a fake API server."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from podvisor.domain.v1 import domain_pb2
+from podvisor_common.kube.resources import EVENTS, PODS, VIRTUAL_MACHINE_INSTANCES
+
+from tests.unit.handler.builders import HOLDER_UID, held, holder_manifest
+from tests.unit.handler.fake_launcher import FakeLauncher, needs_root, serving, sockets_directory
+from tests.unit.handler.pod_tree import PodTree, tree_in
+from tests.unit.handler.volume_taker import Taker
+from tests.unit.handler.world import RUNNING, World, handler, start, world_in
+
+pytestmark = needs_root
+
+ATTACHED = domain_pb2.DISK_ATTACHMENT_ATTACHED
+AWAITED = domain_pb2.DISK_ATTACHMENT_AWAITED
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with world_in(tmp_path, HOLDER_UID) as it:
+        yield it
+
+
+@pytest.fixture
+def tree(world: World, tmp_path: Path) -> PodTree:
+    tree = tree_in(tmp_path)
+    tree.sockets = sockets_directory(world.pods, HOLDER_UID)
+    return tree
+
+
+def spec(*, is_wanted: bool = True) -> dict[str, Any]:
+    claim = {"claimName": "c", "hotpluggable": True}
+    disks = [{"name": "data", "disk": {"bus": "scsi"}}] if is_wanted else []
+    devices = {"disks": disks, "autoattachPodInterface": False}
+    volumes = [{"name": "data", "persistentVolumeClaim": claim}] if is_wanted else []
+    return {"domain": {"memory": {"guest": "64M"}, "devices": devices}, "volumes": volumes}
+
+
+def phase(world: World) -> str:
+    (entry,) = world.status("volumeStatus") or [{}]
+    return str(entry.get("phase"))
+
+
+async def say(
+    launcher: FakeLauncher,
+    attachment: domain_pb2.DiskAttachment.ValueType | None,
+    **fields: Any,
+) -> None:
+    """The launcher has got on with the disk."""
+    del launcher.current.disks[:]
+    disk = domain_pb2.DiskReport(name="data")
+    if attachment is not None:
+        disk.attachment = attachment
+    if attachment == ATTACHED:
+        disk.target, disk.capacity_bytes = "sda", 1 << 30
+    await launcher.report(disks=[disk] if attachment is not None else [], **fields)
+
+
+async def test_a_volume_comes_and_goes(world: World, tree: PodTree) -> None:
+    launcher, taker = FakeLauncher(), Taker()
+    start(world, spec=spec(), status={"volumeStatus": [held("data")]})
+    async with serving(launcher, world.pods), handler(world):
+        with tree.running(), taker.serving(world.pods):
+            await launcher.until(lambda: len(launcher.applied) == 1)
+            assert launcher.applied[0].disks[0].volume.handed_over
+            await say(launcher, AWAITED, **RUNNING)
+            await world.until(lambda: phase(world) == "Bound")
+            world.server.put(PODS, holder_manifest(volume="data"))
+            await world.until(lambda: phase(world) == "MountedToPod")
+            assert [said.disk for said, _ in taker.taken] == ["data"]
+
+            await say(launcher, ATTACHED)
+            await world.until(lambda: phase(world) == "Ready")
+            (entry,) = world.status("volumeStatus")
+            assert (entry["target"], entry["reason"]) == ("sda", "VolumeReady")
+            assert entry["hotplugVolume"]["attachPodUID"] == HOLDER_UID
+
+            metadata = {**world.vmi()["metadata"], "generation": 2}
+            removed = {**world.vmi(), "spec": spec(is_wanted=False), "metadata": metadata}
+            world.server.put(VIRTUAL_MACHINE_INSTANCES, removed)
+            await launcher.until(lambda: len(launcher.applied[-1].disks) == 0)
+            await world.until(lambda: phase(world) == "Detaching")
+            await say(launcher, None, applied_generation=2)
+            await world.until(lambda: phase(world) == "UnMountedFromPod")
+        await world.until(lambda: len(world.server.list(EVENTS)) == 5)
+    assert [event["reason"] for event in world.server.list(EVENTS)].count("HotplugFailed") == 0
+    assert len(taker.taken) == 1
+
+
+async def test_what_cannot_be_handed_over_is_the_volumes_problem(
+    world: World, tree: PodTree
+) -> None:
+    launcher, taker = FakeLauncher(), Taker()
+    tree.image.symlink_to("/etc/passwd")
+    start(world, spec=spec(), status={"volumeStatus": [held("data")]})
+    world.server.put(PODS, holder_manifest(volume="data"))
+    async with serving(launcher, world.pods), handler(world):
+        with tree.running(), taker.serving(world.pods):
+            await say(launcher, AWAITED, **RUNNING)
+            await world.until(lambda: phase(world) == "AttachedToNode")
+            (entry,) = world.status("volumeStatus")
+            assert entry["reason"] == "HotplugFailed"
+            assert "disk.img is a symbolic link" in entry["message"]
+            assert world.condition("Synchronized") == {}
+            assert world.condition("Ready")["status"] == "True"
+            # Nobody tells the handler that it was put right.
+            tree.image.unlink()
+            await world.until(lambda: phase(world) == "MountedToPod")
+            assert len(taker.taken) == 1
+
+
+async def test_a_pod_for_which_the_controller_does_not_vouch_holds_nothing(
+    world: World, tree: PodTree
+) -> None:
+    launcher, taker = FakeLauncher(), Taker()
+    start(world, spec=spec(), status={"volumeStatus": [held("data", uid="another")]})
+    world.server.put(PODS, holder_manifest(volume="data"))
+    async with serving(launcher, world.pods), handler(world):
+        with tree.running(), taker.serving(world.pods):
+            await say(launcher, AWAITED, **RUNNING)
+            await world.until(lambda: world.status("phase") == "Running")
+            # What the handler has to say comes after all that it had no reason to do.
+            await launcher.report(state=domain_pb2.DOMAIN_STATE_PAUSED)
+            await world.until(lambda: world.condition("Paused") != {})
+            assert phase(world) == "Bound"
+            assert taker.taken == []
+
+
+async def test_what_passes_by_itself_is_not_worth_a_word(world: World, tree: PodTree) -> None:
+    launcher, taker = FakeLauncher(), Taker()
+    start(world, spec=spec(), status={"volumeStatus": [held("data")]})
+    world.server.put(PODS, holder_manifest(volume="data"))
+    async with serving(launcher, world.pods), handler(world):
+        with taker.serving(world.pods):
+            await say(launcher, AWAITED, **RUNNING)
+            await world.until(lambda: phase(world) == "AttachedToNode")
+            with tree.running():
+                await world.until(lambda: phase(world) == "MountedToPod")
+        await world.until(lambda: len(world.server.list(EVENTS)) == 2)
+    reasons = {event["reason"] for event in world.server.list(EVENTS)}
+    assert reasons == {"Started", "VolumeMountedToPod"}
+
+
+async def test_a_volume_does_not_put_right_what_is_wrong_with_the_machine(
+    world: World, tree: PodTree
+) -> None:
+    launcher, taker = FakeLauncher(refuses=True), Taker()
+    start(world, spec=spec(), status={"volumeStatus": [held("data")]})
+    world.server.put(PODS, holder_manifest(volume="data"))
+    async with serving(launcher, world.pods), handler(world):
+        with tree.running(), taker.serving(world.pods):
+            await launcher.until(lambda: len(launcher.applied) == 1)
+            await world.until(lambda: world.condition("Synchronized") != {})
+            await say(launcher, AWAITED, **RUNNING)
+            await world.until(lambda: phase(world) == "MountedToPod")
+            assert "it can never work" in world.condition("Synchronized")["message"]
