@@ -11,11 +11,14 @@ from tests.faults.measured import Measured
 from tests.faults.small_disk import SmallDisk, let_it_start, selector, small_disk, volume_path
 from tests.faults.strike import Victim, strike, uid_of_pod
 from tests.support.cluster import Cluster, Json, on_node
+from tests.support.disks import claimed, guest_disks, with_disk
 from tests.support.machine import Machine, pod_processes
+from tests.support.storage import local_volume, look_into
 
 # What of the guest's writes fits, and what it writes; the guest's own disk has 20 MiB.
 ROOM_MIB = 4
 WRITTEN_MIB = 9
+VOLUME_MIB = 48
 # Five attempts to start would be over after 15 s.
 OUTLASTS_S = 20.0
 GOES_ON_S = 15.0
@@ -108,6 +111,50 @@ async def test_guest_that_fills_the_disk(
         )
         await cluster.kubectl("delete", "vm", "hungry", "--timeout=25s")
         assert await pod_processes(pod_uid) == {}
+
+
+async def test_guest_that_fills_its_volume(
+    cluster: Cluster, history: History, measured: Measured
+) -> None:
+    """The volume's file system is full: the guest stands still, the condition names the volume, and the write is done when there
+    is space, with nothing torn."""
+    async with local_volume(cluster, "data", VOLUME_MIB << 20) as volume:
+        await cluster.apply(with_disk(counting_vmi("stuffed"), "data", claimed("data")))
+        machine = Machine(cluster, "stuffed")
+        await machine.console_shows("stuffed login:")
+        before = await witness_of(machine)
+        device = (await guest_disks(machine))["data"].device
+        ballast = f"{volume.path}/ballast"
+        free = f"$(df --output=avail -k {volume.path} | tail -1)"
+        await on_node("sh", "-c", f"fallocate -l $(({free} - {ROOM_MIB} * 1024))K {ballast}")
+        write_all = f"yes precious | dd of=/dev/{device} bs=1M count={WRITTEN_MIB} iflag=fullblock conv=fsync"
+        await machine.ssh(f"({write_all}; echo $? >/tmp/written) >/dev/null 2>&1 </dev/null &")
+        paused = await history.first(
+            "vmi", "stuffed", _is_starved, within_s=30, what="Paused: PausedIOError"
+        )
+        (condition,) = (
+            c for c in (paused.state or {})["status"]["conditions"] if c["type"] == "Paused"
+        )
+        assert '"data"' in condition["message"], condition
+        await on_node("rm", ballast)
+        cleared_s = time.time()
+        on_again = await history.first(
+            "vmi",
+            "stuffed",
+            lambda seen: seen.is_right and seen.condition("Paused") == ("", ""),
+            after_s=cleared_s,
+            within_s=90,
+            what="Running and Ready, not Paused",
+        )
+        measured.add(
+            "volume has room again, guest goes on", on_again.at_s - cleared_s, limit_s=GOES_ON_S
+        )
+        done = await machine.ssh("until [ -s /tmp/written ]; do sleep 0.2; done; cat /tmp/written")
+        assert done.stdout.strip() == "0", "the guest's write failed"
+        assert (await witness_of(machine)).boot_id == before.boot_id
+        await cluster.kubectl("delete", "vmi", "stuffed", "--timeout=30s")
+        written = f"head -c {WRITTEN_MIB << 20} /claim/disk.img | uniq | head -c 64"
+        assert await look_into(cluster, "data", written) == "precious\n"
 
 
 @pytest.mark.long
