@@ -1,6 +1,7 @@
 """What the fake API server does to objects: patches, selectors, generations. Pure functions on plain JSON."""
 
 import copy
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,9 +64,13 @@ def _apply_operation(node: Any, last: str, operation: Object) -> None:
 
 
 def matches(obj: Object, query: Mapping[str, str]) -> bool:
-    """Whether the object is selected by labelSelector and fieldSelector (equality and existence only)."""
+    """Whether the object is selected by labelSelector and fieldSelector (equality, existence, and `in`)."""
     labels = obj["metadata"].get("labels") or {}
-    for term in filter(None, query.get("labelSelector", "").split(",")):
+    for term in filter(None, re.split(r",(?![^(]*\))", query.get("labelSelector", ""))):
+        if member := re.fullmatch(r"(\S+) in \((.*)\)", term):
+            if labels.get(member[1]) not in member[2].split(","):
+                return False
+            continue
         name, is_equality, value = term.replace("==", "=").partition("=")
         if name.endswith("!"):
             if labels.get(name[:-1]) == value:

@@ -160,6 +160,7 @@ class Reason(StrEnum):
     FAILED_PVC_NOT_FOUND = "FailedPvcNotFound"
     # Beyond KubeVirt's: another instance has the claim, and one of the two writes to it.
     VOLUME_IN_USE = "VolumeInUse"
+    FAILED_HOTPLUG_SYNC = "FailedHotplugSync"
     # Of Provisioning, as the word for it in `kubectl get vm`.
     WAITING_FOR_VOLUME_BINDING = "WaitingForVolumeBinding"
     ERR_IMAGE_PULL = "ErrImagePull"
@@ -197,6 +198,8 @@ class EventReason(StrEnum):
     FAILED_DELETE = "FailedDelete"
     FAILED_PVC_NOT_FOUND = "FailedPvcNotFound"
     VOLUME_IN_USE = "VolumeInUse"
+    # Beyond KubeVirt's: a volume request of a machine is not carried out.
+    VOLUME_REQUEST_REFUSED = "VolumeRequestRefused"
     FAILED_GUARANTEE_RESOURCES = "FailedGuaranteeResources"
     SUCCESSFUL_HAND_OVER = "SuccessfulHandOver"
     NODE_UNRESPONSIVE = "NodeUnresponsive"
@@ -205,6 +208,23 @@ class EventReason(StrEnum):
     # Pools have a word of their own for it.
     SUCCESSFUL_RESUME = "SuccessfulResume"
     SUCCESSFUL_UPDATE = "SuccessfulUpdate"
+    VOLUME_READY = "VolumeReady"
+    VOLUME_MOUNTED_TO_POD = "VolumeMountedToPod"
+    VOLUME_UNMOUNTED_FROM_POD = "VolumeUnMountedFromPod"
+    VOLUME_UNPLUGGED = "VolumeUnplugged"
+    HOTPLUG_FAILED = "HotplugFailed"
+
+
+class VolumePhase(StrEnum):
+    """How far a volume is that may come and go."""
+
+    PENDING = "Pending"
+    BOUND = "Bound"
+    ATTACHED_TO_NODE = "AttachedToNode"
+    MOUNTED_TO_POD = "MountedToPod"
+    READY = "Ready"
+    DETACHING = "Detaching"
+    UNMOUNTED_FROM_POD = "UnMountedFromPod"
 
 
 VM_FINALIZER = "kubevirt.io/virtualMachineControllerFinalize"
@@ -213,9 +233,13 @@ VMI_FINALIZER = "kubevirt.io/foregroundDeleteVirtualMachine"
 # Labels. The first is `virt-launcher` on launcher pods and the service's name on podvisor's own pods.
 APP_LABEL = "kubevirt.io"
 LAUNCHER_APP = "virt-launcher"
+# Of a pod that holds a volume for a running guest.
+HOTPLUG_DISK_APP = "hotplug-disk"
 CREATED_BY_LABEL = "kubevirt.io/created-by"
 VMI_NAME_LABEL = "vmi.kubevirt.io/id"
 VM_NAME_LABEL = "vm.kubevirt.io/name"
+# The volume that a pod holds for a running guest.
+HELD_VOLUME_LABEL = "podvisor.io/volume"
 # UID of the VirtualMachine whose start a ControllerRevision is of.
 VM_UID_LABEL = "podvisor.kubevirt.io/vm-uid"
 # The revision of a pool's template that a machine, and its instance, was made from.
@@ -237,12 +261,17 @@ RESERVED_LABELS = frozenset(
 
 # Annotations.
 DOMAIN_ANNOTATION = "kubevirt.io/domain"
+# On a pod that holds a volume for a running guest.
+OWNER_VMI_NAME_ANNOTATION = "kubevirt.io/owner-vmi-name"
 MEMORY_OVERHEAD_ANNOTATION = "kubevirt.io/memory-overhead-bytes"
 # On pods with the file system of a claim, what the cluster's settings say of an image that is made there.
 PVC_TOLERATED_SHORTFALL_ANNOTATION = "podvisor.io/pvc-tolerated-shortfall-percent"
 PVC_RESERVE_ANNOTATION = "podvisor.io/pvc-reserve-bytes"
 VM_GENERATION_ANNOTATION = "kubevirt.io/vm-generation"
 HEARTBEAT_ANNOTATION = "kubevirt.io/heartbeat"
+# On a pod that holds a volume for a running guest, beside its instance's name.
+OWNER_VMI_UID_ANNOTATION = "kubevirt.io/owner-vmi-uid"
+HELD_CLAIM_ANNOTATION = "podvisor.io/claim"
 # What v1alpha1 can say and v1 cannot (disk and volume names) and the other way round.
 CONVERSION_ANNOTATION = "podvisor.kubevirt.io/conversion"
 # Volumes of an instance, by name and between commas, whose images are raw whatever their first bytes look like.
