@@ -26,7 +26,8 @@ from podvisor_controller.vm.reconciler import VmReconciler
 from podvisor_controller.vmi.claim_users import KEEPERS_INDEX, USERS_INDEX
 from podvisor_controller.vmi.claims import claims_kept, claims_used
 from podvisor_controller.vmi.outline import outline
-from podvisor_controller.vmi.reconciler import OWNER_INDEX, VmiReconciler, instance_keys
+from podvisor_controller.vmi.pod_index import OWNER_INDEX, owner_keys
+from podvisor_controller.vmi.reconciler import VmiReconciler
 
 from tests.unit.controller.api_server import ApiServer, Json
 from tests.unit.controller.builders import (
@@ -69,7 +70,7 @@ class Scene:
             v1.VirtualMachineInstance,
             indexers={USERS_INDEX: claims_used, KEEPERS_INDEX: claims_kept},
         )
-        self.pods = Informer(client, PODS, core.Pod, indexers={OWNER_INDEX: instance_keys})
+        self.pods = Informer(client, PODS, core.Pod, indexers={OWNER_INDEX: owner_keys})
         self.nodes = Informer(client, NODES, core.Node)
         self.machines = VmReconciler(
             client, vms=self.vms, vmis=self.vmis, recorder=self.recorder, clock=lambda: self.at
