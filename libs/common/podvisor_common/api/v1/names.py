@@ -161,6 +161,7 @@ class Reason(StrEnum):
     # Beyond KubeVirt's: another instance has the claim, and one of the two writes to it.
     VOLUME_IN_USE = "VolumeInUse"
     FAILED_HOTPLUG_SYNC = "FailedHotplugSync"
+    HOT_PLUG_VOLUME_ERROR = "HotPlugVolumeError"
     # Of Provisioning, as the word for it in `kubectl get vm`.
     WAITING_FOR_VOLUME_BINDING = "WaitingForVolumeBinding"
     ERR_IMAGE_PULL = "ErrImagePull"
