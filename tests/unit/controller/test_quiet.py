@@ -43,6 +43,7 @@ from tests.unit.controller.builders import (
     vmi_body,
     waiting_pod,
 )
+from tests.unit.controller.plugged import volume, with_volumes
 from tests.unit.kube.fake_faults import Request
 
 KEY = ObjectKey("shop", "myvm")
@@ -179,6 +180,11 @@ SITUATIONS: dict[str, tuple[Json | None, Json | None, core.Pod | None]] = {
         waiting_pod("ImagePullBackOff", "Back-off pulling image"),
     ),
     "a claim does not exist": (vm_body(), vmi_body(owned=True, spec=on_claim()), None),
+    "the claim of a volume that is to come does not exist": (
+        vm_body(),
+        owned("Running", READY) | {"spec": with_volumes(volume())},
+        RUNS,
+    ),
     "an instance without a machine runs": (None, owned("Running", READY), RUNS),
     "once, and it has ended": (vm_body("Once"), owned("Succeeded", ENDED), ended_pod(0)),
     "halted": (vm_body("Halted"), None, None),
