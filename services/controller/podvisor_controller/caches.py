@@ -31,12 +31,8 @@ from podvisor_controller.sets.claims import CLAIM_INDEX, claimable
 from podvisor_controller.vmi.claim_users import KEEPERS_INDEX, USERS_INDEX
 from podvisor_controller.vmi.claims import claims_kept, claims_used
 from podvisor_controller.vmi.outline import claim_outline, outline
-from podvisor_controller.vmi.reconciler import (
-    NODE_INDEX,
-    OWNER_INDEX,
-    instance_keys,
-    node_names,
-)
+from podvisor_controller.vmi.pod_index import OWNER_INDEX, owner_keys
+from podvisor_controller.vmi.reconciler import NODE_INDEX, node_names
 
 NAMESPACE_INDEX = "namespace"
 
@@ -80,8 +76,8 @@ class Caches:
             client,
             PODS,
             core.Pod,
-            label_selector=f"{names.APP_LABEL}={names.LAUNCHER_APP}",
-            indexers={OWNER_INDEX: instance_keys},
+            label_selector=f"{names.APP_LABEL} in ({names.LAUNCHER_APP},{names.HOTPLUG_DISK_APP})",
+            indexers={OWNER_INDEX: owner_keys},
             keep=outline,
         )
         self.volume_claims = Informer(

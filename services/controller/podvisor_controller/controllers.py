@@ -35,7 +35,8 @@ from podvisor_controller.sets.selectors import matches
 from podvisor_controller.settings import Settings
 from podvisor_controller.vm.reconciler import VmReconciler
 from podvisor_controller.vmi.claim_users import freed_for, users_of
-from podvisor_controller.vmi.reconciler import NODE_INDEX, VmiReconciler, instance_of_pod
+from podvisor_controller.vmi.pod_index import instance_of_pod, launcher_of_pod
+from podvisor_controller.vmi.reconciler import NODE_INDEX, VmiReconciler
 from podvisor_controller.webhooks.defaults import ClusterDefaults
 from podvisor_controller.webhooks.eviction_review import EvictionReviewer
 
@@ -244,7 +245,9 @@ class Controllers:
 
     def _on_pod(self, _: ObjectKey, old: core.Pod | None, new: core.Pod | None) -> None:
         for pod in (old, new):
-            owner = instance_of_pod(pod) if pod is not None else None
+            key = launcher_of_pod(pod) if pod is not None else None
+            launcher = self.caches.pods.get(key) if key is not None else pod
+            owner = instance_of_pod(launcher) if launcher is not None else None
             if owner is not None:
                 self._wake(self._vmi, owner)
 

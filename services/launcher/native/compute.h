@@ -1,4 +1,4 @@
-/* compute.h: what a container beside `compute` knows of it.
+/* compute.h: what a container beside `compute` knows of it, and how such a small program fails.
  *
  * The supervisor of `compute` holds a lock on console/compute.lock for its whole life, and writes one byte into that file once it
  * has it. Whoever sees the byte and then gets the lock knows that `compute` has ended, even after SIGKILL.
@@ -42,13 +42,13 @@ static void drain_events(int fd) {
 }
 
 /* The supervisor writes its byte once it runs; a pod whose images cannot be pulled never gets that far. */
-static bool compute_has_begun(void) {
+static inline bool compute_has_begun(void) {
     struct stat status;
     return stat(LOCK_FILE, &status) == 0 && status.st_size > 0;
 }
 
 /* Returns when `compute` has come and gone. The lock is a shared one: all who wait for it get it at once. */
-static void wait_for_end_of_compute(void) {
+static inline void wait_for_end_of_compute(void) {
     int events = watch_console();
     for (;;) {
         struct stat status;

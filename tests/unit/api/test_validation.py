@@ -207,7 +207,12 @@ def test_only_podvisor_changes_instances() -> None:
     causes = validate_virtual_machine_instance_update(new, old)
     assert [cause.field for cause in causes] == ["spec", "metadata.labels"]
     assert causes[0].message == "update of VMI object is restricted"
-    assert validate_virtual_machine_instance_update(new, old, privileged=True) == []
+    [cause] = validate_virtual_machine_instance_update(new, old, privileged=True)
+    assert cause.field == "spec"
+    [cause] = validate_virtual_machine_instance_update(new, old, privileged=True, may_plug=True)
+    assert cause.message == (
+        "update of VMI object is restricted to volumes that are hotpluggable, and to their disks"
+    )
 
 
 def test_warnings() -> None:

@@ -26,7 +26,8 @@ from podvisor_controller.vm.reconciler import VmReconciler
 from podvisor_controller.vmi.claim_users import KEEPERS_INDEX, USERS_INDEX
 from podvisor_controller.vmi.claims import claims_kept, claims_used
 from podvisor_controller.vmi.outline import outline
-from podvisor_controller.vmi.reconciler import OWNER_INDEX, VmiReconciler, instance_keys
+from podvisor_controller.vmi.pod_index import OWNER_INDEX, owner_keys
+from podvisor_controller.vmi.reconciler import VmiReconciler
 
 from tests.unit.controller.api_server import ApiServer, Json
 from tests.unit.controller.builders import (
@@ -42,6 +43,7 @@ from tests.unit.controller.builders import (
     vmi_body,
     waiting_pod,
 )
+from tests.unit.controller.plugged import volume, with_volumes
 from tests.unit.kube.fake_faults import Request
 
 KEY = ObjectKey("shop", "myvm")
@@ -69,7 +71,7 @@ class Scene:
             v1.VirtualMachineInstance,
             indexers={USERS_INDEX: claims_used, KEEPERS_INDEX: claims_kept},
         )
-        self.pods = Informer(client, PODS, core.Pod, indexers={OWNER_INDEX: instance_keys})
+        self.pods = Informer(client, PODS, core.Pod, indexers={OWNER_INDEX: owner_keys})
         self.nodes = Informer(client, NODES, core.Node)
         self.machines = VmReconciler(
             client, vms=self.vms, vmis=self.vmis, recorder=self.recorder, clock=lambda: self.at
@@ -178,6 +180,11 @@ SITUATIONS: dict[str, tuple[Json | None, Json | None, core.Pod | None]] = {
         waiting_pod("ImagePullBackOff", "Back-off pulling image"),
     ),
     "a claim does not exist": (vm_body(), vmi_body(owned=True, spec=on_claim()), None),
+    "the claim of a volume that is to come does not exist": (
+        vm_body(),
+        owned("Running", READY) | {"spec": with_volumes(volume())},
+        RUNS,
+    ),
     "an instance without a machine runs": (None, owned("Running", READY), RUNS),
     "once, and it has ended": (vm_body("Once"), owned("Succeeded", ENDED), ended_pod(0)),
     "halted": (vm_body("Halted"), None, None),

@@ -18,7 +18,8 @@ from podvisor_common.kube.resources import (
     ObjectKey,
 )
 from podvisor_controller.node.attendance import UNRESPONSIVE_AFTER_S, Attendance
-from podvisor_controller.vmi.reconciler import OWNER_INDEX, VmiReconciler, instance_keys
+from podvisor_controller.vmi.pod_index import OWNER_INDEX, owner_keys
+from podvisor_controller.vmi.reconciler import VmiReconciler
 
 from tests.unit.controller.api_server import ApiServer
 from tests.unit.controller.builders import CONFIG, NOW, ended_pod, stamp, vmi_body
@@ -31,7 +32,7 @@ class Scene:
 
     def __init__(self, client: KubeClient) -> None:
         self.vmis = Informer(client, VIRTUAL_MACHINE_INSTANCES, v1.VirtualMachineInstance)
-        self.pods = Informer(client, PODS, core.Pod, indexers={OWNER_INDEX: instance_keys})
+        self.pods = Informer(client, PODS, core.Pod, indexers={OWNER_INDEX: owner_keys})
         self.nodes = Informer(client, NODES, core.Node)
         self.at = NOW
         self.monotonic_s = 0.0

@@ -9,7 +9,7 @@ import pytest
 from podvisor_common.api import core, v1
 from podvisor_common.api.v1.names import Phase
 from podvisor_controller.node.health import NodeHealth
-from podvisor_controller.vmi.observed import Observed, Trouble
+from podvisor_controller.vmi.observed import Observed
 from podvisor_controller.vmi.plan import Finish
 from podvisor_controller.vmi.status import (
     finished,
@@ -18,6 +18,7 @@ from podvisor_controller.vmi.status import (
     status_of,
     without,
 )
+from podvisor_controller.vmi.trouble import Trouble
 
 from tests.unit.controller.builders import (
     NOW,

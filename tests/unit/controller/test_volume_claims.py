@@ -23,7 +23,8 @@ from podvisor_controller.controllers import Controllers
 from podvisor_controller.node.attendance import Attendance
 from podvisor_controller.vmi.claim_users import KEEPERS_INDEX, USERS_INDEX
 from podvisor_controller.vmi.claims import claims_kept, claims_used
-from podvisor_controller.vmi.reconciler import OWNER_INDEX, VmiReconciler, instance_keys
+from podvisor_controller.vmi.pod_index import OWNER_INDEX, owner_keys
+from podvisor_controller.vmi.reconciler import VmiReconciler
 
 from tests.unit.controller.api_server import ApiServer, Fate, Json
 from tests.unit.controller.builders import CONFIG, claim_body, on_claim, vm_body, vmi_body
@@ -244,7 +245,7 @@ class Scene:
             client,
             vms=Informer(client, VIRTUAL_MACHINES, v1.VirtualMachine),
             vmis=self.vmis,
-            pods=Informer(client, PODS, core.Pod, indexers={OWNER_INDEX: instance_keys}),
+            pods=Informer(client, PODS, core.Pod, indexers={OWNER_INDEX: owner_keys}),
             volume_claims=self.claims,
             nodes=Informer(client, NODES, core.Node),
             attendance=Attendance(),

@@ -161,13 +161,10 @@ def test_a_bad_field_is_named_as_the_client_wrote_it(version: str, field: str) -
     assert field in response["status"]["message"]
 
 
-def test_only_podvisor_changes_the_specification_of_an_instance() -> None:
+def test_nobody_changes_what_a_guest_was_started_with() -> None:
     new, old = instance("128M"), instance()
-    assert answer(VMI_VALIDATE_UPDATE, new, old)["allowed"] is False
-    ours = "system:serviceaccount:kubevirt:virt-controller"
-    assert answer(VMI_VALIDATE_UPDATE, new, old, user=ours)["allowed"] is True
-    others = "system:serviceaccount:elsewhere:virt-controller"
-    assert answer(VMI_VALIDATE_UPDATE, new, old, user=others)["allowed"] is False
+    for user in ("me", "system:serviceaccount:kubevirt:virt-controller"):
+        assert answer(VMI_VALIDATE_UPDATE, new, old, user=user)["allowed"] is False
 
 
 def test_disks_of_nodes_are_for_every_kind_that_asks_where_their_gate_is_on() -> None:
@@ -204,3 +201,45 @@ def test_clear_text_user_data_is_admitted_with_a_warning() -> None:
 def test_what_is_no_object_is_refused(obj: Any) -> None:
     with pytest.raises(Refused):
         answer(VM_VALIDATE, obj)
+
+
+def plugged(bus: str = "") -> dict[str, Any]:
+    """instance() with a volume that may come and go."""
+    obj = instance()
+    obj["spec"]["architecture"] = "amd64"
+    source = {"claimName": "data", "hotpluggable": True}
+    obj["spec"]["volumes"].append({"name": "data", "persistentVolumeClaim": source})
+    target = {"bus": bus} if bus else {}
+    obj["spec"]["domain"]["devices"]["disks"].append({"name": "data", "disk": target})
+    return obj
+
+
+@pytest.mark.parametrize(
+    ("user", "allowed"),
+    [
+        ("system:serviceaccount:kubevirt:virt-controller", True),
+        ("system:serviceaccount:kubevirt:virt-handler", False),
+        ("system:serviceaccount:shop:virt-controller", False),
+        ("me", False),
+    ],
+)
+def test_who_gives_a_running_instance_other_volumes(user: str, allowed: bool) -> None:
+    old = instance()
+    old["spec"]["architecture"] = "amd64"
+    assert answer(VMI_VALIDATE_UPDATE, plugged("scsi"), old, user=user)["allowed"] == allowed
+
+
+def test_a_disk_that_comes_to_a_running_guest_is_made_whole_and_nothing_else_is() -> None:
+    """Whatever the cluster's defaults are by now: they would be a change that is refused."""
+    webhooks = webhooks_for(
+        "kubevirt",
+        lambda: ClusterDefaults(cpu_model="host-model", eviction_strategy="External"),
+        nobody_evicts,
+    )
+    user = "system:serviceaccount:kubevirt:virt-controller"
+    response = answer(VMI_MUTATE, plugged(), instance(), user=user, webhooks=webhooks)
+    [operation] = response["patch"]
+    assert "scsi" in json.dumps(operation)
+    assert "host-model" not in json.dumps(operation)
+    unchanged = answer(VMI_MUTATE, instance(), instance(), user=user, webhooks=webhooks)
+    assert "patch" not in unchanged

@@ -57,6 +57,11 @@ _DIFFERENCES = """## Differences that a client can see
 - A missing Secret or a broken disk image is the instance's `Synchronized` condition, and the start goes on when it is healed.
 - Of two instances with one PersistentVolumeClaim, of which one writes to it and the disks are not `shareable`, the second gets no pod
   until the first has ended: `Synchronized` is False, reason `VolumeInUse`.
+- Edits of a running machine's template that add or remove volumes which are `hotpluggable`, with their disks, or the medium of a CD-ROM
+  drive, reach its guest, without a feature gate. Where a name gets another claim or disk, the guest lets go of the first one before. A claim that
+  is missing or that another machine has leaves the guest alone: `Synchronized` is False, and nothing is attached until it can be.
+- An entry of `status.volumeRequests` becomes an edit of the template. One that cannot be carried out is dropped with the event
+  `VolumeRequestRefused`. A volume has an attachment pod of its own, which belongs to the launcher pod.
 - `persistentVolumeClaimInfo` of a volume's status has no `filesystemOverhead`: what a file system needs for itself is not estimated.
 - User-data that stands in the manifest as clear text is admitted with a warning.
 - A claim, or a file of the node, that is written to is behind one disk of a machine, and a second one is refused. So are labels of more

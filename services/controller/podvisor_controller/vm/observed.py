@@ -12,7 +12,7 @@ from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.names import ConditionType, Phase, RunStrategy, StateChange
 
 from podvisor_controller.pauses import left_of, retry_left
-from podvisor_controller.vm import requests
+from podvisor_controller.vm import hotplug, requests, volume_requests
 from podvisor_controller.vm.requests import Request
 
 # A guest that ran this long did start: its later crash is not part of a series of failed starts.
@@ -30,7 +30,7 @@ ONE_START = frozenset({RunStrategy.RERUN_ON_FAILURE, RunStrategy.ONCE})
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One machine and the instance of its name. The last four are what this process remembers of it.
+    """One machine and the instance of its name. All from `failure` on are what this process remembers of it.
 
     `made_from` is the template that the instance was made from, where it is known and the instance does not tell by itself
     that it is the machine's present one.
@@ -44,6 +44,9 @@ class Observed:
     undeletable: str | None = None  # why the instance is still there although it was to be deleted
     retry_at: datetime | None = None
     delete_retry_at: datetime | None = None
+    unplugged: str = ""  # why the instance does not get the volumes of the template
+    plug_retry_at: datetime | None = None
+    requests_refusal: str = ""  # why the template does not get those that are requested
 
     @property
     def vmi(self) -> v1.VirtualMachineInstance | None:
@@ -148,14 +151,46 @@ class Observed:
         vmi, vm = self.vmi, self.vm
         if vmi is None or generation_of(vmi) == vm.metadata.generation:
             return True
-        return None if self.made_from is None else self.made_from == vm.spec.template
+        if self.made_from is None:
+            return None
+        if self.made_from.metadata != vm.spec.template.metadata or self._is_fixed_part_other:
+            return False
+        plugged = hotplug.plugged(vm, vmi)
+        return plugged.is_whole and hotplug.has(vmi, plugged)
 
     @property
     def needs_restart(self) -> bool | None:
         """What the template says of the guest takes effect with its next start; None where that is not known."""
         if self.vmi is None or self.vmi.is_final or self.is_current:
             return False
-        return None if self.made_from is None else self.made_from.spec != self.vm.spec.template.spec
+        return None if self.made_from is None else self._is_fixed_part_other
+
+    @property
+    def _is_fixed_part_other(self) -> bool:
+        """The template differs from that of the start in more than volumes that may come and go."""
+        assert self.made_from is not None
+        made, wanted = self.made_from.spec, self.vm.spec.template.spec
+        return hotplug.fixed_part(made) != hotplug.fixed_part(wanted)
+
+    @property
+    def to_plug(self) -> hotplug.Plugged | None:
+        """The volumes that the instance of an edited machine is to have in place of those that it has; None if it has them."""
+        vmi, vm = self.vmi, self.vm
+        if vmi is None or vmi.is_final or generation_of(vmi) == vm.metadata.generation:
+            return None
+        plugged = hotplug.plugged(vm, vmi)
+        return None if hotplug.has(vmi, plugged) else plugged
+
+    @property
+    def plug_retry_left(self) -> timedelta:
+        """How long to wait before volumes that were refused are tried again."""
+        return retry_left(self.plug_retry_at, self.at)
+
+    @property
+    def requested(self) -> volume_requests.Outcome:
+        """What the requests to attach and detach volumes come to."""
+        spec, asked = self.vm.spec.template.spec, self.vm.status.volume_requests or ()
+        return volume_requests.outcome_of(spec, asked, refusal=self.requests_refusal)
 
     @property
     def backoff_left(self) -> timedelta:
@@ -183,6 +218,8 @@ class Observed:
         if self.requests_to_record != (self.vm.status.state_change_requests or []):
             # A start that was fulfilled must not be found again by whoever looks next.
             return timedelta(0)
+        if self.vm.status.volume_requests:
+            return timedelta(0)
         is_new = vmi.status.phase in ("", Phase.PENDING, Phase.SCHEDULING)
         if not is_new or vmi.status.conditions or vmi.metadata.is_being_deleted:
             return timedelta(0)
@@ -198,6 +235,8 @@ class Observed:
             waits.append(self.backoff_left)
         if self.undeletable is not None:
             waits.append(self.delete_retry_left)
+        if self.unplugged:
+            waits.append(self.plug_retry_left)
         return min((w.total_seconds() for w in waits if w > timedelta(0)), default=None)
 
 

@@ -45,6 +45,22 @@ class FollowGeneration:
 
 
 @dataclass(frozen=True, slots=True)
+class PlugVolumes:
+    """Give the instance these volumes and disks in place of those that it has."""
+
+    volumes: list[v1.Volume]
+    disks: list[v1.Disk]
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeTemplate:
+    """Give the template these volumes and disks in place of those that it has."""
+
+    volumes: list[v1.Volume]
+    disks: list[v1.Disk]
+
+
+@dataclass(frozen=True, slots=True)
 class BeginAlways:
     """A halted machine was asked to start: from now on it runs always."""
 
@@ -59,6 +75,8 @@ Action = (
     | DeleteInstance
     | AdoptInstance
     | FollowGeneration
+    | PlugVolumes
+    | ChangeTemplate
     | BeginAlways
     | ReleaseFinalizer
 )
@@ -68,6 +86,8 @@ def plan(now: Observed) -> list[Action]:
     """The actions that bring `now` one step nearer to what the spec asks, in order; empty when there is nothing to do."""
     if now.vm.metadata.is_being_deleted:
         return _wind_down(now)
+    if (requested := now.requested).rest:
+        return [ChangeTemplate(requested.volumes, requested.disks)]
     if now.has_stranger:
         return []
     if now.has_orphan:
@@ -79,6 +99,8 @@ def plan(now: Observed) -> list[Action]:
         return []
     if is_to_go(now):
         return [DeleteInstance(vmi.metadata.uid)] if _may_go(now, vmi) else []
+    if (plugged := now.to_plug) is not None and now.plug_retry_left <= timedelta(0):
+        return [PlugVolumes(plugged.volumes, plugged.disks)]
     follows = now.is_current and generation_of(vmi) != now.vm.metadata.generation
     return [FollowGeneration(now.vm.metadata.generation)] if follows else []
 

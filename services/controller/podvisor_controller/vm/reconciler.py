@@ -39,6 +39,7 @@ from podvisor_controller.refused_deletion import RefusedDeletion
 from podvisor_controller.status_patch import patch_of
 from podvisor_controller.vm import plan, status
 from podvisor_controller.vm.observed import Observed, revision_in_question
+from podvisor_controller.vm.plugger import Plugger
 from podvisor_controller.vm.revision import revision_name_of
 from podvisor_controller.vm.revisions import Revisions
 from podvisor_controller.webhooks.defaults_instance import owner_reference
@@ -60,6 +61,11 @@ class _Notes:
     revision: str = ""  # the one that `made_from` was read from
     made_from: v1.VirtualMachineInstanceTemplateSpec | None = None
     backoff: Backoff = field(default_factory=retry_backoff)
+    unplugged: str = ""
+    plug_retry_at: datetime | None = None
+    plug_backoff: Backoff = field(default_factory=retry_backoff)
+    refused_requests: list[v1.VirtualMachineVolumeRequest] | None = None
+    requests_refusal: str = ""
 
 
 class VmReconciler:
@@ -78,6 +84,7 @@ class VmReconciler:
         self._vms = vms
         self._vmis = vmis
         self._revisions = Revisions(client)
+        self._plugger = Plugger(client, vms, vmis)
         self._recorder = recorder
         self._clock = clock
         self._notes: dict[ObjectKey, _Notes] = {}
@@ -93,6 +100,8 @@ class VmReconciler:
         actions = plan.plan(now)
         if not plan.is_to_go(now):
             notes.refused_deletion = None
+        if now.to_plug is None:
+            notes.unplugged = ""
         for action in actions:
             await self._carry_out(action, now, notes)
         is_refused = notes.failure is not None or notes.refused_deletion is not None
@@ -111,13 +120,14 @@ class VmReconciler:
         if notes.generation != vm.metadata.generation:
             # What was refused may be right now.
             notes.generation = vm.metadata.generation
-            notes.retry_at = None
+            notes.retry_at = notes.plug_retry_at = None
             if notes.refused_deletion is not None:
                 notes.refused_deletion.retry_at = None
         return notes
 
     async def _observe(self, vm: v1.VirtualMachine, notes: _Notes) -> Observed:
         instance, refused = self._vmis.get(key_of(vm)), notes.refused_deletion
+        is_refused = notes.refused_requests == vm.status.volume_requests
         return Observed(
             vm=vm,
             instance=instance,
@@ -127,6 +137,9 @@ class VmReconciler:
             undeletable=refused.why if refused is not None else None,
             retry_at=notes.retry_at,
             delete_retry_at=refused.retry_at if refused is not None else None,
+            unplugged=notes.unplugged,
+            plug_retry_at=notes.plug_retry_at,
+            requests_refusal=notes.requests_refusal if is_refused else "",
         )
 
     async def _made_from(
@@ -151,12 +164,30 @@ class VmReconciler:
                 await self._adopt_instance(now)
             case plan.FollowGeneration(generation):
                 await self._follow_generation(now, generation)
+            case plan.PlugVolumes():
+                await self._plug(action, now, notes)
+            case plan.ChangeTemplate():
+                why = await self._plugger.change_template(now.vm, action)
+                notes.refused_requests, notes.requests_refusal = now.vm.status.volume_requests, why
             case plan.BeginAlways():
                 await self._begin_always(now.vm, notes)
             case plan.ReleaseFinalizer():
                 await release_finalizer(
                     self._client, VIRTUAL_MACHINES, now.vm.metadata, names.VM_FINALIZER
                 )
+
+    async def _plug(self, action: plan.PlugVolumes, now: Observed, notes: _Notes) -> None:
+        """Give the instance the volumes of the template. Where that is refused, it is tried again."""
+        assert now.vmi is not None
+        why = await self._plugger.plug(now.vmi, action)
+        if why and why != notes.unplugged:
+            self._tell(now.vm, events.WARNING, EventReason.HOTPLUG_FAILED, why)
+        notes.unplugged = why
+        notes.plug_retry_at = None
+        if why:
+            notes.plug_retry_at = self._clock() + timedelta(seconds=notes.plug_backoff.next_s())
+        else:
+            notes.plug_backoff.reset()
 
     async def _create_instance(
         self, manifest: dict[str, Any], vm: v1.VirtualMachine, notes: _Notes
@@ -291,6 +322,8 @@ class VmReconciler:
         except ApiNotFound:
             return
         self._vms.learn(_decode_vm(answer))
+        for why in now.requested.refusals:
+            self._tell(now.vm, events.WARNING, EventReason.VOLUME_REQUEST_REFUSED, why)
 
     def _tell(self, vm: v1.VirtualMachine, type_: str, reason: str, message: str) -> None:
         about = events.reference_to(VIRTUAL_MACHINES, vm)

@@ -41,6 +41,7 @@ def status_of(now: Observed) -> v1.VirtualMachineStatus | None:
         node_name=living.status.node_name if living else "",
         interfaces=living.status.interfaces if living else None,
         conditions=[ready, *_mirrored(now), *_failure(now), *_restart_required(now)],
+        volume_requests=now.requested.rest or None,
         state_change_requests=now.requests_to_record or None,
         start_failure=now.start_failure,
         observed_generation=(generation_of(vmi) if vmi else None) or known.observed_generation,
@@ -132,6 +133,9 @@ def _mirrored(now: Observed) -> list[Condition]:
 def _failure(now: Observed) -> list[Condition]:
     if now.undeletable is not None:
         reason, why = Reason.FAILED_DELETE, now.undeletable
+        return [_condition(now, ConditionType.FAILURE, reason, why, status="True")]
+    if now.unplugged:
+        reason, why = Reason.HOT_PLUG_VOLUME_ERROR, now.unplugged
         return [_condition(now, ConditionType.FAILURE, reason, why, status="True")]
     message = STRANGER if now.has_stranger else now.failure
     # What could not be made does not matter any more when nobody wants it.

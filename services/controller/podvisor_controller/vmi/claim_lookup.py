@@ -10,7 +10,7 @@ from podvisor_common.kube.errors import ApiNotFound
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import PERSISTENT_VOLUME_CLAIMS, ObjectKey
 
-from podvisor_controller.vmi.claims import claimed
+from podvisor_controller.vmi.claims import claimed, pluggable
 from podvisor_controller.vmi.status import says_missing
 
 _decode_claim = msgspec.json.Decoder(core.PersistentVolumeClaim).decode
@@ -30,11 +30,15 @@ class ClaimLookup:
         watch that has it will say so.
         """
         found = {}
-        is_over = vmi.is_final or vmi.metadata.is_being_deleted or bool(vmi.status.node_name)
-        for name in dict.fromkeys(volume.claim_name for volume in claimed(vmi)):
+        is_over = vmi.is_final or vmi.metadata.is_being_deleted or says_missing(vmi)
+        is_bound = bool(vmi.status.node_name)
+        # The launcher pod needs its claims before it has a node, the pods of volumes that come and go theirs from then on.
+        matters = {volume.claim_name: not is_bound for volume in claimed(vmi)}
+        matters |= {v.claim_name: is_bound for v in pluggable(vmi) if v.claim_name not in matters}
+        for name, is_needed in matters.items():
             key = ObjectKey(vmi.metadata.namespace, name)
             claim = self._claims.get(key)
-            if claim is None and not is_over and not says_missing(vmi):
+            if claim is None and is_needed and not is_over:
                 claim = await self._ask_for(key)
             if claim is not None:
                 found[name] = claim

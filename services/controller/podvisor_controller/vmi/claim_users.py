@@ -4,11 +4,13 @@ Invariant: a look-up costs as much as there are instances that it could matter t
 that thousands begin with, has many users and no keeper.
 """
 
+from collections.abc import Iterable
+
 from podvisor_common.api import v1
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import ObjectKey, key_of
 
-from podvisor_controller.vmi.claims import claim_key, claimed, claims_kept, claims_used
+from podvisor_controller.vmi.claims import claim_key, claims_kept, claims_used, pluggable
 
 USERS_INDEX = "claim-users"
 KEEPERS_INDEX = "claim-keepers"
@@ -16,11 +18,13 @@ KEEPERS_INDEX = "claim-keepers"
 Instances = Informer[v1.VirtualMachineInstance]
 
 
-def rivals_of(vmis: Instances, vmi: v1.VirtualMachineInstance) -> list[v1.VirtualMachineInstance]:
-    """The other instances that cannot have a claim at the same time as `vmi`, not ended; each once."""
+def rivals_of(
+    vmis: Instances, vmi: v1.VirtualMachineInstance, volumes: Iterable[v1.Volume]
+) -> list[v1.VirtualMachineInstance]:
+    """The other instances that cannot have the claim of one of these volumes at the same time as `vmi`, not ended; each once."""
     kept = set(claims_kept(vmi))
     found: dict[ObjectKey, v1.VirtualMachineInstance] = {}
-    for volume in claimed(vmi):
+    for volume in volumes:
         key = claim_key(vmi.metadata.namespace, volume.claim_name)
         index = USERS_INDEX if key in kept else KEEPERS_INDEX
         found |= {key_of(other): other for other in vmis.by_index(index, key)}
@@ -39,7 +43,7 @@ def freed_for(
     old: v1.VirtualMachineInstance | None,
     new: v1.VirtualMachineInstance | None,
 ) -> list[ObjectKey]:
-    """The instances without a node that may have waited for a claim which this one had and has no more."""
+    """The instances that may have waited for a claim which this one had and has no more, to start or to attach it."""
     if old is None:
         return []
     freed = set(claims_used(old)) - set(claims_used(new) if new is not None else ())
@@ -49,4 +53,4 @@ def freed_for(
         for key in sorted(freed)
         for vmi in vmis.by_index(USERS_INDEX if key in kept else KEEPERS_INDEX, key)
     )
-    return [key_of(vmi) for vmi in waiting if not vmi.status.node_name]
+    return [key_of(vmi) for vmi in waiting if not vmi.status.node_name or pluggable(vmi)]

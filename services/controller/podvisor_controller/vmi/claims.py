@@ -19,6 +19,7 @@ class Rival:
     vmi: v1.VirtualMachineInstance
     has_pod: bool
     is_getting_pod: bool = False  # one was asked for, and the answer is not known yet
+    held: frozenset[str] = frozenset()  # claims that other pods hold for its guest
 
 
 def carried(vmi: v1.VirtualMachineInstance) -> list[v1.Volume]:
@@ -29,6 +30,21 @@ def carried(vmi: v1.VirtualMachineInstance) -> list[v1.Volume]:
 def claimed(vmi: v1.VirtualMachineInstance) -> list[v1.Volume]:
     """Those of them with a claim."""
     return [volume for volume in carried(vmi) if volume.claim_name]
+
+
+def pluggable(vmi: v1.VirtualMachineInstance) -> list[v1.Volume]:
+    """The volumes that may come and go while the guest runs."""
+    return [volume for volume in vmi.spec.volumes or () if volume.is_hotpluggable]
+
+
+def leaving(vmi: v1.VirtualMachineInstance) -> list[v1.VolumeStatus]:
+    """What is known of volumes that are not in the manifest any more, or there with another claim, and which a pod holds still."""
+    wanted = {volume.name: volume.claim_name for volume in pluggable(vmi)}
+    return [
+        entry
+        for entry in vmi.status.volume_status or ()
+        if entry.hotplug_volume is not None and wanted.get(entry.name) != _claim_of(entry)
+    ]
 
 
 def is_only_read(vmi: v1.VirtualMachineInstance, volume: v1.Volume) -> bool:
@@ -56,26 +72,28 @@ def claims_used(vmi: v1.VirtualMachineInstance) -> list[str]:
         return []
     namespace = vmi.metadata.namespace
     names = {volume.claim_name for volume in vmi.spec.volumes or ()}
+    names |= {_claim_of(entry) for entry in leaving(vmi)}
     return [claim_key(namespace, name) for name in names if name]
 
 
 def claims_kept(vmi: v1.VirtualMachineInstance) -> list[str]:
-    """The index of instances by the claims that they write to and share with nobody, until they have ended."""
+    """The index of instances by the claims that they write to and share with nobody, until they have ended.
+
+    What was done with a claim is not known any more once its volume has left the manifest.
+    """
     if vmi.is_final:
         return []
     namespace = vmi.metadata.namespace
-    return [
-        claim_key(namespace, volume.claim_name)
-        for volume in vmi.spec.volumes or ()
-        if volume.claim_name and _keeps(vmi, volume)
-    ]
+    kept = [v.claim_name for v in vmi.spec.volumes or () if v.claim_name and keeps(vmi, v)]
+    left = [name for entry in leaving(vmi) if (name := _claim_of(entry))]
+    return [claim_key(namespace, name) for name in dict.fromkeys([*kept, *left])]
 
 
 def missing(vmi: v1.VirtualMachineInstance, claims: Claims) -> str:
     """Which claims are not there for a new pod, for a person; empty when all are."""
     sentences = []
     for volume in claimed(vmi):
-        claim, name = claims.get(volume.claim_name), _name(vmi, volume)
+        claim, name = claims.get(volume.claim_name), claim_title(vmi, volume)
         if claim is None:
             sentences.append(
                 f'{name} does not exist. Volume "{volume.name}" needs it; the machine starts when it is created.'
@@ -90,7 +108,7 @@ def missing(vmi: v1.VirtualMachineInstance, claims: Claims) -> str:
 def unbound(vmi: v1.VirtualMachineInstance, claims: Claims) -> str:
     """Which claims have no volume yet, for a person; empty when all have."""
     return " ".join(
-        f'{_name(vmi, volume)} of volume "{volume.name}" is not bound yet.'
+        f'{claim_title(vmi, volume)} of volume "{volume.name}" is not bound yet.'
         for volume in claimed(vmi)
         if volume.claim_name in claims and not claims[volume.claim_name].is_bound
     )
@@ -103,11 +121,11 @@ def in_use(vmi: v1.VirtualMachineInstance, rivals: Iterable[Rival]) -> str:
             continue
         used, kept = set(claims_used(rival.vmi)), set(claims_kept(rival.vmi))
         for volume in claimed(vmi):
-            taken = used if _keeps(vmi, volume) else kept
+            taken = used if keeps(vmi, volume) else kept
             if claim_key(vmi.metadata.namespace, volume.claim_name) in taken:
                 other = f"{rival.vmi.metadata.namespace}/{rival.vmi.metadata.name}"
                 return (
-                    f'{_name(vmi, volume)} of volume "{volume.name}" is in use by VirtualMachineInstance {other}, and it'
+                    f'{claim_title(vmi, volume)} of volume "{volume.name}" is in use by VirtualMachineInstance {other}, and it'
                     " must not be written to by one while the other has it. The machine starts when that one has ended."
                 )
     return ""
@@ -117,15 +135,20 @@ def _goes_first(rival: Rival, vmi: v1.VirtualMachineInstance) -> bool:
     other = rival.vmi
     if rival.has_pod or rival.is_getting_pod or other.status.node_name:
         return True
-    return not other.metadata.is_being_deleted and _age(other) < _age(vmi)
+    return not other.metadata.is_being_deleted and age(other) < age(vmi)
 
 
-def _age(vmi: v1.VirtualMachineInstance) -> tuple[str, str]:
+def _claim_of(entry: v1.VolumeStatus) -> str:
+    info = entry.persistent_volume_claim_info
+    return info.claim_name if info is not None else ""
+
+
+def age(vmi: v1.VirtualMachineInstance) -> tuple[str, str]:
     """Orders instances by age; those of one second by their uid."""
     return vmi.metadata.creation_timestamp or "", vmi.metadata.uid
 
 
-def _keeps(vmi: v1.VirtualMachineInstance, volume: v1.Volume) -> bool:
+def keeps(vmi: v1.VirtualMachineInstance, volume: v1.Volume) -> bool:
     """The guest writes to the volume and nobody else may have it. Files, unlike an image, are for anybody."""
     disk = _disk_of(vmi, volume)
     if disk is None and any(
@@ -140,5 +163,6 @@ def _disk_of(vmi: v1.VirtualMachineInstance, volume: v1.Volume) -> v1.Disk | Non
     return next((disk for disk in disks if disk.name == volume.name), None)
 
 
-def _name(vmi: v1.VirtualMachineInstance, volume: v1.Volume) -> str:
+def claim_title(vmi: v1.VirtualMachineInstance, volume: v1.Volume) -> str:
+    """The claim of a volume, for a person."""
     return f"PVC {vmi.metadata.namespace}/{volume.claim_name}"

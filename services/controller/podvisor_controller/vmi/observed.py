@@ -13,8 +13,10 @@ from podvisor_controller.config import ClusterConfig
 from podvisor_controller.node.health import NodeHealth
 from podvisor_controller.pauses import left_of, retry_left
 from podvisor_controller.vmi import claims as claimed
+from podvisor_controller.vmi.attachments import Attachments
 from podvisor_controller.vmi.claims import Claims, Rival
 from podvisor_controller.vmi.container import COMPUTE
+from podvisor_controller.vmi.trouble import Trouble
 
 # Phases in which the controller, not the handler, says where the instance is.
 CONTROLLER_PHASES = frozenset(
@@ -37,6 +39,7 @@ CONTROLLER_REASONS = frozenset(
         names.Reason.FAILED_DELETE,
         names.Reason.FAILED_PVC_NOT_FOUND,
         names.Reason.VOLUME_IN_USE,
+        names.Reason.FAILED_HOTPLUG_SYNC,
         names.Reason.ERR_IMAGE_PULL,
         names.Reason.IMAGE_PULL_BACK_OFF,
         POD_REFUSED,
@@ -66,14 +69,6 @@ _NEVER_BEGAN = frozenset({"StartError", "ContainerCannotRun"})
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """Why the instance does not come up: a CamelCase reason and a sentence a person can act on."""
-
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
 class Observed:
     """One instance and its surroundings. All from `attempt` on are what this process remembers of it."""
 
@@ -85,6 +80,7 @@ class Observed:
     has_successor: bool = False  # once it is gone, its machine gets another instance
     claims: Claims = field(default_factory=dict)  # by name, those that exist of its volumes'
     rivals: tuple[Rival, ...] = ()  # who else has one of them, where a pod is to be made
+    attached: Attachments | None = None  # what there is of volumes that may come and go
     attempt: int = 0
     retry_at: datetime | None = None
     failure: Trouble | None = None
@@ -178,7 +174,12 @@ class Observed:
             return self.obstacle or self.failure
         if (refusal := self.refusal) is not None:
             return refusal
-        return _container_trouble(self.vmi, pod)
+        return _container_trouble(self.vmi, pod) or self.volume_trouble
+
+    @property
+    def volume_trouble(self) -> Trouble | None:
+        """What keeps a volume from a guest that may do without it."""
+        return self.attached.trouble if self.attached is not None else None
 
     @property
     def unschedulable(self) -> meta.Condition | None:
@@ -217,6 +218,8 @@ class Observed:
             waits.append(self.delete_retry_left)
         if (left := self.handler_patience_left) is not None:
             waits.append(left)
+        if self.attached is not None:
+            waits.append(self.attached.look_again_in)
         ahead = [wait.total_seconds() for wait in waits if wait > timedelta(0)]
         return min(ahead, default=None)
 

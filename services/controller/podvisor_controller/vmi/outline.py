@@ -1,4 +1,4 @@
-"""What the controller keeps of the launcher pods and the claims of the whole cluster, which is what it reads of them.
+"""What the controller keeps of the launcher pods, those that hold volumes, and the claims of the whole cluster, which is what it reads of them.
 
 Invariant: pure; what is left out here means nothing to anything in this service.
 """
@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from podvisor_common.api import core
 from podvisor_common.api.meta import ObjectMeta
 from podvisor_common.api.quantity import Quantity
+from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.names import ConditionType
 
 
@@ -21,10 +22,24 @@ def outline(pod: core.Pod) -> core.Pod:
     )
     return replace(
         pod,
-        metadata=replace(pod.metadata, labels=None, annotations=None),
+        metadata=replace(pod.metadata, **_held(pod.metadata)),
         spec=replace(pod.spec, containers=containers),
         status=replace(pod.status, conditions=conditions),
     )
+
+
+def _held(metadata: ObjectMeta) -> dict[str, dict[str, str] | None]:
+    """Of labels and annotations, what tells of the volume that a pod holds."""
+    volume, claim = (
+        metadata.label(names.HELD_VOLUME_LABEL),
+        metadata.annotation(names.HELD_CLAIM_ANNOTATION),
+    )
+    if volume is None or claim is None or metadata.label(names.APP_LABEL) == names.LAUNCHER_APP:
+        return {"labels": None, "annotations": None}
+    return {
+        "labels": {names.HELD_VOLUME_LABEL: volume},
+        "annotations": {names.HELD_CLAIM_ANNOTATION: claim},
+    }
 
 
 def claim_outline(claim: core.PersistentVolumeClaim) -> core.PersistentVolumeClaim:

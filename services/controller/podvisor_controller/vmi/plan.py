@@ -13,8 +13,9 @@ from podvisor_common.api.v1.names import Phase
 
 from podvisor_controller.node.health import NodeHealth
 from podvisor_controller.vmi.container import Manifest
-from podvisor_controller.vmi.observed import Observed, Trouble, compute_ended, compute_is_stuck
+from podvisor_controller.vmi.observed import Observed, compute_ended, compute_is_stuck
 from podvisor_controller.vmi.pod import pod_grace_period_s, render_pod
+from podvisor_controller.vmi.trouble import Trouble
 
 STUCK_GRACE_S = 1
 

@@ -4,7 +4,7 @@ Invariant: decides nothing. What it remembers of an instance (Notes) only saves 
 the same state again. The queue owns retries.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -43,13 +43,20 @@ from podvisor_controller.refusals import explain, refusal
 from podvisor_controller.refused_deletion import RefusedDeletion
 from podvisor_controller.vm.observed import wants_new
 from podvisor_controller.vmi import plan, status
+from podvisor_controller.vmi.attacher import Attacher
 from podvisor_controller.vmi.claim_lookup import ClaimLookup
 from podvisor_controller.vmi.claim_users import rivals_of
-from podvisor_controller.vmi.claims import Rival
-from podvisor_controller.vmi.observed import Observed, Trouble, has_ended
+from podvisor_controller.vmi.claims import Rival, claimed
+from podvisor_controller.vmi.observed import Observed, has_ended
+from podvisor_controller.vmi.pod_index import (
+    OWNER_INDEX,
+    instance_of_pod,
+    owned_key,
+    owner_keys,
+)
+from podvisor_controller.vmi.trouble import Trouble
 
 FIELD_MANAGER = "virt-controller"
-OWNER_INDEX = "owner"
 NODE_INDEX = "node"
 # How long the pod of an instance before may take up what a new one needs, without a word about it.
 _PREDECESSOR_LEAVES_WITHIN = timedelta(seconds=10)
@@ -61,27 +68,9 @@ _decode_kind = msgspec.json.Decoder(meta.TypeMeta).decode
 _log = structlog.get_logger(__name__)
 
 
-def instance_keys(pod: core.Pod) -> list[str]:
-    """The index of pods by the instance they carry, which is in their namespace: elsewhere anybody may write its uid."""
-    owner = pod.metadata.controller_reference()
-    return [f"{pod.metadata.namespace}/{owner.uid}"] if owner is not None else []
-
-
-def _instance_key(vmi: v1.VirtualMachineInstance) -> str:
-    return f"{vmi.metadata.namespace}/{vmi.metadata.uid}"
-
-
 def node_names(vmi: v1.VirtualMachineInstance) -> list[str]:
     """The index of instances by the node that runs them."""
     return [vmi.status.node_name] if vmi.status.node_name else []
-
-
-def instance_of_pod(pod: core.Pod) -> ObjectKey | None:
-    """The key of the instance that a pod carries."""
-    owner = pod.metadata.controller_reference()
-    if owner is None or owner.kind != names.VIRTUAL_MACHINE_INSTANCE:
-        return None
-    return ObjectKey(pod.metadata.namespace, owner.name)
 
 
 def _undeletable(refused: RefusedDeletion | None) -> Trouble | None:
@@ -127,6 +116,7 @@ class VmiReconciler:
         self._vmis = vmis
         self._pods = pods
         self._claims = ClaimLookup(client, volume_claims)
+        self._attacher = Attacher(client, pods, recorder, self._rivals_of, clock)
         self._nodes = nodes
         self._attendance = attendance
         self._config = config
@@ -138,12 +128,13 @@ class VmiReconciler:
         """Bring one instance a step nearer to its spec. Called again on every change of it, its pod or its node."""
         vmi = self._vmis.get(key)
         if vmi is None:
-            self._notes.pop(key, None)
+            self._forget(key)
             return None
         notes = self._notes_of(key, vmi)
         now = await self._observe(vmi, notes)
         for action in plan.plan(now):
             await self._carry_out(action, now, notes)
+        await self._attacher.bring_about(now)
         now = await self._observe(self._vmis.get(key) or vmi, notes)
         if not plan.pods_to_go(now):
             notes.refused_deletion = None
@@ -155,14 +146,19 @@ class VmiReconciler:
     def _notes_of(self, key: ObjectKey, vmi: v1.VirtualMachineInstance) -> _Notes:
         notes = self._notes.get(key)
         if notes is None or notes.uid != vmi.metadata.uid:
+            self._forget(key)
             notes = self._notes[key] = _Notes(vmi.metadata.uid)
         return notes
+
+    def _forget(self, key: ObjectKey) -> None:
+        if (notes := self._notes.pop(key, None)) is not None:
+            self._attacher.forget(notes.uid)
 
     async def _observe(self, vmi: v1.VirtualMachineInstance, notes: _Notes) -> Observed:
         node, refused = vmi.status.node_name, notes.refused_deletion
         claims, health = await self._claims.of(vmi), await self._node_health(node)
         # From here on nothing waits: between this and the request for a pod, no other instance is looked at.
-        pods = tuple(self._pods.by_index(OWNER_INDEX, _instance_key(vmi)))
+        pods = tuple(self._pods.by_index(OWNER_INDEX, owned_key(vmi)))
         now = Observed(
             vmi=vmi,
             pods=pods,
@@ -178,23 +174,27 @@ class VmiReconciler:
             pod_created_at=notes.pod_created_at,
             node_patience_left=timedelta(seconds=self._attendance.patience_left_s(node)),
             claims=claims,
-            rivals=() if pods or node else self._rivals_of(vmi),
+            rivals=() if pods or node else self._rivals_of(vmi, claimed(vmi)),
         )
+        now = replace(now, attached=self._attacher.see(now))
         if now.pod is None or not has_ended(now.pod):
             return now
         if notes.ended_pod != now.pod.metadata.uid:
             notes.ended_pod, notes.pod_end_seen_at = now.pod.metadata.uid, now.at
         return replace(now, pod_end_seen_at=notes.pod_end_seen_at)
 
-    def _rivals_of(self, vmi: v1.VirtualMachineInstance) -> tuple[Rival, ...]:
-        """The instances that have a claim of this one's, and what there is of their pods."""
+    def _rivals_of(
+        self, vmi: v1.VirtualMachineInstance, volumes: Iterable[v1.Volume]
+    ) -> tuple[Rival, ...]:
+        """The instances that have a claim of these volumes of this one's, and what there is of their pods."""
         rivals = []
-        for other in rivals_of(self._vmis, vmi):
-            has_pod = bool(self._pods.by_index(OWNER_INDEX, _instance_key(other)))
+        for other in rivals_of(self._vmis, vmi, volumes):
+            pods = self._pods.by_index(OWNER_INDEX, owned_key(other))
             notes = self._notes.get(key_of(other))
             is_its = notes is not None and notes.uid == other.metadata.uid
             is_getting_pod = notes is not None and is_its and notes.is_getting_pod
-            rivals.append(Rival(other, has_pod=has_pod, is_getting_pod=is_getting_pod))
+            held = self._attacher.held_by(other, pods)
+            rivals.append(Rival(other, bool(pods), is_getting_pod, held))
         return tuple(rivals)
 
     def _has_successor(self, vmi: v1.VirtualMachineInstance) -> bool:
@@ -272,7 +272,7 @@ class VmiReconciler:
         """The name is taken: by our own earlier attempt, unless the owner says otherwise."""
         pod = _decode_pod(await self._client.get(PODS, key))
         notes.is_getting_pod = False
-        if _instance_key(vmi) in instance_keys(pod):
+        if owned_key(vmi) in owner_keys(pod):
             self._pods.learn(pod)
             return
         message = f"A pod named {key.name} exists and does not belong to this instance."

@@ -156,7 +156,8 @@ def _after_start(now: Observed) -> Body | None:
 
 
 def _volumes(now: Observed) -> Body:
-    entries = volume_status.volume_status(now.vmi, now.claims)
+    pods = now.attached.told if now.attached is not None else {}
+    entries = volume_status.volume_status(now.vmi, now.claims, pods)
     return {"volumeStatus": entries} if entries else {}
 
 
@@ -265,7 +266,8 @@ def _conditions(now: Observed) -> list[Body]:
         reason = Reason.WAITING_FOR_VOLUME_BINDING
         conditions.append(_condition(now, ConditionType.PROVISIONING, "True", reason, why))
     is_mine = not now.has_run or now.undeletable is not None
-    if (trouble := now.trouble) is not None and is_mine:
+    trouble = now.trouble if is_mine else now.volume_trouble
+    if trouble is not None:
         conditions.append(
             _condition(now, ConditionType.SYNCHRONIZED, "False", trouble.reason, trouble.message)
         )

@@ -106,6 +106,14 @@ def default_instance_update(
     return patch_between(obj, after)
 
 
+def default_plugged_disks(obj: Mapping[str, Any]) -> list[Operation]:
+    """The patch for an instance that is given other volumes: its disks are made whole, and nothing else is touched, whatever the
+    cluster's defaults are by now."""
+    after = copy.deepcopy(dict(obj))
+    default_disks(after["spec"])
+    return patch_between(obj, after)
+
+
 def _default_instance_spec(spec: Any, defaults: ClusterDefaults) -> None:
     if isinstance(spec, dict) and isinstance(spec.get("domain"), dict):
         _default_architecture_and_board(spec, defaults)
@@ -117,6 +125,12 @@ def _default_instance_spec(spec: Any, defaults: ClusterDefaults) -> None:
         _default_buses(spec)
         if defaults.eviction_strategy and _is_unset(spec.get("evictionStrategy")):
             spec["evictionStrategy"] = defaults.eviction_strategy
+
+
+def default_disks(spec: Json) -> None:
+    """What an instance is given of disks: one for each volume that none names, and a bus for each."""
+    _default_disks(spec)
+    _default_buses(spec)
 
 
 def _add_finalizer(obj: Json, finalizer: str) -> None:
@@ -218,7 +232,8 @@ def _default_pull_policies(spec: Json) -> None:
 
 
 def _default_buses(spec: Json) -> None:
-    architecture = spec["architecture"] if isinstance(spec["architecture"], str) else ""
+    given = spec.get("architecture")
+    architecture = given if isinstance(given, str) else ""
     hotpluggable = _hotpluggable(spec)
     for disk in _objects(_object(spec["domain"], "devices").get("disks")):
         if not any(disk.get(target) is not None for target in DISK_TARGETS):

@@ -17,7 +17,7 @@ from podvisor_common.kube.errors import ApiError, ApiNotFound
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import PODS, VIRTUAL_MACHINE_INSTANCES, ObjectKey, key_of
 
-from podvisor_controller.vmi.reconciler import instance_of_pod
+from podvisor_controller.vmi.pod_index import instance_of_pod
 from podvisor_controller.webhooks.eviction import Evacuation, evacuation_of
 from podvisor_controller.webhooks.review import AdmissionRequest, Verdict
 

@@ -14,6 +14,7 @@ from podvisor_controller.webhooks.conversion import convert
 from podvisor_controller.webhooks.defaults import (
     ClusterDefaults,
     default_instance_update,
+    default_plugged_disks,
     default_virtual_machine,
     default_virtual_machine_instance,
 )
@@ -35,7 +36,8 @@ from podvisor_controller.webhooks.validation_sets import validate_replica_set
 Json = dict[str, Any]
 
 CREATE = "CREATE"
-_SERVICE_ACCOUNTS = ("virt-controller", "virt-handler")
+_CONTROLLER = "virt-controller"
+_SERVICE_ACCOUNTS = (_CONTROLLER, "virt-handler")
 
 
 class _Validation(Protocol):
@@ -52,6 +54,9 @@ def webhooks_for(
     def is_privileged(request: AdmissionRequest) -> bool:
         return request.user_info.username in ours
 
+    def may_plug(request: AdmissionRequest) -> bool:
+        return request.user_info.username == f"system:serviceaccount:{namespace}:{_CONTROLLER}"
+
     def mutate_machine(request: AdmissionRequest) -> Verdict:
         obj = _object(request)
         if request.operation == CREATE:
@@ -62,7 +67,11 @@ def webhooks_for(
         obj = _object(request)
         if request.operation == CREATE:
             return Verdict(patch=default_virtual_machine_instance(obj, defaults()))
-        return Verdict(patch=default_instance_update(obj, _old_object(request), defaults()))
+        old = _old_object(request)
+        if may_plug(request):
+            is_same = obj.get("spec") == old.get("spec")
+            return Verdict(patch=[] if is_same else default_plugged_disks(obj))
+        return Verdict(patch=default_instance_update(obj, old, defaults()))
 
     def validate_instance(request: AdmissionRequest) -> Verdict:
         obj = _object(request)
@@ -73,8 +82,13 @@ def webhooks_for(
 
     def validate_instance_update(request: AdmissionRequest) -> Verdict:
         obj, old = _object(request), _old_object(request)
-        privileged = is_privileged(request)
-        causes = validate_virtual_machine_instance_update(obj, old, privileged=privileged)
+        causes = validate_virtual_machine_instance_update(
+            obj,
+            old,
+            privileged=is_privileged(request),
+            may_plug=may_plug(request),
+            gates=defaults().feature_gates,
+        )
         return Verdict(causes=causes_as_written(causes, request.client_api_version, obj))
 
     judges = {

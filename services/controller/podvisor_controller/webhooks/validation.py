@@ -21,6 +21,7 @@ from podvisor_controller.webhooks.validation_fields import (
     quoted,
     unsupported,
 )
+from podvisor_controller.webhooks.validation_hotplug import RESTRICTED, plug_causes
 from podvisor_controller.webhooks.validation_spec import spec_causes
 from podvisor_controller.webhooks.validation_template import (
     annotation_causes,
@@ -101,16 +102,22 @@ def validate_virtual_machine_instance(
 
 
 def validate_virtual_machine_instance_update(
-    obj: Raw, old: Raw, *, privileged: bool = False
+    obj: Raw,
+    old: Raw,
+    *,
+    privileged: bool = False,
+    may_plug: bool = False,
+    gates: Set[str] = frozenset(),
 ) -> list[Cause]:
-    """Why a change of an instance is refused: only podvisor itself changes its specification and reserved labels."""
-    if privileged:
-        return []
+    """Why a change of an instance is refused: only podvisor itself (`privileged`) changes reserved labels, and of it only who
+    `may_plug` the specification, no more of that than volumes which may come and go."""
     causes = []
     if obj.get("spec") != old.get("spec"):
-        text = "update of VMI object is restricted"
-        causes.append(Cause("spec", text, CauseReason.NOT_SUPPORTED))
-    return causes + reserved_label_causes(_labels(obj), _labels(old), "metadata.labels")
+        refused = Cause("spec", RESTRICTED, CauseReason.NOT_SUPPORTED)
+        causes += plug_causes(obj, old, gates) if may_plug else [refused]
+    if not privileged:
+        causes += reserved_label_causes(_labels(obj), _labels(old), "metadata.labels")
+    return causes
 
 
 def warnings_of(obj: Raw) -> list[str]:

@@ -160,6 +160,8 @@ class Reason(StrEnum):
     FAILED_PVC_NOT_FOUND = "FailedPvcNotFound"
     # Beyond KubeVirt's: another instance has the claim, and one of the two writes to it.
     VOLUME_IN_USE = "VolumeInUse"
+    FAILED_HOTPLUG_SYNC = "FailedHotplugSync"
+    HOT_PLUG_VOLUME_ERROR = "HotPlugVolumeError"
     # Of Provisioning, as the word for it in `kubectl get vm`.
     WAITING_FOR_VOLUME_BINDING = "WaitingForVolumeBinding"
     ERR_IMAGE_PULL = "ErrImagePull"
@@ -197,6 +199,8 @@ class EventReason(StrEnum):
     FAILED_DELETE = "FailedDelete"
     FAILED_PVC_NOT_FOUND = "FailedPvcNotFound"
     VOLUME_IN_USE = "VolumeInUse"
+    # Beyond KubeVirt's: a volume request of a machine is not carried out.
+    VOLUME_REQUEST_REFUSED = "VolumeRequestRefused"
     FAILED_GUARANTEE_RESOURCES = "FailedGuaranteeResources"
     SUCCESSFUL_HAND_OVER = "SuccessfulHandOver"
     NODE_UNRESPONSIVE = "NodeUnresponsive"
@@ -235,6 +239,8 @@ HOTPLUG_DISK_APP = "hotplug-disk"
 CREATED_BY_LABEL = "kubevirt.io/created-by"
 VMI_NAME_LABEL = "vmi.kubevirt.io/id"
 VM_NAME_LABEL = "vm.kubevirt.io/name"
+# The volume that a pod holds for a running guest.
+HELD_VOLUME_LABEL = "podvisor.io/volume"
 # UID of the VirtualMachine whose start a ControllerRevision is of.
 VM_UID_LABEL = "podvisor.kubevirt.io/vm-uid"
 # The revision of a pool's template that a machine, and its instance, was made from.
@@ -264,6 +270,9 @@ PVC_TOLERATED_SHORTFALL_ANNOTATION = "podvisor.io/pvc-tolerated-shortfall-percen
 PVC_RESERVE_ANNOTATION = "podvisor.io/pvc-reserve-bytes"
 VM_GENERATION_ANNOTATION = "kubevirt.io/vm-generation"
 HEARTBEAT_ANNOTATION = "kubevirt.io/heartbeat"
+# On a pod that holds a volume for a running guest, beside its instance's name.
+OWNER_VMI_UID_ANNOTATION = "kubevirt.io/owner-vmi-uid"
+HELD_CLAIM_ANNOTATION = "podvisor.io/claim"
 # What v1alpha1 can say and v1 cannot (disk and volume names) and the other way round.
 CONVERSION_ANNOTATION = "podvisor.kubevirt.io/conversion"
 # Volumes of an instance, by name and between commas, whose images are raw whatever their first bytes look like.

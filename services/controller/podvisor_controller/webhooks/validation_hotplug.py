@@ -1,0 +1,98 @@
+"""What podvisor itself may change of an instance's specification: volumes that may come and go, and their disks. Pure.
+
+Invariant: a volume comes or leaves as a whole, and a name is given to another one only when nothing is held by it any more. Drives of
+CD-ROMs stay, only what is in them comes and goes.
+"""
+
+from collections.abc import Iterator, Mapping, Set
+from typing import Any
+
+import msgspec
+from podvisor_common.api import v1
+
+from podvisor_controller.webhooks.validation_disks import disk_causes
+from podvisor_controller.webhooks.validation_fields import Cause, CauseReason, invalid, quoted
+from podvisor_controller.webhooks.validation_template import decoding_cause
+from podvisor_controller.webhooks.validation_volumes import volume_causes
+
+RESTRICTED = "update of VMI object is restricted"
+
+Raw = Mapping[str, Any]
+
+
+def plug_causes(obj: Raw, old: Raw, gates: Set[str]) -> list[Cause]:
+    """Why a change of an instance's specification by podvisor is refused; empty when it is not."""
+    try:
+        new, was = (msgspec.convert(o, v1.VirtualMachineInstance) for o in (obj, old))
+    except msgspec.ValidationError as error:
+        return [decoding_cause(error)]
+    if _rest_of(obj) != _rest_of(old) or _fixed(new.spec) != _fixed(was.spec):
+        text = f"{RESTRICTED} to volumes that are hotpluggable, and to their disks"
+        return [Cause("spec", text, CauseReason.NOT_SUPPORTED)]
+    return [*_name_causes(new, was), *_new_causes(new, was, obj, old, gates)]
+
+
+def _rest_of(obj: Raw) -> Any:
+    """A specification without its volumes and disks, as it is written."""
+    spec = {key: value for key, value in obj["spec"].items() if key != "volumes"}
+    domain = dict(spec["domain"])
+    devices = {k: v for k, v in (domain.pop("devices", None) or {}).items() if k != "disks"}
+    return {**spec, "domain": domain, "devices": devices}
+
+
+def _fixed(spec: v1.VirtualMachineInstanceSpec) -> tuple[list[v1.Volume], list[v1.Disk]]:
+    may_go = _pluggable(spec)
+    volumes = [volume for volume in spec.volumes or () if volume.name not in may_go]
+    disks = spec.domain.devices.disks or ()
+    return volumes, [d for d in disks if d.cdrom is not None or d.name not in may_go]
+
+
+def _pluggable(spec: v1.VirtualMachineInstanceSpec) -> dict[str, v1.Volume]:
+    return {volume.name: volume for volume in spec.volumes or () if volume.is_hotpluggable}
+
+
+def _name_causes(new: v1.VirtualMachineInstance, was: v1.VirtualMachineInstance) -> Iterator[Cause]:
+    """A volume or its disk is another one than before, by the same name."""
+    had, disks = _pluggable(was.spec), _disks(was.spec)
+    held = {e.name for e in was.status.volume_status or () if e.hotplug_volume is not None}
+    for index, volume in enumerate(new.spec.volumes or ()):
+        field, name = f"spec.volumes[{index}]", quoted(volume.name)
+        if not volume.is_hotpluggable:
+            continue
+        if volume.name not in had and volume.name in held:
+            text = f"{name} is still being detached: it can be attached when that is done."
+            yield invalid(f"{field}.name", text)
+        elif volume.name in had and volume != had[volume.name]:
+            yield invalid(field, f"{name} must be detached before another volume has its name.")
+        elif volume.name in had and disks.get(volume.name) != _disks(new.spec).get(volume.name):
+            yield invalid(field, f"{name} must be detached before its disk is another one.")
+
+
+def _disks(spec: v1.VirtualMachineInstanceSpec) -> dict[str, v1.Disk]:
+    return {disk.name: disk for disk in spec.domain.devices.disks or ()}
+
+
+def _new_causes(
+    new: v1.VirtualMachineInstance,
+    was: v1.VirtualMachineInstance,
+    obj: Raw,
+    old: Raw,
+    gates: Set[str],
+) -> Iterator[Cause]:
+    """What is wrong with volumes and disks, but for what was so before: the instance was admitted with it."""
+    known = {_at_no_place(cause) for cause in _causes(was.spec, old["spec"], gates)}
+    for cause in _causes(new.spec, obj["spec"], gates):
+        if _at_no_place(cause) not in known:
+            yield cause
+
+
+def _causes(
+    spec: v1.VirtualMachineInstanceSpec, raw: dict[str, object], gates: Set[str]
+) -> Iterator[Cause]:
+    yield from disk_causes(spec, raw, "spec")
+    yield from volume_causes(spec, raw, "spec", gates)
+
+
+def _at_no_place(cause: Cause) -> str:
+    """What a cause says, wherever in a list that is: those after a volume that has left move up."""
+    return cause.message.replace(cause.field, "")

@@ -1,0 +1,247 @@
+"""Volumes that come to a running guest and go: by edits of its machine's template, with real claims and a guest that looks."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support.cluster import Cluster, Json
+from tests.support.disks import GuestDisk, guest_disks, read, write
+from tests.support.machine import Machine, condition, vm
+from tests.support.storage import VolumeMode, checksum, local_volume, look_into
+
+MIB = 1 << 20
+SIZE = 64 * MIB
+BUSES: dict[VolumeMode, str] = {"Filesystem": "scsi", "Block": "virtio"}
+
+
+async def edit(cluster: Cluster, name: str, change: Callable[[Json], None]) -> None:
+    """Change the specification in a machine's template as a person does with `kubectl edit`."""
+    found = await cluster.get("vm", name)
+    assert found is not None
+    spec = found["spec"]["template"]["spec"]
+    change(spec)
+    wanted = {
+        "volumes": spec["volumes"],
+        "domain": {"devices": {"disks": spec["domain"]["devices"]["disks"]}},
+    }
+    patch = json.dumps({"spec": {"template": {"spec": wanted}}})
+    await cluster.kubectl("patch", "vm", name, "--type=merge", "-p", patch)
+
+
+async def plug(cluster: Cluster, name: str, volume: str, bus: str = "scsi") -> None:
+    """Give a machine a claim of the volume's name."""
+
+    def change(spec: Json) -> None:
+        source = {"claimName": volume, "hotpluggable": True}
+        spec["volumes"].append({"name": volume, "persistentVolumeClaim": source})
+        disk = {"name": volume, "serial": volume, "disk": {"bus": bus}}
+        spec["domain"]["devices"]["disks"].append(disk)
+
+    await edit(cluster, name, change)
+
+
+async def unplug(cluster: Cluster, name: str, volume: str) -> None:
+    """Take a volume and its disk from a machine."""
+
+    def change(spec: Json) -> None:
+        devices = spec["domain"]["devices"]
+        spec["volumes"] = [v for v in spec["volumes"] if v["name"] != volume]
+        devices["disks"] = [d for d in devices["disks"] if d["name"] != volume]
+
+    await edit(cluster, name, change)
+
+
+def said_of(state: Json | None, volume: str) -> Json:
+    """What the instance's status says of a volume; empty when that is nothing."""
+    entries = (state or {}).get("status", {}).get("volumeStatus", [])
+    found: Json = next((entry for entry in entries if entry["name"] == volume), {})
+    return found
+
+
+async def reaches(cluster: Cluster, name: str, volume: str, phase: str) -> Json:
+    """What is said of a volume once it has that phase; without one, once nothing is said of it."""
+    state = await cluster.until(
+        "vmi",
+        name,
+        lambda state: state is not None and said_of(state, volume).get("phase", "") == phase,
+        within_s=60,
+        what=f"volume {volume}: {phase or 'gone'}",
+    )
+    return said_of(state, volume)
+
+
+async def seen(machine: Machine, volume: str) -> GuestDisk:
+    """The volume's disk, which the guest has by now or finds in a moment."""
+    rescan = 'for host in /sys/class/scsi_host/*/scan; do echo "- - -" > $host; done'
+    await machine.ssh(rescan, check=False)
+    return (await guest_disks(machine))[volume]
+
+
+async def holders(cluster: Cluster) -> list[Json]:
+    return await cluster.all("pods", "-l", "kubevirt.io=hotplug-disk")
+
+
+async def started(cluster: Cluster, name: str) -> Machine:
+    await cluster.apply(vm(name))
+    machine = Machine(cluster, name)
+    await machine.console_shows(f"{name} login:")
+    return machine
+
+
+@pytest.mark.parametrize("mode", ["Filesystem", "Block"])
+async def test_volume_comes_and_goes(cluster: Cluster, mode: VolumeMode) -> None:
+    """The guest sees it with its serial number and size, and what it writes is there when it has gone. It needs no restart."""
+    async with local_volume(cluster, "data", SIZE, mode):
+        machine = await started(cluster, "host")
+        uid = (await machine.running())["metadata"]["uid"]
+        await plug(cluster, "host", "data", BUSES[mode])
+        entry = await reaches(cluster, "host", "data", "Ready")
+        [holder] = await holders(cluster)
+        assert entry["hotplugVolume"] == {
+            "attachPodName": holder["metadata"]["name"],
+            "attachPodUID": holder["metadata"]["uid"],
+        }
+        assert entry["persistentVolumeClaimInfo"]["claimName"] == "data"
+        assert entry["target"]
+        disk = await seen(machine, "data")
+        assert not disk.read_only
+        assert disk.size_bytes == entry["size"]
+        if mode == "Block":
+            assert disk.size_bytes == SIZE
+        else:
+            assert 0.8 * SIZE < disk.size_bytes < SIZE  # the file system has its share
+        await write(machine, "data", "precious")
+
+        await unplug(cluster, "host", "data")
+        await reaches(cluster, "host", "data", "")
+        assert "data" not in await guest_disks(machine)
+        assert await holders(cluster) == []
+        where = "/dev/claim" if mode == "Block" else "/claim/disk.img"
+        text = await look_into(cluster, "data", f"dd if={where} bs=1M skip=1 count=1 | head -c 8")
+        assert text == "precious"
+        assert (await machine.running())["metadata"]["uid"] == uid
+        assert condition(await cluster.get("vm", "host"), "RestartRequired") == {}
+        assert await cluster.events(type_="Warning") == []
+
+
+async def test_volume_outlives_what_holds_and_drives_it(cluster: Cluster) -> None:
+    """The launcher and the pod that holds the volume are killed in between; the guest goes on to write to it, and lets it go after."""
+    async with local_volume(cluster, "data", SIZE):
+        machine = await started(cluster, "tough")
+        await plug(cluster, "tough", "data")
+        before = await reaches(cluster, "tough", "data", "Ready")
+        await seen(machine, "data")
+        await write(machine, "data", "one")
+        await machine.kill("podvisor_launcher")
+        await write(machine, "data", "two")
+        [holder] = await holders(cluster)
+        await cluster.kubectl("delete", "pod", holder["metadata"]["name"], "--timeout=30s")
+
+        def is_held_anew(state: Json | None) -> bool:
+            said: Any = said_of(state, "data").get("hotplugVolume", {})
+            return said.get("attachPodUID") not in (None, holder["metadata"]["uid"])
+
+        await cluster.until("vmi", "tough", is_held_anew, within_s=30, what="another pod holds it")
+        await write(machine, "data", "three")
+        after = await reaches(cluster, "tough", "data", "Ready")
+        assert (after["target"], after["size"]) == (before["target"], before["size"])
+        await unplug(cluster, "tough", "data")
+        await machine.kill("podvisor_launcher")
+        await reaches(cluster, "tough", "data", "")
+        digest = await checksum(cluster, "data")
+
+        await plug(cluster, "tough", "data")
+        await reaches(cluster, "tough", "data", "Ready")
+        await seen(machine, "data")
+        assert await read(machine, "data", 5) == "three"
+        await unplug(cluster, "tough", "data")
+        await reaches(cluster, "tough", "data", "")
+        assert await checksum(cluster, "data") == digest
+
+
+async def test_volume_goes_while_the_guest_has_it_open(cluster: Cluster) -> None:
+    """What the guest has written and synced is there; what it does afterwards fails in the guest, and harms nobody."""
+    async with local_volume(cluster, "data", SIZE):
+        machine = await started(cluster, "busy")
+        await plug(cluster, "busy", "data")
+        await reaches(cluster, "busy", "data", "Ready")
+        disk = await seen(machine, "data")
+        await write(machine, "data", "synced")
+        reader = f"while dd if=/dev/{disk.device} of=/dev/null bs=1M; do :; done"
+        await machine.ssh(f"nohup sh -c '{reader}' >/dev/null 2>&1 </dev/null &")
+        await unplug(cluster, "busy", "data")
+        await reaches(cluster, "busy", "data", "")
+        assert await machine.uptime_s() > 0
+        where = "/claim/disk.img"
+        text = await look_into(cluster, "data", f"dd if={where} bs=1M skip=1 count=1 | head -c 6")
+        assert text == "synced"
+
+
+async def test_volume_is_there_again_after_a_restart(cluster: Cluster) -> None:
+    """It is part of the machine's template: the next instance gets it, too."""
+    async with local_volume(cluster, "data", SIZE):
+        machine = await started(cluster, "again")
+        await plug(cluster, "again", "data")
+        await reaches(cluster, "again", "data", "Ready")
+        await seen(machine, "data")
+        await write(machine, "data", "kept")
+        first = await machine.running()
+        await cluster.kubectl("delete", "vmi", "again", "--timeout=30s")
+        await machine.running(not_uid=first["metadata"]["uid"])
+        await machine.console_shows("again login:")
+        await reaches(cluster, "again", "data", "Ready")
+        await seen(machine, "data")
+        assert await read(machine, "data", 4) == "kept"
+
+
+async def test_claim_that_another_machine_has(cluster: Cluster) -> None:
+    """A running machine waits for a claim that another writes to, and says for whom; its guest does not notice."""
+    async with local_volume(cluster, "data", SIZE):
+        first = await started(cluster, "first")
+        await plug(cluster, "first", "data")
+        await reaches(cluster, "first", "data", "Ready")
+        await seen(first, "data")
+        await write(first, "data", "mine")
+        second = await started(cluster, "second")
+        await plug(cluster, "second", "data")
+        shown = await cluster.until(
+            "vmi",
+            "second",
+            lambda state: condition(state, "Synchronized").get("reason") == "VolumeInUse",
+            within_s=20,
+            what="Synchronized is False: VolumeInUse",
+        )
+        message = condition(shown, "Synchronized")["message"]
+        assert f"{cluster.namespace}/first" in message, message
+        assert condition(shown, "Ready")["status"] == "True"
+        assert len(await holders(cluster)) == 1
+        assert await read(first, "data", 4) == "mine"
+        await unplug(cluster, "first", "data")
+        await reaches(cluster, "second", "data", "Ready")
+        await seen(second, "data")
+        assert await read(second, "data", 4) == "mine"
+
+
+async def test_volume_by_request(cluster: Cluster) -> None:
+    """As `virtctl addvolume` has it: on bus scsi, with the volume's name for a serial number, and in the template from then on."""
+    async with local_volume(cluster, "data", SIZE):
+        machine = await started(cluster, "asked")
+        source = {"persistentVolumeClaim": {"claimName": "data"}}
+
+        async def ask(**request: Any) -> None:
+            patch = json.dumps({"status": {"volumeRequests": [request]}})
+            await cluster.kubectl(
+                "patch", "vm", "asked", "--subresource=status", "--type=merge", "-p", patch
+            )
+
+        await ask(addVolumeOptions={"name": "data", "volumeSource": source})
+        await reaches(cluster, "asked", "data", "Ready")
+        assert (await seen(machine, "data")).device.startswith("sd")
+        await ask(removeVolumeOptions={"name": "data"})
+        await reaches(cluster, "asked", "data", "")
+        found = await cluster.get("vm", "asked")
+        assert found is not None
+        assert "volumeRequests" not in found["status"]
+        assert [v["name"] for v in found["spec"]["template"]["spec"]["volumes"]] == ["root", "seed"]
