@@ -17,3 +17,5 @@ CREDENTIALS_DIRECTORY = f"{RUN_DIRECTORY}/credentials"
 DEVICES_DIRECTORY = "/dev/podvisor"
 # The image in the file system of a claim.
 DISK_IMAGE = "disk.img"
+# The paths of QEMU's sets of open files. Made by the handler when the first device is handed over.
+FD_SETS_DIRECTORY = "/dev/fdset"

@@ -14,6 +14,7 @@ from podvisor_launcher.domain.build import EMULATOR
 from podvisor_launcher.lifecycle.machine import Machine
 from podvisor_launcher.lifecycle.reports import Reports
 from podvisor_launcher.rpc.servicer import launcher_service
+from podvisor_launcher.rpc.volumes import serve_volumes
 from podvisor_launcher.settings import Settings
 from podvisor_launcher.storage.serial_log import bound_serial_log
 from podvisor_launcher.virt.connection import LibvirtConnection
@@ -40,6 +41,9 @@ async def run(settings: Settings) -> int:
             spawn(group, responder.run(), name="dhcp"),
             spawn(group, bound_serial_log(settings.serial_log), name="serial log"),
             spawn(group, _warm_up(machine.libvirt), name="warm-up"),
+            spawn(
+                group, serve_volumes(settings.volumes_socket, machine.take_volume), name="volumes"
+            ),
         ]
         async with serve_unix(
             settings.unpublished_socket,

@@ -35,6 +35,11 @@ class Settings:
         return self.run_dir / "sockets/.launcher.sock"
 
     @property
+    def volumes_socket(self) -> Path:
+        """The socket that takes open files."""
+        return self.run_dir / "sockets/volumes.sock"
+
+    @property
     def serial_socket(self) -> Path:
         """QEMU's serial console."""
         return self.run_dir / "sockets/serial0.sock"

@@ -4,6 +4,7 @@ import libvirt
 import pytest
 from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_launcher.domain.build import (
+    SPARE_ROOT_PORTS,
     ConsolePaths,
     Image,
     ResolvedDisk,
@@ -230,7 +231,7 @@ def test_a_chosen_address_is_kept_and_given_to_nobody_else() -> None:
     behind = [each.address.bus for each in devices.disks if each.address]
     assert [each.address.bus for each in devices.interfaces if each.address] == ["0x01"]
     assert behind == ["0x03", "0x02", "0x04"]
-    assert root_ports(devices.controllers) == 4
+    assert root_ports(devices.controllers) == 4 + SPARE_ROOT_PORTS
 
 
 def test_a_chosen_address_far_away_has_all_ports_up_to_it() -> None:
@@ -245,8 +246,8 @@ def test_a_disk_that_comes_later_is_left_out_and_has_a_place() -> None:
     now = build_domain(spec(disks=[volume_disk("a")]), {"a": FILE}, CONSOLES).devices
     later = build_domain(spec(disks=[volume_disk("a"), scsi]), {"a": FILE}, CONSOLES).devices
     assert [disk.target.dev for disk in later.disks] == ["vda"]
-    assert root_ports(now.controllers) == 1
-    assert root_ports(later.controllers) == 1 + 1 + 4  # the controller, and spare ones
+    assert root_ports(now.controllers) == 1 + SPARE_ROOT_PORTS
+    assert root_ports(later.controllers) == 1 + 1 + SPARE_ROOT_PORTS  # the controller has its own
     assert "virtio-scsi" in [each.model for each in later.controllers]
 
 

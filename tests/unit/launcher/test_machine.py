@@ -7,7 +7,8 @@ import pytest
 import structlog
 from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_launcher.domain.build import UnbuildableSpec
-from podvisor_launcher.lifecycle.machine import Machine, MachineEnded, OtherMachine, boottime_ms
+from podvisor_launcher.lifecycle.acceptance import MachineEnded, OtherMachine
+from podvisor_launcher.lifecycle.machine import Machine, boottime_ms
 from podvisor_launcher.lifecycle.record import Start, load_record
 from podvisor_launcher.lifecycle.reports import Reports
 from podvisor_launcher.settings import Settings

@@ -4,6 +4,7 @@ from dataclasses import replace
 from operator import itemgetter
 
 import pytest
+from podvisor_launcher.lifecycle.hotplug_plan import Change, DiskChange
 from podvisor_launcher.lifecycle.plan import (
     EXIT_CLEAN,
     EXIT_FAILED,
@@ -13,6 +14,7 @@ from podvisor_launcher.lifecycle.plan import (
     POWER_BUTTON_INTERVAL_MS,
     QEMU_END_WITHIN_MS,
     UNREACHABLE_AFTER_MS,
+    ChangeDisk,
     DestroyGuest,
     GrowDisk,
     Leave,
@@ -45,6 +47,7 @@ STARVED = Active(Paused.IO_ERROR)
 FULL = DiskTrouble("data", no_space=True, has_room=False)
 FULL_BEFORE = DiskTrouble("data", no_space=True, has_room=True)
 BROKEN = DiskTrouble("data", no_space=False, has_room=True)
+PLUG = DiskChange("data", Change.PLUG)
 ABSENT = Absent()
 NEW = Record()
 STARTED = Record(start=Start.DONE)
@@ -112,6 +115,18 @@ STEPS = [
         PressPowerButton(),
     ),
     ("it was let go on and runs", ready(RUNNING, STARTED, settled_ms=NOW), State.RUNNING, None),
+    (
+        "a disk can come",
+        ready(RUNNING, STARTED, disk_change=PLUG, growth=PendingGrowth("data", NOW + 1)),
+        State.RUNNING,
+        ChangeDisk(PLUG),
+    ),
+    (
+        "a disk can come and the guest is to end",
+        ready(RUNNING, replace(STARTED, stop=stop()), disk_change=PLUG),
+        State.RUNNING,
+        PressPowerButton(),
+    ),
     (
         "a volume has grown",
         ready(RUNNING, STARTED, growth=PendingGrowth("data", NOW)),
@@ -455,6 +470,8 @@ def test_it_wakes_for_whatever_is_due_first() -> None:
     growth = PendingGrowth("data", NOW + 600)
     assert plan(ready(RUNNING, STARTED, growth=growth)).wake_ms == NOW + 600
     assert plan(ready(STARVED, STARTED, resume_ms=NOW + 5, growth=growth)).wake_ms == NOW + 5
+    change = DiskChange("data", Change.UNPLUG, NOW + 300)
+    assert plan(ready(RUNNING, STARTED, disk_change=change, growth=growth)).wake_ms == NOW + 300
     assert plan(ready(RUNNING, STARTED, settled_ms=NOW + 70)).wake_ms == NOW + 70
 
 

@@ -151,13 +151,13 @@ def _default_architecture_and_board(spec: Json, defaults: ClusterDefaults) -> No
 
 
 def _default_disks(spec: Json) -> None:
-    """A disk for each volume that no disk names."""
+    """A disk for each volume that neither a disk nor a shared file system names."""
     volumes = _objects(spec.get("volumes"))
     devices = spec["domain"].setdefault("devices", {})
     if not isinstance(devices, dict):
         return
     disks = devices.get("disks")
-    named = set(_names(_objects(disks)))
+    named = {*_names(_objects(disks)), *_names(_objects(devices.get("filesystems")))}
     missing = [{"name": name} for name in _names(volumes) if name and name not in named]
     if missing and (disks is None or isinstance(disks, list)):
         devices["disks"] = [*(disks or []), *missing]

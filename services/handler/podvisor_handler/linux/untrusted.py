@@ -111,13 +111,20 @@ def untrusted_character_device(
     return node
 
 
-def untrusted_make_directory(root: int | str, relative: str, *, mode: int) -> None:
-    """Makes the directory `relative` below `root` exist; its parent must be there."""
+def untrusted_make_directory(
+    root: int | str, relative: str, *, mode: int, owner: int | None = None
+) -> None:
+    """Makes the directory `relative` below `root` exist, as `owner`'s if one is given; its parent must be there."""
     path = PurePosixPath(relative)
     with untrusted_directory(root, str(path.parent)) as parent:
         with contextlib.suppress(FileExistsError):
             os.mkdir(path.name, mode, dir_fd=parent)
-        os.close(_open(parent, path.name, _DIRECTORY))
+        directory = _open(parent, path.name, _DIRECTORY)
+    try:
+        if owner is not None:
+            os.chown(f"/proc/self/fd/{directory}", owner, owner)
+    finally:
+        os.close(directory)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from podvisor.launcher.v1 import launcher_pb2
 from podvisor_common.api.v1 import names
 from podvisor_common.errors import Retryable
+from podvisor_common.launcher_pod import FD_SETS_DIRECTORY
 
 from podvisor_handler.launchers.endpoint import (
     HOLDER_SOCKET_NAME,
@@ -34,6 +35,7 @@ from podvisor_handler.linux.untrusted import (
     UntrustedPathRefused,
     untrusted_directory,
     untrusted_give_file,
+    untrusted_make_directory,
     untrusted_mount,
     untrusted_open_disk,
 )
@@ -100,11 +102,23 @@ def _hand_over(pods_directory: str, order: HandOver, receiver: Receiver) -> None
     try:
         file = _open(pods_directory, order)
         try:
+            if isinstance(order.access, Device):
+                _make_place_for_devices(order.access.volume, receiver)
             _send(pods_directory, order, receiver, file)
         finally:
             os.close(file)
     finally:
         receiver.process.close()
+
+
+def _make_place_for_devices(volume: str, receiver: Receiver) -> None:
+    """libvirt knows an open device by the path of one of QEMU's sets of open files, and wants a file there."""
+    with (
+        volume_errors(volume),
+        receiver.process.opened("root", os.O_PATH | os.O_DIRECTORY) as root,
+    ):
+        relative = FD_SETS_DIRECTORY.lstrip("/")
+        untrusted_make_directory(root, relative, mode=0o700, owner=names.LAUNCHER_UID)
 
 
 def _open(pods_directory: str, order: HandOver) -> int:

@@ -17,7 +17,6 @@ from podvisor_launcher.domain.disks import (
     build_disks,
     check_disk,
     chosen_buses,
-    fixed_disks,
     io_threads,
 )
 from podvisor_launcher.domain.errors import UnbuildableSpec
@@ -46,9 +45,9 @@ TRANSLATION_CACHE_SHARE = 3
 TRANSLATION_CACHE_MIN_MIB = 40
 TRANSLATION_CACHE_MAX_MIB = 256
 VIDEO_MEMORY_KIB = 16384
-# Ports that stay empty for devices that come later, in a machine that has any of those. Every port takes time of the
-# firmware and of the guest.
-SPARE_ROOT_PORTS = 4
+# Ports that stay empty for what comes later: a controller for SCSI disks, and two disks on bus virtio. Every port takes time of
+# the firmware and of the guest.
+SPARE_ROOT_PORTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +153,7 @@ def _cpu(cpu: pb.CpuSpec, tcg: bool) -> xml.Cpu:
 def _devices(
     spec: pb.DomainSpec, disks: Mapping[str, ResolvedDisk], consoles: ConsolePaths
 ) -> xml.Devices:
-    has_room_for_more = len(fixed_disks(spec)) < len(spec.disks)
-    bus = PciBus(chosen_buses(spec), SPARE_ROOT_PORTS if has_room_for_more else 0)
+    bus = PciBus(chosen_buses(spec), SPARE_ROOT_PORTS)
     interfaces = tuple(_interface(each, bus) for each in spec.interfaces)
     built_disks = build_disks(spec, disks, bus)
     buses = {each.bus for each in spec.disks}

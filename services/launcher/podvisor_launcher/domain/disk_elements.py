@@ -22,9 +22,10 @@ class DiskDriver:
 
 @element("source")
 class DiskSource:
-    """A file or a block device that backs a disk."""
+    """A file or a block device that backs a disk. A file with a `fdgroup` is not opened by its name."""
 
     file: str | None = attribute(default=None)
+    fdgroup: str | None = attribute(default=None)
     dev: str | None = attribute(default=None)
 
 

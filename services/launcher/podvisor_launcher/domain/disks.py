@@ -19,7 +19,7 @@ from podvisor_launcher.domain.place_elements import Address, Alias, Boot
 ALIAS_PREFIX = "ua-"
 _SATA_PORTS = 6
 
-_BUS_NAMES = {
+BUS_NAMES = {
     pb.DISK_BUS_VIRTIO: ("virtio", "vd"),
     pb.DISK_BUS_SATA: ("sata", "sd"),
     pb.DISK_BUS_SCSI: ("scsi", "sd"),
@@ -55,6 +55,7 @@ class Image:
     path: str
     format: str
     is_block: bool = False
+    fd_group: str = ""  # the file is open by that name, and its path is for people
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +70,14 @@ class ResolvedDisk:
     physical_block_bytes: int = 0
 
 
+def comes_and_goes(disk: pb.DiskSpec) -> bool:
+    """Whether the disk comes when the machine runs. A CD-ROM drive never does: what comes and goes is the medium."""
+    return not _is_cdrom(disk) and (disk.hotpluggable or disk.volume.handed_over)
+
+
 def fixed_disks(spec: pb.DomainSpec) -> list[pb.DiskSpec]:
-    """The disks that the machine starts with; the others come when it runs. A CD-ROM drive is never one of those: what comes and
-    goes is the medium."""
-    return [
-        disk
-        for disk in spec.disks
-        if _is_cdrom(disk) or not (disk.hotpluggable or disk.volume.handed_over)
-    ]
+    """The disks that the machine starts with."""
+    return [disk for disk in spec.disks if not comes_and_goes(disk)]
 
 
 def chosen_buses(spec: pb.DomainSpec) -> set[int]:
@@ -102,7 +103,7 @@ def io_threads(spec: pb.DomainSpec) -> int:
 def check_disk(disk: pb.DiskSpec) -> None:
     """Raise UnbuildableSpec when no machine can ever have `disk`, whatever is behind it."""
     for is_wrong, words in (
-        (disk.bus not in _BUS_NAMES, "unknown bus"),
+        (disk.bus not in BUS_NAMES, "unknown bus"),
         (disk.device not in _DEVICES, "unknown device"),
         (_is_cdrom(disk) and _is_virtio(disk), "a CD-ROM drive cannot be on bus virtio"),
         (_is_lun(disk) and disk.bus != pb.DISK_BUS_SCSI, "a LUN can be on bus scsi only"),
@@ -129,14 +130,14 @@ def build_disks(
     threads = 0
     built = []
     for disk in fixed_disks(spec):
-        bus_name, prefix = _BUS_NAMES[disk.bus]
+        bus_name, prefix = BUS_NAMES[disk.bus]
         number = used[prefix] = used.get(prefix, -1) + 1
         unit = units[bus_name] = units.get(bus_name, -1) + 1
         if bus_name == "sata" and unit >= _SATA_PORTS:
             raise UnbuildableSpec(f'disk "{disk.name}": bus sata has only {_SATA_PORTS} ports')
         threads += disk.dedicated_io_thread
         target = xml.DiskTarget(
-            dev=prefix + _letters(number),
+            dev=prefix + device_letters(number),
             bus=bus_name,
             tray="open" if disk.tray_open and _is_cdrom(disk) else None,
         )
@@ -171,7 +172,7 @@ def build_disk(
         type=_type_of(image),
         device=_DEVICES[disk.device],
         driver=_driver(disk, resolved, read_only=read_only, io_thread=io_thread),
-        source=_source(image) if image is not None else None,
+        source=source_of(image) if image is not None else None,
         backing_store=_backing_store(resolved.backing) if resolved is not None else None,
         block_io=_block_io(disk, resolved),
         target=target,
@@ -294,8 +295,10 @@ def _type_of(image: Image | None) -> str:
     return "block" if image is not None and image.is_block else "file"
 
 
-def _source(image: Image) -> xml.DiskSource:
-    return xml.DiskSource(dev=image.path) if image.is_block else xml.DiskSource(file=image.path)
+def source_of(image: Image) -> xml.DiskSource:
+    if image.is_block:
+        return xml.DiskSource(dev=image.path)
+    return xml.DiskSource(file=image.path, fdgroup=image.fd_group or None)
 
 
 def _backing_store(backing: Image | None) -> xml.BackingStore:
@@ -305,7 +308,7 @@ def _backing_store(backing: Image | None) -> xml.BackingStore:
     return xml.BackingStore(
         type=_type_of(backing),
         format=xml.ImageFormat(type=backing.format),
-        source=_source(backing),
+        source=source_of(backing),
         end=xml.BackingStoreEnd(),
     )
 
@@ -331,7 +334,7 @@ def _address(disk: pb.DiskSpec, unit: int, bus: PciBus) -> Address | None:
     return Address(type="drive", controller="0", bus="0", target="0", unit=str(unit))
 
 
-def _letters(number: int) -> str:
+def device_letters(number: int) -> str:
     """0 -> a, 25 -> z, 26 -> aa: how Linux names disks."""
     name = ""
     number += 1

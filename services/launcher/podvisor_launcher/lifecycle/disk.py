@@ -14,6 +14,7 @@ import structlog
 from podvisor.domain.v1 import domain_pb2 as pb
 
 from podvisor_launcher.domain.disks import Image, ResolvedDisk
+from podvisor_launcher.domain.hotplug import is_handed_over
 from podvisor_launcher.lifecycle.files import MachineFiles
 from podvisor_launcher.lifecycle.hardware import Hardware, hardware_of
 from podvisor_launcher.lifecycle.record import QemuEnd, Record
@@ -71,9 +72,10 @@ class MachineDisk:
         return await self._is_there_room(partial(has_room, self._directory))
 
     async def has_room_for(self, image: Image) -> bool:
-        """Whether the image of a disk can grow, as far as can be seen; nobody sees into what is behind a device."""
+        """Whether the image of a disk can grow, as far as can be seen; nobody sees into what is behind a device, or
+        was handed over."""
         path = Path(image.path)
-        if image.is_block:
+        if image.is_block or is_handed_over(image.path):
             return True
         if path.is_relative_to(self._directory):
             return await self.has_room()

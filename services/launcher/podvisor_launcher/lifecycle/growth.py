@@ -38,7 +38,9 @@ class Growth:
         """The first disk of the guest whose volume has become larger."""
         for disk in spec.disks if spec is not None else ():
             seen = hardware.disk(disk.name)
-            if seen is None or seen.resolved is None or not _follows_its_volume(disk):
+            if seen is None or seen.resolved is None or seen.is_handed_over:
+                continue
+            if not _follows_its_volume(disk):
                 continue
             if disk.volume.capacity_bytes > self._done.get(disk.name, 0):
                 return PendingGrowth(disk.name, self._retry_ms)

@@ -13,6 +13,7 @@ import structlog
 from podvisor_launcher.domain import disk_elements as xml
 from podvisor_launcher.domain.disks import ALIAS_PREFIX, Image, ResolvedDisk
 from podvisor_launcher.domain.elements import Domain
+from podvisor_launcher.domain.hotplug import is_handed_over
 from podvisor_launcher.domain.xml import parse_xml
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -30,6 +31,11 @@ class Disk:
     target: str
     capacity_bytes: int  # 0 when it cannot be told
     resolved: ResolvedDisk | None = None  # None for a drive without a medium
+
+    @property
+    def is_handed_over(self) -> bool:
+        """Whether what is behind it came as an open file, which has no path."""
+        return self.resolved is not None and is_handed_over(self.resolved.image.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +82,14 @@ def _image(source: xml.DiskSource | None, format_: str | None) -> Image | None:
     path = (source.file or source.dev) if source is not None else None
     if source is None or not path:
         return None
-    return Image(path, format_ or "raw", is_block=source.dev is not None)
+    return Image(
+        path, format_ or "raw", is_block=source.dev is not None, fd_group=source.fdgroup or ""
+    )
 
 
 def _capacity_bytes(image: Image, target: str) -> int:
+    if is_handed_over(image.path):
+        return 0
     try:
         with Path(image.path).open("rb") as file:
             if image.format != "qcow2":

@@ -18,9 +18,14 @@ _IMAGE = re.compile(r"Is another process using the image \[(?P<path>[^\n]*)\]\?"
 _DEVICE = re.compile(rf'\bid"?[=:]"?{ALIAS_PREFIX}(?P<name>[a-z0-9.-]+)')
 
 
+def is_about_use(words: str) -> bool:
+    """Whether QEMU did not get an image because another one has it."""
+    return bool(_LOCKED.search(words))
+
+
 def message_of_use(words: str, disks: Mapping[str, ResolvedDisk]) -> str | None:
     """The sentence for a start that failed with `words` because an image of `disks` is in use; None for any other failure."""
-    if not _LOCKED.search(words):
+    if not is_about_use(words):
         return None
     name = _disk_in(words, disks)
     which = f'Volume "{name}"' if name else "A volume"

@@ -6,27 +6,28 @@ A specification is never logged: it holds confidential data.
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 from podvisor.domain.v1 import domain_pb2 as pb
-from podvisor_common.errors import Terminal
 
-from podvisor_launcher.dhcp.responder import offers_by_bridge
-from podvisor_launcher.domain.build import UnbuildableSpec, check_spec, domain_name
+from podvisor_launcher.domain.build import domain_name
 from podvisor_launcher.lifecycle import plan as planning
+from podvisor_launcher.lifecycle.acceptance import Applied, MachineEnded, OtherMachine, check
 from podvisor_launcher.lifecycle.disk import MachineDisk
 from podvisor_launcher.lifecycle.files import MachineFiles
 from podvisor_launcher.lifecycle.growth import Growth
 from podvisor_launcher.lifecycle.hardware import UNSEEN
+from podvisor_launcher.lifecycle.hotplug import HotPlug
 from podvisor_launcher.lifecycle.io_errors import look_for_trouble
 from podvisor_launcher.lifecycle.preparation import Preparation
 from podvisor_launcher.lifecycle.record import EndReason, QemuEnd, Start, Stop
 from podvisor_launcher.lifecycle.reports import Facts, Reports
 from podvisor_launcher.lifecycle.resumes import Resumes
-from podvisor_launcher.lifecycle.situation import DiskTrouble, Situation
+from podvisor_launcher.lifecycle.situation import DiskTrouble, Situation, Status
 from podvisor_launcher.lifecycle.spec_changes import adopt_live_fields, restart_required
 from podvisor_launcher.lifecycle.start import start_guest
 from podvisor_launcher.settings import Settings
@@ -46,26 +47,6 @@ _STEP_RETRY_MS = 500  # after libvirt failed in the middle of a step; its next e
 _DEFAULT_GRACE_PERIOD_S = 30
 
 
-class OtherMachine(Terminal):
-    """A pod runs one machine for its whole life."""
-
-    reason = "OtherMachine"
-
-
-class MachineEnded(Terminal):
-    """The guest has ended; another one needs another pod."""
-
-    reason = "MachineEnded"
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """What became of a specification."""
-
-    generation: int
-    restart_required: tuple[str, ...] = ()
-
-
 class Machine:
     """`on_spec` is told the specification in force, at the start of run() and whenever it changes."""
 
@@ -77,7 +58,9 @@ class Machine:
         self._reports = reports
         self._on_spec = on_spec
         self._wake = asyncio.Event()
-        self.libvirt = LibvirtConnection(settings.libvirt_uri, self._wake.set)
+        self.libvirt = LibvirtConnection(
+            settings.libvirt_uri, self._wake.set, self._devices_changed
+        )
         self._record = self._files.load_record()
         self._dirty = False  # the record in memory is newer than the one on disk
         self._disk = MachineDisk(self._files, settings.disks)
@@ -94,6 +77,7 @@ class Machine:
         self._resumes = Resumes()
         self._trouble: DiskTrouble | None = None
         self._growth = Growth(self.libvirt, self._disk)
+        self._hotplug = HotPlug(self.libvirt, self._wake.set)
 
     # Requests: take note, make it durable where there is room, wake the loop. Whoever asked asks a restarted launcher again.
 
@@ -102,7 +86,7 @@ class Machine:
 
         Raises UnbuildableSpec, OtherMachine and MachineEnded.
         """
-        _check(spec)
+        check(spec)
         current = self._spec
         if current is not None and current.uid != spec.uid:
             raise OtherMachine(f"this pod belongs to the machine with uid {current.uid}")
@@ -147,6 +131,14 @@ class Machine:
         """Something may have happened to the guest."""
         self._wake.set()
 
+    def take_volume(self, disk: str, capacity_bytes: int, descriptor: int) -> str:
+        """A volume was handed over, and `descriptor` with it. Why not, as a sentence, if it is not taken."""
+        runs = self._record.start is Start.DONE and self._record.end is None
+        if self._spec is None or not runs:
+            os.close(descriptor)
+            return "The guest does not run."
+        return self._hotplug.take(self._spec, self._hardware, disk, capacity_bytes, descriptor)
+
     def leased(self, interface: str) -> None:
         """The guest took the address it was offered on `interface`."""
         if interface not in self._record.leased:
@@ -173,8 +165,7 @@ class Machine:
                 await self._save_if_possible()
             step = planning.plan(await self._observe())
             if step.status is not None:
-                facts = Facts(step.status, self._record, self._spec, self._hardware)
-                await self._reports.publish(facts)
+                await self._reports.publish(self._facts(step.status))
             if isinstance(step.action, planning.Leave):
                 return step.action.exit_code
             if step.action is None:
@@ -186,6 +177,11 @@ class Machine:
                 action = type(step.action).__name__
                 _log.warning("step failed, trying again", step=action, error=str(error))
                 await self._wait_until(boottime_ms() + _STEP_RETRY_MS)
+
+    def _facts(self, status: Status) -> Facts:
+        is_seen = self._hardware is not UNSEEN
+        attachments = self._hotplug.attachments(self._spec, self._hardware) if is_seen else ()
+        return Facts(status, self._record, self._spec, self._hardware, attachments)
 
     async def _observe(self) -> Situation:
         if self._spec is None:
@@ -209,6 +205,7 @@ class Machine:
             resume_ms=self._resumes.next_ms,
             settled_ms=self._resumes.settled_ms,
             growth=self._growth.pending(self._spec, self._hardware),
+            disk_change=self._hotplug.pending(self._spec, self._hardware),
         )
 
     async def _qemu_end(self) -> QemuEnd | None:
@@ -225,8 +222,7 @@ class Machine:
             if isinstance(self._guest, Active):
                 self._last_active = self._guest
                 if self._hardware_is_due:
-                    self._hardware = await self._disk.hardware(await self.libvirt.domain_xml(name))
-                    self._hardware_is_due = False
+                    await self._look_at_hardware(name)
                 await self._look_for_trouble(name, self._guest)
         except (LibvirtUnreachable, LibvirtFailed, DomainMissing) as error:
             self._guest = None
@@ -235,6 +231,15 @@ class Machine:
                 _log.info("libvirt does not say how the guest is", error=str(error))
             return
         self._unreachable_since_ms = None
+
+    async def _look_at_hardware(self, name: str) -> None:
+        self._hardware_is_due = False
+        try:
+            found = await self._disk.hardware(await self.libvirt.domain_xml(name))
+            self._hardware = await self._hotplug.measured(name, found)
+        except BaseException:
+            self._hardware_is_due = True
+            raise
 
     async def _look_for_trouble(self, name: str, guest: Active) -> None:
         self._trouble = None
@@ -259,6 +264,9 @@ class Machine:
                 await self.libvirt.resume(self._name)
             case planning.GrowDisk(disk=disk):
                 await self._grow(disk)
+            case planning.ChangeDisk(change=change):
+                self._hardware_is_due = True
+                await self._hotplug.carry_out(self._name, change, boottime_ms())
             case planning.PressPowerButton():
                 self._button_pressed_ms = boottime_ms()
                 _log.info("asking the guest to shut down")
@@ -324,6 +332,10 @@ class Machine:
         assert self._spec is not None
         return domain_name(self._spec)
 
+    def _devices_changed(self) -> None:
+        self._hardware_is_due = True
+        self._wake.set()
+
     def _is_fixed(self) -> bool:
         """The guest runs, or may by now: its hardware can no longer be chosen."""
         if self._record.start is Start.ATTEMPTED and not self._starting:
@@ -372,14 +384,6 @@ class Machine:
                 await self._wake.wait()
         except TimeoutError:
             return
-
-
-def _check(spec: pb.DomainSpec) -> None:
-    check_spec(spec)
-    try:
-        offers_by_bridge(spec)
-    except ValueError as error:
-        raise UnbuildableSpec(f"interfaces: dhcp: {error}") from error
 
 
 def boottime_ms() -> int:

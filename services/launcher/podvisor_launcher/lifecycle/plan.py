@@ -6,7 +6,9 @@ what it says. Time is CLOCK_BOOTTIME in milliseconds.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
+from podvisor_launcher.lifecycle.hotplug_plan import DiskChange
 from podvisor_launcher.lifecycle.record import End, EndReason, Record, Start, Stop
 from podvisor_launcher.lifecycle.situation import (
     DiskTrouble,
@@ -70,6 +72,13 @@ class GrowDisk:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeDisk:
+    """Give the guest a disk or medium, or take it."""
+
+    change: DiskChange
+
+
+@dataclass(frozen=True, slots=True)
 class PressPowerButton:
     """Ask the guest to shut down."""
 
@@ -102,6 +111,7 @@ Action = (
     | ResumeGuest
     | LetGoOn
     | GrowDisk
+    | ChangeDisk
     | PressPowerButton
     | DestroyGuest
     | RecordEnd
@@ -176,10 +186,10 @@ def _running(now: Situation, guest: Active) -> Plan:
     if guest.paused in _PASSING:
         return Plan(status)
     if guest.paused is Paused.IO_ERROR:
-        return _and_growth(now, _starved(now, status))
+        return _and_disks(now, _starved(now, status))
     if guest.paused is None and now.now_ms < now.settled_ms:
         return Plan(None, wake_ms=now.settled_ms)  # it may stop again at once
-    return _and_growth(now, Plan(status))
+    return _and_disks(now, Plan(status))
 
 
 def _starved(now: Situation, status: Status) -> Plan:
@@ -191,13 +201,21 @@ def _starved(now: Situation, status: Status) -> Plan:
     return Plan(status, LetGoOn())
 
 
-def _and_growth(now: Situation, step: Plan) -> Plan:
-    if now.growth is None or step.action is not None:
+def _and_disks(now: Situation, step: Plan) -> Plan:
+    """The disks of a guest that runs can wait for everything else."""
+    if step.action is not None:
         return step
-    if now.growth.retry_ms <= now.now_ms:
-        return replace(step, action=GrowDisk(now.growth.disk))
-    due_ms = [each for each in (step.wake_ms, now.growth.retry_ms) if each is not None]
-    return replace(step, wake_ms=min(due_ms))
+    due: list[tuple[int, Action]] = []
+    if now.disk_change is not None:
+        due.append((now.disk_change.due_ms, ChangeDisk(now.disk_change)))
+    if now.growth is not None:
+        due.append((now.growth.retry_ms, GrowDisk(now.growth.disk)))
+    if not due:
+        return step
+    due_ms, action = min(due, key=itemgetter(0))
+    if due_ms <= now.now_ms:
+        return replace(step, action=action)
+    return replace(step, wake_ms=due_ms if step.wake_ms is None else min(step.wake_ms, due_ms))
 
 
 def _stopping(now: Situation, guest: Active, status: Status, stop: Stop) -> Plan:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from podvisor.domain.v1 import domain_pb2 as pb
 
 from podvisor_launcher.lifecycle.hardware import UNSEEN, Hardware
+from podvisor_launcher.lifecycle.hotplug_plan import Attached, Attachment
 from podvisor_launcher.lifecycle.record import EndReason, Record, Start
 from podvisor_launcher.lifecycle.situation import State, Status, Why
 
@@ -42,6 +43,13 @@ _REASONS: "Mapping[Why | EndReason, pb.DomainReason.ValueType]" = {
 }
 
 
+_ATTACHMENTS = {
+    Attachment.AWAITED: pb.DISK_ATTACHMENT_AWAITED,
+    Attachment.ATTACHED: pb.DISK_ATTACHMENT_ATTACHED,
+    Attachment.DETACHING: pb.DISK_ATTACHMENT_DETACHING,
+}
+
+
 class StreamReplaced(Exception):
     """Another watcher has taken the place of this one."""
 
@@ -54,6 +62,7 @@ class Facts:
     record: Record
     spec: pb.DomainSpec | None
     hardware: Hardware = UNSEEN
+    attachments: tuple[Attached, ...] = ()
 
 
 def make_report(facts: Facts) -> pb.DomainReport:
@@ -77,11 +86,20 @@ def make_report(facts: Facts) -> pb.DomainReport:
             mac=interface.mac,
             addresses=[interface.dhcp.address] if leased else [],
         )
-    for disk in facts.hardware.disks:
-        report.disks.add(name=disk.name, target=disk.target, capacity_bytes=disk.capacity_bytes)
+    _add_disks(report, facts)
     for name, at_ms in record.timeline:
         report.timeline.add(name=name).at.FromMilliseconds(at_ms)
     return report
+
+
+def _add_disks(report: pb.DomainReport, facts: Facts) -> None:
+    for disk in facts.hardware.disks:
+        report.disks.add(name=disk.name, target=disk.target, capacity_bytes=disk.capacity_bytes)
+    said = {disk.name: disk for disk in report.disks}
+    for each in facts.attachments:
+        disk_report = said[each.name] if each.name in said else report.disks.add(name=each.name)
+        disk_report.attachment = _ATTACHMENTS[each.attachment]
+        disk_report.message = each.message
 
 
 class Reports:

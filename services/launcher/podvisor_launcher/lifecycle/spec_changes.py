@@ -2,6 +2,8 @@
 
 from podvisor.domain.v1 import domain_pb2 as pb
 
+from podvisor_launcher.domain.disks import comes_and_goes, fixed_disks
+
 # Fields that take effect without a restart, or describe the request rather than the machine.
 _LIVE = {"generation", "grace_period_s"}
 _LIVE_INTERFACE = {"dhcp"}
@@ -9,6 +11,7 @@ _LIVE_INTERFACE = {"dhcp"}
 _LIVE_VOLUME = ("capacity_bytes", "create", "tolerated_shortfall_percent", "reserve_bytes")
 # Read by the guest from an image made before its start; a new value waits for the next one.
 _NAMED = {"disks", "interfaces"}
+_OF_MEDIUM = ("volume", "hotpluggable", "read_only")
 
 
 def restart_required(running: pb.DomainSpec, wanted: pb.DomainSpec) -> list[str]:
@@ -19,7 +22,9 @@ def restart_required(running: pb.DomainSpec, wanted: pb.DomainSpec) -> list[str]
         if field.name in _LIVE:
             continue
         old, new = getattr(running, field.name), getattr(wanted, field.name)
-        if field.name in _NAMED:
+        if field.name == "disks":
+            paths += _changed_devices(field.name, fixed_disks(running), fixed_disks(wanted))
+        elif field.name in _NAMED:
             paths += _changed_devices(field.name, list(old), list(new))
         elif old != new:
             paths.append(field.name)
@@ -50,13 +55,23 @@ def _fixed_part(device: pb.DiskSpec | pb.InterfaceSpec) -> pb.DiskSpec | pb.Inte
 
 
 def _fixed_part_of_disk(disk: pb.DiskSpec) -> pb.DiskSpec:
-    if not disk.HasField("volume"):
-        return disk
     copy = pb.DiskSpec()
     copy.CopyFrom(disk)
+    if _takes_media(disk):
+        for field in _OF_MEDIUM:
+            copy.ClearField(field)  # type: ignore[arg-type]
+        return copy
+    if not disk.HasField("volume"):
+        return disk
     for name in _LIVE_VOLUME:
         copy.volume.ClearField(name)  # type: ignore[arg-type]
     return copy
+
+
+def _takes_media(disk: pb.DiskSpec) -> bool:
+    """Whether the disk is a CD-ROM drive that is empty, or has a medium that came while the guest ran."""
+    is_empty = disk.WhichOneof("source") is None
+    return disk.device == pb.DISK_DEVICE_CDROM and (is_empty or disk.volume.handed_over)
 
 
 def adopt_live_fields(running: pb.DomainSpec, wanted: pb.DomainSpec) -> pb.DomainSpec:
@@ -70,12 +85,32 @@ def adopt_live_fields(running: pb.DomainSpec, wanted: pb.DomainSpec) -> pb.Domai
         interface.ClearField("dhcp")
         if interface.name in leases:
             interface.dhcp.CopyFrom(leases[interface.name])
+    _adopt_disks(adopted, running, wanted)
+    return adopted
+
+
+def _adopt_disks(adopted: pb.DomainSpec, running: pb.DomainSpec, wanted: pb.DomainSpec) -> None:
+    del adopted.disks[:]
+    adopted.disks.extend(fixed_disks(running))
+    named = {each.name: each for each in wanted.disks}
     volumes = {each.name: each.volume for each in wanted.disks if each.HasField("volume")}
     for disk in adopted.disks:
+        other = named.get(disk.name)
+        if other is not None and _takes_media(disk) and _takes_media(other):
+            for field in _OF_MEDIUM:
+                disk.ClearField(field)  # type: ignore[arg-type]
+                if field != "volume":
+                    setattr(disk, field, getattr(other, field))
+            if other.HasField("volume"):
+                disk.volume.CopyFrom(other.volume)
+            continue
         volume = volumes.get(disk.name)
         # Another volume by the same name waits for the next start, and so does its size.
         if volume is None or (volume.path, volume.file) != (disk.volume.path, disk.volume.file):
             continue
         for name in _LIVE_VOLUME:
             setattr(disk.volume, name, getattr(volume, name))
-    return adopted
+    known = {disk.name for disk in adopted.disks}
+    adopted.disks.extend(
+        disk for disk in wanted.disks if comes_and_goes(disk) and disk.name not in known
+    )

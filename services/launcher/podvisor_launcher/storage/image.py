@@ -22,13 +22,13 @@ def look_into(descriptor: int, known_format: str = "") -> ImageFacts:
     return examine(head, tail, size, known_format)
 
 
-async def confirm(path: Path, facts: ImageFacts) -> None:
-    """Let qemu-img see the image at `path` in the same way as look_into(). Raises Unusable.
+async def confirm(path: Path, facts: ImageFacts, *, descriptor: int | None = None) -> None:
+    """Let qemu-img see the image at `path` in the same way as look_into(), and let it have `descriptor`. Raises Unusable.
 
     There is nothing to see in a raw one.
     """
     if facts.format == QCOW2:
-        check_info(await image_info(path, QCOW2), facts)
+        check_info(await image_info(path, QCOW2, descriptor=descriptor), facts)
 
 
 def check_info(info: ImageInfo, facts: ImageFacts) -> None:

@@ -32,9 +32,12 @@ class ImageInfo:
     encrypted: bool
 
 
-async def image_info(path: Path, format_: str) -> ImageInfo:
-    """Look into the image at `path`, which may be in use. Opens no other file it names. Raises QemuImgFailed."""
-    output = await _run("info", "-f", format_, "--output=json", "--force-share", str(path))
+async def image_info(path: Path, format_: str, *, descriptor: int | None = None) -> ImageInfo:
+    """Look into the image at `path`, which may be in use, and may be the path of a `descriptor` among qemu-img's own. Opens no
+    other file it names. Raises QemuImgFailed."""
+    output = await _run(
+        "info", "-f", format_, "--output=json", "--force-share", str(path), descriptor=descriptor
+    )
     try:
         return parse_info(output)
     except (ValueError, KeyError, TypeError) as error:
@@ -54,12 +57,12 @@ def parse_info(output: bytes) -> ImageInfo:
     )
 
 
-async def grow(path: Path, size_bytes: int) -> None:
+async def grow(path: Path, size_bytes: int, *, descriptor: int | None = None) -> None:
     """Make the qcow2 image at `path`, which nobody uses, as large as `size_bytes`. Raises QemuImgFailed."""
-    await _run("resize", "-q", "-f", "qcow2", str(path), str(size_bytes))
+    await _run("resize", "-q", "-f", "qcow2", str(path), str(size_bytes), descriptor=descriptor)
 
 
-async def _run(*arguments: str) -> bytes:
+async def _run(*arguments: str, descriptor: int | None = None) -> bytes:
     process = await asyncio.create_subprocess_exec(
         *_LIMITS,
         "qemu-img",
@@ -67,6 +70,7 @@ async def _run(*arguments: str) -> bytes:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        pass_fds=() if descriptor is None else (descriptor,),
     )
     try:
         async with asyncio.timeout(_TIMEOUT_S):

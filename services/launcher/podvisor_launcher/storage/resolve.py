@@ -52,11 +52,16 @@ def block_sizes(image: Image) -> tuple[int, int]:
     blocks'. Raises OSError."""
     descriptor = os.open(image.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if stat.S_ISBLK(os.fstat(descriptor).st_mode):
-            return _number(descriptor, _BLKSSZGET), _number(descriptor, _BLKPBSZGET)
-        size = os.fstatvfs(descriptor).f_bsize
+        return block_sizes_of(descriptor)
     finally:
         os.close(descriptor)
+
+
+def block_sizes_of(descriptor: int) -> tuple[int, int]:
+    """The same of an open image. Raises OSError."""
+    if stat.S_ISBLK(os.fstat(descriptor).st_mode):
+        return _number(descriptor, _BLKSSZGET), _number(descriptor, _BLKPBSZGET)
+    size = os.fstatvfs(descriptor).f_bsize
     size = min(max(size, _SMALLEST_BLOCK_BYTES), _LARGEST_BLOCK_BYTES)
     return size, size
 

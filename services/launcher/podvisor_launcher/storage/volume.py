@@ -120,18 +120,24 @@ def _look_at_image(disk: pb.DiskSpec) -> _Found:
             raise Unusable(f'it has no file "{source.file}", and none is made') from error
         descriptor = _new_image(source)
     try:
-        format_ = RAW if source.assume_raw else _remembered_format(descriptor)
-        if source.create and _is_written(disk) and not os.fstat(descriptor).st_size:
-            format_ = RAW
-            _lengthen(descriptor, size_to_make(source, _room(descriptor)))
-        facts = look_into(descriptor, format_)
-        wanted = _grown(disk, descriptor, facts)
-        if facts.format == RAW:
-            facts = ImageFacts(RAW, wanted)
+        facts, wanted = look_at_open_image(disk, descriptor)
     finally:
         os.close(descriptor)
     path = Path(source.path) / source.file
     return _Found(Image(str(path), facts.format), facts, wanted)
+
+
+def look_at_open_image(disk: pb.DiskSpec, descriptor: int) -> tuple[ImageFacts, int]:
+    """What the open image behind `disk` is, and how large its guest shall see it. One that is empty and may be made is made; a
+    raw one has that size then. Raises Unusable and OSError."""
+    source = disk.volume
+    format_ = RAW if source.assume_raw else _remembered_format(descriptor)
+    if source.create and _is_written(disk) and not os.fstat(descriptor).st_size:
+        format_ = RAW
+        _lengthen(descriptor, size_to_make(source, _room(descriptor)))
+    facts = look_into(descriptor, format_)
+    wanted = _grown(disk, descriptor, facts)
+    return (ImageFacts(RAW, wanted) if facts.format == RAW else facts), wanted
 
 
 def _open_image(disk: pb.DiskSpec) -> int:
@@ -187,11 +193,17 @@ def _remembered_format(descriptor: int) -> str:
 def _remember_format(disk: pb.DiskSpec, format_: str) -> None:
     descriptor = _open_image(disk)
     try:
+        remember_format_of(disk, descriptor, format_)
+    finally:
+        os.close(descriptor)
+
+
+def remember_format_of(disk: pb.DiskSpec, descriptor: int, format_: str) -> None:
+    """The open image keeps that format for ever: a guest is about to write to it. Raises OSError."""
+    try:
         if _remembered_format(descriptor) != format_:
             os.setxattr(descriptor, FORMAT_ATTRIBUTE, format_.encode())
     except OSError as error:
         if error.errno not in _WITHOUT_ATTRIBUTES | {errno.ENOSPC, errno.EDQUOT}:
             raise
         _log.info("the format of an image cannot be remembered", disk=disk.name)
-    finally:
-        os.close(descriptor)

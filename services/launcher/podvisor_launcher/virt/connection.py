@@ -6,9 +6,12 @@ policy. Only this package imports libvirt.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import TypeAlias, TypeVar
 
 import libvirt
@@ -18,10 +21,11 @@ from podvisor_common.aio.backoff import Backoff
 from podvisor_launcher.virt.errors import DomainMissing, During, LibvirtUnreachable, translate
 from podvisor_launcher.virt.events import ensure_event_loop
 from podvisor_launcher.virt.guest import Absent, DiskError, Guest
-from podvisor_launcher.virt.states import disk_error_of, guest_of
+from podvisor_launcher.virt.open_files import LIVE, OpenFile, with_open_file
+from podvisor_launcher.virt.states import disk_error_of, guest_of, sizes_of
 
 _T = TypeVar("_T")
-_Opened: TypeAlias = tuple[libvirt.virConnect, int, int]  # connection, subscription, version
+_Opened: TypeAlias = tuple[libvirt.virConnect, list[int], int]  # connection, subscriptions, version
 _log = structlog.stdlib.get_logger(__name__)
 
 _THREADS = 3  # one may hang in a start, one in a query, one is left for destroy
@@ -35,16 +39,22 @@ _KEEPALIVE_COUNT = 1
 
 class LibvirtConnection:
     """A connection to the libvirt at `uri`. `on_change` is called in the event loop whenever something about a domain or
-    the connection may have changed; it must only take note."""
+    the connection may have changed, and `on_devices` where that may be the devices of one; they must only take note."""
 
-    def __init__(self, uri: str, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        uri: str,
+        on_change: Callable[[], None],
+        on_devices: Callable[[], None] = lambda: None,
+    ) -> None:
         self._uri = uri
         self._on_change = on_change
+        self._on_devices = on_devices
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="libvirt")
         self._connection: libvirt.virConnect | None = None
         self._lost = asyncio.Event()
         self._connected = asyncio.Event()
-        self._subscription = -1
+        self._subscriptions: list[int] = []
         self._version = ""
 
     @property
@@ -144,6 +154,46 @@ class LibvirtConnection:
         flags = libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES
         await self._on_domain(name, lambda domain: domain.blockResize(target, size_bytes, flags))
 
+    async def disk_sizes(self, name: str) -> Mapping[str, int]:
+        """What a running guest sees of its disks, in bytes, by their names in libvirt; of those that QEMU has opened by itself
+        or not. Raises DomainMissing, LibvirtUnreachable, LibvirtFailed."""
+
+        def query(connection: libvirt.virConnect) -> dict[str, int]:
+            domain = connection.lookupByName(name)
+            [(_, found)] = connection.domainListGetStats([domain], libvirt.VIR_DOMAIN_STATS_BLOCK)
+            return sizes_of(found)
+
+        return await self._call(query, _QUERY_TIMEOUT_S)
+
+    async def attach(self, name: str, device: str, volume: OpenFile | None = None) -> None:
+        """Give a running guest the device described by XML, behind which may be a `volume`. Raises DomainMissing,
+        LibvirtUnreachable, LibvirtFailed."""
+        await self._with_volume(name, volume, lambda domain: domain.attachDeviceFlags(device, LIVE))
+
+    async def change_medium(self, name: str, drive: str, volume: OpenFile | None = None) -> None:
+        """Give a drive of a running guest the medium that the XML of the drive tells, or none: then whether the guest has
+        locked it or not. Raises DomainMissing, LibvirtUnreachable, LibvirtFailed."""
+        flags = LIVE if volume is not None else LIVE | libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE
+        await self._with_volume(name, volume, lambda domain: domain.updateDeviceFlags(drive, flags))
+
+    async def ask_to_let_go(self, name: str, alias: str) -> None:
+        """Ask a running guest to let go of a device, which it may do at any time, or never. Raises DomainMissing,
+        LibvirtUnreachable, LibvirtFailed."""
+        await self._on_domain(name, lambda domain: domain.detachDeviceAlias(alias, LIVE))
+
+    async def _with_volume(
+        self, name: str, volume: OpenFile | None, action: Callable[[libvirt.virDomain], object]
+    ) -> None:
+        if volume is None:
+            await self._on_domain(name, action)
+            return
+        kept = replace(volume, descriptor=os.dup(volume.descriptor))  # the call may outlast us
+
+        def act(_connection: libvirt.virConnect) -> None:
+            with_open_file(self._uri, name, kept, action)
+
+        await self._call(act, _CHANGE_TIMEOUT_S, when_over=lambda _: os.close(kept.descriptor))
+
     async def warm_up(self, emulator: str) -> None:
         """Wait for the first connection and let libvirt probe the emulator, so that the first define does not wait for it.
         Raises LibvirtUnreachable and LibvirtFailed."""
@@ -170,15 +220,19 @@ class LibvirtConnection:
         call: Callable[[libvirt.virConnect], _T],
         timeout_s: float,
         during: During = During.OTHER,
+        when_over: Callable[[Future[_T]], None] | None = None,
     ) -> _T:
-        loop, connection = asyncio.get_running_loop(), self._connection
+        connection = self._connection
         if connection is None:
             raise LibvirtUnreachable("there is no connection to libvirt")
+        work = self._pool.submit(call, connection)
+        if when_over is not None:
+            work.add_done_callback(when_over)
         try:
             async with asyncio.timeout(
                 timeout_s
             ):  # a call that still waits for a thread is never made
-                return await loop.run_in_executor(self._pool, call, connection)
+                return await asyncio.wrap_future(work)
         except libvirt.libvirtError as error:
             typed = translate(error, during)
             if isinstance(typed, LibvirtUnreachable):
@@ -203,22 +257,29 @@ class LibvirtConnection:
         def changed(*_event: object) -> None:  # in libvirt's thread
             hand_over(self._on_change)
 
+        def devices_changed(*_event: object) -> None:  # in libvirt's thread
+            hand_over(self._on_devices)
+
         def closed(*_reason: object) -> None:  # in libvirt's thread
             hand_over(self._lost.set)
 
         def connect() -> _Opened:
             ensure_event_loop()
             connection = libvirt.open(self._uri)
-            subscription = -1
+            subscriptions: list[int] = []
             try:
                 connection.registerCloseCallback(closed, None)
                 if not self._uri.startswith("test:"):  # the test driver lives in this process
                     connection.setKeepAlive(_KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT)
-                lifecycle = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
-                subscription = connection.domainEventRegisterAny(None, lifecycle, changed, None)
-                return connection, subscription, connection.getLibVersion()
+                for event, callback in (
+                    (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, changed),
+                    (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, devices_changed),
+                ):
+                    number = connection.domainEventRegisterAny(None, event, callback, None)
+                    subscriptions.append(number)
+                return connection, subscriptions, connection.getLibVersion()
             except libvirt.libvirtError:
-                _close(connection, subscription)
+                _close(connection, subscriptions)
                 raise
 
         opening = self._pool.submit(connect)
@@ -230,23 +291,24 @@ class LibvirtConnection:
         except TimeoutError as error:
             opening.add_done_callback(_close_late)
             raise LibvirtUnreachable("libvirt does not take a connection") from error
-        self._connection, self._subscription, version = opened
+        self._connection, self._subscriptions, version = opened
         self._version = f"{version // 1_000_000}.{version // 1_000 % 1_000}.{version % 1_000}"
         _log.info("connected to libvirt", version=self._version)
         self._connected.set()
+        self._on_devices()  # nobody knows what was missed
         self._on_change()
 
     def _forget(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._pool.submit(_close, connection, self._subscription)
+            self._pool.submit(_close, connection, self._subscriptions)
         self._on_change()
 
 
-def _close(connection: libvirt.virConnect, subscription: int) -> None:
+def _close(connection: libvirt.virConnect, subscriptions: Sequence[int]) -> None:
     """Let go of a connection, which may be broken. Without this its callbacks keep it alive for ever."""
     for step in (
-        lambda: connection.domainEventDeregisterAny(subscription),
+        *(partial(connection.domainEventDeregisterAny, each) for each in subscriptions),
         connection.unregisterCloseCallback,
         connection.close,
     ):
@@ -257,5 +319,5 @@ def _close(connection: libvirt.virConnect, subscription: int) -> None:
 def _close_late(opening: Future[_Opened]) -> None:
     """Let go of a connection that came when nobody waited for it any more."""
     if not opening.cancelled() and opening.exception() is None:
-        connection, subscription, _ = opening.result()
-        _close(connection, subscription)
+        connection, subscriptions, _ = opening.result()
+        _close(connection, subscriptions)

@@ -1,5 +1,7 @@
 """libvirt's numbers for the state of a domain and of its disks, as values."""
 
+from collections.abc import Mapping
+
 import libvirt
 
 from podvisor_launcher.virt.guest import Active, DiskError, Guest, Inactive, Off, Paused
@@ -37,3 +39,14 @@ def disk_error_of(number: int) -> DiskError:
     """The value of an error that libvirt tells of a disk."""
     is_full = number == libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE
     return DiskError.NO_SPACE if is_full else DiskError.OTHER
+
+
+def sizes_of(statistics: Mapping[str, object]) -> dict[str, int]:
+    """Capacities in bytes by the name of the disk; of an empty drive there is none."""
+    sizes = {}
+    for key, name in statistics.items():
+        prefix, _, field = key.rpartition(".")
+        if prefix.startswith("block.") and field == "name":
+            capacity = statistics.get(f"{prefix}.capacity", 0)
+            sizes[str(name)] = capacity if isinstance(capacity, int) else 0
+    return sizes

@@ -1,0 +1,298 @@
+"""Volumes that come to a running guest and go: from the socket to the disk, and back."""
+
+import asyncio
+import os
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from podvisor.domain.v1 import domain_pb2 as pb
+from podvisor.launcher.v1 import launcher_pb2
+from podvisor_launcher.domain import hotplug as domain_hotplug
+from podvisor_launcher.lifecycle import hotplug_plan
+from podvisor_launcher.rpc.volumes import serve_volumes
+from podvisor_launcher.settings import Settings
+from podvisor_launcher.storage.volume import FORMAT_ATTRIBUTE
+
+from tests.unit.launcher.launched import Launcher, launcher
+from tests.unit.launcher.plugging import Qemu, open_here, qemu_in_place
+from tests.unit.launcher.specs import spec
+
+MIB = 1 << 20
+AWAITED, ATTACHED = pb.DISK_ATTACHMENT_AWAITED, pb.DISK_ATTACHMENT_ATTACHED
+DETACHING = pb.DISK_ATTACHMENT_DETACHING
+LABEL = "/run/podvisor/handed-over"
+
+
+@pytest.fixture
+def qemu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Qemu]:
+    with qemu_in_place(monkeypatch) as it:
+        yield it
+
+
+def plugged(name: str = "data", **changes: object) -> pb.DiskSpec:
+    values: dict[str, object] = {
+        "name": name,
+        "bus": pb.DISK_BUS_SCSI,
+        "device": pb.DISK_DEVICE_DISK,
+        "hotpluggable": True,
+        "volume": pb.VolumeDiskSource(
+            handed_over=True, file="disk.img", create=True, capacity_bytes=MIB
+        ),
+    }
+    return pb.DiskSpec(**(values | changes))  # type: ignore[arg-type]
+
+
+def drive(*, with_volume: bool) -> pb.DiskSpec:
+    fields: dict[str, object] = {"name": "cd", "bus": pb.DISK_BUS_SATA, "read_only": True}
+    if with_volume:
+        fields["volume"] = pb.VolumeDiskSource(handed_over=True, file="disk.img")
+        fields["hotpluggable"] = True
+    return pb.DiskSpec(device=pb.DISK_DEVICE_CDROM, **fields)  # type: ignore[arg-type]
+
+
+def reported(report: pb.DomainReport, name: str) -> pb.DiskReport:
+    return next((disk for disk in report.disks if disk.name == name), pb.DiskReport())
+
+
+@asynccontextmanager
+async def running(settings: Settings, *disks: pb.DiskSpec, name: str) -> AsyncIterator[Launcher]:
+    """A guest that runs, and the socket."""
+    async with launcher(settings) as it:
+        volumes = asyncio.create_task(
+            serve_volumes(settings.volumes_socket, it.machine.take_volume)
+        )
+        await it.machine.apply(spec(name=name, disks=disks))
+        await it.until(lambda report: bool(report.state == pb.DOMAIN_STATE_RUNNING))
+        try:
+            yield it
+        finally:
+            volumes.cancel()
+            with suppress(asyncio.CancelledError):
+                await volumes
+
+
+async def until(it: Launcher, attachment: int, name: str = "data") -> pb.DiskReport:
+    report = await it.until(lambda report: reported(report, name).attachment == attachment)
+    return reported(report, name)
+
+
+async def until_gone(it: Launcher, name: str = "data") -> None:
+    await it.until(lambda report: all(disk.name != name for disk in report.disks))
+
+
+async def hand_over(
+    settings: Settings, *files: int, disk: str = "data", said: bytes | None = None
+) -> launcher_pb2.VolumeReceipt:
+    """As the handler does; closes the files."""
+    message = launcher_pb2.VolumeHandover(disk=disk, capacity_bytes=MIB).SerializeToString()
+
+    def talk() -> bytes:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            connection.settimeout(5)
+            connection.connect(str(settings.volumes_socket))
+            socket.send_fds(connection, [message if said is None else said], list(files))
+            for file in files:
+                os.close(file)
+            return connection.recv(4096)
+
+    return launcher_pb2.VolumeReceipt.FromString(await asyncio.to_thread(talk))
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    (tmp_path / "disk.img").touch()
+    return tmp_path / "disk.img"
+
+
+async def test_a_volume_comes_and_goes(
+    settings: Settings, name: str, qemu: Qemu, image: Path
+) -> None:
+    async with running(settings, plugged(serial="S1"), name=name) as it:
+        await until(it, AWAITED)
+        assert (await hand_over(settings, os.open(image, os.O_RDWR))).taken
+        found = await until(it, ATTACHED)
+        assert (found.target, found.capacity_bytes) == ("sda", MIB)
+        assert os.getxattr(image, FORMAT_ATTRIBUTE) == b"raw"
+        assert open_here(str(image)) == 0
+        [disk] = [each for each in qemu.devices if each.tag == "disk"]
+        assert disk.findtext("serial") == "S1"
+        applied = await it.machine.apply(spec(name=name, generation=2))
+        assert applied.restart_required == ()
+        await until_gone(it)
+        assert (await it.until(lambda report: report.applied_generation == 2)).disks == []
+    assert qemu.asked == ["ua-data"]
+
+
+async def test_the_controller_comes_with_the_first_disk(
+    settings: Settings, name: str, qemu: Qemu, tmp_path: Path
+) -> None:
+    async with running(settings, name=name) as it:
+        await it.machine.apply(spec(name=name, generation=2, disks=[plugged("a"), plugged("b")]))
+        for disk in ("a", "b"):
+            await until(it, AWAITED, disk)
+            file = os.open(tmp_path / disk, os.O_RDWR | os.O_CREAT)
+            assert (await hand_over(settings, file, disk=disk)).taken
+            await until(it, ATTACHED, disk)
+    assert [each.tag for each in qemu.devices] == ["controller", "disk", "disk"]
+    units = [each.find("address").get("unit") for each in qemu.devices[1:]]  # type: ignore[union-attr]
+    assert units == ["0", "1"]
+
+
+async def test_a_medium_comes_and_goes(
+    settings: Settings, name: str, qemu: Qemu, image: Path
+) -> None:
+    os.truncate(image, 2 * MIB)
+    async with running(settings, drive(with_volume=False), name=name) as it:
+        wanted = spec(name=name, generation=2, disks=[drive(with_volume=True)])
+        assert (await it.machine.apply(wanted)).restart_required == ()
+        await until(it, AWAITED, "cd")
+        # For a drive whose manifest says that it can be written to.
+        assert (await hand_over(settings, os.open(image, os.O_RDWR), disk="cd")).taken
+        found = await until(it, ATTACHED, "cd")
+        assert (found.target, found.capacity_bytes) == ("sda", 2 * MIB)
+        source = qemu.media["ua-cd"].find("source")
+        assert source is not None
+        assert source.get("file") == f"{LABEL}/cd"
+        await it.machine.apply(spec(name=name, generation=3, disks=[drive(with_volume=False)]))
+        await until(it, pb.DISK_ATTACHMENT_UNSPECIFIED, "cd")
+        assert qemu.media["ua-cd"].find("source") is None
+
+
+async def test_what_is_plugged_is_known_to_the_next_launcher(
+    settings: Settings, name: str, qemu: Qemu, image: Path
+) -> None:
+    async with running(settings, plugged(), name=name) as it:
+        await until(it, AWAITED)
+        await hand_over(settings, os.open(image, os.O_RDWR))
+        await until(it, ATTACHED)
+    async with launcher(settings) as it:
+        assert (await until(it, ATTACHED)).capacity_bytes == MIB
+        await it.machine.apply(spec(name=name, generation=2))
+        await until_gone(it)
+
+
+async def test_a_guest_that_does_not_let_go_is_asked_again(
+    settings: Settings, name: str, qemu: Qemu, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hotplug_plan, "_RETRY_MS", 1)
+    monkeypatch.setattr(hotplug_plan, "_RETRY_MAX_MS", 5)
+    qemu.is_stubborn = True
+    async with running(settings, plugged(), name=name) as it:
+        await until(it, AWAITED)
+        await hand_over(settings, os.open(image, os.O_RDWR))
+        await until(it, ATTACHED)
+        await it.machine.apply(spec(name=name, generation=2))
+        await it.until(lambda report: "does not let go" in reported(report, "data").message)
+        # Wanted again, it goes first: nobody can take the request back.
+        await it.machine.apply(spec(name=name, generation=3, disks=[plugged()]))
+        assert not (await hand_over(settings, os.open(image, os.O_RDWR))).taken
+        await until(it, DETACHING)
+        qemu.let_go("ua-data")
+        await until(it, AWAITED)
+    assert len(qemu.asked) > 3
+
+
+async def test_a_disk_that_the_guest_throws_out_is_awaited(
+    settings: Settings, name: str, qemu: Qemu, image: Path
+) -> None:
+    async with running(settings, plugged(), name=name) as it:
+        await until(it, AWAITED)
+        await hand_over(settings, os.open(image, os.O_RDWR))
+        await until(it, ATTACHED)
+        qemu.let_go("ua-data")
+        await until(it, AWAITED)
+
+
+@pytest.mark.parametrize(
+    ("disk", "content", "failure", "words"),
+    [
+        (plugged(), b"KDMV" + bytes(MIB), "", "VMDK"),
+        (plugged(bus=pb.DISK_BUS_SATA), b"", "", "bus sata takes no disks while"),
+        (plugged(volume=pb.VolumeDiskSource(handed_over=True)), b"", "", "a device is expected"),
+        (plugged(), b"", "No more available PCI slots", "No more available PCI slots"),
+        (plugged(), b"", 'Failed to get "write" lock', "in use by another machine"),
+    ],
+)
+async def test_what_cannot_be_plugged_is_told_and_awaited(
+    disk: pb.DiskSpec,
+    content: bytes,
+    failure: str,
+    words: str,
+    settings: Settings,
+    name: str,
+    qemu: Qemu,
+    image: Path,
+) -> None:
+    await asyncio.to_thread(image.write_bytes, content)
+    qemu.failures = [failure] if failure else []
+    async with running(settings, disk, name=name) as it:
+        await until(it, AWAITED)
+        assert (await hand_over(settings, os.open(image, os.O_RDWR))).taken
+        told = await it.until(lambda report: words in reported(report, "data").message)
+        assert reported(told, "data").attachment == AWAITED
+        assert reported(told, "data").message.startswith('Volume "data": ')
+        assert open_here(str(image)) == 0
+
+
+@pytest.fixture
+def device(image: Path) -> Iterator[str]:
+    os.truncate(image, MIB)
+    command = ["losetup", "--find", "--show", str(image)]
+    try:
+        made = subprocess.run(command, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("there are no loop devices")
+    yield made.stdout.strip()
+    subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+
+
+@pytest.mark.parametrize("has_sets", [True, False])
+async def test_a_device_goes_to_qemu_as_an_open_file(
+    has_sets: bool,
+    settings: Settings,
+    name: str,
+    qemu: Qemu,
+    device: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(domain_hotplug, "FD_SETS_DIRECTORY", str(tmp_path / "fdset"))
+    if has_sets:
+        os.mkdir(tmp_path / "fdset")
+    block = plugged(volume=pb.VolumeDiskSource(handed_over=True))
+    async with running(settings, block, name=name) as it:
+        await until(it, AWAITED)
+        assert (await hand_over(settings, os.open(device, os.O_RDWR))).taken
+        if not has_sets:
+            await it.until(lambda report: "fdset" in reported(report, "data").message)
+            return
+        assert (await until(it, ATTACHED)).capacity_bytes == MIB
+        [disk] = [each for each in qemu.devices if each.tag == "disk"]
+        assert disk.get("type") == "block"
+        assert (qemu.sets, qemu.groups) == ({}, {})
+        assert open_here(device) == 0
+
+
+async def test_what_is_not_taken_is_closed(
+    settings: Settings, name: str, qemu: Qemu, image: Path
+) -> None:
+    def file() -> int:
+        return os.open(image, os.O_RDWR)
+
+    async with running(settings, name=name) as it:
+        assert not (await hand_over(settings, file())).taken
+        assert not (await hand_over(settings, file(), file())).taken
+        assert not (await hand_over(settings)).taken
+        assert not (await hand_over(settings, file(), said=b"\xff")).taken
+        assert open_here(str(image)) == 0
+        assert it.machine.libvirt.connected
+
+
+async def test_before_the_guest_runs_nothing_is_taken(settings: Settings, image: Path) -> None:
+    async with launcher(settings) as it:
+        assert it.machine.take_volume("data", 0, os.open(image, os.O_RDWR))
+    assert open_here(str(image)) == 0
