@@ -1,82 +1,19 @@
 """Volumes that come to a running guest and go: by edits of its machine's template, with real claims and a guest that looks."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.support.cluster import Cluster, Json
-from tests.support.disks import GuestDisk, guest_disks, read, write
+from tests.support.disks import guest_disks, read, write
+from tests.support.hotplug import plug, reaches, said_of, seen, unplug
 from tests.support.machine import Machine, condition, vm
 from tests.support.storage import VolumeMode, checksum, local_volume, look_into
 
 MIB = 1 << 20
 SIZE = 64 * MIB
 BUSES: dict[VolumeMode, str] = {"Filesystem": "scsi", "Block": "virtio"}
-
-
-async def edit(cluster: Cluster, name: str, change: Callable[[Json], None]) -> None:
-    """Change the specification in a machine's template as a person does with `kubectl edit`."""
-    found = await cluster.get("vm", name)
-    assert found is not None
-    spec = found["spec"]["template"]["spec"]
-    change(spec)
-    wanted = {
-        "volumes": spec["volumes"],
-        "domain": {"devices": {"disks": spec["domain"]["devices"]["disks"]}},
-    }
-    patch = json.dumps({"spec": {"template": {"spec": wanted}}})
-    await cluster.kubectl("patch", "vm", name, "--type=merge", "-p", patch)
-
-
-async def plug(cluster: Cluster, name: str, volume: str, bus: str = "scsi") -> None:
-    """Give a machine a claim of the volume's name."""
-
-    def change(spec: Json) -> None:
-        source = {"claimName": volume, "hotpluggable": True}
-        spec["volumes"].append({"name": volume, "persistentVolumeClaim": source})
-        disk = {"name": volume, "serial": volume, "disk": {"bus": bus}}
-        spec["domain"]["devices"]["disks"].append(disk)
-
-    await edit(cluster, name, change)
-
-
-async def unplug(cluster: Cluster, name: str, volume: str) -> None:
-    """Take a volume and its disk from a machine."""
-
-    def change(spec: Json) -> None:
-        devices = spec["domain"]["devices"]
-        spec["volumes"] = [v for v in spec["volumes"] if v["name"] != volume]
-        devices["disks"] = [d for d in devices["disks"] if d["name"] != volume]
-
-    await edit(cluster, name, change)
-
-
-def said_of(state: Json | None, volume: str) -> Json:
-    """What the instance's status says of a volume; empty when that is nothing."""
-    entries = (state or {}).get("status", {}).get("volumeStatus", [])
-    found: Json = next((entry for entry in entries if entry["name"] == volume), {})
-    return found
-
-
-async def reaches(cluster: Cluster, name: str, volume: str, phase: str) -> Json:
-    """What is said of a volume once it has that phase; without one, once nothing is said of it."""
-    state = await cluster.until(
-        "vmi",
-        name,
-        lambda state: state is not None and said_of(state, volume).get("phase", "") == phase,
-        within_s=60,
-        what=f"volume {volume}: {phase or 'gone'}",
-    )
-    return said_of(state, volume)
-
-
-async def seen(machine: Machine, volume: str) -> GuestDisk:
-    """The volume's disk, which the guest has by now or finds in a moment."""
-    rescan = 'for host in /sys/class/scsi_host/*/scan; do echo "- - -" > $host; done'
-    await machine.ssh(rescan, check=False)
-    return (await guest_disks(machine))[volume]
 
 
 async def holders(cluster: Cluster) -> list[Json]:

@@ -2,7 +2,7 @@
 
     python -m tests.perf.bench [PART...] [--samples 10] [--vmis 1000] [--out docs/benchmarks]
 
-Parts: start, burst, sets, lifecycle, recovery, idle, scale. Those not named keep the figures of their last run. Needs the development
+Parts: start, volumes, burst, sets, lifecycle, recovery, idle, scale. Those not named keep the figures of their last run. Needs the development
 cluster with podvisor, for itself. Nothing here passes or fails: a budget that is missed is shown as such.
 """
 
@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.perf import burst, footprint, lifecycle, recovery, sets, start
-from tests.perf.measure import Figure
+from tests.perf import burst, footprint, lifecycle, recovery, sets, start, volumes
+from tests.perf.measure import Figure, can_virtualise
 from tests.perf.plot import Row, chart
 from tests.perf.specification import with_figures
 from tests.support.cluster import ROOT
@@ -79,7 +79,7 @@ def save(directory: Path, parts: Mapping[str, Part]) -> None:
             "cpus": os.cpu_count(),
             "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
             "architecture": platform.machine(),
-            "guests": "KVM" if _can_virtualise() else "emulated (TCG)",
+            "guests": "KVM" if can_virtualise() else "emulated (TCG)",
         },
         "parts": {name: part.as_json() for name, part in parts.items()},
     }
@@ -89,11 +89,6 @@ def save(directory: Path, parts: Mapping[str, Part]) -> None:
         (directory / f"{name}.svg").write_text(text)
     if directory == RESULTS:
         _into_specification(parts)
-
-
-def _can_virtualise() -> bool:
-    words = set(Path("/proc/cpuinfo").read_text().split())
-    return bool(words & {"vmx", "svm"})
 
 
 def _into_specification(parts: Mapping[str, Part]) -> None:
@@ -197,6 +192,7 @@ async def main() -> None:
     every: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
         "idle": footprint.footprint,
         "start": lambda: _starts(options.samples),
+        "volumes": volumes.volumes,
         "burst": burst.burst,
         "sets": sets.sets,
         "lifecycle": lifecycle.lifecycle,

@@ -108,6 +108,12 @@ def writes_since(
     return writes
 
 
+def can_virtualise() -> bool:
+    """Whether guests have hardware virtualisation here, or are emulated."""
+    words = set(Path("/proc/cpuinfo").read_text().split())
+    return bool(words & {"vmx", "svm"})
+
+
 def cpu_s(pid: int) -> float:
     """CPU seconds that a process of this host has used, its reaped children included."""
     return parse_stat(Path(f"/proc/{pid}/stat").read_text())

@@ -67,8 +67,11 @@ class Observer:
 
     async def set_strategy(self, name: str, strategy: str) -> float:
         """Change the run strategy of a machine; when."""
+        return await self.edit(name, {"spec": {"runStrategy": strategy}})
+
+    async def edit(self, name: str, patch: Mapping[str, Any]) -> float:
+        """Merge a patch into a machine; when."""
         sent_s = time.monotonic()
-        patch = {"spec": {"runStrategy": strategy}}
         await self._client.merge_patch(VIRTUAL_MACHINES, ObjectKey(self.namespace, name), patch)
         return sent_s
 

@@ -192,14 +192,35 @@ class Machine:
 
     async def ssh(self, command: str, *, check: bool = True, timeout_s: float = 30) -> Completed:
         """Run a command in the guest through the machine's NodePort Service, with the demo key."""
+        return await run(*await self._ssh(command), check=check, timeout_s=timeout_s)
+
+    @asynccontextmanager
+    async def prints(self, command: str) -> AsyncIterator[AsyncIterator[str]]:
+        """The lines that a command in the guest prints, as they come. A command that prints no more lives on in the guest."""
+        process = await asyncio.create_subprocess_exec(
+            *await self._ssh(command),
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+
+        async def lines() -> AsyncIterator[str]:
+            assert process.stdout is not None
+            while line := await process.stdout.readline():
+                yield line.decode(errors="replace").rstrip("\n")
+
+        try:
+            yield lines()
+        finally:
+            await end(process)
+
+    async def _ssh(self, command: str) -> list[str]:
         service = await self.cluster.get("service", f"{self.name}-ssh")
         port = service["spec"]["ports"][0]["nodePort"] if service else await self.expose_ssh()
         key = _private_key()
-        return await run(
+        return [
             "ssh", "-i", key, "-p", str(port), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
             "-o", "LogLevel=ERROR", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ConnectionAttempts=3",
-            f"root@{await node_address()}", command, check=check, timeout_s=timeout_s,
-        )  # fmt: skip
+            f"root@{await node_address()}", command,
+        ]  # fmt: skip
 
     async def uptime_s(self) -> float:
         """Seconds since the guest booted, by its own clock."""

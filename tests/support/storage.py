@@ -212,8 +212,10 @@ async def _make(path: str, size_bytes: int, mode: VolumeMode, node: str) -> str:
     """The image `path`.img on a node, and what serves it: a directory with an ext4, or a loop device."""
     script = f"set -e; mkdir -p {_ON_NODE}; truncate -s {size_bytes} {path}.img;"
     if mode == "Filesystem":
+        # The smallest that ext4 accepts, which has larger blocks from half a GiB on.
+        journal_mib = 1 if size_bytes < 512 << 20 else 4
         script += (
-            f" mkfs.ext4 -q -m 0 -J size=1 -N 64 -E nodiscard {path}.img; mkdir {path};"
+            f" mkfs.ext4 -q -m 0 -J size={journal_mib} -N 64 -E nodiscard {path}.img; mkdir {path};"
             f" mount -o loop {path}.img {path}; echo {path}"
         )
     else:

@@ -1,0 +1,82 @@
+"""Volumes of a running machine, attached and detached as a person does it: by an edit of the machine's template."""
+
+import json
+from collections.abc import Callable
+
+from tests.support.cluster import Cluster, Json
+from tests.support.disks import GuestDisk, guest_disks
+from tests.support.machine import Machine
+
+
+def add_volume(spec: Json, volume: str, bus: str = "scsi") -> None:
+    """Give the specification of a machine's instance a claim of the volume's name, which may come while the guest runs."""
+    source = {"claimName": volume, "hotpluggable": True}
+    spec["volumes"].append({"name": volume, "persistentVolumeClaim": source})
+    disk = {"name": volume, "serial": volume, "disk": {"bus": bus}}
+    spec["domain"]["devices"]["disks"].append(disk)
+
+
+def remove_volume(spec: Json, volume: str) -> None:
+    """Take a volume and its disk from the specification of a machine's instance."""
+    devices = spec["domain"]["devices"]
+    spec["volumes"] = [v for v in spec["volumes"] if v["name"] != volume]
+    devices["disks"] = [d for d in devices["disks"] if d["name"] != volume]
+
+
+async def edited(cluster: Cluster, name: str, change: Callable[[Json], None]) -> Json:
+    """The merge patch of a machine by which the volumes and disks of its template change as a person would with `kubectl edit`."""
+    found = await cluster.get("vm", name)
+    assert found is not None
+    spec = found["spec"]["template"]["spec"]
+    change(spec)
+    wanted = {
+        "volumes": spec["volumes"],
+        "domain": {"devices": {"disks": spec["domain"]["devices"]["disks"]}},
+    }
+    return {"spec": {"template": {"spec": wanted}}}
+
+
+async def plug(cluster: Cluster, name: str, volume: str, bus: str = "scsi") -> None:
+    """Give a machine a claim of the volume's name."""
+    await _edit(cluster, name, lambda spec: add_volume(spec, volume, bus))
+
+
+async def unplug(cluster: Cluster, name: str, volume: str) -> None:
+    """Take a volume and its disk from a machine."""
+    await _edit(cluster, name, lambda spec: remove_volume(spec, volume))
+
+
+async def _edit(cluster: Cluster, name: str, change: Callable[[Json], None]) -> None:
+    patch = json.dumps(await edited(cluster, name, change))
+    await cluster.kubectl("patch", "vm", name, "--type=merge", "-p", patch)
+
+
+def said_of(state: Json | None, volume: str) -> Json:
+    """What the instance's status says of a volume; empty when that is nothing."""
+    entries = (state or {}).get("status", {}).get("volumeStatus", [])
+    found: Json = next((entry for entry in entries if entry["name"] == volume), {})
+    return found
+
+
+async def reaches(cluster: Cluster, name: str, volume: str, phase: str) -> Json:
+    """What is said of a volume once it has that phase; without one, once nothing is said of it."""
+    state = await cluster.until(
+        "vmi",
+        name,
+        lambda state: state is not None and said_of(state, volume).get("phase", "") == phase,
+        within_s=60,
+        what=f"volume {volume}: {phase or 'gone'}",
+    )
+    return said_of(state, volume)
+
+
+async def rescan(machine: Machine) -> None:
+    """Have the guest look for disks at its SCSI controllers."""
+    every = 'for host in /sys/class/scsi_host/*/scan; do echo "- - -" > $host; done'
+    await machine.ssh(every, check=False)
+
+
+async def seen(machine: Machine, volume: str) -> GuestDisk:
+    """The volume's disk, which the guest has by now or finds in a moment."""
+    await rescan(machine)
+    return (await guest_disks(machine))[volume]
