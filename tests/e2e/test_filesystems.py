@@ -1,6 +1,5 @@
 """Trees of files that a guest shares: a claim that it writes to, a ConfigMap and a Secret that it reads."""
 
-import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -93,7 +92,7 @@ async def test_what_the_cluster_holds_is_read_and_kept_up_to_date(cluster: Clust
     waits = await cluster.until(
         "vmi",
         "files",
-        lambda state: '"late"' in json.dumps(condition(state, "Synchronized")),
+        lambda state: '"late"' in condition(state, "Synchronized").get("message", ""),
         within_s=30,
         what="the missing Secret is named",
     )
