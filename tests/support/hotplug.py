@@ -1,5 +1,6 @@
 """Volumes of a running machine, attached and detached as a person does it: by an edit of the machine's template."""
 
+import asyncio
 import json
 from collections.abc import Callable
 
@@ -76,7 +77,9 @@ async def rescan(machine: Machine) -> None:
     await machine.ssh(every, check=False)
 
 
-async def seen(machine: Machine, volume: str) -> GuestDisk:
-    """The volume's disk, which the guest has by now or finds in a moment."""
-    await rescan(machine)
-    return (await guest_disks(machine))[volume]
+async def seen(machine: Machine, volume: str, *, within_s: float = 30) -> GuestDisk:
+    """The volume's disk, once the guest has it: a driver that the guest loads after its prompt finds it then."""
+    async with asyncio.timeout(within_s):
+        while volume not in (disks := await guest_disks(machine)):
+            await rescan(machine)
+    return disks[volume]
