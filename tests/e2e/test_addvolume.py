@@ -53,6 +53,9 @@ async def test_the_api_is_there(cluster: Cluster) -> None:
         )
         found = json.loads((await cluster.kubectl("get", "--raw", f"{GROUP}/{version}")).stdout)
         assert "virtualmachines/addvolume" in [one["name"] for one in found["resources"]]
+    anybody = ("--as=jane", "--as-group=system:authenticated")
+    told = await cluster.kubectl("get", "--raw", f"{GROUP}/v1/version", *anybody)
+    assert json.loads(told.stdout)["gitVersion"].startswith("v")
     listed = await cluster.kubectl("api-resources", "--api-group=subresources.kubevirt.io")
     assert listed.stderr == ""
 

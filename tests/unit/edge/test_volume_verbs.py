@@ -26,6 +26,7 @@ ADD: Json = {
     "disk": {"disk": {"bus": "virtio"}, "serial": "s1"},
     "volumeSource": CLAIM,
 }
+NAMED = {**ADD, "disk": {**ADD["disk"], "name": "data"}}
 OTHER = {"name": "other", "persistentVolumeClaim": {"claimName": "other", "hotpluggable": True}}
 
 
@@ -242,13 +243,26 @@ async def test_conflicts(
 @pytest.mark.parametrize(
     ("before", "verb", "body", "text"),
     situations(
-        ("add, add", ADD, "addvolume", ADD, "add volume request for volume [data] already exists"),
+        (
+            "add, add",
+            NAMED,
+            "addvolume",
+            ADD,
+            "add volume request for volume [data] already exists",
+        ),
         (
             "add, remove",
-            ADD,
+            {**NAMED, "name": "other"},
             "removevolume",
-            {"name": "data"},
-            "Unable to remove volume [data] because it does not exist",
+            {"name": "other"},
+            "unable to remove volume since an add volume request for volume [other] already exists",
+        ),
+        (
+            "remove, add",
+            {"name": "data2"},
+            "addvolume",
+            {**ADD, "name": "data2"},
+            "unable to add volume since a remove volume request for volume [data2] already exists",
         ),
         (
             "remove, remove",
@@ -267,8 +281,9 @@ async def test_a_request_that_is_not_carried_out_yet_is_in_the_way(
     body: Json,
     text: str,
 ) -> None:
-    first = "addvolume" if "disk" in before else "removevolume"
-    assert (await ask(proxy, VM, first, before))[0] == 202
+    first = "addVolumeOptions" if "disk" in before else "removeVolumeOptions"
+    vm = found(server, VM)
+    server.put(VM, {**vm, "status": {"volumeRequests": [{first: before}]}})
     code, message = await ask(proxy, VM, verb, body)
     assert code == 409
     assert text in message

@@ -11,7 +11,7 @@ from podvisor_common.api import v1
 from podvisor_common.api.v1.names import Phase
 from podvisor_common.kube.resources import VIRTUAL_MACHINE_INSTANCES, VIRTUAL_MACHINES
 
-from podvisor_controller.subresources.statuses import bad_request, conflict
+from podvisor_controller.subresources.statuses import StatusError, bad_request, conflict
 from podvisor_controller.vm.volume_requests import Outcome, Request, outcome_of
 from podvisor_controller.webhooks.validation_fields import unsupported
 
@@ -54,6 +54,11 @@ def is_dry_run(options: Mapping[str, Any]) -> bool:
     return bool(asked)
 
 
+def malformed(error: Exception) -> StatusError:
+    """The refusal of a body that is not what it should be."""
+    return bad_request(f"Can not unmarshal Request body to struct, error: {error}")
+
+
 def template_with(vm: v1.VirtualMachine, request: Request) -> Outcome:
     """What the request alone makes of the machine's template. Raises StatusError (400, 409)."""
     name, spec = vm.metadata.name, vm.spec.template.spec
@@ -80,11 +85,6 @@ def _converted(sent: Mapping[str, Any], type_: type[Options]) -> Options:
         return msgspec.convert(sent, type_)
     except msgspec.ValidationError as error:
         raise malformed(error) from error
-
-
-def malformed(error: Exception) -> Exception:
-    """The refusal of a body that is not what it should be."""
-    return bad_request(f"Can not unmarshal Request body to struct, error: {error}")
 
 
 def _hotpluggable(source: Any) -> Any:
@@ -120,17 +120,21 @@ def _add_obstacle(
 def _pending_obstacle(present: Sequence[Request], request: Request) -> str:
     """A request for the same volume that is not carried out yet is in the way of another one."""
     for other in present:
-        added, removed = other.add_volume_options, other.remove_volume_options
-        add, remove = request.add_volume_options, request.remove_volume_options
-        if add is not None and added is not None and added.name == add.name:
-            return f"add volume request for volume [{add.name}] already exists and is still being processed"
-        if add is not None and removed is not None and removed.name == add.name:
-            return f"unable to add volume since a remove volume request for volume [{add.name}] already exists and is still being processed"
-        if remove is not None and added is not None and added.name == remove.name:
-            return f"unable to remove volume since an add volume request for volume [{remove.name}] already exists and is still being processed"
-        if remove is not None and removed is not None and removed.name == remove.name:
-            return f"a remove volume request for volume [{remove.name}] already exists and is still being processed"
+        name, is_add = _subject(other)
+        wanted, adds = _subject(request)
+        if name != wanted:
+            continue
+        rest = f"volume request for volume [{name}] already exists and is still being processed"
+        if is_add:
+            return f"add {rest}" if adds else f"unable to remove volume since an add {rest}"
+        return f"unable to add volume since a remove {rest}" if adds else f"a remove {rest}"
     return ""
+
+
+def _subject(request: Request) -> tuple[str, bool]:
+    """The volume that a request is about, and whether it is to come."""
+    options = request.add_volume_options or request.remove_volume_options
+    return options.name if options else "", request.add_volume_options is not None
 
 
 def _carried_out(spec: v1.VirtualMachineInstanceSpec, request: Request) -> Outcome:
