@@ -56,6 +56,7 @@ async def replica(
         "LAUNCHER_IMAGE": launcher_image,
         "OBSERVABILITY_PORT": "0",
         "WEBHOOK_PORT": "0",
+        "SUBRESOURCE_PORT": "0",
     }
     with (directory / "controller.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(

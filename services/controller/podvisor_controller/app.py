@@ -1,25 +1,31 @@
 """The virt-controller process: what runs in every replica, and what only in the leading one.
 
-Invariant: webhooks, caches and metrics go on whoever leads. Losing the lease ends reconciling within two seconds, or else
+Invariant: webhooks, subresources, caches and metrics go on whoever leads. Losing the lease ends reconciling within two seconds, or else
 the process; the replica then stands for election again. A replica that is told to stop hands the lease back at once and
 answers webhooks for a while longer, until the cluster sends it no more.
 """
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 import structlog
 from podvisor_common.aio.tasks import spawn
+from podvisor_common.api import core
 from podvisor_common.http.server import serve_http
 from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.leader import LeaderElection, LeadershipLost, LeadingTaskStuck
 from podvisor_common.obs.metrics import Health, observability_app
 from prometheus_client import REGISTRY
 
 from podvisor_controller.controllers import COMPONENT, Controllers
 from podvisor_controller.settings import Settings
+from podvisor_controller.subresources.app import serve_subresources
 from podvisor_controller.webhooks.app import serve_webhooks
+from podvisor_controller.webhooks.certificates import Certificates
 
 LEASE = "virt-controller"
 
@@ -39,6 +45,38 @@ async def serve(client: KubeClient, settings: Settings, stop: asyncio.Event) -> 
     health = Health()
     health.add_readiness("caches", controllers.not_synced)
     app = observability_app(REGISTRY, health)
+    async with (
+        serve_http(app, port=settings.observability_port),
+        asked_by_the_api_server(client, settings, controllers, election, stop) as asked,
+        asyncio.TaskGroup() as group,
+    ):
+        certificates, authentication = asked
+        health.add_readiness("webhooks", certificates.not_ready)
+        _log.info("started", pod=settings.pod_name, launcher_image=settings.launcher_image)
+        background = [
+            spawn(group, controllers.watch(), name="caches"),
+            spawn(group, certificates.run(), name="certificates"),
+            spawn(group, authentication.run(), name="front proxy"),
+        ]
+        leading = spawn(group, stand_for_election(election, controllers.lead), name="election")
+        await stop.wait()
+        leading.cancel()
+        await asyncio.wait([leading])
+        # Not a wait for something: the time that the node proxies take to learn that this endpoint is going.
+        await asyncio.sleep(settings.drain_s)
+        for task in background:
+            task.cancel()
+
+
+@asynccontextmanager
+async def asked_by_the_api_server(
+    client: KubeClient,
+    settings: Settings,
+    controllers: Controllers,
+    election: LeaderElection,
+    stop: asyncio.Event,
+) -> AsyncIterator[tuple[Certificates, Informer[core.ConfigMap]]]:
+    """Serve webhooks and subresources until the block is left. The caller runs both of what it yields."""
     webhooks = serve_webhooks(
         client,
         settings.pod_namespace,
@@ -50,24 +88,16 @@ async def serve(client: KubeClient, settings: Settings, stop: asyncio.Event) -> 
         is_stopping=stop.is_set,
     )
     async with (
-        serve_http(app, port=settings.observability_port),
         webhooks as certificates,
-        asyncio.TaskGroup() as group,
+        serve_subresources(
+            client,
+            certificates,
+            port=settings.subresource_port,
+            product_version=version("podvisor-controller"),
+            is_stopping=stop.is_set,
+        ) as authentication,
     ):
-        health.add_readiness("webhooks", certificates.not_ready)
-        _log.info("started", pod=settings.pod_name, launcher_image=settings.launcher_image)
-        background = [
-            spawn(group, controllers.watch(), name="caches"),
-            spawn(group, certificates.run(), name="certificates"),
-        ]
-        leading = spawn(group, stand_for_election(election, controllers.lead), name="election")
-        await stop.wait()
-        leading.cancel()
-        await asyncio.wait([leading])
-        # Not a wait for something: the time that the node proxies take to learn that this endpoint is going.
-        await asyncio.sleep(settings.drain_s)
-        for task in background:
-            task.cancel()
+        yield certificates, authentication
 
 
 async def stand_for_election(election: LeaderElection, lead: Callable[[], Awaitable[None]]) -> None:

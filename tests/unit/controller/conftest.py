@@ -29,6 +29,7 @@ SETTINGS = Settings(
     architecture="amd64",
     observability_port=0,
     webhook_port=0,
+    subresource_port=0,
     drain_s=0.0,
 )
 

@@ -1,8 +1,10 @@
 """Whole replicas against an API server on a socket: who leads, and what the others do meanwhile."""
 
 import asyncio
+import base64
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,7 +14,10 @@ import pytest
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.leader import LeaderElection
 from podvisor_common.kube.resources import (
+    CONFIGMAPS,
+    CRDS,
     LEASES,
+    MUTATING_WEBHOOKS,
     PODS,
     SECRETS,
     VIRTUAL_MACHINE_INSTANCES,
@@ -20,9 +25,12 @@ from podvisor_common.kube.resources import (
 )
 from podvisor_controller import app
 from podvisor_controller.settings import Settings
+from podvisor_controller.subresources.api_services import API_SERVICES
+from podvisor_controller.subresources.front_proxy import CONFIG_MAP
 
 from tests.unit.controller.api_server import ApiServer, Json
 from tests.unit.controller.builders import vmi_body
+from tests.unit.edge.subresource_session import USER, authority, client_context, leaf, trust_data
 
 LEASE = ObjectKey("kubevirt", "virt-controller")
 
@@ -88,7 +96,7 @@ async def test_a_follower_only_watches(server: ApiServer, settings: Settings) ->
                 mine = [r for r in server.requests if r.headers["User-Agent"] == "b"]
                 return {r.path for r in mine if r.is_watch}
 
-            await server.until(lambda: len(watching()) == 11)
+            await server.until(lambda: len(watching()) == 12)
             apply_vmi(server, "first")
             await server.until(lambda: len(pods_of(server, "first")) == 1)
     writes = [
@@ -121,7 +129,8 @@ async def test_a_replica_that_stops_hands_the_lease_back_first_and_answers_on(
     running = asyncio.create_task(app.serve(client, settings, stop), name="replica")
     url = f"https://127.0.0.1:{settings.webhook_port}/virtualmachines-validate"
     try:
-        await server.until(lambda: holder(server) == "a")
+        # It leads, and has noticed: who is stopped before that has nothing to hand back.
+        await server.until(lambda: len(server.list(MUTATING_WEBHOOKS)) == 1)
         stop.set()
         await server.until(lambda: holder(server) == "")
         async with (
@@ -134,6 +143,61 @@ async def test_a_replica_that_stops_hands_the_lease_back_first_and_answers_on(
     finally:
         running.cancel()
         await asyncio.wait([running])
+
+
+async def test_subresources_are_asked_for_as_the_api_server_does(
+    server: ApiServer, client: KubeClient, settings: Settings
+) -> None:
+    """By the address and the authority of the APIService, and with a certificate that the ConfigMap in kube-system vouches for."""
+    proxy_authority = authority()
+    metadata = {"namespace": CONFIG_MAP.namespace, "name": CONFIG_MAP.name}
+    server.put(CONFIGMAPS, {"metadata": metadata, "data": trust_data(proxy_authority)})
+    server.put(CRDS, {"metadata": {"name": "virtualmachines.kubevirt.io"}, "spec": {}})
+    stop = asyncio.Event()
+    settings = replace(settings, pod_name="a", subresource_port=free_port())
+    running = asyncio.create_task(app.serve(client, settings, stop), name="replica")
+    url = f"https://127.0.0.1:{settings.subresource_port}"
+    try:
+        await server.until(lambda: len(server.list(API_SERVICES)) == 2)
+        path = "/api/v1/namespaces/kube-system/configmaps"
+        await server.until(lambda: any(r.path == path and r.is_watch for r in server.requests))
+        service = server.list(API_SERVICES)[0]["spec"]
+        assert service["service"] == {
+            "namespace": "kubevirt",
+            "name": "virt-controller",
+            "port": 8444,
+        }
+        # The leading replica publishes first, and has its certificate only then.
+        published = base64.b64decode(service["caBundle"])
+        context = client_context(published, leaf(proxy_authority, "front-proxy-client"))
+        name = "virt-controller.kubevirt.svc"
+        async with aiohttp.ClientSession() as session:
+            resources = f"{url}/apis/{service['group']}/{service['version']}"
+            answer = await answered(session, resources, context, name)
+            assert answer == 200
+            missing = f"{resources}/namespaces/shop/virtualmachines/a/addvolume"
+            async with session.put(
+                missing, data=b"{}", headers=USER, ssl=context, server_hostname=name
+            ) as reply:
+                # The fake API server knows no reviews: that it was asked says who we take the client for.
+                assert reply.status >= 500
+        [review] = [r for r in server.requests if r.path.endswith("/subjectaccessreviews")]
+        assert review.body["spec"]["user"] == "jane"
+    finally:
+        stop.set()
+        await running
+
+
+async def answered(
+    session: aiohttp.ClientSession, url: str, context: ssl.SSLContext, name: str
+) -> int:
+    """The code of the first answer with a certificate that is trusted; the test's timeout bounds how long that takes."""
+    while True:
+        try:
+            async with session.get(url, ssl=context, server_hostname=name) as answer:
+                return answer.status
+        except aiohttp.ClientConnectorCertificateError:
+            continue
 
 
 class Exited(BaseException):

@@ -24,6 +24,7 @@ from podvisor_common.kube.resources import (
     ObjectKey,
 )
 from podvisor_common.tls.authority import split_bundle
+from podvisor_controller.subresources.api_services import API_SERVICES, NAMES
 from podvisor_controller.webhooks import certificates, rotation
 from podvisor_controller.webhooks.certificates import Certificates, NotPublished
 from podvisor_controller.webhooks.publication import OWNER
@@ -101,6 +102,9 @@ def published(server: FakeApiServer) -> list[bytes]:
     assert definition is not None
     conversion = definition["spec"]["conversion"]
     bundles.add(conversion["webhook"]["clientConfig"]["caBundle"])
+    services = server.list(API_SERVICES)
+    assert [one["metadata"]["name"] for one in services] == sorted(NAMES.values())
+    bundles |= {one["spec"]["caBundle"] for one in services}
     (bundle,) = bundles
     return split_bundle(base64.b64decode(bundle))
 
@@ -255,6 +259,43 @@ async def test_a_follower_of_another_release_leaves_the_leaders_registration(
     assert server.get(MUTATING_WEBHOOKS, key) == other
 
 
+async def test_a_follower_of_a_leader_that_serves_no_subresources_is_ready(
+    server: FakeApiServer, client: KubeClient, clock: Clock
+) -> None:
+    """Or no release could follow one that had none."""
+    await replica(client, clock).bring_up_to_date()
+    for name in NAMES.values():
+        server.remove(API_SERVICES, ObjectKey("", name))
+    follower = replica(client, clock, leads=False)
+    await follower.bring_up_to_date()
+    assert follower.not_ready() is None
+    assert server.list(API_SERVICES) == []
+
+
+async def test_a_follower_waits_for_the_bundle_of_subresources(
+    server: FakeApiServer, client: KubeClient, clock: Clock
+) -> None:
+    await replica(client, clock).bring_up_to_date()
+    found = server.list(API_SERVICES)[0]
+    server.put(API_SERVICES, {**found, "spec": {**found["spec"], "caBundle": ""}})
+    with pytest.raises(NotPublished):
+        await replica(client, clock, leads=False).bring_up_to_date()
+
+
+async def test_other_ports_show_each_new_certificate(
+    server: FakeApiServer, client: KubeClient, clock: Clock
+) -> None:
+    one = replica(client, clock)
+    shown = [one.pair]
+    one.subscribe(shown.append)
+    await one.bring_up_to_date()
+    await one.bring_up_to_date()
+    clock.pass_(rotation.DEFAULT_LIVES.leaf * 0.6)
+    await one.bring_up_to_date()
+    assert len({pair.certificate for pair in shown}) == 3
+    assert one.pair == shown[-1]
+
+
 async def test_a_second_pass_writes_nothing(
     server: FakeApiServer, client: KubeClient, clock: Clock
 ) -> None:
@@ -339,6 +380,7 @@ async def test_configurations_belong_to_the_charts_role(
     for resource, name in (
         (MUTATING_WEBHOOKS, "podvisor-mutating"),
         (VALIDATING_WEBHOOKS, "podvisor-validating"),
+        *((API_SERVICES, name) for name in NAMES.values()),
     ):
         found = server.get(resource, ObjectKey("", name))
         assert found is not None

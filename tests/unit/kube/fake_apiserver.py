@@ -211,6 +211,8 @@ class FakeApiServer:
             if request.method == "DELETE":
                 return self._reply(self._delete(collection, key, old, body or {}))
             new = _written(old, self.requests)
+            if query.get("dryRun") == "All":
+                return self._reply(fake_objects.changed(old, new, subresource=subresource))
             return self._reply(self._change(collection, key, old, new, subresource))
         except _Refused as refused:
             return self._reply_refusal(refused.refuse)

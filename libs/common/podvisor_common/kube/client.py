@@ -185,11 +185,14 @@ class KubeClient:
         patch: Manifest,
         *,
         subresource: str | None = None,
+        dry_run: bool = False,
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> bytes:
-        """RFC 7386. With metadata.resourceVersion in it, ApiConflict when the object has moved on."""
-        path = _path(res, key, subresource)
-        return await self._call("PATCH", path, _MERGE_PATCH, body=patch, timeout_s=timeout_s)
+        """RFC 7386. With metadata.resourceVersion in it, ApiConflict when the object has moved on. With `dry_run` only checked."""
+        path, query = _path(res, key, subresource), _query(dryRun="All" if dry_run else "")
+        return await self._call(
+            "PATCH", path, _MERGE_PATCH, query=query, body=patch, timeout_s=timeout_s
+        )
 
     async def json_patch(
         self,

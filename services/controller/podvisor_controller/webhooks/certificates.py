@@ -81,7 +81,9 @@ class Certificates:
         self._refusal_told_s = -math.inf
         # Serves an untrusted placeholder until the first pass is through: the port opens at once,
         # clients fail.
-        self.context: ssl.SSLContext = server_context(self._placeholder())
+        self.pair: KeyPair = self._placeholder()
+        self.context: ssl.SSLContext = server_context(self.pair)
+        self._users: list[Callable[[KeyPair], None]] = []
         report_refusals(self.context, self._on_refusal)
 
     async def run(self) -> None:
@@ -101,6 +103,10 @@ class Certificates:
                 backoff.reset()
                 pause_s = self._pass_interval_s
             await self._pause(pause_s)
+
+    def subscribe(self, use: Callable[[KeyPair], None]) -> None:
+        """Call `use` with every certificate from now on that takes the place of `pair`: other ports show the same."""
+        self._users.append(use)
 
     def not_ready(self) -> str | None:
         """A readiness check: why not, or None."""
@@ -201,6 +207,9 @@ class Certificates:
             SERVICE, server_names(self._namespace), now=now, valid_for=self._lives.leaf
         )
         load_pair(self.context, leaf)
+        self.pair = leaf
+        for use in self._users:
+            use(leaf)
         self._leaf, self._issuer = leaf, signing.certificate
 
     def _published_for_s(self, state: Authorities | None, now: datetime) -> float | None:

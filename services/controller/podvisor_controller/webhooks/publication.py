@@ -1,4 +1,4 @@
-"""Keeps the API server's view of the webhooks right: both configurations and the conversion entry.
+"""Keeps the API server's view of us right: both webhook configurations, the conversion entry and the aggregated API's services.
 
 Idempotent; reads before it writes, so a pass over a published state writes nothing. Publishing is for
 the leader alone, for replicas of two releases would undo each other's; anybody may ask whether it is done.
@@ -18,6 +18,8 @@ from podvisor_common.kube.resources import (
     Resource,
 )
 
+from podvisor_controller.subresources import api_services
+from podvisor_controller.subresources.api_services import API_SERVICES
 from podvisor_controller.webhooks import registration
 
 FIELD_MANAGER = "virt-controller"
@@ -27,7 +29,7 @@ OWNER_NAME = "virt-controller"
 
 
 async def publish(client: KubeClient, namespace: str, ca_bundle: bytes) -> None:
-    """Make all three say what they should, with `ca_bundle`, and return when they were read back
+    """Make all of them say what they should, with `ca_bundle`, and return when they were read back
     so.
 
     Raises ApiError; calling it again continues where it stopped.
@@ -38,6 +40,10 @@ async def publish(client: KubeClient, namespace: str, ca_bundle: bytes) -> None:
     validating = registration.validating_configuration(namespace, ca_bundle, owner)
     await _bring(client, VALIDATING_WEBHOOKS, registration.VALIDATING, validating)
     await _bring_conversion(client, registration.conversion(namespace, ca_bundle))
+    # Last: whoever may not write these has working webhooks all the same.
+    for version, name in api_services.NAMES.items():
+        service = api_services.api_service(version, namespace, ca_bundle, owner)
+        await _bring(client, API_SERVICES, name, service)
 
 
 async def is_published(client: KubeClient, ca_bundle: bytes) -> bool:
@@ -47,7 +53,13 @@ async def is_published(client: KubeClient, ca_bundle: bytes) -> bool:
         await _read(client, VALIDATING_WEBHOOKS, ObjectKey("", registration.VALIDATING)),
     ]
     definition = await _read(client, CRDS, ObjectKey("", registration.CONVERTED_CRD))
-    return registration.trusts(configurations, definition, ca_bundle)
+    if not registration.trusts(configurations, definition, ca_bundle):
+        return False
+    services = [
+        await _read(client, API_SERVICES, ObjectKey("", name))
+        for name in api_services.NAMES.values()
+    ]
+    return all(api_services.trusts(service, ca_bundle) for service in services)
 
 
 async def _bring(

@@ -1,0 +1,52 @@
+"""The aggregated API of one replica as a whole: its certificate, whom it believes, and the HTTPS port.
+
+    async with serve_subresources(client, certificates, port=8444, …) as authentication:
+        spawn(group, authentication.run(), name="front proxy")
+
+Every replica does this, whoever leads. A replica is ready without it: webhooks do not wait for what only subresources need.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from podvisor_common.api import core
+from podvisor_common.http.server import serve_http
+from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.informer import Informer
+from podvisor_common.kube.resources import CONFIGMAPS
+
+from podvisor_controller.subresources.front_proxy import CONFIG_MAP, FrontProxy
+from podvisor_controller.subresources.server import subresource_app
+from podvisor_controller.subresources.volume_verbs import verbs
+from podvisor_controller.webhooks.certificates import Certificates
+
+
+@asynccontextmanager
+async def serve_subresources(
+    client: KubeClient,
+    certificates: Certificates,
+    *,
+    port: int,
+    product_version: str,
+    is_stopping: Callable[[], bool],
+) -> AsyncIterator[Informer[core.ConfigMap]]:
+    """Serve the API on `port` until the block is left. The caller runs what it yields: from there it is known whom to believe."""
+    front_proxy = FrontProxy(certificates.pair)
+    certificates.subscribe(front_proxy.present)
+    authentication = Informer(
+        client,
+        CONFIGMAPS,
+        core.ConfigMap,
+        namespace=CONFIG_MAP.namespace,
+        field_selector=f"metadata.name={CONFIG_MAP.name}",
+    )
+    authentication.subscribe(front_proxy.learn)
+    app = subresource_app(
+        client,
+        front_proxy,
+        verbs(client),
+        product_version=product_version,
+        is_stopping=is_stopping,
+    )
+    async with serve_http(app, port=port, tls=front_proxy.context):
+        yield authentication

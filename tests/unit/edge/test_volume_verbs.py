@@ -1,0 +1,351 @@
+"""addvolume and removevolume, called as virtctl does: what they write, and what they answer where they do not."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.resources import (
+    VIRTUAL_MACHINE_INSTANCES,
+    VIRTUAL_MACHINES,
+    ObjectKey,
+    Resource,
+)
+from podvisor_controller.subresources.volume_verbs import ATTEMPTS
+
+from tests.unit.controller.builders import situations, spec_body, vm_body, vmi_body
+from tests.unit.edge.subresource_session import USER, Authorizer, Json, path_of, served
+from tests.unit.kube.fake_apiserver import Refuse
+
+VM, VMI = VIRTUAL_MACHINES, VIRTUAL_MACHINE_INSTANCES
+KEY = ObjectKey("shop", "myvm")
+CLAIM = {"persistentVolumeClaim": {"claimName": "data"}}
+ADD: Json = {
+    "name": "data",
+    "disk": {"disk": {"bus": "virtio"}, "serial": "s1"},
+    "volumeSource": CLAIM,
+}
+NAMED = {**ADD, "disk": {**ADD["disk"], "name": "data"}}
+OTHER = {"name": "other", "persistentVolumeClaim": {"claimName": "other", "hotpluggable": True}}
+
+
+def spec_with(*volumes: Json) -> Json:
+    """The specification of the machine, and volumes with a disk of their name."""
+    spec = spec_body()
+    spec["volumes"] += volumes
+    disks = [{"name": v["name"], "disk": {"bus": "scsi"}} for v in volumes]
+    spec["domain"]["devices"]["disks"] += disks
+    return spec
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Authorizer]:
+    async with Authorizer() as server:
+        server.put(VM, vm_body(spec={"template": {"spec": spec_with(OTHER)}}))
+        server.put(VMI, vmi_body(owned=True, spec=spec_with(OTHER), status={"phase": "Running"}))
+        yield server
+
+
+@pytest.fixture
+async def proxy(server: Authorizer) -> AsyncIterator[aiohttp.ClientSession]:
+    async with (
+        KubeClient.for_url(server.url, user_agent="test") as client,
+        served(client) as api,
+        api.asked_by(api.proxy) as session,
+    ):
+        yield session
+
+
+async def ask(
+    session: aiohttp.ClientSession,
+    resource: Resource,
+    verb: str,
+    body: Any,
+    *,
+    key: ObjectKey = KEY,
+    version: str = "v1",
+) -> tuple[int, str]:
+    """The code and the text of the answer, which is a Status or empty."""
+    path = path_of(resource.plural, key, verb, version)
+    sent = {"data": body} if isinstance(body, bytes) else {"json": body}
+    async with session.put(path, headers=USER, **sent) as answer:
+        text = await answer.text()
+        if answer.status == 202:
+            return 202, text
+        status = await answer.json()
+        assert (status["kind"], status["code"]) == ("Status", answer.status)
+        return answer.status, status["message"]
+
+
+def found(server: Authorizer, resource: Resource) -> Json:
+    obj = server.get(resource, KEY)
+    assert obj is not None
+    return obj
+
+
+def requests(server: Authorizer) -> list[Json]:
+    asked: list[Json] = found(server, VM)["status"].get("volumeRequests", [])
+    return asked
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha3"])
+async def test_a_machine_is_asked_to_attach(
+    server: Authorizer, proxy: aiohttp.ClientSession, version: str
+) -> None:
+    before = found(server, VM)["spec"]
+    assert await ask(proxy, VM, "addvolume", ADD, version=version) == (202, "")
+    [request] = requests(server)
+    assert request == {
+        "addVolumeOptions": {
+            "name": "data",
+            "disk": {"name": "data", "serial": "s1", "disk": {"bus": "virtio"}},
+            "volumeSource": {"persistentVolumeClaim": {"claimName": "data", "hotpluggable": True}},
+        }
+    }
+    assert found(server, VM)["spec"] == before
+
+
+async def test_requests_are_carried_out_in_their_order(
+    server: Authorizer, proxy: aiohttp.ClientSession
+) -> None:
+    assert await ask(proxy, VM, "removevolume", {"name": "other"}) == (202, "")
+    data_volume = {**ADD, "volumeSource": {"dataVolume": {"name": "data"}}}
+    assert await ask(proxy, VM, "addvolume", data_volume) == (202, "")
+    first, second = requests(server)
+    assert first == {"removeVolumeOptions": {"name": "other"}}
+    source = second["addVolumeOptions"]["volumeSource"]
+    assert source == {"dataVolume": {"name": "data", "hotpluggable": True}}
+
+
+async def test_a_volume_of_an_instance_comes_and_goes(
+    server: Authorizer, proxy: aiohttp.ClientSession
+) -> None:
+    before = found(server, VMI)["spec"]
+    assert await ask(proxy, VMI, "addvolume", ADD) == (202, "")
+    spec = found(server, VMI)["spec"]
+    assert [v["name"] for v in spec["volumes"]] == ["root", "seed", "other", "data"]
+    claim = {"claimName": "data", "hotpluggable": True}
+    assert spec["volumes"][-1] == {"name": "data", "persistentVolumeClaim": claim}
+    disk = {"name": "data", "serial": "s1", "disk": {"bus": "virtio"}}
+    assert spec["domain"]["devices"]["disks"][-1] == disk
+    assert await ask(proxy, VMI, "removevolume", {"name": "data"}) == (202, "")
+    assert found(server, VMI)["spec"] == before
+    assert requests(server) == []
+
+
+@pytest.mark.parametrize("resource", [VM, VMI], ids=["vm", "vmi"])
+async def test_a_dry_run_only_checks(
+    server: Authorizer, proxy: aiohttp.ClientSession, resource: Resource
+) -> None:
+    version = server.version
+    body = {**ADD, "dryRun": ["All"]}
+    assert await ask(proxy, resource, "addvolume", body) == (202, "")
+    assert server.version == version
+    patch = server.requests[-1]
+    assert (patch.method, patch.query) == ("PATCH", {"dryRun": "All"})
+    assert "dryRun" not in str(patch.body)
+    code, _ = await ask(proxy, resource, "removevolume", {"name": "no", "dryRun": ["All"]})
+    assert code == 409
+
+
+PLURAL = "Operation cannot be fulfilled on virtualmachine{}.kubevirt.io"
+LUN = {"lun": {"bus": "virtio"}}
+BAD = situations(
+    ("no body", "addvolume", b"", "AddVolumeOptions requires name to be set"),
+    ("no name", "addvolume", {"disk": {}}, "AddVolumeOptions requires name to be set"),
+    ("no disk", "addvolume", {"name": "a"}, "AddVolumeOptions requires disk to not be nil"),
+    (
+        "no source",
+        "addvolume",
+        {"name": "a", "disk": {}},
+        "AddVolumeOptions requires VolumeSource to not be nil",
+    ),
+    ("nothing to remove", "removevolume", {}, "RemoveVolumeOptions requires name to be set"),
+    ("no JSON", "removevolume", b"{", "Can not unmarshal Request body to struct, error: "),
+    ("a list", "removevolume", [], "Can not unmarshal Request body to struct, error: "),
+    (
+        "a name that is none",
+        "removevolume",
+        {"name": 1},
+        "Can not unmarshal Request body to struct, error: ",
+    ),
+    ("nesting", "addvolume", b"[" * 100_000, "Can not unmarshal Request body to struct, error: "),
+    (
+        "a source of another kind",
+        "addvolume",
+        {**ADD, "volumeSource": {"containerDisk": {"image": "x"}}},
+        'Volume "data" is not attached: volumeSource must be exactly one of',
+    ),
+    ("a bus that is fixed", "addvolume", {**ADD, "disk": LUN}, 'Volume "data" is not attached: '),
+    (
+        "what is not supported",
+        "addvolume",
+        {**ADD, "disk": {"changedBlockTracking": True}},
+        "AddVolumeOptions.disk.changedBlockTracking is not supported yet",
+    ),
+    ("half a dry run", "removevolume", {"name": "other", "dryRun": ["Some"]}, "dryRun must be"),
+)
+
+
+@pytest.mark.parametrize("resource", [VM, VMI], ids=["vm", "vmi"])
+@pytest.mark.parametrize(("verb", "body", "text"), BAD)
+async def test_bad_requests(
+    server: Authorizer,
+    proxy: aiohttp.ClientSession,
+    resource: Resource,
+    verb: str,
+    body: Any,
+    text: str,
+) -> None:
+    code, message = await ask(proxy, resource, verb, body)
+    assert (code, message[: len(text)]) == (400, text)
+    assert not [r for r in server.requests if r.method == "PATCH"]
+
+
+CONFLICTS = situations(
+    (
+        "the name is taken",
+        "addvolume",
+        {**ADD, "name": "root"},
+        "Unable to add volume [root] because volume with that name already exists",
+    ),
+    (
+        "the claim is here",
+        "addvolume",
+        {**ADD, "volumeSource": {"persistentVolumeClaim": {"claimName": "other"}}},
+        "Unable to add volume source [other] because it already exists",
+    ),
+    (
+        "there is none",
+        "removevolume",
+        {"name": "no"},
+        "Unable to remove volume [no] because it does not exist",
+    ),
+    (
+        "it is fixed",
+        "removevolume",
+        {"name": "root"},
+        "Unable to remove volume [root] because it is not hotpluggable",
+    ),
+)
+
+
+@pytest.mark.parametrize(("resource", "kind"), [(VM, ""), (VMI, "instance")], ids=["vm", "vmi"])
+@pytest.mark.parametrize(("verb", "body", "text"), CONFLICTS)
+async def test_conflicts(
+    proxy: aiohttp.ClientSession, resource: Resource, kind: str, verb: str, body: Json, text: str
+) -> None:
+    expected = f'{PLURAL.format(kind)} "myvm": {text}'
+    assert await ask(proxy, resource, verb, body) == (409, expected)
+
+
+@pytest.mark.parametrize(
+    ("before", "verb", "body", "text"),
+    situations(
+        (
+            "add, add",
+            NAMED,
+            "addvolume",
+            ADD,
+            "add volume request for volume [data] already exists",
+        ),
+        (
+            "add, remove",
+            {**NAMED, "name": "other"},
+            "removevolume",
+            {"name": "other"},
+            "unable to remove volume since an add volume request for volume [other] already exists",
+        ),
+        (
+            "remove, add",
+            {"name": "data2"},
+            "addvolume",
+            {**ADD, "name": "data2"},
+            "unable to add volume since a remove volume request for volume [data2] already exists",
+        ),
+        (
+            "remove, remove",
+            {"name": "other"},
+            "removevolume",
+            {"name": "other"},
+            "a remove volume request for volume [other] already exists",
+        ),
+    ),
+)
+async def test_a_request_that_is_not_carried_out_yet_is_in_the_way(
+    server: Authorizer,
+    proxy: aiohttp.ClientSession,
+    before: Json,
+    verb: str,
+    body: Json,
+    text: str,
+) -> None:
+    first = "addVolumeOptions" if "disk" in before else "removeVolumeOptions"
+    vm = found(server, VM)
+    server.put(VM, {**vm, "status": {"volumeRequests": [{first: before}]}})
+    code, message = await ask(proxy, VM, verb, body)
+    assert code == 409
+    assert text in message
+    assert len(requests(server)) == 1
+
+
+@pytest.mark.parametrize("phase", ["", "Pending", "Scheduling", "Scheduled", "Succeeded", "Failed"])
+async def test_an_instance_that_does_not_run(
+    server: Authorizer, proxy: aiohttp.ClientSession, phase: str
+) -> None:
+    server.put(VMI, vmi_body(spec=spec_with(OTHER), status={"phase": phase}))
+    expected = f'{PLURAL.format("instance")} "myvm": VMI is not running'
+    assert await ask(proxy, VMI, "addvolume", ADD) == (409, expected)
+    assert (await ask(proxy, VM, "addvolume", ADD))[0] == 202
+
+
+@pytest.mark.parametrize(("resource", "kind"), [(VM, ""), (VMI, "instance")], ids=["vm", "vmi"])
+async def test_what_is_not_there(
+    proxy: aiohttp.ClientSession, resource: Resource, kind: str
+) -> None:
+    key = ObjectKey("shop", "nobody")
+    expected = f'virtualmachine{kind}.kubevirt.io "nobody" not found'
+    assert await ask(proxy, resource, "addvolume", ADD, key=key) == (404, expected)
+
+
+@pytest.mark.parametrize("resource", [VM, VMI], ids=["vm", "vmi"])
+async def test_whoever_writes_in_between_loses_nothing(
+    server: Authorizer, proxy: aiohttp.ClientSession, resource: Resource
+) -> None:
+    def label() -> None:
+        obj = found(server, resource)
+        server.put(resource, {**obj, "metadata": {**obj["metadata"], "labels": {"a": "b"}}})
+
+    server.before_change += [label, label]
+    assert await ask(proxy, resource, "addvolume", ADD) == (202, "")
+    obj = found(server, resource)
+    assert obj["metadata"]["labels"] == {"a": "b"}
+    assert "data" in str(obj)
+    server.before_change += [label] * ATTEMPTS
+    code, message = await ask(proxy, resource, "removevolume", {"name": "other"})
+    assert (code, "has been modified" in message) == (409, True)
+
+
+async def test_a_template_that_is_not_admitted_is_refused_at_once(
+    server: Authorizer, proxy: aiohttp.ClientSession
+) -> None:
+    server.not_admitted = Refuse(422, "Invalid", "spec.template: no")
+    assert await ask(proxy, VM, "addvolume", ADD) == (422, "spec.template: no")
+    assert requests(server) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (422, (422, "no good")),
+        (403, (403, "no good")),
+        (401, (500, "the API server does not know podvisor")),
+        (503, (503, "no good")),
+    ],
+)
+async def test_what_the_api_server_says_is_passed_on(
+    server: Authorizer, proxy: aiohttp.ClientSession, code: int, expected: tuple[int, str]
+) -> None:
+    server.not_admitted = Refuse(code, "Reason", "no good")
+    assert await ask(proxy, VMI, "addvolume", {**ADD, "dryRun": ["All"]}) == expected
