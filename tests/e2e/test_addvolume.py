@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_hotplug import SIZE, reaches, seen, started
+from tests.e2e.test_hotplug import SIZE, started
 from tests.support.cluster import Cluster, Json
 from tests.support.disks import guest_disks, read, write
+from tests.support.hotplug import reaches, seen
 from tests.support.process import Completed
 from tests.support.storage import local_volume
 
