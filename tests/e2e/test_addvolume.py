@@ -9,6 +9,7 @@ from tests.e2e.test_hotplug import SIZE, started
 from tests.support.cluster import Cluster, Json
 from tests.support.disks import guest_disks, read, write
 from tests.support.hotplug import reaches, seen
+from tests.support.machine import condition
 from tests.support.process import Completed
 from tests.support.storage import local_volume
 
@@ -45,13 +46,22 @@ async def volumes_of(cluster: Cluster, kind: str, name: str) -> list[str]:
     return [volume["name"] for volume in spec["volumes"]]
 
 
+@pytest.fixture(autouse=True)
+async def api(cluster: Cluster) -> None:
+    """Both versions are served: a controller that leads has registered them, and the API server reaches it."""
+    for version in ("v1", "v1alpha3"):
+        await cluster.until(
+            "apiservice",
+            f"{version}.subresources.kubevirt.io",
+            lambda state: condition(state, "Available").get("status") == "True",
+            within_s=60,
+            what="Available",
+        )
+
+
 async def test_the_api_is_there(cluster: Cluster) -> None:
     """The API server knows both versions of it, and finds all that is served."""
     for version in ("v1", "v1alpha3"):
-        name = f"{version}.subresources.kubevirt.io"
-        await cluster.kubectl(
-            "wait", "apiservice", name, "--for=condition=Available", "--timeout=60s", timeout_s=70
-        )
         found = json.loads((await cluster.kubectl("get", "--raw", f"{GROUP}/{version}")).stdout)
         assert "virtualmachines/addvolume" in [one["name"] for one in found["resources"]]
     anybody = ("--as=jane", "--as-group=system:authenticated")
