@@ -42,6 +42,8 @@ from tests.unit.controller.plugged import (
 FIRST, SECOND = attachment_pod_name(UID, "data"), attachment_pod_name(UID, "data", 1)
 LATER, EARLIER = Failure("why", NOW + timedelta(seconds=5)), Failure("why", NOW)
 DYING = {"deletionTimestamp": stamp(1)}
+DYING_SLOWLY = DYING | {"deletionGracePeriodSeconds": 90}
+DYING_AT_ONCE = DYING | {"deletionGracePeriodSeconds": 1}
 
 
 def does(action: Attach | Release) -> str:
@@ -119,6 +121,48 @@ def does(action: Attach | Release) -> str:
             "it left, and the pod is going",
             attachments(running(status=(told(phase="UnMountedFromPod"),)), holder(metadata=DYING)),
             [],
+        ),
+        (
+            "it left, and the pod takes longer to go than it needs",
+            attachments(
+                running(status=(told(phase="UnMountedFromPod"),)), holder(metadata=DYING_SLOWLY)
+            ),
+            ["release first"],
+        ),
+        (
+            "it left, and the pod goes at once",
+            attachments(
+                running(status=(told(phase="UnMountedFromPod"),)), holder(metadata=DYING_AT_ONCE)
+            ),
+            [],
+        ),
+        (
+            "it left, the guest has it still, and somebody deletes the pod",
+            attachments(running(status=(told(phase="Detaching"),)), holder(metadata=DYING_SLOWLY)),
+            [],
+        ),
+        (
+            "it left, and the guest may have it by a pod that somebody deletes",
+            attachments(
+                running(status=(told(phase="Detaching", uid="hp-1"),)),
+                holder(metadata=DYING_SLOWLY),
+                holder(attempt=1, uid="hp-1"),
+            ),
+            [],
+        ),
+        (
+            "it is wanted, and held by another than the pod that somebody deletes",
+            attachments(
+                running(volume(), status=(told(uid="hp-1"),)),
+                holder(metadata=DYING_SLOWLY),
+                holder(attempt=1, uid="hp-1", phase="Pending"),
+            ),
+            [],
+        ),
+        (
+            "the guest has ended, and the pod takes longer to go than it needs",
+            attachments(running(volume()), holder(metadata=DYING_SLOWLY), launcher=None),
+            ["release first"],
         ),
         (
             "the deletion was refused a moment ago",
@@ -421,6 +465,8 @@ def test_the_pod() -> None:
     assert term == {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}
     assert spec["tolerations"] == [{"operator": "Exists"}]
     assert not spec["automountServiceAccountToken"]
+    # The launcher pod's is 30 seconds more than the guest's.
+    assert spec["terminationGracePeriodSeconds"] == running().grace_period_s + 60
     assert spec["securityContext"]["runAsUser"] == 107
     [container] = spec["containers"]
     assert container["image"] == IMAGE

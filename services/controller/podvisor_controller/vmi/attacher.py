@@ -28,7 +28,7 @@ from podvisor_common.kube.resources import PODS, VIRTUAL_MACHINE_INSTANCES, Obje
 from podvisor_controller.pauses import retry_backoff
 from podvisor_controller.refusals import refusal
 from podvisor_controller.vmi import attachments
-from podvisor_controller.vmi.attachment_pod import GRACE_PERIOD_S, render_attachment_pod
+from podvisor_controller.vmi.attachment_pod import RELEASE_GRACE_S, render_attachment_pod
 from podvisor_controller.vmi.attachments import Attachments, Failure, held_claim, held_volume
 from podvisor_controller.vmi.claims import Rival, pluggable
 from podvisor_controller.vmi.observed import Observed, has_ended
@@ -213,7 +213,7 @@ class Attacher:
         key = ObjectKey(vmi.metadata.namespace, release.name)
         try:
             answer = await self._client.delete(
-                PODS, key, uid=release.uid, grace_period_s=GRACE_PERIOD_S
+                PODS, key, uid=release.uid, grace_period_s=RELEASE_GRACE_S
             )
         except (ApiNotFound, ApiConflict):
             _log.debug("pod was gone already", pod=release.name)

@@ -14,7 +14,7 @@ from podvisor_common.api.v1.names import ConditionType, VolumePhase
 
 from podvisor_controller.pauses import retry_left
 from podvisor_controller.vmi import claims as claimed
-from podvisor_controller.vmi.attachment_pod import attachment_pod_name
+from podvisor_controller.vmi.attachment_pod import RELEASE_GRACE_S, attachment_pod_name
 from podvisor_controller.vmi.claims import Claims, Rival
 from podvisor_controller.vmi.trouble import Trouble
 
@@ -126,10 +126,14 @@ class Attachments:
         return pod is not None and held_claim(pod) != volume.claim_name
 
     def may_be_deleted(self, pod: core.Pod) -> bool:
-        """The deletion of a pod has not begun, and was not refused a moment ago."""
-        refused = self.refused.get(pod.metadata.uid)
+        """The deletion of a pod was not refused a moment ago, and has not begun, or gives it longer than it needs."""
+        refused, granted_s = (
+            self.refused.get(pod.metadata.uid),
+            pod.metadata.deletion_grace_period_seconds,
+        )
         waits = refused is not None and retry_left(refused.retry_at, self.at) > timedelta(0)
-        return not pod.metadata.is_being_deleted and not waits
+        ends_late = granted_s is not None and granted_s > RELEASE_GRACE_S
+        return not waits and (ends_late or not pod.metadata.is_being_deleted)
 
     def obstacle(self, volume: v1.Volume) -> Trouble | None:
         """Why no pod is made for a volume as things are."""
@@ -221,12 +225,14 @@ def _releases(now: Attachments, there: list[core.Pod]) -> Iterator[Release]:
         if volume is not None and held_claim(pod) == volume.claim_name:
             current = now.current(volume)
             is_in_place = current is pod or (current is None and now.waits(volume))
+            # The guest may have the volume by this one, whatever ends it, until another holds it.
+            is_in_place |= pod.metadata.is_being_deleted
             if not is_in_place and (pod.is_terminal or not is_told):
                 yield Release(pod.metadata.name, pod.metadata.uid)
-        elif not is_told:
-            yield Release(pod.metadata.name, pod.metadata.uid, is_news=True)
         elif entry is not None and entry.phase == VolumePhase.UNMOUNTED_FROM_POD:
-            yield Release(pod.metadata.name, pod.metadata.uid)
+            yield Release(pod.metadata.name, pod.metadata.uid, is_news=not is_told)
+        elif not is_told and (told is None or not pod.metadata.is_being_deleted):
+            yield Release(pod.metadata.name, pod.metadata.uid, is_news=True)
 
 
 def _attaches(now: Attachments) -> Iterator[Attach]:
