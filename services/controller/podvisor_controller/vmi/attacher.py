@@ -81,10 +81,11 @@ class Attacher:
     def see(self, now: Observed) -> Attachments:
         """The pods of an instance's volumes, and all that a decision about them depends on. Waits for nothing."""
         vmi, launcher = now.vmi, now.pod
-        if vmi.is_final or launcher is None or not launcher.spec.node_name or has_ended(launcher):
+        is_over = vmi.is_final or (launcher is not None and has_ended(launcher))
+        if is_over or launcher is None or not launcher.spec.node_name:
             launcher = None
         pods = self._pods_of(vmi, now.pods)
-        seen = Attachments(vmi, launcher, self._clock(), pods, now.claims)
+        seen = Attachments(vmi, launcher, self._clock(), is_over, pods, now.claims)
         if pods or pluggable(vmi):
             notes = self._failures(seen)
             failures = {name: pause.failure for name, pause in notes.pauses.items()}
@@ -126,10 +127,12 @@ class Attacher:
     def _pods_of(
         self, vmi: v1.VirtualMachineInstance, launchers: Iterable[core.Pod]
     ) -> tuple[core.Pod, ...]:
+        # What held volumes for the guest of a launcher pod that is gone is still there for a while.
+        gone = [f"{vmi.metadata.namespace}/{uid}" for uid in vmi.status.active_pods or ()]
         return tuple(
             pod
-            for launcher in launchers
-            for pod in self._pods.by_index(OWNER_INDEX, owned_key(launcher))
+            for key in dict.fromkeys([*map(owned_key, launchers), *gone])
+            for pod in self._pods.by_index(OWNER_INDEX, key)
             if held_volume(pod)
         )
 
