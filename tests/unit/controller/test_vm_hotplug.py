@@ -402,6 +402,9 @@ async def test_a_request_that_admission_refuses_is_dropped(
     assert "volumeRequests" not in cluster.status(cluster.vm)
     assert volumes_of(cluster.vmi) == ["root", "seed"]
     assert server.refused == 1
+    # Asked again, it is tried again.
+    await client.merge_patch(VIRTUAL_MACHINES, MYVM, patch, subresource="status")
+    await server.until(lambda: volumes_of(cluster.vmi) == ["root", "seed", "data"])
 
 
 async def test_a_halted_machine_has_its_template_changed(
