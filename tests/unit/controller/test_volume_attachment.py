@@ -18,6 +18,7 @@ from tests.unit.controller.builders import UID, claim_body, on_claim, stamp, vmi
 from tests.unit.controller.plugged import volume, with_volumes
 from tests.unit.controller.scripted_cluster import MYVM, Cluster, known
 from tests.unit.controller.test_volume_claims import pods_of, put_vmi, reason_of
+from tests.unit.kube.fake_apiserver import Refuse
 
 
 class Guest:
@@ -154,6 +155,24 @@ async def test_a_claim_that_is_missing_troubles_no_guest(
     await guest.is_told(bool)
     await server.until(lambda: reason_of(server, MYVM) is None)
     assert reasons(server).count("FailedPvcNotFound") == 1
+
+
+async def test_what_could_not_be_written_is_not_told(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
+    guest = Guest(cluster, server)
+    await guest.runs(with_volumes())
+    theirs = ('.status.conditions[type="Synchronized"].reason',)
+    for _ in range(2):
+        server.refuse("PATCH", "/myvm/status", Refuse(409, "Conflict", "", fields=theirs))
+    guest.edit(**with_volumes(volume()))
+    await server.until(lambda: server.refused == 1)
+    guest.edit()
+    await server.until(lambda: server.refused == 2)
+    assert "FailedPvcNotFound" not in reasons(server)
+    guest.edit()
+    await server.until(lambda: "FailedPvcNotFound" in reasons(server))
+    assert reason_of(server, MYVM) == "FailedPvcNotFound"
 
 
 async def test_a_claim_that_another_has_is_waited_for(
