@@ -3,9 +3,10 @@
  * It listens on sockets/holder.sock, by which virt-handler knows this process from any other of the node, walks from its root to the
  * volume and passes what it opens there on to the guest. Nothing is said on the socket: a connection is closed at once.
  *
- * It holds nothing itself, so an order to end is obeyed at once: that the guest has let go of the volume is known before it is given.
+ * An order to end is not obeyed: a node that is drained or shut down, or whoever deletes the pod, gives one while the guest has the
+ * volume still, and the mount goes with the pod. It holds until it is killed, which virt-controller sees to once the guest has let go.
  *
- * Exit 0 when told to end, 1 when there is no listening, 2 for wrong arguments.
+ * Exit 1 when there is no listening, 2 for wrong arguments.
  */
 #define _GNU_SOURCE
 #include "compute.h"
@@ -20,11 +21,6 @@
 #define SOCKET SOCKETS_DIR "/holder.sock"
 #define NEW_SOCKET SOCKETS_DIR "/.holder.sock"
 #define WAITING_CONNECTIONS 8
-
-static void told_to_end(int number) {
-    (void)number;
-    _exit(0);
-}
 
 /* Whoever finds the name finds somebody who listens. What a killed predecessor has left is replaced. */
 static int listener(void) {
@@ -43,10 +39,8 @@ int main(int argc, char **argv) {
         dprintf(STDERR_FILENO, "usage: volume-holder\n");
         return 2;
     }
-    /* The first process of a container has no default action for them. */
-    struct sigaction order = {.sa_handler = told_to_end};
-    sigaction(SIGTERM, &order, NULL);
-    sigaction(SIGINT, &order, NULL);
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGINT, SIG_IGN);
     int fd = listener();
     for (;;) {
         int connection = accept4(fd, NULL, NULL, SOCK_CLOEXEC);

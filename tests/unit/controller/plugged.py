@@ -86,6 +86,7 @@ def attachments(
     fields: Json = {
         "launcher": LAUNCHER,
         "at": NOW,
+        "is_over": "launcher" in changes and changes["launcher"] is None,
         "claims": {"data": claim(), "other": claim("other")},
     }
     return Attachments(vmi=instance, pods=pods, **(fields | changes))

@@ -42,6 +42,8 @@ from tests.unit.controller.plugged import (
 FIRST, SECOND = attachment_pod_name(UID, "data"), attachment_pod_name(UID, "data", 1)
 LATER, EARLIER = Failure("why", NOW + timedelta(seconds=5)), Failure("why", NOW)
 DYING = {"deletionTimestamp": stamp(1)}
+DYING_SLOWLY = DYING | {"deletionGracePeriodSeconds": 90}
+DYING_AT_ONCE = DYING | {"deletionGracePeriodSeconds": 1}
 
 
 def does(action: Attach | Release) -> str:
@@ -121,6 +123,48 @@ def does(action: Attach | Release) -> str:
             [],
         ),
         (
+            "it left, and the pod takes longer to go than it needs",
+            attachments(
+                running(status=(told(phase="UnMountedFromPod"),)), holder(metadata=DYING_SLOWLY)
+            ),
+            ["release first"],
+        ),
+        (
+            "it left, and the pod goes at once",
+            attachments(
+                running(status=(told(phase="UnMountedFromPod"),)), holder(metadata=DYING_AT_ONCE)
+            ),
+            [],
+        ),
+        (
+            "it left, the guest has it still, and somebody deletes the pod",
+            attachments(running(status=(told(phase="Detaching"),)), holder(metadata=DYING_SLOWLY)),
+            [],
+        ),
+        (
+            "it left, and the guest may have it by a pod that somebody deletes",
+            attachments(
+                running(status=(told(phase="Detaching", uid="hp-1"),)),
+                holder(metadata=DYING_SLOWLY),
+                holder(attempt=1, uid="hp-1"),
+            ),
+            [],
+        ),
+        (
+            "it is wanted, and held by another than the pod that somebody deletes",
+            attachments(
+                running(volume(), status=(told(uid="hp-1"),)),
+                holder(metadata=DYING_SLOWLY),
+                holder(attempt=1, uid="hp-1", phase="Pending"),
+            ),
+            [],
+        ),
+        (
+            "the guest has ended, and the pod takes longer to go than it needs",
+            attachments(running(volume()), holder(metadata=DYING_SLOWLY), launcher=None),
+            ["release first"],
+        ),
+        (
             "the deletion was refused a moment ago",
             attachments(running(), holder(), refused={"hp-0": LATER}),
             [],
@@ -180,6 +224,26 @@ def does(action: Attach | Release) -> str:
             attachments(running(volume("new"), volume(), metadata=DYING), holder()),
             [],
         ),
+        (
+            "the launcher pod is gone, which proves nothing",
+            attachments(running(status=(told(),)), holder(), launcher=None, is_over=False),
+            [],
+        ),
+        (
+            "the claim by another name, while the guest has it by a pod that is gone",
+            attachments(running(volume("new"), status=(told(phase="Detaching"),))),
+            [],
+        ),
+        (
+            "the claim by another name, once the guest has let go of it",
+            attachments(running(volume(), status=(told("old", phase="UnMountedFromPod"),))),
+            ["attach data first"],
+        ),
+        (
+            "another claim by the same name, while the guest has the old one by a pod that is gone",
+            attachments(running(volume(claim_name="other"), status=(told(phase="Ready"),))),
+            [],
+        ),
         ("the status does not name the node", attachments(vmi(spec=with_volumes(volume()))), []),
     ),
 )
@@ -190,6 +254,7 @@ def test_plan(now: Attachments, expected: list[str]) -> None:
 
 PLUGGED, FIXED = with_volumes(volume()), on_claim()
 READS = with_volumes(volume(readOnly=True))
+GONE: Json = {"status": {"volumeStatus": [told(uid="hp-2")]}, "has_pod": False}
 LEAVES: Json = {"status": {"volumeStatus": [told(uid="hp-2")]}}
 
 
@@ -205,6 +270,7 @@ LEAVES: Json = {"status": {"volumeStatus": [told(uid="hp-2")]}}
         ("it attaches it as well, and is younger", PLUGGED, rival(PLUGGED), False),
         ("it is older, and nowhere yet", PLUGGED, rival(PLUGGED, age_s=90, node=""), False),
         ("its guest has not let go of it", PLUGGED, rival(with_volumes(), **LEAVES), True),
+        ("its guest has it, and its pods are gone", PLUGGED, rival(PLUGGED, **GONE), True),
         ("both read", READS, rival(READS, held=frozenset({"data"})), False),
         ("it reads what this one writes to", PLUGGED, rival(READS, held=frozenset({"data"})), True),
         ("it writes to what this one reads", READS, rival(FIXED), True),
@@ -219,6 +285,11 @@ def test_who_may_attach_a_claim(mine: Json, other: Rival, waits: bool) -> None:
     if trouble is not None:
         assert trouble.reason == "VolumeInUse"
         assert 'volume "data" is in use by VirtualMachineInstance shop/other' in trouble.message
+
+
+def test_what_the_guest_has_is_held_anew_whoever_is_older() -> None:
+    now = attachments(running(volume(), status=(told(),)), rivals=(rival(PLUGGED, age_s=90),))
+    assert [type(action) for action in plan(now)] == [Attach]
 
 
 @pytest.mark.parametrize("pair", [(PLUGGED, FIXED), (FIXED, PLUGGED), (PLUGGED, PLUGGED)])
@@ -368,6 +439,30 @@ def seen(instance: v1.VirtualMachineInstance, *pods: core.Pod, **changes: Any) -
             False,
         ),
         (
+            "the pod has vanished while the guest has the volume",
+            seen(running(volume(), status=(told(phase="Ready"),))),
+            [told()],
+            False,
+        ),
+        (
+            "the pod has vanished before the guest has let go of the volume",
+            seen(running(status=(told(phase="Detaching"),))),
+            [told()],
+            False,
+        ),
+        (
+            "nothing of the guest's pods is left on a node that is silent",
+            seen(running(volume(), status=(told(phase="Ready"),)), launcher=None, is_over=False),
+            [told()],
+            False,
+        ),
+        (
+            "nothing of its pods is left, and the guest has ended",
+            seen(running(volume(), status=(told(phase="Ready"),)), launcher=None),
+            [{"name": "data", "persistentVolumeClaimInfo": told()["persistentVolumeClaimInfo"]}],
+            True,
+        ),
+        (
             "the volume has left",
             seen(running(status=(told(phase="UnMountedFromPod"),))),
             None,
@@ -421,6 +516,8 @@ def test_the_pod() -> None:
     assert term == {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}
     assert spec["tolerations"] == [{"operator": "Exists"}]
     assert not spec["automountServiceAccountToken"]
+    # The launcher pod's is 30 seconds more than the guest's.
+    assert spec["terminationGracePeriodSeconds"] == running().grace_period_s + 60
     assert spec["securityContext"]["runAsUser"] == 107
     [container] = spec["containers"]
     assert container["image"] == IMAGE

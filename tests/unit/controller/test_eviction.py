@@ -252,6 +252,50 @@ async def test_pods_that_carry_no_guest_may_go(server: ApiServer, leading: Contr
         assert await leading.evictions.review(eviction(name)) == Verdict()
 
 
+def holder_of(launcher: Json) -> Json:
+    """A pod that holds a volume for the guest in that one."""
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": launcher["metadata"]["name"]}
+    metadata = {
+        "namespace": "shop",
+        "name": "hp-volume-0123456789",
+        "labels": {"kubevirt.io": "hotplug-disk", "podvisor.io/volume": "data"},
+        "annotations": {"podvisor.io/claim": "data"},
+        "ownerReferences": [owner | {"uid": launcher["metadata"]["uid"], "controller": True}],
+    }
+    return {"metadata": metadata, "spec": {"nodeName": "n1"}, "status": {"phase": "Running"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "may_go"),
+    situations(
+        ("the guest runs", {}, False),
+        ("it is told to end", {"metadata": {"deletionTimestamp": stamp(1)}}, True),
+        ("it has ended", {"status": {"phase": "Succeeded"}}, True),
+        ("it is another one's", {"metadata": {"uid": "another"}}, True),
+    ),
+)
+async def test_what_holds_a_volume_goes_after_the_guest(
+    server: ApiServer, client: KubeClient, settings: Any, change: Json, may_go: bool
+) -> None:
+    unsynced = Controllers(client, replace(settings, pod_name="late"))
+    labels = {"kubevirt.io": "virt-launcher"}
+    metadata = {"namespace": "shop", "name": "virt-launcher-x", "uid": "l-1", "labels": labels}
+    launcher: Json = {"metadata": metadata, "spec": {"nodeName": "n1"}, "status": {}}
+    server.put(PODS, holder_of(launcher))
+    server.put(PODS, {k: v | change.get(k, {}) for k, v in launcher.items()})
+    verdict = await unsynced.evictions.review(eviction("hp-volume-0123456789"))
+    assert bool(verdict.not_yet) is not may_go
+    assert may_go or "for the guest in pod virt-launcher-x" in verdict.not_yet
+
+
+async def test_what_holds_a_volume_of_a_guest_that_is_gone_may_go(
+    server: ApiServer, leading: Controllers
+) -> None:
+    launcher = {"metadata": {"name": "virt-launcher-gone", "uid": "l-1"}}
+    server.put(PODS, holder_of(launcher))
+    assert await leading.evictions.review(eviction("hp-volume-0123456789")) == Verdict()
+
+
 async def test_a_pod_whose_instance_is_gone_may_go(
     leading: Controllers, cluster: Cluster, launcher: str
 ) -> None:

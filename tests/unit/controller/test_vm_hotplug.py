@@ -402,6 +402,29 @@ async def test_a_request_that_admission_refuses_is_dropped(
     assert "volumeRequests" not in cluster.status(cluster.vm)
     assert volumes_of(cluster.vmi) == ["root", "seed"]
     assert server.refused == 1
+    # Asked again, it is tried again.
+    await client.merge_patch(VIRTUAL_MACHINES, MYVM, patch, subresource="status")
+    await server.until(lambda: volumes_of(cluster.vmi) == ["root", "seed", "data"])
+
+
+async def test_a_request_that_stands_is_tried_again_when_the_machine_is_edited(
+    cluster: Cluster, server: ApiServer, client: KubeClient, leading: Controllers
+) -> None:
+    await starts(cluster, server)
+    server.refuse("PATCH", "/virtualmachines/myvm", Refuse(422, "Invalid", "bad template"))
+    edited = PLAIN | {"hostname": "x"}
+
+    def is_edited_before_the_request_is_dropped(request: Any) -> bool:
+        if server.refused == 0 or not request.path.endswith("/virtualmachines/myvm/status"):
+            return False
+        server.is_forbidden = lambda _: False
+        edit_volumes(cluster, edited)
+        return True
+
+    server.is_forbidden = is_edited_before_the_request_is_dropped
+    patch = {"status": {"volumeRequests": [add()]}}
+    await client.merge_patch(VIRTUAL_MACHINES, MYVM, patch, subresource="status")
+    await server.until(lambda: volumes_of(cluster.vmi) == ["root", "seed", "data"])
 
 
 async def test_a_halted_machine_has_its_template_changed(

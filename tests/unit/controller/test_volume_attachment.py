@@ -14,10 +14,11 @@ from podvisor_common.kube.resources import (
 from podvisor_controller.controllers import Controllers
 
 from tests.unit.controller.api_server import ApiServer, Json
-from tests.unit.controller.builders import UID, claim_body, on_claim, vmi_body
+from tests.unit.controller.builders import UID, claim_body, on_claim, stamp, vmi_body
 from tests.unit.controller.plugged import volume, with_volumes
-from tests.unit.controller.scripted_cluster import MYVM, Cluster
+from tests.unit.controller.scripted_cluster import MYVM, Cluster, known
 from tests.unit.controller.test_volume_claims import pods_of, put_vmi, reason_of
+from tests.unit.kube.fake_apiserver import Refuse
 
 
 class Guest:
@@ -156,6 +157,24 @@ async def test_a_claim_that_is_missing_troubles_no_guest(
     assert reasons(server).count("FailedPvcNotFound") == 1
 
 
+async def test_what_could_not_be_written_is_not_told(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
+    guest = Guest(cluster, server)
+    await guest.runs(with_volumes())
+    theirs = ('.status.conditions[type="Synchronized"].reason',)
+    for _ in range(2):
+        server.refuse("PATCH", "/myvm/status", Refuse(409, "Conflict", "", fields=theirs))
+    guest.edit(**with_volumes(volume()))
+    await server.until(lambda: server.refused == 1)
+    guest.edit()
+    await server.until(lambda: server.refused == 2)
+    assert "FailedPvcNotFound" not in reasons(server)
+    guest.edit()
+    await server.until(lambda: "FailedPvcNotFound" in reasons(server))
+    assert reason_of(server, MYVM) == "FailedPvcNotFound"
+
+
 async def test_a_claim_that_another_has_is_waited_for(
     cluster: Cluster, server: ApiServer, leading: Controllers
 ) -> None:
@@ -178,6 +197,42 @@ async def test_a_claim_that_another_has_is_waited_for(
     cluster.change(VIRTUAL_MACHINE_INSTANCES, ended, status=status)
     await guest.is_told(bool)
     await server.until(lambda: reason_of(server, MYVM) is None)
+
+
+async def test_a_guest_whose_pods_were_deleted_by_force_has_its_claim_still(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
+    server.put(PERSISTENT_VOLUME_CLAIMS, claim_body())
+    guest = Guest(cluster, server)
+    await guest.runs(with_volumes(volume()))
+    await guest.is_told(bool)
+    held = guest.held()
+    for pod in (*pods_of(server, MYVM), *guest.holders):
+        server.remove(PODS, ObjectKey("shop", pod["metadata"]["name"]))
+    other = put_vmi(server, "other", with_volumes(volume()))
+    made: Any = server.get(VIRTUAL_MACHINE_INSTANCES, other)
+    older = made["metadata"] | {"creationTimestamp": stamp(3600)}
+    cluster.change(VIRTUAL_MACHINE_INSTANCES, made, metadata=older)
+    await server.until(lambda: bool(pods_of(server, other)))
+    [its] = pods_of(server, other)
+    cluster.change(PODS, its, spec=its["spec"] | {"nodeName": "n1"}, status={"phase": "Running"})
+    await server.until(lambda: reason_of(server, other) == "VolumeInUse")
+    assert (guest.holders, guest.held()) == ([], held)
+
+
+async def test_what_held_volumes_goes_with_the_guest_when_its_launcher_has_gone(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
+    server.put(PERSISTENT_VOLUME_CLAIMS, claim_body())
+    guest = Guest(cluster, server)
+    await guest.runs(with_volumes(volume()))
+    await guest.is_told(bool)
+    [launcher] = pods_of(server, MYVM)
+    server.remove(PODS, ObjectKey("shop", launcher["metadata"]["name"]))
+    await known(leading.caches.pods, lambda: len(leading.caches.pods.list()) == 1)
+    assert guest.holders
+    cluster.report("Succeeded", ready="False")
+    await server.until(lambda: not guest.holders)
 
 
 async def test_what_a_quota_does_not_let_be_made_is_said_and_tried_again(

@@ -229,6 +229,17 @@ def test_who_gives_a_running_instance_other_volumes(user: str, allowed: bool) ->
     assert answer(VMI_VALIDATE_UPDATE, plugged("scsi"), old, user=user)["allowed"] == allowed
 
 
+@pytest.mark.parametrize(("order", "allowed"), [(2, True), (1, False), (0, False)])
+def test_the_boot_order_of_a_disk_that_comes_is_as_good_as_any(order: int, allowed: bool) -> None:
+    old, new = instance(), plugged("scsi")
+    old["spec"]["architecture"] = "amd64"
+    for obj in (old, new):
+        obj["spec"]["domain"]["devices"]["disks"][0]["bootOrder"] = 1
+    new["spec"]["domain"]["devices"]["disks"][-1]["bootOrder"] = order
+    user = "system:serviceaccount:kubevirt:virt-controller"
+    assert answer(VMI_VALIDATE_UPDATE, new, old, user=user)["allowed"] == allowed
+
+
 def test_a_disk_that_comes_to_a_running_guest_is_made_whole_and_nothing_else_is() -> None:
     """Whatever the cluster's defaults are by now: they would be a change that is refused."""
     webhooks = webhooks_for(

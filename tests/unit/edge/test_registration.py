@@ -39,7 +39,9 @@ def test_of_evictions_only_those_of_launcher_pods_are_asked_about() -> None:
     assert (rule["apiGroups"], rule["resources"]) == ([""], ["pods/eviction"])
     assert (rule["apiVersions"], rule["operations"]) == (["v1"], ["CREATE"])
     [condition] = EVICTION["matchConditions"]
-    assert condition["expression"] == 'request.name.startsWith("virt-launcher-")'
+    assert condition["expression"] == (
+        'request.name.startsWith("virt-launcher-") || request.name.startsWith("hp-volume-")'
+    )
     assert launcher_pod_name("myvm", "1").startswith("virt-launcher-")
     assert EVICTION["sideEffects"] == "NoneOnDryRun"
     assert EVICTION["failurePolicy"] == "Fail"

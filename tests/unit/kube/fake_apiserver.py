@@ -228,6 +228,7 @@ class FakeApiServer:
             "code": refuse.status,
             "reason": refuse.reason,
             "message": refuse.message,
+            "details": {"causes": [{"field": name} for name in refuse.fields]},
         }
         return web.json_response(body, status=refuse.status, headers=refuse.headers)
 

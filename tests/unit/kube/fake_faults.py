@@ -13,6 +13,7 @@ class Refuse:
     reason: str = "Refused"
     message: str = "refused by the test"
     headers: dict[str, str] = field(default_factory=dict)
+    fields: tuple[str, ...] = ()  # what the refusal is about
 
 
 @dataclass(frozen=True)

@@ -450,10 +450,14 @@ def test_a_volume_is_held_for_all_who_ask(volume_holder: VolumeHolder) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_volume_is_let_go_at_once(number: int, volume_holder: VolumeHolder) -> None:
+def test_a_volume_is_held_until_its_holder_is_killed(
+    number: int, volume_holder: VolumeHolder
+) -> None:
     process = volume_holder.start()
     process.send_signal(number)
-    assert process.wait(1) == 0
+    assert [volume_holder.answers_as() for _ in range(100)] == [process.pid] * 100
+    process.kill()
+    assert process.wait(1) == -signal.SIGKILL
 
 
 def test_a_killed_holder_of_a_volume_has_a_successor(volume_holder: VolumeHolder) -> None:

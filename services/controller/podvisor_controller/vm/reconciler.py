@@ -120,14 +120,18 @@ class VmReconciler:
         if notes.generation != vm.metadata.generation:
             # What was refused may be right now.
             notes.generation = vm.metadata.generation
+            notes.refused_requests = None
             notes.retry_at = notes.plug_retry_at = None
             if notes.refused_deletion is not None:
                 notes.refused_deletion.retry_at = None
+        if not vm.status.volume_requests:
+            notes.refused_requests = None  # whoever asks for the same again asks anew
         return notes
 
     async def _observe(self, vm: v1.VirtualMachine, notes: _Notes) -> Observed:
         instance, refused = self._vmis.get(key_of(vm)), notes.refused_deletion
-        is_refused = notes.refused_requests == vm.status.volume_requests
+        asked = vm.status.volume_requests
+        is_refused = bool(asked) and notes.refused_requests == asked
         return Observed(
             vm=vm,
             instance=instance,

@@ -28,7 +28,7 @@ from podvisor_common.kube.resources import PODS, VIRTUAL_MACHINE_INSTANCES, Obje
 from podvisor_controller.pauses import retry_backoff
 from podvisor_controller.refusals import refusal
 from podvisor_controller.vmi import attachments
-from podvisor_controller.vmi.attachment_pod import GRACE_PERIOD_S, render_attachment_pod
+from podvisor_controller.vmi.attachment_pod import RELEASE_GRACE_S, render_attachment_pod
 from podvisor_controller.vmi.attachments import Attachments, Failure, held_claim, held_volume
 from podvisor_controller.vmi.claims import Rival, pluggable
 from podvisor_controller.vmi.observed import Observed, has_ended
@@ -81,10 +81,11 @@ class Attacher:
     def see(self, now: Observed) -> Attachments:
         """The pods of an instance's volumes, and all that a decision about them depends on. Waits for nothing."""
         vmi, launcher = now.vmi, now.pod
-        if vmi.is_final or launcher is None or not launcher.spec.node_name or has_ended(launcher):
+        is_over = vmi.is_final or (launcher is not None and has_ended(launcher))
+        if is_over or launcher is None or not launcher.spec.node_name:
             launcher = None
         pods = self._pods_of(vmi, now.pods)
-        seen = Attachments(vmi, launcher, self._clock(), pods, now.claims)
+        seen = Attachments(vmi, launcher, self._clock(), is_over, pods, now.claims)
         if pods or pluggable(vmi):
             notes = self._failures(seen)
             failures = {name: pause.failure for name, pause in notes.pauses.items()}
@@ -126,10 +127,12 @@ class Attacher:
     def _pods_of(
         self, vmi: v1.VirtualMachineInstance, launchers: Iterable[core.Pod]
     ) -> tuple[core.Pod, ...]:
+        # What held volumes for the guest of a launcher pod that is gone is still there for a while.
+        gone = [f"{vmi.metadata.namespace}/{uid}" for uid in vmi.status.active_pods or ()]
         return tuple(
             pod
-            for launcher in launchers
-            for pod in self._pods.by_index(OWNER_INDEX, owned_key(launcher))
+            for key in dict.fromkeys([*map(owned_key, launchers), *gone])
+            for pod in self._pods.by_index(OWNER_INDEX, key)
             if held_volume(pod)
         )
 
@@ -213,7 +216,7 @@ class Attacher:
         key = ObjectKey(vmi.metadata.namespace, release.name)
         try:
             answer = await self._client.delete(
-                PODS, key, uid=release.uid, grace_period_s=GRACE_PERIOD_S
+                PODS, key, uid=release.uid, grace_period_s=RELEASE_GRACE_S
             )
         except (ApiNotFound, ApiConflict):
             _log.debug("pod was gone already", pod=release.name)

@@ -13,11 +13,14 @@ from podvisor_common.launcher_pod import DEVICES_DIRECTORY, RUN_DIRECTORY, VOLUM
 from podvisor_controller.config import ClusterConfig
 from podvisor_controller.vmi.claims import is_only_read
 from podvisor_controller.vmi.container import PROGRAMS_DIRECTORY, Manifest, unprivileged
+from podvisor_controller.vmi.pod import pod_grace_period_s
 
 ATTACHMENT_POD_PREFIX = "hp-volume-"
 HOLDER = "hotplug-disk"
-# The program ends as soon as it is told to.
-GRACE_PERIOD_S = 1
+# The program ends only when it is killed: this soon once the guest has let go of the volume.
+RELEASE_GRACE_S = 1
+# After the launcher pod, where both are told to end at once: what is mounted here goes with this pod.
+_OUTLASTS_GUEST_S = 30
 
 _VOLUME = "volume"
 _SOCKETS = "sockets"
@@ -85,7 +88,7 @@ def _spec(
         "restartPolicy": "OnFailure",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": GRACE_PERIOD_S,
+        "terminationGracePeriodSeconds": pod_grace_period_s(vmi) + _OUTLASTS_GUEST_S,
         **({"priorityClassName": priority} if priority else {}),
         # By the scheduler, unlike `nodeName`: it has a claim bound that waits for its first pod.
         "affinity": _only_on(node),

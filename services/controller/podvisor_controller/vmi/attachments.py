@@ -1,7 +1,8 @@
 """Which pods are to hold volumes for the guest of one instance, and which may let go of theirs. Pure.
 
 Invariant: a pod that the handler was told of is let go only once the handler says that the guest has let go of the volume, or
-when there is no guest any more. A claim is held for one volume at a time, and never while another instance has it that goes first.
+when there is no guest any more. Until then the guest counts as having the claim, whatever has become of the pod. A claim is held for
+one volume at a time, and never while another instance has it that goes first.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from podvisor_common.api.v1.names import ConditionType, VolumePhase
 
 from podvisor_controller.pauses import retry_left
 from podvisor_controller.vmi import claims as claimed
-from podvisor_controller.vmi.attachment_pod import attachment_pod_name
+from podvisor_controller.vmi.attachment_pod import RELEASE_GRACE_S, attachment_pod_name
 from podvisor_controller.vmi.claims import Claims, Rival
 from podvisor_controller.vmi.trouble import Trouble
 
@@ -32,12 +33,13 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Attachments:
-    """One instance, its launcher pod, and the pods that hold volumes for its guest. `launcher` is None where no guest can be that
-    has anything attached; `failures` is what this process remembers, by volume."""
+    """One instance, its launcher pod, and the pods that hold volumes for its guest. `launcher` is None where nothing can be attached;
+    that proves the end of no guest, which is `is_over`. `failures` is what this process remembers, by volume."""
 
     vmi: v1.VirtualMachineInstance
     launcher: core.Pod | None
     at: datetime
+    is_over: bool = False
     pods: tuple[core.Pod, ...] = ()
     claims: Claims = field(default_factory=dict)
     rivals: tuple[Rival, ...] = ()
@@ -57,9 +59,10 @@ class Attachments:
     def current(self, volume: v1.Volume) -> core.Pod | None:
         """The one of them that counts: the one that the handler was told of before others."""
         told = self._told().get(volume.name)
+        uid = told.attach_pod_uid if told is not None else ""
         return min(
             (pod for pod in self.of(volume) if not pod.is_terminal),
-            key=lambda pod: (pod.metadata.uid != told, pod.metadata.name),
+            key=lambda pod: (pod.metadata.uid != uid, pod.metadata.name),
             default=None,
         )
 
@@ -83,14 +86,19 @@ class Attachments:
         return min((wait for wait in waits if wait > timedelta(0)), default=timedelta(0))
 
     @property
-    def told(self) -> dict[str, core.Pod]:
-        """The pods that the handler is to be told of, by volume. One that it knows stays until it is gone."""
-        known = {pod.metadata.uid: pod for pod in self.pods}
-        found = {name: known[uid] for name, uid in self._told().items() if uid in known}
+    def told(self) -> dict[str, v1.HotplugVolumeStatus]:
+        """The pods that the handler is to be told of, by volume. One that it knows stays until it is gone and so is what the guest
+        had of it."""
+        found = self._told()
+        for entry in self.vanished:
+            if self.is_over or entry.phase == VolumePhase.UNMOUNTED_FROM_POD:
+                del found[entry.name]
+        left = {entry.name for entry in claimed.leaving(self.vmi)} & found.keys()
         for volume in claimed.pluggable(self.vmi):
             pod = self.current(volume)
-            if pod is not None and not self._is_held_otherwise(volume, found.get(volume.name)):
-                found[volume.name] = pod
+            if pod is not None and volume.name not in left:
+                name, uid = pod.metadata.name, pod.metadata.uid
+                found[volume.name] = v1.HotplugVolumeStatus(name, uid)
         return found
 
     @property
@@ -111,9 +119,9 @@ class Attachments:
         is_leaving = launcher.metadata.is_being_deleted or self.vmi.metadata.is_being_deleted
         return [] if is_leaving else claimed.pluggable(self.vmi)
 
-    def _told(self) -> dict[str, str]:
+    def _told(self) -> dict[str, v1.HotplugVolumeStatus]:
         return {
-            entry.name: entry.hotplug_volume.attach_pod_uid
+            entry.name: entry.hotplug_volume
             for entry in self.vmi.status.volume_status or ()
             if entry.hotplug_volume is not None
         }
@@ -121,15 +129,15 @@ class Attachments:
     def _held(self) -> Iterator[core.Pod]:
         return (pod for v in self._wanted if (pod := self.current(v)) is not None)
 
-    def _is_held_otherwise(self, volume: v1.Volume, pod: core.Pod | None) -> bool:
-        """The handler was told of a pod with another claim for the volume, and that one is still there."""
-        return pod is not None and held_claim(pod) != volume.claim_name
-
     def may_be_deleted(self, pod: core.Pod) -> bool:
-        """The deletion of a pod has not begun, and was not refused a moment ago."""
-        refused = self.refused.get(pod.metadata.uid)
+        """The deletion of a pod was not refused a moment ago, and has not begun, or gives it longer than it needs."""
+        refused, granted_s = (
+            self.refused.get(pod.metadata.uid),
+            pod.metadata.deletion_grace_period_seconds,
+        )
         waits = refused is not None and retry_left(refused.retry_at, self.at) > timedelta(0)
-        return not pod.metadata.is_being_deleted and not waits
+        ends_late = granted_s is not None and granted_s > RELEASE_GRACE_S
+        return not waits and (ends_late or not pod.metadata.is_being_deleted)
 
     def obstacle(self, volume: v1.Volume) -> Trouble | None:
         """Why no pod is made for a volume as things are."""
@@ -148,6 +156,7 @@ class Attachments:
     def waits(self, volume: v1.Volume) -> bool:
         """A pod for the volume is not to be made yet: another of the same instance has its name or claim, or one has failed."""
         is_taken = any(self._is_in_the_way(pod, volume) for pod in self.pods)
+        is_taken |= any(_is_had_still(entry, volume) for entry in claimed.leaving(self.vmi))
         return is_taken or self._retry_left(volume) > timedelta(0)
 
     def _is_in_the_way(self, pod: core.Pod, volume: v1.Volume) -> bool:
@@ -205,8 +214,10 @@ Action = Attach | Release
 def plan(now: Attachments) -> list[Action]:
     """The actions that bring `now` a step nearer to what the spec asks, in order; empty when there is nothing to do."""
     there = [pod for pod in now.pods if now.may_be_deleted(pod)]
-    if now.launcher is None:
+    if now.is_over:
         return [Release(pod.metadata.name, pod.metadata.uid) for pod in there]
+    if now.launcher is None:
+        return []
     return [*_releases(now, there), *_attaches(now)]
 
 
@@ -221,12 +232,14 @@ def _releases(now: Attachments, there: list[core.Pod]) -> Iterator[Release]:
         if volume is not None and held_claim(pod) == volume.claim_name:
             current = now.current(volume)
             is_in_place = current is pod or (current is None and now.waits(volume))
+            # The guest may have the volume by this one, whatever ends it, until another holds it.
+            is_in_place |= pod.metadata.is_being_deleted
             if not is_in_place and (pod.is_terminal or not is_told):
                 yield Release(pod.metadata.name, pod.metadata.uid)
-        elif not is_told:
-            yield Release(pod.metadata.name, pod.metadata.uid, is_news=True)
         elif entry is not None and entry.phase == VolumePhase.UNMOUNTED_FROM_POD:
-            yield Release(pod.metadata.name, pod.metadata.uid)
+            yield Release(pod.metadata.name, pod.metadata.uid, is_news=not is_told)
+        elif not is_told and (told is None or not pod.metadata.is_being_deleted):
+            yield Release(pod.metadata.name, pod.metadata.uid, is_news=True)
 
 
 def _attaches(now: Attachments) -> Iterator[Attach]:
@@ -267,17 +280,21 @@ def _in_use(vmi: v1.VirtualMachineInstance, volume: v1.Volume, rivals: tuple[Riv
 def _goes_first(rival: Rival, vmi: v1.VirtualMachineInstance, claim: str) -> bool:
     """The rival has the claim, or both are to attach it while they run and the rival is the older one."""
     other = rival.vmi
-    if claim in rival.held or any(_is_of(entry, claim) for entry in claimed.leaving(other)):
+    if claim in rival.held or claim in claimed.told_claims(other):
         return True
     if any(volume.claim_name == claim for volume in claimed.claimed(other)):
         return rival.has_pod or rival.is_getting_pod or bool(other.status.node_name)
     may_attach = bool(other.status.node_name) and not other.metadata.is_being_deleted
-    return may_attach and claimed.age(other) < claimed.age(vmi)
+    has_it = claim in claimed.told_claims(vmi)
+    return may_attach and not has_it and claimed.age(other) < claimed.age(vmi)
 
 
-def _is_of(entry: v1.VolumeStatus, claim: str) -> bool:
-    info = entry.persistent_volume_claim_info
-    return info is not None and info.claim_name == claim
+def _is_had_still(entry: v1.VolumeStatus, volume: v1.Volume) -> bool:
+    """The guest has the volume's claim by the name of one that leaves, or another claim by its name."""
+    if entry.phase == VolumePhase.UNMOUNTED_FROM_POD:
+        return False
+    claim = claimed.claim_of(entry)
+    return bool(claim) and (entry.name == volume.name or claim == volume.claim_name)
 
 
 def _complaint(pod: core.Pod) -> meta.Condition | None:

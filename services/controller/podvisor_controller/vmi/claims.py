@@ -43,8 +43,14 @@ def leaving(vmi: v1.VirtualMachineInstance) -> list[v1.VolumeStatus]:
     return [
         entry
         for entry in vmi.status.volume_status or ()
-        if entry.hotplug_volume is not None and wanted.get(entry.name) != _claim_of(entry)
+        if entry.hotplug_volume is not None and wanted.get(entry.name) != claim_of(entry)
     ]
+
+
+def told_claims(vmi: v1.VirtualMachineInstance) -> set[str]:
+    """The claims that the guest may have by pods of their own, as the status says, whatever there is of those pods."""
+    entries = vmi.status.volume_status or ()
+    return {claim_of(entry) for entry in entries if entry.hotplug_volume is not None}
 
 
 def is_only_read(vmi: v1.VirtualMachineInstance, volume: v1.Volume) -> bool:
@@ -72,7 +78,7 @@ def claims_used(vmi: v1.VirtualMachineInstance) -> list[str]:
         return []
     namespace = vmi.metadata.namespace
     names = {volume.claim_name for volume in vmi.spec.volumes or ()}
-    names |= {_claim_of(entry) for entry in leaving(vmi)}
+    names |= {claim_of(entry) for entry in leaving(vmi)}
     return [claim_key(namespace, name) for name in names if name]
 
 
@@ -85,7 +91,7 @@ def claims_kept(vmi: v1.VirtualMachineInstance) -> list[str]:
         return []
     namespace = vmi.metadata.namespace
     kept = [v.claim_name for v in vmi.spec.volumes or () if v.claim_name and keeps(vmi, v)]
-    left = [name for entry in leaving(vmi) if (name := _claim_of(entry))]
+    left = [name for entry in leaving(vmi) if (name := claim_of(entry))]
     return [claim_key(namespace, name) for name in dict.fromkeys([*kept, *left])]
 
 
@@ -138,7 +144,8 @@ def _goes_first(rival: Rival, vmi: v1.VirtualMachineInstance) -> bool:
     return not other.metadata.is_being_deleted and age(other) < age(vmi)
 
 
-def _claim_of(entry: v1.VolumeStatus) -> str:
+def claim_of(entry: v1.VolumeStatus) -> str:
+    """The claim behind a volume, as the status says; empty when it does not."""
     info = entry.persistent_volume_claim_info
     return info.claim_name if info is not None else ""
 

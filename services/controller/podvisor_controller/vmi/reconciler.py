@@ -340,25 +340,31 @@ class VmiReconciler:
         body = status.status_of(now)
         if body is None or not status.has_changed(now.vmi, body):
             return
-        trouble = status.new_trouble(now.vmi, body)
-        force = now.node.is_silent and "phase" not in body
+        vmi, force = now.vmi, now.node.is_silent and "phase" not in body
         try:
-            await self._apply(now.vmi, body, force=force)
+            await self._apply(vmi, body, force=force)
         except ApiConflict as conflict:
-            await self._apply_unowned(now, [cause.field for cause in conflict.causes])
+            fields = [cause.field for cause in conflict.causes]
+            vmi, body = await self._apply_unowned(now, fields)
+        # Of what was not written, every pass would tell again.
+        trouble = status.new_trouble(vmi, body) if body is not None else None
         if trouble is not None:
             self._tell(now.vmi, events.WARNING, trouble["reason"], trouble["message"])
 
-    async def _apply_unowned(self, now: Observed, owned_fields: list[str]) -> None:
-        """The handler was faster: read again, and say only what is not its to say."""
+    async def _apply_unowned(
+        self, now: Observed, owned_fields: list[str]
+    ) -> tuple[v1.VirtualMachineInstance, status.Body | None]:
+        """The handler was faster: read again, and say only what is not its to say. What was read, and what was said, if anything."""
         answer = await self._client.get(VIRTUAL_MACHINE_INSTANCES, key_of(now.vmi))
         now = replace(now, vmi=_decode_vmi(answer))
         body = status.status_of(now)
         if body is None:
-            return
+            return now.vmi, None
         body = status.without(body, [".status.phase", *owned_fields])
-        if status.has_changed(now.vmi, body):
-            await self._apply(now.vmi, body, force=False)
+        if not status.has_changed(now.vmi, body):
+            return now.vmi, None
+        await self._apply(now.vmi, body, force=False)
+        return now.vmi, body
 
     async def _apply(
         self, vmi: v1.VirtualMachineInstance, body: status.Body, *, force: bool, version: str = ""

@@ -15,15 +15,17 @@ from podvisor_controller.vmi.claims import Claims, claimed, leaving, pluggable
 Body = dict[str, Any]
 
 _CLAIM, _POD = "persistentVolumeClaimInfo", "hotplugVolume"
-_NO_PODS: Mapping[str, core.Pod] = {}
+_NO_PODS: Mapping[str, v1.HotplugVolumeStatus] = {}
 
 
 def volume_status(
-    vmi: v1.VirtualMachineInstance, claims: Claims, pods: Mapping[str, core.Pod] = _NO_PODS
+    vmi: v1.VirtualMachineInstance,
+    claims: Claims,
+    pods: Mapping[str, v1.HotplugVolumeStatus] = _NO_PODS,
 ) -> list[Body]:
-    """An entry for every volume with a claim, and for those that have left the manifest and are still held by one of `pods`, which
+    """An entry for every volume with a claim, and for those that have left the manifest and are still had by one of `pods`, which
     are by volume. Of a claim that is gone, what was said stays."""
-    said, told = _said(vmi), {name: _holder(pod) for name, pod in pods.items()}
+    said, told = _said(vmi), {name: {_POD: msgspec.to_builtins(pod)} for name, pod in pods.items()}
     left = {entry.name: said[entry.name] for entry in leaving(vmi) if entry.name in told}
     parts: dict[str, Body] = {}
     for volume in (*claimed(vmi), *pluggable(vmi)):
@@ -52,13 +54,6 @@ def _said(vmi: v1.VirtualMachineInstance) -> dict[str, Body]:
         if ours := {key: body[key] for key in (_CLAIM, _POD) if key in body}:
             found[entry.name] = ours
     return found
-
-
-def _holder(pod: core.Pod) -> Body:
-    holder = v1.HotplugVolumeStatus(
-        attach_pod_name=pod.metadata.name, attach_pod_uid=pod.metadata.uid
-    )
-    return {_POD: msgspec.to_builtins(holder)}
 
 
 def _info(claim: core.PersistentVolumeClaim) -> Body:

@@ -1,4 +1,5 @@
-"""Answers the API server's question whether a launcher pod may be evicted, and has the instance's status tell of it.
+"""Answers the API server's question whether a launcher pod, or one that holds a volume for its guest, may be evicted, and has the
+instance's status tell of it.
 
 Invariant: an eviction that is refused is refused with 429, which clients try again, whatever the reason; nothing is written
 for a dry run, nor a second time. The caches answer; the API server is asked only for what they do not have, and no longer
@@ -17,7 +18,7 @@ from podvisor_common.kube.errors import ApiError, ApiNotFound
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import PODS, VIRTUAL_MACHINE_INSTANCES, ObjectKey, key_of
 
-from podvisor_controller.vmi.pod_index import instance_of_pod
+from podvisor_controller.vmi.pod_index import instance_of_pod, launcher_of_pod
 from podvisor_controller.webhooks.eviction import Evacuation, evacuation_of
 from podvisor_controller.webhooks.review import AdmissionRequest, Verdict
 
@@ -25,6 +26,8 @@ from podvisor_controller.webhooks.review import AdmissionRequest, Verdict
 FIELD_MANAGER = "virt-controller-eviction"
 # Below the webhook's own time limit, so that the client reads a 429 rather than of a webhook that failed.
 ANSWER_WITHIN_S = 4.0
+
+_APPS = (names.LAUNCHER_APP, names.HOTPLUG_DISK_APP)
 
 _log = structlog.get_logger(__name__)
 
@@ -74,6 +77,8 @@ class EvictionReviewer:
 
     async def _review(self, key: ObjectKey, *, is_dry_run: bool) -> Verdict:
         pod = await self._pod(key)
+        if pod is not None and (launcher := launcher_of_pod(pod)) is not None:
+            return await self._review_holder(pod, launcher)
         vmi = await self._instance(pod) if pod is not None else None
         if pod is None or vmi is None:
             return Verdict()
@@ -84,8 +89,19 @@ class EvictionReviewer:
             await self._request(vmi, evacuation)
         return Verdict(not_yet=evacuation.message)
 
+    async def _review_holder(self, pod: core.Pod, key: ObjectKey) -> Verdict:
+        """What holds a volume is the last to go: its launcher pod is evicted in its own right, and takes it along."""
+        launcher, owner = await self._pod(key), pod.metadata.controller_reference()
+        if launcher is None or owner is None or launcher.metadata.uid != owner.uid:
+            return Verdict()
+        if pod.is_terminal or launcher.is_terminal or launcher.metadata.is_being_deleted:
+            return Verdict()
+        return Verdict(
+            not_yet=f"Pod holds a volume for the guest in pod {key.name}: it can go when that one has begun to end"
+        )
+
     async def _pod(self, key: ObjectKey) -> core.Pod | None:
-        """The launcher pod; None when there is none of that name."""
+        """The pod of that name, if it is a launcher pod or holds a volume for one."""
         known = self._pods.get(key)
         if known is not None:
             return known
@@ -94,7 +110,7 @@ class EvictionReviewer:
         except ApiNotFound:
             return None
         labels = pod.metadata.labels or {}
-        return pod if labels.get(names.APP_LABEL) == names.LAUNCHER_APP else None
+        return pod if labels.get(names.APP_LABEL) in _APPS else None
 
     async def _instance(self, pod: core.Pod) -> v1.VirtualMachineInstance | None:
         """The instance that the pod carries; None when it is gone."""

@@ -3,13 +3,14 @@
 Pure: every field is spelled out, defaults too, so that what the API server stores can be compared
 with what is wanted. No webhook covers kind KubeVirt, DELETE, status or an object that is being
 deleted: namespaces and machines can be deleted while podvisor is down. Of evictions only those of
-pods with a launcher's name are asked about (ADR 6).
+pods with the name of a launcher, or of what holds a volume for one, are asked about (ADR 6).
 """
 
 import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from podvisor_controller.vmi.attachment_pod import ATTACHMENT_POD_PREFIX
 from podvisor_controller.vmi.pod import LAUNCHER_POD_PREFIX
 
 SERVICE = "virt-controller"
@@ -38,9 +39,12 @@ _NOT_BEING_DELETED = {
     "expression": "!has(object.metadata.deletionTimestamp)",
 }
 # The object of an eviction is the Eviction: of the pod itself no more is known than its name.
-_IS_LAUNCHER = {
+_IS_OURS = {
     "name": "launcher-pod",
-    "expression": f'request.name.startsWith("{LAUNCHER_POD_PREFIX}")',
+    "expression": " || ".join(
+        f'request.name.startsWith("{prefix}")'
+        for prefix in (LAUNCHER_POD_PREFIX, ATTACHMENT_POD_PREFIX)
+    ),
 }
 
 
@@ -208,7 +212,7 @@ def _eviction_webhook(namespace: str, ca_bundle: bytes) -> dict[str, Any]:
     return {
         **webhook,
         "rules": [{**rule, "apiGroups": [""]}],
-        "matchConditions": [_IS_LAUNCHER],
+        "matchConditions": [_IS_OURS],
         "sideEffects": "NoneOnDryRun",
         "timeoutSeconds": EVICTION_TIMEOUT_S,
     }

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from podvisor_common.api import v1
 
-from podvisor_controller.webhooks.validation_disks import disk_causes
+from podvisor_controller.webhooks.validation_disks import boot_order_causes, disk_causes
 from podvisor_controller.webhooks.validation_fields import Cause, CauseReason, invalid, quoted
 from podvisor_controller.webhooks.validation_template import decoding_cause
 from podvisor_controller.webhooks.validation_volumes import volume_causes
@@ -91,6 +91,7 @@ def _causes(
 ) -> Iterator[Cause]:
     yield from disk_causes(spec, raw, "spec")
     yield from volume_causes(spec, raw, "spec", gates)
+    yield from boot_order_causes(spec, "spec")
 
 
 def _at_no_place(cause: Cause) -> str:
