@@ -67,8 +67,14 @@ def observed(
         if has_device:
             disk.target, disk.capacity_bytes = "sda", GIB
         disks.append(disk)
-    facts = {"disks": disks, "reason": reason, "disks_settled": settled, "accepted_generation": 1}
-    now = observations.observed(state, machine=of, **facts)
+    now = observations.observed(
+        state,
+        machine=of,
+        disks=disks,
+        reason=reason,
+        disks_settled=settled,
+        accepted_generation=1,
+    )
     return replace(
         now,
         holders=holders or {},
