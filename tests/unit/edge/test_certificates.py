@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 from podvisor_common.http.server import serve_http
 from podvisor_common.kube.client import KubeClient
-from podvisor_common.kube.errors import ApiNotFound, ApiUnavailable
+from podvisor_common.kube.errors import ApiForbidden, ApiNotFound, ApiUnavailable
 from podvisor_common.kube.resources import (
     CRDS,
     MUTATING_WEBHOOKS,
@@ -272,14 +272,20 @@ async def test_a_follower_of_a_leader_that_serves_no_subresources_is_ready(
     assert server.list(API_SERVICES) == []
 
 
-async def test_a_follower_waits_for_the_bundle_of_subresources(
+async def test_webhooks_do_not_wait_for_leave_to_serve_subresources(
     server: FakeApiServer, client: KubeClient, clock: Clock
 ) -> None:
-    await replica(client, clock).bring_up_to_date()
-    found = server.list(API_SERVICES)[0]
-    server.put(API_SERVICES, {**found, "spec": {**found["spec"], "caBundle": ""}})
-    with pytest.raises(NotPublished):
-        await replica(client, clock, leads=False).bring_up_to_date()
+    """Policies that forbid APIServices are common."""
+    server.forbidden.add("apiservices")
+    leader = replica(client, clock)
+    with pytest.raises(ApiForbidden):
+        await leader.bring_up_to_date()
+    follower = replica(client, clock, leads=False)
+    await follower.bring_up_to_date()
+    assert [one.not_ready() for one in (leader, follower)] == [None, None]
+    server.forbidden.clear()
+    await leader.bring_up_to_date()
+    assert len(server.list(API_SERVICES)) == len(NAMES)
 
 
 async def test_other_ports_show_each_new_certificate(

@@ -137,9 +137,18 @@ def holder_manifest(
         },
         "spec": {
             "nodeName": "node1",
+            "securityContext": {"runAsUser": 107, "runAsNonRoot": True},
+            "volumes": [
+                {"name": "sockets", "emptyDir": {"sizeLimit": "1Mi"}},
+                {"name": volume, "persistentVolumeClaim": {"claimName": volume}},
+            ],
             "containers": [
                 {
                     "name": "hotplug-disk",
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
                     **({"volumeDevices": [device]} if is_device else {"volumeMounts": [mount]}),
                 }
             ],

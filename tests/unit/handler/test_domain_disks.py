@@ -64,7 +64,7 @@ def has_capacity(storage: str, name: str = "d") -> dict[str, Any]:
         ({}, SATA, DISK, False),
         ({"disk": {"readonly": True}}, SATA, DISK, True),
         ({"cdrom": {}}, SATA, CDROM, True),
-        ({"cdrom": {"bus": "scsi", "readonly": False}}, SCSI, CDROM, False),
+        ({"cdrom": {"bus": "scsi", "readonly": False}}, SCSI, CDROM, True),
     ],
 )
 def test_what_the_guest_takes_a_disk_for(

@@ -85,7 +85,7 @@ async def test_a_volume_comes_and_goes(world: World, tree: PodTree) -> None:
             world.server.put(VIRTUAL_MACHINE_INSTANCES, removed)
             await launcher.until(lambda: len(launcher.applied[-1].disks) == 0)
             await world.until(lambda: phase(world) == "Detaching")
-            await say(launcher, None, applied_generation=2)
+            await say(launcher, None, accepted_generation=2, disks_settled=True)
             await world.until(lambda: phase(world) == "UnMountedFromPod")
         await world.until(lambda: len(world.server.list(EVENTS)) == 5)
     assert [event["reason"] for event in world.server.list(EVENTS)].count("HotplugFailed") == 0

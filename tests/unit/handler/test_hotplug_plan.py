@@ -56,9 +56,17 @@ def observed(
     last: Attempt | None = None,
     epoch: int = EPOCH,
     given: bool = True,
+    settled: bool = True,
 ) -> Observed:
     state = domain_pb2.DOMAIN_STATE_RUNNING
-    report = domain_pb2.DomainReport(epoch=epoch, sequence=1, state=state, applied_generation=1)
+    report = domain_pb2.DomainReport(
+        epoch=epoch,
+        sequence=1,
+        state=state,
+        applied_generation=1,
+        accepted_generation=1,
+        disks_settled=settled,
+    )
     if attachment is not None:
         report.disks.add(name="extra", attachment=attachment)
     pushed = (epoch, digest_of(build_domain(of, pod(), None))) if given else None

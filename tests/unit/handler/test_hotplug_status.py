@@ -58,6 +58,7 @@ def observed(
     message: str = "",
     state: domain_pb2.DomainState.ValueType = RUNNING,
     reason: domain_pb2.DomainReason.ValueType = domain_pb2.DOMAIN_REASON_UNSPECIFIED,
+    settled: bool = True,
 ) -> Observed:
     disks = []
     if attachment is not None:
@@ -66,7 +67,14 @@ def observed(
         if has_device:
             disk.target, disk.capacity_bytes = "sda", GIB
         disks.append(disk)
-    now = observations.observed(state, machine=of, disks=disks, reason=reason)
+    now = observations.observed(
+        state,
+        machine=of,
+        disks=disks,
+        reason=reason,
+        disks_settled=settled,
+        accepted_generation=1,
+    )
     return replace(
         now,
         holders=holders or {},
@@ -322,6 +330,11 @@ def test_an_entry_goes_with_its_pod() -> None:
             id="never attached",
         ),
         pytest.param(observed(machine(READY, is_wanted=False), DETACHING), [], id="detaching"),
+        pytest.param(
+            observed(machine(READY, is_wanted=False), None, settled=False),
+            [],
+            id="the launcher does not know whether all is over",
+        ),
     ],
 )
 def test_events(now: Observed, expected: list[tuple[str, str]]) -> None:

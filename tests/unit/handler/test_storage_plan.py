@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from podvisor.domain.v1 import domain_pb2
+from podvisor_common.api import core
 from podvisor_handler.storage.plan import (
     Access,
     Device,
@@ -13,7 +15,7 @@ from podvisor_handler.storage.plan import (
     hand_over_of,
 )
 
-from tests.unit.handler.builders import HOLDER_UID, holder
+from tests.unit.handler.builders import HOLDER_UID, holder, holder_manifest
 
 FILES = {"path": "/run/podvisor/volumes/d", "file": "disk.img"}
 DEVICE = {"path": "/dev/podvisor/d"}
@@ -101,3 +103,38 @@ def test_hand_overs(
 ) -> None:
     found = hand_over_of(spec.disks[0], holder(volume="d", is_device=holds_device), 7)
     assert found == expected
+
+
+ROOT = {"runAsUser": 0, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+SECOND = {"name": "second", "securityContext": ROOT}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("containers", 0, "securityContext", "runAsUser"), 0),
+        (("containers", 0, "securityContext", "privileged"), True),
+        (("containers", 0, "securityContext", "allowPrivilegeEscalation"), None),
+        (("containers", 0, "securityContext", "capabilities", "drop"), ["NET_RAW"]),
+        (("containers", 0, "securityContext", "capabilities", "add"), ["MKNOD"]),
+        (("containers", 0, "securityContext"), None),
+        (("securityContext",), None),
+        (("containers", 1), SECOND),
+        (("initContainers",), [SECOND]),
+        (("ephemeralContainers",), [SECOND]),
+        (("volumes", 0), {"name": "dev", "hostPath": {"path": "/dev"}}),
+    ],
+)
+def test_a_pod_that_could_make_devices_holds_nothing(path: tuple[Any, ...], value: Any) -> None:
+    """Anybody who may create pods may make one that looks like a holder, or change one."""
+    manifest = holder_manifest(volume="d", is_device=True)
+    *above, last = ("spec", *path)
+    place: Any = manifest
+    for step in above:
+        place = place[step]
+    if isinstance(place, list) and last == len(place):
+        place.append(value)
+    else:
+        place[last] = value
+    pod = msgspec.convert(manifest, core.Pod)
+    assert hand_over_of(machine(HANDED_OVER).disks[0], pod, 7) is None

@@ -76,6 +76,7 @@ class FakeApiServer:
         self.requests: list[Request] = []
         self.watch_faults: deque[WatchFault] = deque()
         self.refusals: deque[Refuse] = deque()
+        self.forbidden: set[str] = set()  # resources that may only be read
         self.hang = False  # accept requests and never answer
         self.hang_for: set[str] = set()  # the same, for these user agents
         self.response_headers: dict[str, str] = {}
@@ -193,6 +194,8 @@ class FakeApiServer:
                 raise _Refused(self.refusals.popleft())
             group, namespace, plural, name, subresource = _parse(request.path)
             collection = (group, plural)
+            if plural in self.forbidden and request.method != "GET":
+                raise _Refused(Refuse(403, "Forbidden"))
             if query.get("watch") == "1":
                 return await self._watch(request, collection, namespace, query)
             if not name and request.method == "GET":

@@ -16,6 +16,12 @@ REAL_XML = libvirt.virDomain.XMLDesc
 REAL_REGISTER = libvirt.virConnect.domainEventRegisterAny
 
 
+def _open_gate() -> threading.Event:
+    gate = threading.Event()
+    gate.set()
+    return gate
+
+
 @dataclass
 class Qemu:
     """A machine's devices beside those that it was started with. A SCSI disk goes when it is asked to; others wait for the guest."""
@@ -29,6 +35,7 @@ class Qemu:
     asked: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)  # words that the next attachments end with
     is_stubborn: bool = False
+    gate: threading.Event = field(default_factory=_open_gate)  # what attaching a disk waits for
     removed: list[Callable[[], None]] = field(default_factory=list)
 
     def let_go(self, alias: str) -> None:
@@ -43,6 +50,7 @@ class Qemu:
         if self.failures and device.tag == "disk":
             raise failure(self.failures.pop())
         if device.tag == "disk":
+            assert self.gate.wait(10)
             self._use(device)
         self.devices.append(device)
         return 0

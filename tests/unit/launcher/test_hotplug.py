@@ -16,6 +16,7 @@ from podvisor_launcher.lifecycle import hotplug_plan
 from podvisor_launcher.rpc.volumes import serve_volumes
 from podvisor_launcher.settings import Settings
 from podvisor_launcher.storage.volume import FORMAT_ATTRIBUTE
+from podvisor_launcher.virt import connection
 
 from tests.unit.launcher.launched import Launcher, launcher
 from tests.unit.launcher.plugging import Qemu, open_here, qemu_in_place
@@ -125,6 +126,25 @@ async def test_a_volume_comes_and_goes(
         await until_gone(it)
         assert (await it.until(lambda report: report.applied_generation == 2)).disks == []
     assert qemu.asked == ["ua-data"]
+
+
+async def test_a_volume_that_may_still_come_is_not_said_to_be_gone(
+    settings: Settings, name: str, qemu: Qemu, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attachment that takes too long goes on without us. Until it is over, that there is no such disk proves nothing."""
+    monkeypatch.setattr(connection, "_CHANGE_TIMEOUT_S", 0.2)
+    qemu.gate.clear()
+    async with running(settings, plugged(), name=name) as it:
+        await until(it, AWAITED)
+        assert (await it.until(lambda report: report.disks_settled)).disks_settled
+        assert (await hand_over(settings, os.open(image, os.O_RDWR))).taken
+        await it.until(lambda report: not report.disks_settled)
+        await it.machine.apply(spec(name=name, generation=2))
+        gone = await it.until(lambda report: report.accepted_generation == 2 and not report.disks)
+        assert not gone.disks_settled
+        qemu.gate.set()
+        await it.until(lambda _: qemu.asked == ["ua-data"])
+        assert (await it.until(lambda report: report.disks_settled)).disks == []
 
 
 async def test_the_controller_comes_with_the_first_disk(

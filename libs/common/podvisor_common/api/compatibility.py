@@ -85,7 +85,8 @@ _DIFFERENCES = """## Differences that a client can see
   can notice. An instance whose machine changed in nothing that a guest can notice is not restarted.
 - A proactive update restarts machines by requests to stop and start, so that those under `Manual` and `RerunOnFailure` run again; those
   under `Once` are left alone. A pool has no finalizer, and adopts matching machines with a name of its own that nobody manages.
-- The subresources of `subresources.kubevirt.io` (console, VNC, restart, pause and others) and live migration are not served yet."""
+- Of `subresources.kubevirt.io`, `addvolume` and `removevolume` are served; console, VNC, restart, pause and the others are not yet. Neither is
+  live migration."""
 
 
 def compatibility_page() -> str:

@@ -1,5 +1,7 @@
 """The parts of core Kubernetes objects that podvisor reads. Partial on purpose: never write one back whole."""
 
+from typing import Any
+
 from podvisor_common.api.base import ApiObject, ApiStruct
 from podvisor_common.api.meta import Condition, ObjectMeta
 from podvisor_common.api.quantity import Quantity
@@ -27,12 +29,29 @@ class VolumeDevice(ApiStruct, frozen=True):
     device_path: str = ""
 
 
+class Capabilities(ApiStruct, frozen=True):
+    """Capabilities beyond and below those that a runtime gives."""
+
+    add: tuple[str, ...] | None = None
+    drop: tuple[str, ...] | None = None
+
+
+class SecurityContext(ApiStruct, frozen=True):
+    """What processes may do, of a container or of all in a pod."""
+
+    run_as_user: int | None = None
+    privileged: bool | None = None
+    allow_privilege_escalation: bool | None = None
+    capabilities: Capabilities | None = None
+
+
 class Container(ApiStruct, frozen=True):
     """A container of a pod."""
 
     name: str
     image: str = ""
     resources: ResourceRequirements | None = None
+    security_context: SecurityContext | None = None
     volume_mounts: tuple[VolumeMount, ...] | None = None
     volume_devices: tuple[VolumeDevice, ...] | None = None
 
@@ -42,6 +61,10 @@ class PodSpec(ApiStruct, frozen=True):
 
     node_name: str = ""
     containers: tuple[Container, ...] | None = None
+    init_containers: tuple[Container, ...] | None = None
+    ephemeral_containers: tuple[Container, ...] | None = None
+    security_context: SecurityContext | None = None
+    volumes: tuple[dict[str, Any], ...] | None = None  # whole: what is not known here counts, too
 
 
 class ContainerStateWaiting(ApiStruct, frozen=True):

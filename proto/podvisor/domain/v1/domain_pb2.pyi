@@ -1052,6 +1052,8 @@ class DomainReport(_message.Message):
     SHUTTING_DOWN_FIELD_NUMBER: _builtins.int
     CONTAINER_STOPPING_FIELD_NUMBER: _builtins.int
     DISKS_FIELD_NUMBER: _builtins.int
+    DISKS_SETTLED_FIELD_NUMBER: _builtins.int
+    ACCEPTED_GENERATION_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """Random number of the launcher process, drawn at its start."""
     sequence: _builtins.int
@@ -1072,6 +1074,12 @@ class DomainReport(_message.Message):
     """A shutdown was asked for and the guest has not ended yet."""
     container_stopping: _builtins.bool
     """The container was told to end (SIGTERM), so the guest is shut down on the kubelet's behalf."""
+    disks_settled: _builtins.bool
+    """`disks` is complete and will stay so by itself: it was read from libvirt after the last volume was attached or detached, and
+    nothing of the kind is under way. Only then does a disk that is not there prove that nobody has its volume.
+    """
+    accepted_generation: _builtins.int
+    """Generation of the last specification that was accepted; what of it needs a restart may not be in effect."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """When the machine entered this state."""
@@ -1105,10 +1113,12 @@ class DomainReport(_message.Message):
         shutting_down: _builtins.bool = ...,
         container_stopping: _builtins.bool = ...,
         disks: _abc.Iterable[Global___DiskReport] | None = ...,
+        disks_settled: _builtins.bool = ...,
+        accepted_generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_generation", b"applied_generation", "container_stopping", b"container_stopping", "disks", b"disks", "epoch", b"epoch", "interfaces", b"interfaces", "machine_type", b"machine_type", "message", b"message", "reason", b"reason", "sequence", b"sequence", "shutting_down", b"shutting_down", "since", b"since", "state", b"state", "timeline", b"timeline", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_generation", b"accepted_generation", "applied_generation", b"applied_generation", "container_stopping", b"container_stopping", "disks", b"disks", "disks_settled", b"disks_settled", "epoch", b"epoch", "interfaces", b"interfaces", "machine_type", b"machine_type", "message", b"message", "reason", b"reason", "sequence", b"sequence", "shutting_down", b"shutting_down", "since", b"since", "state", b"state", "timeline", b"timeline", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

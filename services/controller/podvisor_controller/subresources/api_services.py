@@ -47,11 +47,3 @@ def api_service(
             "caBundle": base64.b64encode(ca_bundle).decode(),
         },
     }
-
-
-def trusts(live: Any, ca_bundle: bytes) -> bool:
-    """Whether the API server, with this APIService (None: there is none), turns to nobody without `ca_bundle`.
-
-    One that is not there is no obstacle: the leading replica may be of a release that makes none.
-    """
-    return live is None or live["spec"].get("caBundle") == base64.b64encode(ca_bundle).decode()

@@ -23,7 +23,7 @@ def outline(pod: core.Pod) -> core.Pod:
     return replace(
         pod,
         metadata=replace(pod.metadata, **_held(pod.metadata)),
-        spec=replace(pod.spec, containers=containers),
+        spec=core.PodSpec(node_name=pod.spec.node_name, containers=containers),
         status=replace(pod.status, conditions=conditions),
     )
 

@@ -27,7 +27,11 @@ from podvisor_common.tls.authority import CertificateAuthority, KeyPair, expires
 from podvisor_common.tls.contexts import load_pair, report_refusals, server_context
 
 from podvisor_controller.webhooks import rotation
-from podvisor_controller.webhooks.publication import is_published, publish
+from podvisor_controller.webhooks.publication import (
+    is_published,
+    publish,
+    publish_api_services,
+)
 from podvisor_controller.webhooks.registration import SERVICE, server_names
 from podvisor_controller.webhooks.rotation import DEFAULT_LIVES, Authorities, Lives, Step
 
@@ -132,6 +136,8 @@ class Certificates:
             self._published_bundle, self._published_at_s = bundle, self._now_s()
         self._published = state
         self._renew_leaf(state)
+        if self._leads():
+            await publish_api_services(self._client, self._namespace, bundle)
 
     async def _pause(self, pause_s: float) -> None:
         """Until the next pass. A client that refuses the certificate may have been told of the wrong authority: that cannot wait."""

@@ -1,5 +1,6 @@
 """Keeps the API server's view of us right: both webhook configurations, the conversion entry and the aggregated API's services.
 
+The services are published apart: whoever may not write them has working webhooks all the same.
 Idempotent; reads before it writes, so a pass over a published state writes nothing. Publishing is for
 the leader alone, for replicas of two releases would undo each other's; anybody may ask whether it is done.
 """
@@ -29,8 +30,8 @@ OWNER_NAME = "virt-controller"
 
 
 async def publish(client: KubeClient, namespace: str, ca_bundle: bytes) -> None:
-    """Make all of them say what they should, with `ca_bundle`, and return when they were read back
-    so.
+    """Make webhooks and conversion say what they should, with `ca_bundle`, and return when they were
+    read back so.
 
     Raises ApiError; calling it again continues where it stopped.
     """
@@ -40,26 +41,24 @@ async def publish(client: KubeClient, namespace: str, ca_bundle: bytes) -> None:
     validating = registration.validating_configuration(namespace, ca_bundle, owner)
     await _bring(client, VALIDATING_WEBHOOKS, registration.VALIDATING, validating)
     await _bring_conversion(client, registration.conversion(namespace, ca_bundle))
-    # Last: whoever may not write these has working webhooks all the same.
+
+
+async def publish_api_services(client: KubeClient, namespace: str, ca_bundle: bytes) -> None:
+    """Have the API server ask us for the aggregated API, trusting `ca_bundle`. Raises ApiError; may be repeated."""
+    owner = await _owner(client)
     for version, name in api_services.NAMES.items():
         service = api_services.api_service(version, namespace, ca_bundle, owner)
         await _bring(client, API_SERVICES, name, service)
 
 
 async def is_published(client: KubeClient, ca_bundle: bytes) -> bool:
-    """Whether the API server trusts `ca_bundle` wherever it asks us, as whichever release put it."""
+    """Whether the API server trusts `ca_bundle` where it asks our webhooks, as whichever release put it."""
     configurations = [
         await _read(client, MUTATING_WEBHOOKS, ObjectKey("", registration.MUTATING)),
         await _read(client, VALIDATING_WEBHOOKS, ObjectKey("", registration.VALIDATING)),
     ]
     definition = await _read(client, CRDS, ObjectKey("", registration.CONVERTED_CRD))
-    if not registration.trusts(configurations, definition, ca_bundle):
-        return False
-    services = [
-        await _read(client, API_SERVICES, ObjectKey("", name))
-        for name in api_services.NAMES.values()
-    ]
-    return all(api_services.trusts(service, ca_bundle) for service in services)
+    return registration.trusts(configurations, definition, ca_bundle)
 
 
 async def _bring(

@@ -2,8 +2,8 @@
 
 Pure: every field is spelled out, defaults too, so that what the API server stores can be compared
 with what is wanted. No webhook covers kind KubeVirt, DELETE, status or an object that is being
-deleted: namespaces and machines can be deleted while podvisor is down. Of evictions only those of
-pods with the name of a launcher, or of what holds a volume for one, are asked about (ADR 6).
+deleted: no webhook holds up the deletion of a machine (ADR 12: what does, of a namespace). Of evictions
+only those of pods with the name of a launcher, or of what holds a volume for one, are asked about (ADR 6).
 """
 
 import base64

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import core
+from podvisor_common.api.v1 import names
 from podvisor_common.launcher_pod import DEVICES_DIRECTORY, VOLUMES_DIRECTORY
 
 
@@ -57,10 +58,39 @@ def accesses_of(spec: domain_pb2.DomainSpec) -> tuple[Access, ...]:
     return tuple(found)
 
 
+def can_make_no_device(holder: core.Pod) -> bool:
+    """Whether a device below the pod's `/dev` is one that the kubelet put there.
+
+    The handler opens it as root. Whoever may create pods, or change what runs in one, must not get at the node's disks by that: so
+    there is one container, whose processes are nobody's root and cannot become it, and what is mounted are claims and scratch space.
+    """
+    spec = holder.spec
+    containers = spec.containers or ()
+    if len(containers) != 1 or spec.init_containers or spec.ephemeral_containers:
+        return False
+    known = {"name", "emptyDir", "persistentVolumeClaim"}
+    if not all(set(volume) <= known for volume in spec.volumes or ()):
+        return False
+    confined, of_pod = (
+        containers[0].security_context,
+        spec.security_context or core.SecurityContext(),
+    )
+    if confined is None or confined.capabilities is None:
+        return False
+    user = confined.run_as_user if confined.run_as_user is not None else of_pod.run_as_user
+    return (
+        user == names.LAUNCHER_UID
+        and not confined.privileged
+        and confined.allow_privilege_escalation is False
+        and not confined.capabilities.add
+        and confined.capabilities.drop == ("ALL",)
+    )
+
+
 def hand_over_of(disk: domain_pb2.DiskSpec, holder: core.Pod, epoch: int) -> HandOver | None:
     """How the volume of `disk` gets from the pod `holder` to a launcher. None if it does not, or while the pod holds something
     else than the launcher was told of."""
-    if not disk.volume.handed_over:
+    if not disk.volume.handed_over or not can_make_no_device(holder):
         return None
     source = disk.volume
     device = f"{DEVICES_DIRECTORY}/{disk.name}"

@@ -140,7 +140,7 @@ def _set_target(spec: domain_pb2.DiskSpec, disk: v1.Disk) -> str:
     """Sets what the guest takes the device for. Returns the bus."""
     if disk.cdrom is not None:
         spec.device = domain_pb2.DISK_DEVICE_CDROM
-        spec.read_only = disk.cdrom.readonly is not False
+        spec.read_only = True  # a drive writes nothing, whatever `readonly` says
         spec.tray_open = disk.cdrom.tray == "open"
         return disk.cdrom.bus or _DEFAULT_BUS
     if disk.lun is not None:

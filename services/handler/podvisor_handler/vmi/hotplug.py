@@ -124,15 +124,15 @@ def _leaving(
 def _has_let_go(
     now: Observed, report: domain_pb2.DomainReport, disk: domain_pb2.DiskReport | None
 ) -> bool:
-    """Whether neither guest nor launcher has a volume that is not wanted. Before the guest was started nobody has it;
-    while libvirt does not answer, nobody knows."""
+    """Whether neither guest nor launcher has a volume that is not wanted. Before the guest was started nobody has it; that a
+    disk is not there proves it where the launcher says that it knows of all."""
     if report.reason == domain_pb2.DOMAIN_REASON_LIBVIRT_UNREACHABLE:
         return False
     if report.state == domain_pb2.DOMAIN_STATE_WAITING and not report.disks:
         return True
     runs = report.state in (domain_pb2.DOMAIN_STATE_RUNNING, domain_pb2.DOMAIN_STATE_PAUSED)
-    is_told = report.applied_generation >= (now.vmi.metadata.generation or 1)
-    return runs and is_told and (disk is None or _is_empty(now, disk))
+    is_told = report.accepted_generation >= (now.vmi.metadata.generation or 1)
+    return runs and is_told and report.disks_settled and (disk is None or _is_empty(now, disk))
 
 
 def _is_empty(now: Observed, disk: domain_pb2.DiskReport) -> bool:

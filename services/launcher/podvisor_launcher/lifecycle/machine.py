@@ -69,6 +69,7 @@ class Machine:
         self._last_active: Active | None = None
         self._gone_since_ms: int | None = None
         self._hardware = UNSEEN
+        self._settled_at = 0  # calls begun, and over, when the hardware was looked at; else -1
         self._hardware_is_due = True
         self._starting = False
         self._preparation = Preparation(settings, self._disk)
@@ -181,7 +182,8 @@ class Machine:
     def _facts(self, status: Status) -> Facts:
         is_seen = self._hardware is not UNSEEN
         attachments = self._hotplug.attachments(self._spec, self._hardware) if is_seen else ()
-        return Facts(status, self._record, self._spec, self._hardware, attachments)
+        settled = self._disks_settled and isinstance(self._guest, Active)
+        return Facts(status, self._record, self._spec, self._hardware, settled, attachments)
 
     async def _observe(self) -> Situation:
         if self._spec is None:
@@ -221,7 +223,7 @@ class Machine:
             self._guest = await self.libvirt.guest(name)
             if isinstance(self._guest, Active):
                 self._last_active = self._guest
-                if self._hardware_is_due:
+                if self._hardware_is_due or not self._disks_settled:
                     await self._look_at_hardware(name)
                 await self._look_for_trouble(name, self._guest)
         except (LibvirtUnreachable, LibvirtFailed, DomainMissing) as error:
@@ -232,11 +234,19 @@ class Machine:
             return
         self._unreachable_since_ms = None
 
+    @property
+    def _disks_settled(self) -> bool:
+        """No call that attaches a volume has begun since the hardware was looked at, and none was under way then."""
+        is_fresh = not self._hardware_is_due and self._hardware is not UNSEEN
+        return is_fresh and self._settled_at == self.libvirt.volume_calls_begun
+
     async def _look_at_hardware(self, name: str) -> None:
         self._hardware_is_due = False
+        begun, over = self.libvirt.volume_calls_begun, self.libvirt.volume_calls_over
         try:
             found = await self._disk.hardware(await self.libvirt.domain_xml(name))
             self._hardware = await self._hotplug.measured(name, found)
+            self._settled_at = begun if begun == over else -1
         except BaseException:
             self._hardware_is_due = True
             raise

@@ -62,6 +62,7 @@ class Facts:
     record: Record
     spec: pb.DomainSpec | None
     hardware: Hardware = UNSEEN
+    disks_settled: bool = False  # what `hardware` says of disks is complete
     attachments: tuple[Attached, ...] = ()
 
 
@@ -70,6 +71,8 @@ def make_report(facts: Facts) -> pb.DomainReport:
     record, spec = facts.record, facts.spec
     report = pb.DomainReport(
         applied_generation=record.generation if record.start is Start.DONE else 0,
+        accepted_generation=spec.generation if spec else 0,
+        disks_settled=facts.disks_settled,
         uid=spec.uid if spec else "",
         state=_STATES[facts.status.state],
         reason=_REASONS[facts.status.reason],

@@ -56,6 +56,8 @@ class LibvirtConnection:
         self._connected = asyncio.Event()
         self._subscriptions: list[int] = []
         self._version = ""
+        # Calls that give a running guest a volume. One whose answer was not waited for goes on.
+        self.volume_calls_begun = self.volume_calls_over = 0
 
     @property
     def connected(self) -> bool:
@@ -187,12 +189,26 @@ class LibvirtConnection:
         if volume is None:
             await self._on_domain(name, action)
             return
+        loop = asyncio.get_running_loop()
         kept = replace(volume, descriptor=os.dup(volume.descriptor))  # the call may outlast us
 
         def act(_connection: libvirt.virConnect) -> None:
             with_open_file(self._uri, name, kept, action)
 
-        await self._call(act, _CHANGE_TIMEOUT_S, when_over=lambda _: os.close(kept.descriptor))
+        def count() -> None:
+            self.volume_calls_over += 1
+            self._on_change()
+
+        def over(_call: object) -> None:  # in libvirt's thread
+            os.close(kept.descriptor)
+            with suppress(RuntimeError):  # the loop is closed: this process is about to end
+                loop.call_soon_threadsafe(count)
+
+        if self._connection is None:
+            os.close(kept.descriptor)
+            raise LibvirtUnreachable("there is no connection to libvirt")
+        self.volume_calls_begun += 1
+        await self._call(act, _CHANGE_TIMEOUT_S, when_over=over)
 
     async def warm_up(self, emulator: str) -> None:
         """Wait for the first connection and let libvirt probe the emulator, so that the first define does not wait for it.
