@@ -36,6 +36,7 @@ from podvisor_handler.node.heartbeat import Heartbeat
 from podvisor_handler.rpc.links import LauncherLinks
 from podvisor_handler.rpc.service import SERVICE, HandlerServicer, NodeInfo
 from podvisor_handler.settings import Settings
+from podvisor_handler.vmi.outline import outline
 from podvisor_handler.vmi.reconciler import Caches, VmiReconciler
 from podvisor_handler.vmi.vanished import VanishedPods
 
@@ -60,6 +61,7 @@ class App:
             PODS,
             core.Pod,
             label_selector=f"{names.APP_LABEL} in ({names.LAUNCHER_APP},{names.HOTPLUG_DISK_APP})",
+            keep=outline,
             field_selector=f"spec.nodeName={node}",
             indexers={_BY_CREATOR: _creator_of},
         )
