@@ -79,7 +79,9 @@ async def test_volume_outlives_what_holds_and_drives_it(cluster: Cluster) -> Non
         await machine.kill("podvisor_launcher")
         await write(machine, "data", "two")
         [holder] = await holders(cluster)
-        await cluster.kubectl("delete", "pod", holder["metadata"]["name"], "--timeout=30s")
+        await cluster.kubectl(
+            "delete", "pod", holder["metadata"]["name"], "--grace-period=1", "--timeout=30s"
+        )
 
         def is_held_anew(state: Json | None) -> bool:
             said: Any = said_of(state, "data").get("hotplugVolume", {})
