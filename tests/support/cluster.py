@@ -16,6 +16,7 @@ from tests.support.process import CommandFailedError, Completed, end, run
 
 ROOT = Path(__file__).resolve().parents[2]
 Json = dict[str, Any]
+_QUIET_S = 3.0  # after which a watch is looked behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,16 @@ class Cluster:
         yield await self.get(kind, name)
         assert process.stdout is not None
         decoder, text = json.JSONDecoder(), ""
-        while chunk := await process.stdout.read(1 << 16):
+        while True:
+            try:
+                async with asyncio.timeout(_QUIET_S):
+                    chunk = await process.stdout.read(1 << 16)
+            except TimeoutError:
+                # What went between our look and kubectl's list is in no event.
+                yield await self.get(kind, name)
+                continue
+            if not chunk:
+                return
             text += chunk.decode(errors="replace")
             while stripped := text.lstrip():
                 try:
