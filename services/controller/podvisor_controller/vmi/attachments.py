@@ -9,18 +9,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from podvisor_common.api import core, meta, v1
+from podvisor_common.api import core, v1
 from podvisor_common.api.v1 import names
-from podvisor_common.api.v1.names import ConditionType, VolumePhase
+from podvisor_common.api.v1.names import VolumePhase
 
 from podvisor_controller.pauses import retry_left
 from podvisor_controller.vmi import claims as claimed
+from podvisor_controller.vmi import scheduling
 from podvisor_controller.vmi.attachment_pod import RELEASE_GRACE_S, attachment_pod_name
 from podvisor_controller.vmi.claims import Claims, Rival
 from podvisor_controller.vmi.trouble import Trouble
-
-# A scheduler may find no place for a pod a moment before it does.
-_UNSCHEDULABLE_PATIENCE = timedelta(seconds=1.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,18 +175,15 @@ class Attachments:
         if pod is None:
             reason = names.Reason.FAILED_HOTPLUG_SYNC
             return Trouble(reason, failure.why) if failure is not None else None
-        complaint = _complaint(pod)
+        complaint = scheduling.complaint(pod)
         if complaint is None or self._patience_left(pod) > timedelta(0):
             return None
         message = f'Pod {pod.metadata.name} cannot hold volume "{volume.name}" on the node of the machine: {complaint.message}'
         return Trouble(names.Reason.FAILED_HOTPLUG_SYNC, message)
 
     def _patience_left(self, pod: core.Pod) -> timedelta:
-        complaint = _complaint(pod)
-        if complaint is None or not complaint.last_transition_time:
-            return timedelta(0)
-        left = meta.parse_time(complaint.last_transition_time) + _UNSCHEDULABLE_PATIENCE - self.at
-        return min(left, _UNSCHEDULABLE_PATIENCE)
+        complaint = scheduling.complaint(pod)
+        return scheduling.patience_left(complaint, self.at) if complaint else timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,15 +260,10 @@ def held_claim(pod: core.Pod) -> str:
 
 def _in_use(vmi: v1.VirtualMachineInstance, volume: v1.Volume, rivals: tuple[Rival, ...]) -> str:
     """Which other instance has the claim and goes before this one, for a person; empty when there is none."""
-    key = claimed.claim_key(vmi.metadata.namespace, volume.claim_name)
     for rival in rivals:
-        index = claimed.claims_used if claimed.keeps(vmi, volume) else claimed.claims_kept
-        if key in index(rival.vmi) and _goes_first(rival, vmi, volume.claim_name):
-            other = f"{rival.vmi.metadata.namespace}/{rival.vmi.metadata.name}"
-            return (
-                f'{claimed.claim_title(vmi, volume)} of volume "{volume.name}" is in use by VirtualMachineInstance {other}, and'
-                " it must not be written to by one while the other has it. The volume is attached when that one has let go of it."
-            )
+        if claimed.conflicts(vmi, volume, rival) and _goes_first(rival, vmi, volume.claim_name):
+            told = claimed.conflict_told(vmi, volume, rival)
+            return f"{told} The volume is attached when that one has let go of it."
     return ""
 
 
@@ -295,11 +285,3 @@ def _is_had_still(entry: v1.VolumeStatus, volume: v1.Volume) -> bool:
         return False
     claim = claimed.claim_of(entry)
     return bool(claim) and (entry.name == volume.name or claim == volume.claim_name)
-
-
-def _complaint(pod: core.Pod) -> meta.Condition | None:
-    """The scheduler's, of a pod that has no node."""
-    if pod.spec.node_name:
-        return None
-    condition = meta.find_condition(pod.status.conditions, ConditionType.POD_SCHEDULED)
-    return condition if condition is not None and condition.status == "False" else None

@@ -125,16 +125,25 @@ def in_use(vmi: v1.VirtualMachineInstance, rivals: Iterable[Rival]) -> str:
     for rival in rivals:
         if not _goes_first(rival, vmi):
             continue
-        used, kept = set(claims_used(rival.vmi)), set(claims_kept(rival.vmi))
         for volume in claimed(vmi):
-            taken = used if keeps(vmi, volume) else kept
-            if claim_key(vmi.metadata.namespace, volume.claim_name) in taken:
-                other = f"{rival.vmi.metadata.namespace}/{rival.vmi.metadata.name}"
-                return (
-                    f'{claim_title(vmi, volume)} of volume "{volume.name}" is in use by VirtualMachineInstance {other}, and it'
-                    " must not be written to by one while the other has it. The machine starts when that one has ended."
-                )
+            if conflicts(vmi, volume, rival):
+                return f"{conflict_told(vmi, volume, rival)} The machine starts when that one has ended."
     return ""
+
+
+def conflicts(vmi: v1.VirtualMachineInstance, volume: v1.Volume, rival: Rival) -> bool:
+    """Whether the volume's claim is the rival's as well, and one of the two writes to it."""
+    taken = claims_used(rival.vmi) if keeps(vmi, volume) else claims_kept(rival.vmi)
+    return claim_key(vmi.metadata.namespace, volume.claim_name) in taken
+
+
+def conflict_told(vmi: v1.VirtualMachineInstance, volume: v1.Volume, rival: Rival) -> str:
+    """That, for a person."""
+    other = f"{rival.vmi.metadata.namespace}/{rival.vmi.metadata.name}"
+    return (
+        f'{claim_title(vmi, volume)} of volume "{volume.name}" is in use by VirtualMachineInstance {other}, and it must not be'
+        " written to by one while the other has it."
+    )
 
 
 def _goes_first(rival: Rival, vmi: v1.VirtualMachineInstance) -> bool:

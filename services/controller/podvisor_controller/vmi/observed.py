@@ -13,6 +13,7 @@ from podvisor_controller.config import ClusterConfig
 from podvisor_controller.node.health import NodeHealth
 from podvisor_controller.pauses import left_of, retry_left
 from podvisor_controller.vmi import claims as claimed
+from podvisor_controller.vmi import scheduling
 from podvisor_controller.vmi.attachments import Attachments
 from podvisor_controller.vmi.claims import Claims, Rival
 from podvisor_controller.vmi.container import COMPUTE
@@ -22,8 +23,6 @@ from podvisor_controller.vmi.trouble import Trouble
 CONTROLLER_PHASES = frozenset(
     {"", names.Phase.PENDING, names.Phase.SCHEDULING, names.Phase.SCHEDULED}
 )
-# A scheduler often finds a node a moment after it found none; that is not worth telling.
-UNSCHEDULABLE_PATIENCE = timedelta(seconds=1.5)
 # What the scheduler says of a pod whose claim is to be bound without it. One that waits for its first pod is none of those.
 UNBOUND_IMMEDIATE = "unbound immediate PersistentVolumeClaims"
 # A pod that was asked for is known of by then, or that there is none.
@@ -208,8 +207,8 @@ class Observed:
     def look_again_in_s(self) -> float | None:
         """When time alone changes the decision, in seconds from now; None when only an event can."""
         waits = [self.node_patience_left]
-        if (condition := self._scheduler_complaint) is not None:
-            waits.append(self._patience_left(condition))
+        if (condition := self._complaint) is not None:
+            waits.append(scheduling.patience_left(condition, self.at))
         if not self.pods:
             waits.append(self.retry_left)
         if any(rival.is_getting_pod for rival in self.rivals):
@@ -252,24 +251,15 @@ class Observed:
         return max(left, left_of(self.pod_end_seen_at + patience, self.at, longest=patience))
 
     @property
-    def _lasting_complaint(self) -> meta.Condition | None:
-        condition = self._scheduler_complaint
-        if condition is None or self._patience_left(condition) > timedelta(0):
-            return None
-        return condition
+    def _complaint(self) -> meta.Condition | None:
+        return scheduling.complaint(self.pod) if self.pod is not None else None
 
     @property
-    def _scheduler_complaint(self) -> meta.Condition | None:
-        pod = self.pod
-        if pod is None or pod.spec.node_name:
+    def _lasting_complaint(self) -> meta.Condition | None:
+        condition = self._complaint
+        if condition is None or scheduling.patience_left(condition, self.at) > timedelta(0):
             return None
-        condition = meta.find_condition(pod.status.conditions, names.ConditionType.POD_SCHEDULED)
-        return condition if condition is not None and condition.status == "False" else None
-
-    def _patience_left(self, condition: meta.Condition) -> timedelta:
-        since = condition.last_transition_time
-        began = meta.parse_time(since) if since else self.at
-        return min(began + UNSCHEDULABLE_PATIENCE - self.at, UNSCHEDULABLE_PATIENCE)
+        return condition
 
 
 # The handler has the launcher's own word on how the guest ended, which beats an exit code.
