@@ -92,7 +92,7 @@ def of(
         pvc_reserve_bytes=_within(
             developer.minimum_reserve_pvc_bytes, _MOST_BYTES, DEFAULT_PVC_RESERVE_BYTES
         ),
-        host_disks=_has_gate(developer, HOST_DISK_GATE),
+        host_disks=HOST_DISK_GATE in feature_gates_of(configuration),
     )
 
 
@@ -116,12 +116,6 @@ def _at_least_one(value: int | None, default: int) -> int:
 
 def _within(value: int | None, most: int, default: int) -> int:
     return value if value is not None and 0 <= value <= most else default
-
-
-def _has_gate(developer: v1.DeveloperConfiguration, gate: str) -> bool:
-    return gate in (developer.feature_gates or ()) and gate not in (
-        developer.disabled_feature_gates or ()
-    )
 
 
 def _ratio(text: str) -> Decimal:

@@ -11,6 +11,7 @@ import msgspec
 from podvisor_common.api import v1
 from podvisor_common.api.meta import ObjectMeta
 
+from podvisor_controller.preconditions import as_it_was_seen
 from podvisor_controller.sets.selectors import matches
 
 
@@ -75,7 +76,7 @@ def claim(objects: Iterable[M], uid: str, selector: v1.LabelSelector) -> Claims[
 def adoption(metadata: ObjectMeta, reference: Mapping[str, Any]) -> dict[str, Any]:
     """The merge patch by which an object, only as it was seen, gets an owner that manages it."""
     others = [msgspec.to_builtins(owner) for owner in metadata.owner_references or ()]
-    return _as_it_was_seen(metadata, [*others, dict(reference)])
+    return _owned_by(metadata, [*others, dict(reference)])
 
 
 def release(metadata: ObjectMeta, uid: str) -> dict[str, Any]:
@@ -83,14 +84,8 @@ def release(metadata: ObjectMeta, uid: str) -> dict[str, Any]:
     others = [
         msgspec.to_builtins(owner) for owner in metadata.owner_references or () if owner.uid != uid
     ]
-    return _as_it_was_seen(metadata, others)
+    return _owned_by(metadata, others)
 
 
-def _as_it_was_seen(metadata: ObjectMeta, owners: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "metadata": {
-            "uid": metadata.uid,
-            "resourceVersion": metadata.resource_version,
-            "ownerReferences": owners,
-        }
-    }
+def _owned_by(metadata: ObjectMeta, owners: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"metadata": as_it_was_seen(metadata) | {"ownerReferences": owners}}

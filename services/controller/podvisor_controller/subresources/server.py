@@ -104,6 +104,6 @@ def _verb_handler(client: KubeClient, front_proxy: FrontProxy, verb: Verb, versi
         user = front_proxy.user(request)
         key = ObjectKey(request.match_info["namespace"], request.match_info["name"])
         await access.check(client, user, verb, version, key)
-        return await verb.handle(Call(request, key, user))
+        return await verb.handle(Call(request, key))
 
     return handle

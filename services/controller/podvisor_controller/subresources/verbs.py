@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from aiohttp import web
 from podvisor_common.kube.resources import ObjectKey, Resource
 
-from podvisor_controller.subresources.front_proxy import User
-
 GROUP = "subresources.kubevirt.io"
 # The first one is preferred.
 VERSIONS = ("v1", "v1alpha3")
@@ -25,7 +23,6 @@ class Call:
 
     request: web.Request
     key: ObjectKey
-    user: User
 
 
 @dataclass(frozen=True, slots=True)

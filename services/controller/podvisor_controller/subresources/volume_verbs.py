@@ -19,10 +19,12 @@ from podvisor_common.kube.resources import (
     Resource,
 )
 
+from podvisor_controller.preconditions import as_it_was_seen
 from podvisor_controller.subresources import volumes
 from podvisor_controller.subresources.statuses import conflict, not_found
 from podvisor_controller.subresources.verbs import Call, Verb
-from podvisor_controller.vm.volume_requests import Outcome, Request
+from podvisor_controller.vm.hotplug import volume_lists
+from podvisor_controller.vm.volume_requests import Request
 from podvisor_controller.webhooks.nesting import decode_bounded
 
 BODY_TIMEOUT_S = 5.0
@@ -84,12 +86,13 @@ class _Writer:
     async def ask_machine(self, key: ObjectKey, request: Request, dry_run: bool) -> None:
         """One attempt to add a request to a machine's status. Raises StatusError and ApiError."""
         vm = _decode_vm(await self._client.get(VIRTUAL_MACHINES, key))
-        precondition, spec = _precondition(vm), _spec_of(volumes.template_with(vm, request))
+        wanted = volumes.template_with(vm, request)
+        seen, spec = as_it_was_seen(vm.metadata), volume_lists(wanted.volumes, wanted.disks)
         # What admission does not take is refused here and now: later on, the request would be dropped.
-        template = {"metadata": precondition, "spec": {"template": {"spec": spec}}}
+        template = {"metadata": seen, "spec": {"template": {"spec": spec}}}
         await self._client.merge_patch(VIRTUAL_MACHINES, key, template, dry_run=True)
         requests = msgspec.to_builtins([*(vm.status.volume_requests or ()), request])
-        patch = {"metadata": precondition, "status": {"volumeRequests": requests}}
+        patch = {"metadata": seen, "status": {"volumeRequests": requests}}
         await self._client.merge_patch(
             VIRTUAL_MACHINES, key, patch, subresource="status", dry_run=dry_run
         )
@@ -97,23 +100,10 @@ class _Writer:
     async def plug_instance(self, key: ObjectKey, request: Request, dry_run: bool) -> None:
         """One attempt to give an instance other volumes. Raises StatusError and ApiError."""
         vmi = _decode_vmi(await self._client.get(VIRTUAL_MACHINE_INSTANCES, key))
-        patch = {
-            "metadata": _precondition(vmi),
-            "spec": _spec_of(volumes.plugged(vmi, request)),
-        }
+        wanted = volumes.plugged(vmi, request)
+        spec = volume_lists(wanted.volumes, wanted.disks)
+        patch = {"metadata": as_it_was_seen(vmi.metadata), "spec": spec}
         await self._client.merge_patch(VIRTUAL_MACHINE_INSTANCES, key, patch, dry_run=dry_run)
-
-
-def _spec_of(wanted: Outcome) -> dict[str, Any]:
-    """Both lists as a whole: a merge patch knows no other way."""
-    return {
-        "volumes": msgspec.to_builtins(wanted.volumes),
-        "domain": {"devices": {"disks": msgspec.to_builtins(wanted.disks)}},
-    }
-
-
-def _precondition(obj: v1.VirtualMachine | v1.VirtualMachineInstance) -> dict[str, Any]:
-    return {"uid": obj.metadata.uid, "resourceVersion": obj.metadata.resource_version}
 
 
 async def _options(request: web.Request) -> Mapping[str, Any]:

@@ -4,7 +4,6 @@ Invariant: decides and remembers nothing. An object that is not as it was seen i
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 from podvisor_common.api import v1
@@ -13,8 +12,10 @@ from podvisor_common.kube.errors import ApiForbidden, ApiInvalid, ApiNotFound
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import VIRTUAL_MACHINE_INSTANCES, VIRTUAL_MACHINES, key_of
 
+from podvisor_controller.preconditions import as_it_was_seen
 from podvisor_controller.refusals import refusal
 from podvisor_controller.vm import plan
+from podvisor_controller.vm.hotplug import volume_lists
 
 _decode_vm = msgspec.json.Decoder(v1.VirtualMachine).decode
 _decode_vmi = msgspec.json.Decoder(v1.VirtualMachineInstance).decode
@@ -30,9 +31,8 @@ class Plugger:
 
     async def plug(self, vmi: v1.VirtualMachineInstance, action: plan.PlugVolumes) -> str:
         """Give an instance other volumes. Why that is refused, for a person; empty when it is not."""
-        spec = _spec_of(action)
-        metadata = {"uid": vmi.metadata.uid, "resourceVersion": vmi.metadata.resource_version}
-        patch = {"metadata": metadata, "spec": spec}
+        spec = volume_lists(action.volumes, action.disks)
+        patch = {"metadata": as_it_was_seen(vmi.metadata), "spec": spec}
         try:
             answer = await self.client.merge_patch(VIRTUAL_MACHINE_INSTANCES, key_of(vmi), patch)
         except ApiNotFound:
@@ -44,8 +44,8 @@ class Plugger:
 
     async def change_template(self, vm: v1.VirtualMachine, action: plan.ChangeTemplate) -> str:
         """Give a machine's template other volumes. Why that is refused, for a person; empty when it is not."""
-        metadata = {"uid": vm.metadata.uid, "resourceVersion": vm.metadata.resource_version}
-        patch = {"metadata": metadata, "spec": {"template": {"spec": _spec_of(action)}}}
+        spec = volume_lists(action.volumes, action.disks)
+        patch = {"metadata": as_it_was_seen(vm.metadata), "spec": {"template": {"spec": spec}}}
         try:
             answer = await self.client.merge_patch(VIRTUAL_MACHINES, key_of(vm), patch)
         except ApiNotFound:
@@ -54,11 +54,3 @@ class Plugger:
             return refusal("VirtualMachine", "given other volumes", error)
         self.vms.learn(_decode_vm(answer))
         return ""
-
-
-def _spec_of(action: plan.PlugVolumes | plan.ChangeTemplate) -> dict[str, Any]:
-    """Both lists as a whole: a merge patch knows no other way."""
-    return {
-        "volumes": msgspec.to_builtins(action.volumes),
-        "domain": {"devices": {"disks": msgspec.to_builtins(action.disks)}},
-    }

@@ -34,6 +34,7 @@ from podvisor_common.kube.resources import (
 )
 
 from podvisor_controller.pauses import retry_backoff
+from podvisor_controller.preconditions import as_it_was_seen
 from podvisor_controller.refusals import explain, refusal
 from podvisor_controller.refused_deletion import RefusedDeletion
 from podvisor_controller.status_patch import patch_of
@@ -250,11 +251,8 @@ class VmReconciler:
         if live.metadata.uid != vm.metadata.uid or live.metadata.is_being_deleted:
             raise ApiConflict(409, "Conflict", "the machine is another, or being deleted")
         others = [msgspec.to_builtins(owner) for owner in instance.metadata.owner_references or ()]
-        metadata = {
-            "uid": instance.metadata.uid,
-            "resourceVersion": instance.metadata.resource_version,
-            "ownerReferences": [*others, owner_reference(vm.metadata.name, vm.metadata.uid)],
-        }
+        owners = [*others, owner_reference(vm.metadata.name, vm.metadata.uid)]
+        metadata = as_it_was_seen(instance.metadata) | {"ownerReferences": owners}
         answer = await self._client.merge_patch(
             VIRTUAL_MACHINE_INSTANCES, key_of(instance), {"metadata": metadata}
         )
@@ -266,11 +264,8 @@ class VmReconciler:
         """Note on the instance which generation of its machine it follows. ApiConflict when it has changed."""
         vmi = now.vmi
         assert vmi is not None
-        metadata = {
-            "uid": vmi.metadata.uid,
-            "resourceVersion": vmi.metadata.resource_version,
-            "annotations": {names.VM_GENERATION_ANNOTATION: str(generation)},
-        }
+        annotations = {names.VM_GENERATION_ANNOTATION: str(generation)}
+        metadata = as_it_was_seen(vmi.metadata) | {"annotations": annotations}
         try:
             answer = await self._client.merge_patch(
                 VIRTUAL_MACHINE_INSTANCES, key_of(vmi), {"metadata": metadata}
