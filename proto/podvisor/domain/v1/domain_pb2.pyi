@@ -339,9 +339,7 @@ class _DiskAttachmentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DiskAt
     DISK_ATTACHMENT_ATTACHED: _DiskAttachment.ValueType  # 2
     """The guest has it."""
     DISK_ATTACHMENT_DETACHING: _DiskAttachment.ValueType  # 3
-    """The guest was asked to let go of it."""
-    DISK_ATTACHMENT_DETACHED: _DiskAttachment.ValueType  # 4
-    """The guest has no trace of it, nor has the launcher: what held the volume may let go."""
+    """The guest was asked to let go of it. Once it has, the disk is not reported any more: see `disks_settled`."""
 
 class DiskAttachment(_DiskAttachment, metaclass=_DiskAttachmentEnumTypeWrapper):
     """DiskAttachment says how far a disk is that may be attached and detached."""
@@ -353,9 +351,7 @@ DISK_ATTACHMENT_AWAITED: DiskAttachment.ValueType  # 1
 DISK_ATTACHMENT_ATTACHED: DiskAttachment.ValueType  # 2
 """The guest has it."""
 DISK_ATTACHMENT_DETACHING: DiskAttachment.ValueType  # 3
-"""The guest was asked to let go of it."""
-DISK_ATTACHMENT_DETACHED: DiskAttachment.ValueType  # 4
-"""The guest has no trace of it, nor has the launcher: what held the volume may let go."""
+"""The guest was asked to let go of it. Once it has, the disk is not reported any more: see `disks_settled`."""
 Global___DiskAttachment: _TypeAlias = DiskAttachment  # noqa: Y015
 
 @_typing.final

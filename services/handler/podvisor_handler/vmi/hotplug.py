@@ -138,8 +138,7 @@ def _has_let_go(
 def _is_empty(now: Observed, disk: domain_pb2.DiskReport) -> bool:
     """Whether a disk has no volume. The drive of a CD-ROM stays, a fixed part of the machine, when its volume is gone."""
     drives = {d.name for d in now.vmi.spec.domain.devices.disks or () if d.cdrom is not None}
-    is_drive = disk.name in drives and disk.attachment == domain_pb2.DISK_ATTACHMENT_UNSPECIFIED
-    return is_drive or disk.attachment == domain_pb2.DISK_ATTACHMENT_DETACHED
+    return disk.name in drives and disk.attachment == domain_pb2.DISK_ATTACHMENT_UNSPECIFIED
 
 
 def _detaching(name: str, disk: domain_pb2.DiskReport | None) -> v1.VolumeStatus:
