@@ -6,7 +6,6 @@ other is, and it is sent to no process but the launcher's.
 Invariant: no attempt outlives its thread, which closes all that it opened. Doing it again is the launcher's to make nothing of.
 """
 
-import asyncio
 import os
 import socket
 import stat
@@ -29,7 +28,7 @@ from podvisor_handler.launchers.endpoint import (
     untrusted_open_endpoint,
 )
 from podvisor_handler.linux.process import ForeignProcess, PinnedProcess, ProcessEnded
-from podvisor_handler.linux.threads import files_as, in_own_thread
+from podvisor_handler.linux.threads import files_as
 from podvisor_handler.linux.untrusted import (
     UntrustedPathMissing,
     UntrustedPathRefused,
@@ -39,6 +38,7 @@ from podvisor_handler.linux.untrusted import (
     untrusted_mount,
     untrusted_open_disk,
 )
+from podvisor_handler.storage.attempt import Attempt
 from podvisor_handler.storage.plan import Access, Device, HandOver
 from podvisor_handler.storage.volumes import (
     VolumeNotReady,
@@ -71,31 +71,30 @@ class VolumeHandovers:
 
     def __init__(self, answers_within_s: float = _ANSWERS_WITHIN_S) -> None:
         self.answers_within_s = answers_within_s
-        self._attempt: asyncio.Task[None] | None = None
+        self._attempt = Attempt()
         self._at = ""
 
     @property
     def in_flight(self) -> str:
         """The volume that is being handed over, and may be for long; empty for none."""
-        return self._at if self._attempt is not None and not self._attempt.done() else ""
+        return self._at if self._attempt.is_under_way else ""
 
     async def run(self, pods_directory: str, order: HandOver, receiver: Receiver) -> None:
         """Hands over what `order` says. Raises VolumeRefused, VolumeNotReady or HandoverRefused."""
-        if not self.in_flight:
-            # The thread gets its own hold on the process: the connection may be closed meanwhile.
-            pinned = Receiver(receiver.pod_uid, receiver.process.duplicate())
-            work = in_own_thread(
-                lambda: _hand_over(pods_directory, order, pinned), name=f"hand-over-{order.holder}"
-            )
-            self._at = order.access.volume
-            self._attempt = asyncio.create_task(work)
-            self._attempt.add_done_callback(_retrieve)
-            # Waited for, not awaited: the attempt goes on when nobody waits any more.
-            await asyncio.wait({self._attempt}, timeout=self.answers_within_s)
-        attempt = self._attempt
-        if attempt is None or not attempt.done():
-            raise VolumeNotReady(f'Volume "{self._at}": its file system does not answer.')
-        attempt.result()
+        if self.in_flight:
+            raise self._no_answer()
+        # The thread gets its own hold on the process: the connection may be closed meanwhile.
+        pinned = Receiver(receiver.pod_uid, receiver.process.duplicate())
+        self._at = order.access.volume
+        self._attempt.begin(
+            lambda: _hand_over(pods_directory, order, pinned), name=f"hand-over-{order.holder}"
+        )
+        if not await self._attempt.has_ended_within(self.answers_within_s):
+            raise self._no_answer()
+        self._attempt.take()
+
+    def _no_answer(self) -> VolumeNotReady:
+        return VolumeNotReady(f'Volume "{self._at}": its file system does not answer.')
 
 
 def _hand_over(pods_directory: str, order: HandOver, receiver: Receiver) -> None:
@@ -189,9 +188,3 @@ def _send(pods_directory: str, order: HandOver, receiver: Receiver, file: int) -
     if not receipt.taken:
         why = receipt.message or "no reason given"
         raise HandoverRefused(f'Volume "{volume}": the launcher does not take it: {why}')
-
-
-def _retrieve(attempt: asyncio.Task[None]) -> None:
-    """The failure of an attempt that nobody has waited for to the end is no news."""
-    if not attempt.cancelled():
-        attempt.exception()

@@ -44,16 +44,21 @@ class HandOver:
     epoch: int  # of the launcher's process
 
 
+def is_written(disk: domain_pb2.DiskSpec) -> bool:
+    """Whether the guest writes to the volume itself."""
+    return disk.HasField("volume") and not disk.read_only and not disk.volume.ephemeral
+
+
 def accesses_of(spec: domain_pb2.DomainSpec) -> tuple[Access, ...]:
     """What the launcher of `spec` must be let at, in the order of the disks."""
     found: list[Access] = []
     for disk in spec.disks:
         if not disk.HasField("volume") or disk.volume.handed_over:
             continue
-        source, is_read = disk.volume, disk.read_only or disk.volume.ephemeral
+        source = disk.volume
         if not source.file:
-            found.append(Device(disk.name, source.path, is_read))
-        elif not is_read:
+            found.append(Device(disk.name, source.path, read_only=not is_written(disk)))
+        elif is_written(disk):
             found.append(Image(disk.name, source.path, source.file, source.create))
     return tuple(found)
 

@@ -10,7 +10,6 @@ Invariant: nothing is read, written, truncated or removed; a file that is there 
 again changes nothing.
 """
 
-import asyncio
 import contextlib
 import errno
 import os
@@ -21,7 +20,6 @@ from podvisor_common.api.v1 import names
 from podvisor_common.errors import Retryable
 
 from podvisor_handler.linux.process import PinnedProcess
-from podvisor_handler.linux.threads import in_own_thread
 from podvisor_handler.linux.untrusted import (
     UntrustedPathMissing,
     UntrustedPathRefused,
@@ -29,6 +27,7 @@ from podvisor_handler.linux.untrusted import (
     untrusted_give_file,
     untrusted_mount,
 )
+from podvisor_handler.storage.attempt import Attempt
 from podvisor_handler.storage.plan import Access, Device, Image
 
 _ANSWERS_WITHIN_S = 5.0
@@ -55,7 +54,7 @@ class VolumePreparation:
 
     def __init__(self, answers_within_s: float = _ANSWERS_WITHIN_S) -> None:
         self.answers_within_s = answers_within_s
-        self._attempt: asyncio.Task[None] | None = None
+        self._attempt = Attempt()
         self._attempted: tuple[Access, ...] = ()
         self._at = ""
 
@@ -68,22 +67,18 @@ class VolumePreparation:
             return
         is_done = False
         while not is_done:
-            attempt = self._attempt or self._begin(process, accesses)
-            # Waited for, not awaited: the attempt goes on when nobody waits any more.
-            await asyncio.wait({attempt}, timeout=self.answers_within_s)
-            if not attempt.done():
+            if not self._attempt.is_there:
+                self._begin(process, accesses)
+            if not await self._attempt.has_ended_within(self.answers_within_s):
                 raise VolumeNotReady(f'Volume "{self._at}": its file system does not answer.')
-            self._attempt = None
-            attempt.result()
+            self._attempt.take()
             is_done = self._attempted == accesses
 
-    def _begin(self, process: PinnedProcess, accesses: tuple[Access, ...]) -> asyncio.Task[None]:
+    def _begin(self, process: PinnedProcess, accesses: tuple[Access, ...]) -> None:
         # The thread gets its own hold on the process: the connection may be closed meanwhile.
         pinned = process.duplicate()
-        work = in_own_thread(lambda: self._work(pinned, accesses), name=f"volumes-{process.pid}")
-        self._attempt, self._attempted = asyncio.create_task(work), accesses
-        self._attempt.add_done_callback(_retrieve)
-        return self._attempt
+        self._attempted = accesses
+        self._attempt.begin(lambda: self._work(pinned, accesses), name=f"volumes-{process.pid}")
 
     def _work(self, pinned: PinnedProcess, accesses: tuple[Access, ...]) -> None:
         try:
@@ -131,9 +126,3 @@ def _let_at_image(root: int, image: Image) -> None:
             if error.errno not in _NOT_FOR_ROOT:
                 raise
             _log.info("volume left as it is", volume=image.volume, error=error.strerror)
-
-
-def _retrieve(attempt: asyncio.Task[None]) -> None:
-    """The failure of an attempt that nobody has waited for to the end is no news."""
-    if not attempt.cancelled():
-        attempt.exception()

@@ -15,7 +15,7 @@ from podvisor_common.api.v1 import names
 from podvisor_handler.launchers.state import Connection
 from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.network.plan import Masquerade
-from podvisor_handler.storage.plan import Access, HandOver, accesses_of, hand_over_of
+from podvisor_handler.storage.plan import Access, HandOver, accesses_of, hand_over_of, is_written
 from podvisor_handler.vmi.build import build_domain, digest_of, masquerade_of
 
 # States in which there is no guest and none comes into being. In one that only a later release knows, there may be.
@@ -162,7 +162,7 @@ def _may_differ(report: domain_pb2.DomainReport, spec: domain_pb2.DomainSpec) ->
     return any(
         disk.volume.capacity_bytes > seen.get(disk.name, 0)
         for disk in spec.disks
-        if disk.HasField("volume") and not disk.read_only and not disk.volume.ephemeral
+        if is_written(disk)
     )
 
 
