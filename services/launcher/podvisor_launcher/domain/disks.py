@@ -70,9 +70,14 @@ class ResolvedDisk:
     physical_block_bytes: int = 0
 
 
+def has_changing_volume(disk: pb.DiskSpec) -> bool:
+    """Whether what is behind the disk comes when the machine runs, and may go."""
+    return disk.hotpluggable or disk.volume.handed_over
+
+
 def comes_and_goes(disk: pb.DiskSpec) -> bool:
-    """Whether the disk comes when the machine runs. A CD-ROM drive never does: what comes and goes is the medium."""
-    return not _is_cdrom(disk) and (disk.hotpluggable or disk.volume.handed_over)
+    """Whether the disk itself does. A CD-ROM drive never does: what comes and goes is the medium."""
+    return not _is_cdrom(disk) and has_changing_volume(disk)
 
 
 def fixed_disks(spec: pb.DomainSpec) -> list[pb.DiskSpec]:

@@ -11,6 +11,7 @@ from podvisor_launcher.lifecycle.disk import MachineDisk
 from podvisor_launcher.lifecycle.hardware import Hardware
 from podvisor_launcher.lifecycle.situation import PendingGrowth
 from podvisor_launcher.storage.errors import DiskUnavailable
+from podvisor_launcher.storage.resolve import is_written
 from podvisor_launcher.virt.connection import LibvirtConnection
 from podvisor_launcher.virt.errors import DomainMissing, LibvirtFailed
 
@@ -40,7 +41,7 @@ class Growth:
             seen = hardware.disk(disk.name)
             if seen is None or seen.resolved is None or seen.is_handed_over:
                 continue
-            if not _follows_its_volume(disk):
+            if not is_written(disk):
                 continue
             if disk.volume.capacity_bytes > self._done.get(disk.name, 0):
                 return PendingGrowth(disk.name, self._retry_ms)
@@ -72,9 +73,3 @@ class Growth:
         if size_bytes > known_bytes:
             _log.info("a disk has grown", volume=name, size_bytes=size_bytes)
         return True
-
-
-def _follows_its_volume(disk: pb.DiskSpec) -> bool:
-    """Whether the guest writes to the volume itself."""
-    is_hard_disk = disk.device != pb.DISK_DEVICE_CDROM
-    return is_hard_disk and not disk.read_only and not disk.volume.ephemeral

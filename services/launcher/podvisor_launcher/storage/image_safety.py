@@ -13,7 +13,7 @@ HEAD_BYTES = qcow2.HEAD_BYTES
 TAIL_BYTES = 512
 
 RAW, QCOW2 = "raw", "qcow2"
-_SECTOR_BYTES = 512
+SECTOR_BYTES = 512
 # By place and bytes. Of qcow, version 1 and those after 3 end up in qcow2's own check.
 _REFUSED = (
     (0, b"KDMV", "VMDK"),
@@ -48,9 +48,9 @@ def examine(head: bytes, tail: bytes, file_bytes: int, known_format: str = "") -
     """
     format_ = known_format or _detected(head, tail)
     if format_ == RAW:
-        if file_bytes < _SECTOR_BYTES:
+        if file_bytes < SECTOR_BYTES:
             raise UnsafeImage("the image is too small to be a disk")
-        return ImageFacts(RAW, file_bytes + -file_bytes % _SECTOR_BYTES)
+        return ImageFacts(RAW, file_bytes + -file_bytes % SECTOR_BYTES)
     if not head.startswith(qcow2.MAGIC):
         raise UnsafeImage(
             "the image was in format qcow2 when a guest wrote to it last and is not any more"

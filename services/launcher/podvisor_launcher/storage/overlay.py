@@ -7,12 +7,10 @@ from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_launcher.domain.build import Image, ResolvedDisk
 from podvisor_launcher.storage.errors import Unusable, about_volume
 from podvisor_launcher.storage.files import write_whole
-from podvisor_launcher.storage.image_safety import QCOW2, ImageFacts
+from podvisor_launcher.storage.image_safety import QCOW2, SECTOR_BYTES, ImageFacts
+from podvisor_launcher.storage.qcow2 import MAX_VIRTUAL_BYTES
 from podvisor_launcher.storage.qcow2_new import new_image
 from podvisor_launcher.storage.resolve import is_only_read, resolve
-
-_SECTOR_BYTES = 512
-_MAX_BYTES = 64 << 40  # as of every image
 
 
 def overlaid(disk: pb.DiskSpec, image: Image, facts: ImageFacts, overlays: Path) -> ResolvedDisk:
@@ -33,8 +31,10 @@ def prepare_empty_disk(disk: pb.DiskSpec, overlays: Path) -> ResolvedDisk:
     runs."""
     capacity = disk.empty.capacity_bytes
     with about_volume(disk.name):
-        if not 0 < capacity <= _MAX_BYTES:
-            raise Unusable(f"an empty disk needs a capacity, of at most {_MAX_BYTES >> 40} TiB")
+        if not 0 < capacity <= MAX_VIRTUAL_BYTES:
+            raise Unusable(
+                f"an empty disk needs a capacity, of at most {MAX_VIRTUAL_BYTES >> 40} TiB"
+            )
         path = overlays / f"{disk.name}.qcow2"
-        write_whole(path, new_image(capacity + -capacity % _SECTOR_BYTES))
+        write_whole(path, new_image(capacity + -capacity % SECTOR_BYTES))
         return resolve(disk, Image(str(path), QCOW2), read_only=is_only_read(disk))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from podvisor.domain.v1 import domain_pb2 as pb
 
-from podvisor_launcher.domain.build import ResolvedDisk
+from podvisor_launcher.domain.disks import ResolvedDisk, has_changing_volume
 from podvisor_launcher.storage.cloud_init import prepare_cloud_init
 from podvisor_launcher.storage.container_disk import prepare_container_disk
 from podvisor_launcher.storage.files_disk import prepare_files_disk
@@ -51,5 +51,4 @@ async def prepare_disks(
 
 def is_fixed(disk: pb.DiskSpec) -> bool:
     """Whether there is something behind the disk from the start to the end of the guest."""
-    comes_and_goes = disk.hotpluggable or disk.volume.handed_over
-    return disk.WhichOneof("source") is not None and not comes_and_goes
+    return disk.WhichOneof("source") is not None and not has_changing_volume(disk)

@@ -12,7 +12,7 @@ MAGIC = b"QFI\xfb"
 HEAD_BYTES = 65536  # what is read of an image: the header and its extensions; in practice 0.5 KiB
 
 # Larger than any file system that an image could be in would hold; QEMU's own limit is 2 PiB and more.
-_MAX_VIRTUAL_BYTES = 64 << 40
+MAX_VIRTUAL_BYTES = 64 << 40
 _MIN_VIRTUAL_BYTES = 512
 _CLUSTER_BITS = range(9, 22)
 # What QEMU refuses, too, but only after it has opened the image.
@@ -98,9 +98,9 @@ def _check_what_is_named(header: _Header) -> None:
 def _check_geometry(header: _Header) -> None:
     if header.virtual_bytes < _MIN_VIRTUAL_BYTES:
         raise UnsafeQcow2("the image is too small to be a disk")
-    if header.virtual_bytes > _MAX_VIRTUAL_BYTES:
+    if header.virtual_bytes > MAX_VIRTUAL_BYTES:
         raise UnsafeQcow2(
-            f"the image claims to be larger than {_MAX_VIRTUAL_BYTES >> 40} TiB, which is not supported"
+            f"the image claims to be larger than {MAX_VIRTUAL_BYTES >> 40} TiB, which is not supported"
         )
     if header.cluster_bits not in _CLUSTER_BITS or header.refcount_order > _MAX_REFCOUNT_ORDER:
         raise UnsafeQcow2("the sizes in the header of its qcow2 image are impossible")

@@ -19,6 +19,11 @@ def is_only_read(disk: pb.DiskSpec) -> bool:
     return disk.read_only or disk.device == pb.DISK_DEVICE_CDROM
 
 
+def is_written(disk: pb.DiskSpec) -> bool:
+    """Whether the guest writes to the volume behind the disk itself."""
+    return not is_only_read(disk) and not disk.volume.ephemeral
+
+
 def resolve(
     disk: pb.DiskSpec, image: Image, *, backing: Image | None = None, read_only: bool = False
 ) -> ResolvedDisk:

@@ -21,7 +21,7 @@ from podvisor_launcher.storage.files import open_plain_file
 from podvisor_launcher.storage.image import confirm, look_into
 from podvisor_launcher.storage.image_safety import QCOW2, RAW, ImageFacts
 from podvisor_launcher.storage.overlay import overlaid
-from podvisor_launcher.storage.resolve import is_only_read, resolve
+from podvisor_launcher.storage.resolve import is_only_read, is_written, resolve
 from podvisor_launcher.storage.sizes import Room, size_to_grow, size_to_make
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -53,7 +53,7 @@ async def prepare_volume(disk: pb.DiskSpec, overlays: Path) -> ResolvedDisk:
             found = await asyncio.to_thread(_look_at_image, disk)
             await confirm(Path(found.image.path), found.facts)
         image, facts = found.image, found.facts
-        if _is_written(disk):
+        if is_written(disk):
             if facts.format == QCOW2 and found.wanted_bytes > facts.virtual_size_bytes:
                 await qemu_img.grow(Path(image.path), found.wanted_bytes)
             if not image.is_block:
@@ -82,20 +82,16 @@ def grow_volume(disk: pb.DiskSpec, resolved: ResolvedDisk) -> int:
             os.close(descriptor)
 
 
-def _is_written(disk: pb.DiskSpec) -> bool:
-    return not is_only_read(disk) and not disk.volume.ephemeral
-
-
 def _look_at_device(disk: pb.DiskSpec) -> _Found:
     path = disk.volume.path
     try:
         if not stat.S_ISBLK(os.stat(path).st_mode):
             raise Unusable("a block volume is expected, and what is there is no block device")
-        descriptor = os.open(path, (os.O_RDWR if _is_written(disk) else os.O_RDONLY) | os.O_CLOEXEC)
+        descriptor = os.open(path, (os.O_RDWR if is_written(disk) else os.O_RDONLY) | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise Unusable("its device is not there yet") from error
     except PermissionError as error:
-        can = "written" if _is_written(disk) else "read"
+        can = "written" if is_written(disk) else "read"
         raise Unusable(f"its device cannot be {can} by user {os.geteuid()} yet") from error
     except OSError as error:
         words = "its device is gone" if error.errno in _NO_DEVICE else f"device: {error.strerror}"
@@ -116,7 +112,7 @@ def _look_at_image(disk: pb.DiskSpec) -> _Found:
     except FileNotFoundError as error:
         if not Path(source.path).is_dir():
             raise Unusable("its file system is not mounted") from error
-        if not (source.create and _is_written(disk)):
+        if not (source.create and is_written(disk)):
             raise Unusable(f'it has no file "{source.file}", and none is made') from error
         descriptor = _new_image(source)
     try:
@@ -132,7 +128,7 @@ def look_at_open_image(disk: pb.DiskSpec, descriptor: int) -> tuple[ImageFacts, 
     raw one has that size then. Raises Unusable and OSError."""
     source = disk.volume
     format_ = RAW if source.assume_raw else _remembered_format(descriptor)
-    if source.create and _is_written(disk) and not os.fstat(descriptor).st_size:
+    if source.create and is_written(disk) and not os.fstat(descriptor).st_size:
         format_ = RAW
         _lengthen(descriptor, size_to_make(source, _room(descriptor)))
     facts = look_into(descriptor, format_)
@@ -141,7 +137,7 @@ def look_at_open_image(disk: pb.DiskSpec, descriptor: int) -> tuple[ImageFacts, 
 
 
 def _open_image(disk: pb.DiskSpec) -> int:
-    flags = os.O_RDWR if _is_written(disk) else os.O_RDONLY
+    flags = os.O_RDWR if is_written(disk) else os.O_RDONLY
     return open_plain_file(Path(disk.volume.path), disk.volume.file, flags)
 
 
@@ -158,7 +154,7 @@ def _new_image(source: pb.VolumeDiskSource) -> int:
 def _grown(disk: pb.DiskSpec, descriptor: int, facts: ImageFacts) -> int:
     """Grow a raw image that is written to. Returns what the guest shall see, of an image in another format, too."""
     size = facts.virtual_size_bytes
-    if not _is_written(disk) or disk.volume.capacity_bytes <= size:
+    if not is_written(disk) or disk.volume.capacity_bytes <= size:
         return size
     wanted = size_to_grow(disk.volume, size, _room(descriptor))
     if facts.format == RAW and wanted > size:
