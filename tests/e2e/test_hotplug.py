@@ -7,8 +7,8 @@ import pytest
 
 from tests.support.cluster import Cluster, Json
 from tests.support.disks import guest_disks, read, write
-from tests.support.hotplug import plug, reaches, said_of, seen, unplug
-from tests.support.machine import Machine, condition, vm
+from tests.support.hotplug import plug, reaches, roomy_vm, said_of, seen, unplug
+from tests.support.machine import Machine, condition
 from tests.support.storage import VolumeMode, checksum, local_volume, look_into
 
 MIB = 1 << 20
@@ -21,13 +21,8 @@ async def holders(cluster: Cluster) -> list[Json]:
 
 
 async def started(cluster: Cluster, name: str) -> Machine:
-    """A machine with a 64-bit system: one without PAE has no room for devices that come later behind QEMU's AMD processors."""
     machine = Machine(cluster, name)
-    manifest = vm(name)
-    spec = manifest["spec"]["template"]["spec"]
-    spec["volumes"][0]["containerDisk"]["image"] = "podvisor/guest-amd64-bench:devel"
-    spec["domain"]["resources"]["requests"]["memory"] = "128Mi"
-    await cluster.apply(manifest)
+    await cluster.apply(roomy_vm(name))
     await machine.console_shows(f"{name} login:")
     return machine
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 from tests.perf.measure import Figure
 from tests.perf.observer import PATIENCE_S, Instance, Observer, observing
 from tests.support.cluster import Cluster, namespace
-from tests.support.hotplug import add_volume, edited, remove_volume, rescan
-from tests.support.machine import Machine, vm
+from tests.support.hotplug import add_volume, edited, remove_volume, rescan, roomy_vm
+from tests.support.machine import Machine
 from tests.support.storage import local_volume
 
 BUSES = ("virtio", "scsi")
@@ -93,7 +93,7 @@ async def plugging(samples: int = SAMPLES) -> list[Figure]:
         observing(cluster.namespace) as observer,
         local_volume(cluster, _VOLUME, _BYTES),
     ):
-        sent_s = await observer.create(vm(_NAME))
+        sent_s = await observer.create(roomy_vm(_NAME))
         await observer.running(_NAME, after_s=sent_s)
         await observer.login(_NAME)
         machine = Machine(cluster, _NAME)

@@ -6,7 +6,16 @@ from collections.abc import Callable
 
 from tests.support.cluster import Cluster, Json
 from tests.support.disks import GuestDisk, guest_disks
-from tests.support.machine import Machine
+from tests.support.machine import Machine, vm
+
+
+def roomy_vm(name: str) -> Json:
+    """A machine with a 64-bit system: one without PAE has no room for devices that come later behind QEMU's AMD processors."""
+    manifest = vm(name)
+    spec = manifest["spec"]["template"]["spec"]
+    spec["volumes"][0]["containerDisk"]["image"] = "podvisor/guest-amd64-bench:devel"
+    spec["domain"]["resources"]["requests"]["memory"] = "128Mi"
+    return manifest
 
 
 def add_volume(spec: Json, volume: str, bus: str = "scsi") -> None:
