@@ -10,7 +10,7 @@ from tests.support.machine import Machine, vm
 pytestmark = pytest.mark.alone
 
 KUBEVIRT = Cluster("kubevirt")
-CONTROLLERS = ("-l", "app.kubernetes.io/component=virt-controller")
+CONTROLLERS = "app.kubernetes.io/component=virt-controller"
 
 
 async def _leader() -> str:
@@ -22,7 +22,7 @@ async def _leader() -> str:
 
 async def test_one_of_two_leads(cluster: Cluster) -> None:
     """Both replicas are ready, and the lease names one of them."""
-    pods = {pod["metadata"]["name"]: pod for pod in await KUBEVIRT.all("pods", *CONTROLLERS)}
+    pods = {pod["metadata"]["name"]: pod for pod in await KUBEVIRT.all("pods", labels=CONTROLLERS)}
     ready = [
         name
         for name, pod in pods.items()
@@ -48,7 +48,7 @@ async def test_another_leads_when_the_leader_goes(cluster: Cluster) -> None:
     assert await _leader() != leader
     owners = [
         pod["metadata"]["labels"]["vmi.kubevirt.io/id"]
-        for pod in await cluster.all("pods", "-l", "kubevirt.io=virt-launcher")
+        for pod in await cluster.all("pods", labels="kubevirt.io=virt-launcher")
     ]
     assert sorted(owners) == sorted(names)
 

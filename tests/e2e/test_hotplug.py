@@ -17,7 +17,7 @@ BUSES: dict[VolumeMode, str] = {"Filesystem": "scsi", "Block": "virtio"}
 
 
 async def holders(cluster: Cluster) -> list[Json]:
-    return await cluster.all("pods", "-l", "kubevirt.io=hotplug-disk")
+    return await cluster.all("pods", labels="kubevirt.io=hotplug-disk")
 
 
 async def started(cluster: Cluster, name: str) -> Machine:

@@ -38,7 +38,9 @@ async def test_node_is_as_before(cluster: Cluster) -> None:
 
 async def _machines_of_other_tests_are_gone() -> None:
     """Wait for machines that are on their way out; what stays, such as the demo's, does not matter."""
-    for pod in await Cluster("default").all("pods", "-A", "-l", "kubevirt.io=virt-launcher"):
+    for pod in await Cluster("default").all(
+        "pods", everywhere=True, labels="kubevirt.io=virt-launcher"
+    ):
         meta = pod["metadata"]
         if not TEST_NAMESPACE.match(meta["namespace"]):
             continue

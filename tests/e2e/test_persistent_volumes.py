@@ -113,7 +113,7 @@ async def test_claim_that_is_missing(cluster: Cluster) -> None:
         await cluster.until(
             "vm", "waiting", _printable("ErrorPvcNotFound"), within_s=10, what="ErrorPvcNotFound"
         )
-        assert await cluster.all("pods", "-l", "kubevirt.io=virt-launcher") == []
+        assert await cluster.all("pods", labels="kubevirt.io=virt-launcher") == []
         warnings = [event["reason"] for event in await cluster.events(type_="Warning")]
         assert warnings.count("FailedPvcNotFound") == 1
         storage_class = f"{cluster.namespace}-{volume.name}"

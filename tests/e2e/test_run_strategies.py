@@ -40,7 +40,7 @@ async def says(cluster: Cluster, name: str, word: str, *, within_s: float = 40) 
 async def stops(cluster: Cluster, name: str) -> None:
     await cluster.until("vmi", name, gone, within_s=30, what="the instance is gone")
     await says(cluster, name, "Stopped", within_s=10)
-    assert await cluster.all("pods", "-l", f"vmi.kubevirt.io/id={name}") == []
+    assert await cluster.all("pods", labels=f"vmi.kubevirt.io/id={name}") == []
 
 
 async def test_manual_starts_and_stops_by_request(cluster: Cluster) -> None:
@@ -221,7 +221,7 @@ async def test_an_orphan_lives_on_and_is_adopted(cluster: Cluster) -> None:
     await lived_on(machine, before)
     await cluster.kubectl("delete", "vm", "waif", "--timeout=30s")
     assert await cluster.get("vmi", "waif") is None
-    assert await cluster.all("pods", "-l", "vmi.kubevirt.io/id=waif") == []
+    assert await cluster.all("pods", labels="vmi.kubevirt.io/id=waif") == []
 
 
 async def test_a_foreign_finalizer_holds_the_object_and_nothing_else(cluster: Cluster) -> None:

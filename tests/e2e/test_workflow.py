@@ -37,7 +37,7 @@ async def handler_image() -> str:
 async def pods() -> set[str]:
     """The product's pods, by uid, without that of the upgrade's hook."""
     ours = "app.kubernetes.io/component in (virt-controller,virt-handler)"
-    return {pod["metadata"]["uid"] for pod in await Cluster("kubevirt").all("pods", "-l", ours)}
+    return {pod["metadata"]["uid"] for pod in await Cluster("kubevirt").all("pods", labels=ours)}
 
 
 async def test_up_again_changes_nothing() -> None:

@@ -53,7 +53,7 @@ async def restarts() -> dict[str, int]:
     """How often the containers of each of podvisor's pods were started again."""
     found = {}
     for selector in (CONTROLLER_PODS, HANDLER_PODS):
-        for pod in await INSTALL.all("pods", *selector):
+        for pod in await INSTALL.all("pods", labels=selector):
             statuses = pod["status"]["containerStatuses"]
             found[pod["metadata"]["name"]] = sum(each["restartCount"] for each in statuses)
     return found

@@ -105,7 +105,7 @@ async def _pids_of_podvisor() -> list[int]:
     pods = [
         pod
         for selector in (CONTROLLER_PODS, HANDLER_PODS)
-        for pod in await INSTALL.all("pods", *selector)
+        for pod in await INSTALL.all("pods", labels=selector)
     ]
     return [min(await pod_processes(pod["metadata"]["uid"])) for pod in pods]
 

@@ -77,7 +77,7 @@ class Scene:
             assert len(self._uids(name)) == 1, f"{name} is another one\n{self.history}"
         for machine in (self.survivor, self.starter, self.visitor, self.leaver):
             selector = f"vmi.kubevirt.io/id={machine.name}"
-            assert len(await self.cluster.all("pods", "-l", selector)) == 1
+            assert len(await self.cluster.all("pods", labels=selector)) == 1
         return max(0.0, max(seen.at_s for seen in found) - back_s)
 
     async def clear(self) -> None:

@@ -10,9 +10,9 @@ from tests.support.machine import pod_processes
 
 INSTALL = Cluster("kubevirt")
 CONTROLLER = "deployment/virt-controller"
-CONTROLLER_PODS = ("-l", "app.kubernetes.io/component=virt-controller")
+CONTROLLER_PODS = "app.kubernetes.io/component=virt-controller"
 HANDLER = "daemonset/virt-handler"
-HANDLER_PODS = ("-l", "app.kubernetes.io/component=virt-handler")
+HANDLER_PODS = "app.kubernetes.io/component=virt-handler"
 LEASE = "virt-controller"
 READY_S = 90.0
 
@@ -40,7 +40,7 @@ async def controller_pods() -> list[str]:
     """The controller's pods, less those that are on their way out."""
     return [
         pod["metadata"]["name"]
-        for pod in await INSTALL.all("pods", *CONTROLLER_PODS)
+        for pod in await INSTALL.all("pods", labels=CONTROLLER_PODS)
         if "deletionTimestamp" not in pod["metadata"]
     ]
 
@@ -68,7 +68,7 @@ async def all_are_ready() -> None:
             "rollout", "status", workload, f"--timeout={READY_S:.0f}s", timeout_s=READY_S + 10
         )
     # A replica that is told to end serves on for a few seconds, and still renews what it finds expired.
-    pods = await INSTALL.all("pods", *CONTROLLER_PODS)
+    pods = await INSTALL.all("pods", labels=CONTROLLER_PODS)
     leaving = [pod["metadata"] for pod in pods if "deletionTimestamp" in pod["metadata"]]
     for pod in leaving:
         await INSTALL.kubectl("wait", f"pod/{pod['name']}", "--for=delete", "--timeout=40s")
@@ -82,7 +82,7 @@ async def controllers_down() -> AsyncIterator[None]:
     assert deployment is not None
     try:
         await INSTALL.kubectl("scale", CONTROLLER, "--replicas=0")
-        await INSTALL.kubectl("wait", "pod", *CONTROLLER_PODS, "--for=delete", "--timeout=40s")
+        await INSTALL.kubectl("wait", "pod", "-l", CONTROLLER_PODS, "--for=delete", "--timeout=40s")
         yield
     finally:
         await INSTALL.kubectl("scale", CONTROLLER, f"--replicas={deployment['spec']['replicas']}")
@@ -95,7 +95,7 @@ async def handlers_down() -> AsyncIterator[None]:
     path = "/spec/template/spec/nodeSelector/podvisor.test~1nowhere"
     try:
         await _patch_handlers([{"op": "add", "path": path, "value": "here"}])
-        await INSTALL.kubectl("wait", "pod", *HANDLER_PODS, "--for=delete", "--timeout=40s")
+        await INSTALL.kubectl("wait", "pod", "-l", HANDLER_PODS, "--for=delete", "--timeout=40s")
         yield
     finally:
         await _patch_handlers([{"op": "remove", "path": path}])

@@ -54,7 +54,7 @@ async def small_disk(cluster: Cluster, machine: str) -> AsyncIterator[SmallDisk]
         return any(c["type"] == "PodScheduled" for c in conditions)
 
     await cluster.until("vmi", machine, has_pod, within_s=20, what="its pod waits for a node")
-    (pod,) = await cluster.all("pods", "-l", f"vmi.kubevirt.io/id={machine}")
+    (pod,) = await cluster.all("pods", labels=f"vmi.kubevirt.io/id={machine}")
     disk = SmallDisk(volume_path(pod["metadata"]["uid"], "private"))
     await on_node(
         "sh", "-c",

@@ -92,7 +92,9 @@ async def _said_by_a_controller(text: str) -> AsyncIterator[None]:
     """A controller logs a line with that text during the body, or soon after."""
     since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     yield
-    logs = await INSTALL.kubectl("logs", *CONTROLLER_PODS, f"--since-time={since}", "--tail=-1")
+    logs = await INSTALL.kubectl(
+        "logs", "-l", CONTROLLER_PODS, f"--since-time={since}", "--tail=-1"
+    )
     assert text in logs.stdout, logs.stdout
 
 

@@ -58,7 +58,7 @@ async def test_both_deleted_at_once(
     """Calls are refused until the first of the new ones is ready, and for no longer."""
     await all_are_ready()
     async with load_on_webhooks(cluster, survivor) as load:
-        await INSTALL.kubectl("delete", "pod", *CONTROLLER_PODS, "--wait=false")
+        await INSTALL.kubectl("delete", "pod", "-l", CONTROLLER_PODS, "--wait=false")
         await all_are_ready()
         calls = load.calls
     assert calls > 0

@@ -76,7 +76,7 @@ async def test_deleted_while_down(cluster: Cluster, history: History, component:
         await asyncio.sleep(HELD_S)
     for kind in ("vm", "vmi"):
         await cluster.until(kind, name, gone, within_s=GONE_S, what="gone")
-    assert await cluster.all("pods", "-l", f"vmi.kubevirt.io/id={name}") == []
+    assert await cluster.all("pods", labels=f"vmi.kubevirt.io/id={name}") == []
     assert await pod_processes(pod_uid) == {}
     assert "Failed" not in history.phases("vmi", name), history
 
@@ -101,7 +101,7 @@ async def test_all_of_podvisor_down(cluster: Cluster) -> None:
             await space.kubectl(
                 "wait", "pod", "--all", "--for=delete", "--timeout=60s", timeout_s=70
             )
-            assert await space.all("vm,vmi"), "held until podvisor lets go"
+            assert await space.all("vm") + await space.all("vmi"), "held until podvisor lets go"
         # Somebody else's machines may be on the cluster: only the one namespace is given up.
         commands = _commands("Machines that were left behind").replace(
             "--all-namespaces", f"--namespace {spaces[1].namespace}"
@@ -122,7 +122,7 @@ async def test_uninstalled(cluster: Cluster) -> None:
     try:
         await _run_as_documented(_commands("Uninstalling"), skip="delete vm")
         await _run_as_documented(_commands("Machines that were left behind"))
-        assert await space.all("vm,vmi") == []
+        assert await space.all("vm") == await space.all("vmi") == []
         await space.kubectl("wait", "pod", "--all", "--for=delete", "--timeout=60s", timeout_s=70)
         await _run_as_documented(_commands("Resource definitions"))
         left = await cluster.kubectl(

@@ -221,7 +221,7 @@ def _is_starved(seen: Seen) -> bool:
 
 async def _handlers() -> list[Json]:
     install = Cluster("kubevirt")
-    return await install.all("pods", "-l", "app.kubernetes.io/component=virt-handler")
+    return await install.all("pods", labels="app.kubernetes.io/component=virt-handler")
 
 
 async def _replace_handler(cluster: Cluster) -> None:

@@ -30,7 +30,7 @@ async def _blows(cluster: Cluster, names: list[str], chance: random.Random) -> N
 
 
 async def _pods(cluster: Cluster, names: list[str]) -> list[str]:
-    pods = await cluster.all("pods", "-l", f"vmi.kubevirt.io/id in ({','.join(names)})")
+    pods = await cluster.all("pods", labels=f"vmi.kubevirt.io/id in ({','.join(names)})")
     return [pod["metadata"]["uid"] for pod in pods]
 
 

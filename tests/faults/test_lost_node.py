@@ -168,7 +168,7 @@ async def test_a_node_gone_for_good(
         await asyncio.sleep(PROVES_NOTHING_S)
         last = history.last("vmi", "refugee")
         assert (last.phase, last.condition("Ready")) == ("Running", ("False", "NodeUnresponsive"))
-        assert await cluster.all("pods", "-l", "vmi.kubevirt.io/id=refugee") == []
+        assert await cluster.all("pods", labels="vmi.kubevirt.io/id=refugee") == []
     finally:
         await second_node.switch_off()
     fenced_s = time.time()

@@ -14,7 +14,7 @@ IDLE_S = 60.0
 
 async def fixed_pods() -> dict[str, list[Usage]]:
     """The processes of each pod of the installation."""
-    pods = await INSTALL.all("pods", "--field-selector=status.phase=Running")
+    pods = await INSTALL.all("pods", fields="status.phase=Running")
     return {
         pod["metadata"]["name"]: [
             usage for usage in await usage_of(pod["metadata"]["uid"]) if usage.program != "pause"
@@ -64,7 +64,7 @@ async def footprint() -> list[Figure]:
 
 
 async def _count_instances() -> int:
-    items: list[dict[str, Any]] = await INSTALL.all("vmi", "--all-namespaces")
+    items: list[dict[str, Any]] = await INSTALL.all("vmi", everywhere=True)
     return len(items)
 
 

@@ -1,4 +1,4 @@
-"""The development cluster as a person sees it: through kubectl and a shell on the node.
+"""The development cluster as a person sees it: through kubectl, the API that it reads, and a shell on the node.
 
 Invariant: waiting is watching. Nothing here sleeps; when a wait gives up it shows the object, its events and the logs of everyone
 involved.
@@ -7,16 +7,16 @@ involved.
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.process import CommandFailedError, Completed, end, run
+from tests.support.api import Api, Json
+from tests.support.process import CommandFailedError, Completed, run
 
 ROOT = Path(__file__).resolve().parents[2]
-Json = dict[str, Any]
-_QUIET_S = 3.0  # after which a watch is looked behind
+_API = Api(ROOT / ".dev/kubeconfig")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +53,16 @@ class Cluster:
 
     async def get(self, kind: str, name: str) -> Json | None:
         """The object, or None when it does not exist."""
-        done = await self.kubectl("get", kind, name, "-o", "json", "--ignore-not-found")
-        return json.loads(done.stdout) if done.stdout.strip() else None
+        return await _API.get(kind, self.namespace, name)
 
-    async def all(self, kind: str, *args: str) -> list[Json]:
-        """All objects of a kind in the namespace."""
-        done = await self.kubectl("get", kind, *args, "-o", "json")
-        items: list[Json] = json.loads(done.stdout)["items"]
+    async def all(
+        self, kind: str, *, labels: str = "", fields: str = "", everywhere: bool = False
+    ) -> list[Json]:
+        """All objects of a kind in the namespace, or in all of them."""
+        namespace = None if everywhere else self.namespace
+        items: list[Json] = (await _API.list(kind, namespace, labels=labels, fields=fields))[
+            "items"
+        ]
         return items
 
     async def until(
@@ -89,41 +92,9 @@ class Cluster:
     @asynccontextmanager
     async def watching(self, kind: str, name: str) -> AsyncIterator[AsyncIterator[Json | None]]:
         """The states of one object from now on: first as it is (None when it is absent), then after each change."""
-        process = await asyncio.create_subprocess_exec(
-            str(ROOT / "dev/kubectl"), "-n", self.namespace, "get", kind, "--watch", "--output-watch-events",
-            "--field-selector", f"metadata.name={name}", "-o", "json",
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-            limit=16 << 20,
-        )  # fmt: skip
-        try:
-            yield self._states(kind, name, process)
-        finally:
-            await end(process)
-
-    async def _states(
-        self, kind: str, name: str, process: asyncio.subprocess.Process
-    ) -> AsyncIterator[Json | None]:
-        yield await self.get(kind, name)
-        assert process.stdout is not None
-        decoder, text = json.JSONDecoder(), ""
-        while True:
-            try:
-                async with asyncio.timeout(_QUIET_S):
-                    chunk = await process.stdout.read(1 << 16)
-            except TimeoutError:
-                # What went between our look and kubectl's list is in no event.
-                yield await self.get(kind, name)
-                continue
-            if not chunk:
-                return
-            text += chunk.decode(errors="replace")
-            while stripped := text.lstrip():
-                try:
-                    event, length = decoder.raw_decode(stripped)
-                except json.JSONDecodeError:
-                    break
-                text = stripped[length:]
-                yield None if event["type"] == "DELETED" else event["object"]
+        first = await _API.list(kind, self.namespace, fields=f"metadata.name={name}")
+        async with aclosing(_API.states(kind, self.namespace, name, first)) as states:
+            yield states
 
     async def events(self, *, type_: str | None = None) -> list[Json]:
         """The namespace's events, oldest first."""

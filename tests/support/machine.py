@@ -105,7 +105,7 @@ class Machine:
 
     async def pod(self) -> Json:
         """The newest launcher pod of the machine."""
-        pods = await self.cluster.all("pods", "-l", f"vmi.kubevirt.io/id={self.name}")
+        pods = await self.cluster.all("pods", labels=f"vmi.kubevirt.io/id={self.name}")
         assert pods, f"{self.name} has no launcher pod"
         pods.sort(key=lambda pod: pod["metadata"]["creationTimestamp"])
         return pods[-1]
@@ -274,10 +274,10 @@ async def pod_processes(uid: str, *, node: str = "node1") -> dict[int, str]:
 
 async def node_address(node: str = "node1") -> str:
     """The address at which the host reaches a node's NodePorts."""
-    done = await Cluster("default").kubectl(
-        "get", "node", node, "-o", "jsonpath={.status.addresses[?(@.type=='InternalIP')].address}"
-    )
-    return done.stdout.strip()
+    state = await Cluster("default").get("node", node)
+    assert state is not None, f"there is no {node}"
+    addresses = {one["type"]: one["address"] for one in state["status"]["addresses"]}
+    return str(addresses["InternalIP"])
 
 
 def _private_key() -> str:
