@@ -148,6 +148,9 @@ def test_only_virtual_machines_need_a_conversion_webhook() -> None:
         "virtualmachineinstances": "None",
         "virtualmachineinstancereplicasets": "None",
         "virtualmachinepools": "None",
+        "virtualmachinesnapshots": "None",
+        "virtualmachinesnapshotcontents": "None",
+        "virtualmachinerestores": "None",
         "kubevirts": "None",
     }
 
@@ -162,6 +165,9 @@ def test_versions() -> None:
         "virtualmachineinstances": [("v1", True), ("v1alpha3", False)],
         "virtualmachineinstancereplicasets": [("v1", True), ("v1alpha3", False)],
         "virtualmachinepools": [("v1beta1", True), ("v1alpha1", False)],
+        "virtualmachinesnapshots": [("v1beta1", True), ("v1alpha1", False)],
+        "virtualmachinesnapshotcontents": [("v1beta1", True), ("v1alpha1", False)],
+        "virtualmachinerestores": [("v1beta1", True), ("v1alpha1", False)],
         "kubevirts": [("v1", True), ("v1alpha3", False)],
     }
 
