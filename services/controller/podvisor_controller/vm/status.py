@@ -46,7 +46,7 @@ def status_of(now: Observed) -> v1.VirtualMachineStatus | None:
         state_change_requests=now.requests_to_record or None,
         snapshot_in_progress=known.snapshot_in_progress,
         restore_in_progress=known.restore_in_progress,
-        volume_snapshot_statuses=known.volume_snapshot_statuses,
+        volume_snapshot_statuses=now.volume_snapshot_statuses,
         start_failure=now.start_failure,
         observed_generation=(generation_of(vmi) if vmi else None) or known.observed_generation,
         desired_generation=now.vm.metadata.generation,

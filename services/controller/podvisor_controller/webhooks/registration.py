@@ -30,6 +30,7 @@ VMI_VALIDATE_UPDATE = "/virtualmachineinstances-validate-update"
 POD_EVICTION = "/pod-eviction-validate"
 REPLICA_SET_VALIDATE = "/virtualmachinereplicaset-validate"
 POOL_VALIDATE = "/virtualmachinepool-validate"
+SNAPSHOT_VALIDATE = "/virtualmachinesnapshots-validate"
 CONVERT = "/convert"
 
 Manifest = Mapping[str, Any]
@@ -108,6 +109,17 @@ def validating_configuration(
             namespace=namespace,
             ca_bundle=ca_bundle,
             api=("pool.kubevirt.io", "v1beta1"),
+        )
+    )
+    webhooks.append(
+        _webhook(
+            "virtualmachinesnapshot-validator.snapshot.kubevirt.io",
+            SNAPSHOT_VALIDATE,
+            "virtualmachinesnapshots",
+            ["CREATE", "UPDATE"],
+            namespace=namespace,
+            ca_bundle=ca_bundle,
+            api=("snapshot.kubevirt.io", "v1beta1"),
         )
     )
     webhooks.append(_eviction_webhook(namespace, ca_bundle))
