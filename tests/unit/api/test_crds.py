@@ -178,6 +178,34 @@ def test_instances_can_be_selected_by_node() -> None:
         assert version["subresources"] == {"status": {}}
 
 
+@pytest.mark.parametrize(
+    ("plural", "expected", "is_fixed"),
+    [
+        (
+            "virtualmachinesnapshots",
+            ["SourceKind", "SourceName", "Phase", "ReadyToUse", "CreationTime", "Error"],
+            True,
+        ),
+        ("virtualmachinesnapshotcontents", ["ReadyToUse", "CreationTime", "Error"], False),
+        (
+            "virtualmachinerestores",
+            ["TargetKind", "TargetName", "Complete", "RestoreTime"],
+            True,
+        ),
+    ],
+)
+def test_snapshots_look_like_kubevirts(plural: str, expected: list[str], is_fixed: bool) -> None:
+    definition = all_crds()[plural]
+    assert definition["metadata"]["name"] == f"{plural}.snapshot.kubevirt.io"
+    assert f"vm{plural.removeprefix('virtualmachine')}" in definition["spec"]["names"]["shortNames"]
+    for version in definition["spec"]["versions"]:
+        columns = [column["name"] for column in version["additionalPrinterColumns"]]
+        assert columns == expected
+        spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+        rules = [rule["rule"] for rule in spec.get("x-kubernetes-validations", [])]
+        assert rules == (["self == oldSelf"] if is_fixed else [])
+
+
 @pytest.mark.parametrize("plural", ["virtualmachineinstancereplicasets", "virtualmachinepools"])
 def test_sets_can_be_scaled(plural: str) -> None:
     for version in all_crds()[plural]["spec"]["versions"]:
