@@ -1,6 +1,7 @@
 """Snapshots of machines against an API server on a real socket, with a storage driver that does its part."""
 
 import random
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
@@ -353,6 +354,40 @@ async def test_a_snapshot_is_taken_whatever_becomes_of_its_writes(
     await user.server.until(lambda: user.body is None)
     assert not user.contents
     assert not user.is_locked
+
+
+def writes(user: SnapshotUser) -> Counter[str]:
+    """What the controller wrote about snapshots and their machine, events apart."""
+    return Counter(
+        f"{request.method} {request.path.split('/')[6]}"
+        for request in user.server.requests
+        if request.method != "GET"
+        and request.headers["User-Agent"] != "users"
+        and "events" not in request.path
+        and request.path.startswith("/apis/")
+        and "/namespaces/shop/" in request.path
+    )
+
+
+async def test_a_snapshot_costs_what_the_ledger_says(
+    user: SnapshotUser, leading: Controllers
+) -> None:
+    user.storage.provide("data")
+    user.storage.provide("logs")
+    user.put_machine("data", "logs")
+    await user.server.until(lambda: "volumeSnapshotStatuses" in user.machine.get("status", {}))
+    user.server.requests.clear()
+    await user.take()
+    await user.until_ready()
+    taking = writes(user)
+    assert taking["POST volumesnapshots"] == 2
+    assert taking["POST virtualmachinesnapshotcontents"] == 1
+    assert taking["PATCH virtualmachines"] == 4
+    assert taking.total() <= 2 + 12, taking
+    user.server.requests.clear()
+    await user.delete()
+    await user.server.until(lambda: user.body is None)
+    assert writes(user).total() <= 4, writes(user)
 
 
 @pytest.mark.parametrize("writes_each", [2, 3, 5])

@@ -65,15 +65,15 @@ def volume_snapshot_outline(snapshot: VolumeSnapshot) -> VolumeSnapshot:
 
 
 def kept_volumes(content: VirtualMachineSnapshotContent) -> list[dict[str, Any]]:
-    """The volumes of the machine that was kept, each at least with its name and its source."""
+    """The volumes of the machine that was kept, by the outline of its content: each with its name and its source."""
     return _volumes(content.spec.source.virtual_machine or {})
 
 
 def claim_of(backup: VolumeBackup) -> tuple[str, str | None]:
     """Name and StorageClass of the claim that was kept."""
     claim = backup.persistent_volume_claim
-    name = _at(claim, "metadata").get("name")
-    return str(name or ""), _at(claim, "spec").get("storageClassName")
+    name, class_ = _at(claim, "metadata").get("name"), _at(claim, "spec").get("storageClassName")
+    return str(name or ""), str(class_) if class_ else None
 
 
 def content_key(content: VirtualMachineSnapshotContent) -> ObjectKey:
@@ -109,9 +109,9 @@ def owner_of(snapshot: VolumeSnapshot) -> ObjectKey | None:
 
 
 def _machine_outline(machine: Mapping[str, Any]) -> dict[str, Any]:
-    name = _at(machine, "metadata").get("name")
+    name = str(_at(machine, "metadata").get("name") or "")
     volumes = [
-        {key: (value if key == "name" else {}) for key, value in volume.items()}
+        {key: (str(value) if key == "name" else {}) for key, value in volume.items()}
         for volume in _volumes(machine)
     ]
     return {
