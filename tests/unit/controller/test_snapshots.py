@@ -1,10 +1,13 @@
 """Snapshots of machines against an API server on a real socket, with a storage driver that does its part."""
 
+import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
+from aiohttp import web
 from podvisor_common.api.snapshot import names
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.resources import (
@@ -20,8 +23,8 @@ from podvisor_common.kube.resources import (
 from podvisor_controller.controllers import Controllers
 from podvisor_controller.settings import Settings
 
-from tests.unit.controller.api_server import ApiServer
-from tests.unit.controller.scripted_node import changing_leaders, losing_writes
+from tests.unit.controller.api_server import ApiServer, Fate
+from tests.unit.controller.scripted_node import is_ours, losing_writes
 from tests.unit.controller.snapshots import KEY, SnapshotUser, snapshot_user
 from tests.unit.kube.fake_apiserver import Refuse
 
@@ -390,18 +393,70 @@ async def test_a_snapshot_costs_what_the_ledger_says(
     assert writes(user).total() <= 4, writes(user)
 
 
-@pytest.mark.parametrize("writes_each", [2, 3, 5])
-async def test_leaders_that_end_at_any_step_are_gone_on_from(
-    user: SnapshotUser, client: KubeClient, settings: Settings, writes_each: int
+@asynccontextmanager
+async def leader_that_ends(
+    server: ApiServer, client: KubeClient, settings: Settings, *, after: int
+) -> AsyncIterator[None]:
+    """One controller leads until that many of its writes about machines were done, and another from then on."""
+    count, is_over = 0, asyncio.Event()
+
+    def fate_of(request: web.Request) -> Fate:
+        nonlocal count
+        if is_over.is_set() or not is_ours(request) or "/namespaces/shop/" not in request.path:
+            return Fate.ANSWERED
+        count += "events" not in request.path
+        return Fate.ANSWERED if count <= after else Fate.REFUSED
+
+    async def lead() -> None:
+        controllers = Controllers(client, settings)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(controllers.watch(), name="watch")
+            group.create_task(controllers.lead(), name="lead")
+
+    async def take_turns() -> None:
+        first = asyncio.create_task(lead(), name="first leader")
+        try:
+            await server.until(lambda: count > after)
+        finally:
+            first.cancel()
+            await asyncio.wait([first])
+        is_over.set()
+        await lead()
+
+    server.fate_of = fate_of
+    async with asyncio.TaskGroup() as group:
+        turns = group.create_task(take_turns(), name="turns")
+        yield
+        assert is_over.is_set()
+        turns.cancel()
+
+
+@pytest.mark.parametrize("after", range(1, 12))
+async def test_a_leader_that_ends_at_any_step_is_gone_on_from(
+    user: SnapshotUser, client: KubeClient, settings: Settings, after: int
 ) -> None:
     user.storage.provide("data")
     user.storage.provide("logs")
     user.put_machine("data", "logs")
-    async with changing_leaders(user.server, client, settings, writes_each=writes_each):
+    async with leader_that_ends(user.server, client, settings, after=after):
         await user.take()
         await user.until_ready()
+        assert user.status["phase"] == "Succeeded"
         assert len(user.contents) == 1
         assert len(user.volume_snapshots) == 2
+
+
+@pytest.mark.parametrize("after", range(1, 4))
+async def test_the_end_of_a_snapshot_is_gone_on_with_as_well(
+    user: SnapshotUser, client: KubeClient, settings: Settings, after: int
+) -> None:
+    user.storage.takes = lambda _: False
+    user.storage.provide("data")
+    user.put_machine("data")
+    begun = 1 + 2 + 1 + 1  # protected, locked, content and VolumeSnapshot made
+    async with leader_that_ends(user.server, client, settings, after=begun + after):
+        await user.take()
+        await user.server.until(lambda: bool(user.volume_snapshots))
         await user.delete()
         await user.server.until(lambda: user.body is None)
         assert not user.contents
@@ -414,15 +469,15 @@ async def test_classes_are_not_read_for_every_machine(
     user.storage.provide("data")
     user.put_machine("data")
     await user.server.until(lambda: "volumeSnapshotStatuses" in user.machine.get("status", {}))
+    generation = user.machine["metadata"]["generation"]
+
+    def is_seen() -> bool:
+        return bool(user.machine["status"].get("desiredGeneration") == generation)
+
     for _ in range(3):
-        machine = user.machine
-        generation = machine["metadata"]["generation"] + 1
-        user.server.put(
-            VIRTUAL_MACHINES,
-            machine | {"metadata": machine["metadata"] | {"generation": generation}},
-        )
-        await user.server.until(
-            lambda wanted=generation: user.machine["status"].get("desiredGeneration") == wanted
-        )
+        generation += 1
+        metadata = user.machine["metadata"] | {"generation": generation}
+        user.server.put(VIRTUAL_MACHINES, user.machine | {"metadata": metadata})
+        await user.server.until(is_seen)
     plural = VOLUME_SNAPSHOT_CLASSES.plural
     assert len([r for r in user.server.requests if r.path.endswith(plural)]) == 1

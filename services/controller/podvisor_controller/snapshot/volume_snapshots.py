@@ -31,6 +31,9 @@ class VolumeSnapshots:
     def __init__(self, client: KubeClient) -> None:
         self._client = client
         self._wanted = asyncio.Event()
+        self._due_s: float | None = (
+            None  # when the watch has had its time to begin, in the loop's time
+        )
         self._informer = Informer(
             client,
             VOLUME_SNAPSHOTS,
@@ -41,7 +44,9 @@ class VolumeSnapshots:
 
     def want(self) -> None:
         """There are some that matter: watch them from now on."""
-        self._wanted.set()
+        if not self._wanted.is_set():
+            self._due_s = asyncio.get_running_loop().time() + SYNC_TIMEOUT_S
+            self._wanted.set()
 
     async def run(self) -> None:
         """Watch, as soon as it is wanted, until cancelled."""
@@ -58,6 +63,7 @@ class VolumeSnapshots:
 
     async def find(self, key: ObjectKey) -> VolumeSnapshot | None:
         """The VolumeSnapshot, by the API server's word where the cache does not have it. None: it does not exist."""
+        await self._begun()
         if (known := self._informer.get(key)) is not None:
             return known
         try:
@@ -72,7 +78,8 @@ class VolumeSnapshots:
 
         ApiUnavailable where the watch has not begun in time: what is made before could not be told from what is gone.
         """
-        await self._synced()
+        if not await self._begun():
+            raise ApiUnavailable(0, "NotSynced", "VolumeSnapshots cannot be watched")
         key = ObjectKey(namespace, manifest["metadata"]["name"])
         try:
             answer, is_new = await self._client.create(VOLUME_SNAPSHOTS, namespace, manifest), True
@@ -86,10 +93,12 @@ class VolumeSnapshots:
         self._informer.learn(made)
         return is_new
 
-    async def _synced(self) -> None:
+    async def _begun(self) -> bool:
+        """Give the watch its time to begin, which it gets once; whether the cache has been complete since."""
         self.want()
         try:
-            async with asyncio.timeout(SYNC_TIMEOUT_S):
+            async with asyncio.timeout_at(self._due_s):
                 await self._informer.wait_synced()
-        except TimeoutError as error:
-            raise ApiUnavailable(0, "NotSynced", "VolumeSnapshots cannot be watched") from error
+        except TimeoutError:
+            return False
+        return True
