@@ -163,7 +163,9 @@ async def test_a_machine_that_does_not_exist_is_waited_for_and_no_longer_than_is
     failed = await cluster.until(
         "vmsnapshot", "hasty", says("phase", "Failed"), within_s=15, what="phase Failed"
     )
-    assert condition(failed, "Failure")["reason"] == "snapshot deadline exceeded"
+    failure = condition(failed, "Failure")
+    assert failure["reason"] == "snapshot deadline exceeded"
+    assert 'There is no VirtualMachine "never"' in failure["message"]
     waiting = await cluster.get("vmsnapshot", "patient")
     assert condition(waiting, "Progressing")["reason"] == "Source does not exist"
     await cluster.apply(vm("later", run_strategy="Halted"))

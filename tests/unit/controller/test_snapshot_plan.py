@@ -218,6 +218,16 @@ def test_what_is_missing_is_named_for_a_person() -> None:
     assert progressing.message == "Why."
 
 
+def test_what_was_waited_for_is_why_it_failed_for_good() -> None:
+    waiting = status.snapshot_status(observed(vm=None))
+    late = snapshot(failureDeadline="1s")
+    for _ in range(2):  # it is said once, and stays
+        late = msgspec.structs.replace(late, status=waiting)
+        waiting = status.snapshot_status(observed(snapshot=late, vm=None))
+        [failure] = [c for c in waiting.conditions or () if c.type == "Failure"]
+        assert failure.message == 'There is no VirtualMachine "myvm" in namespace "shop".'
+
+
 def test_why_it_failed_is_not_forgotten_with_its_content() -> None:
     error = {"time": stamp(3), "message": "VolumeSnapshot x error: full"}
     failed = snapshot(status={"phase": "Failed", "error": error})

@@ -203,7 +203,9 @@ async def test_what_takes_too_long_fails_and_leaves_nothing(
     user.put_machine("data")
     await user.take(failureDeadline="1s")
     await user.server.until(lambda: user.status.get("phase") == "Failed")
-    assert user.condition("Failure")["reason"] == "snapshot deadline exceeded"
+    failure = user.condition("Failure")
+    assert failure["reason"] == "snapshot deadline exceeded"
+    assert failure["message"].endswith("-volume-data) are not taken yet.")
     assert user.condition("Ready")["status"] == "False"
     await user.until_free()
     await user.server.until(lambda: not user.contents and not user.volume_snapshots)

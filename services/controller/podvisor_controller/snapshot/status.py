@@ -151,9 +151,17 @@ def _conditions(
     progressing = _progressing(now, phase, error)
     if phase != SnapshotPhase.FAILED:
         return [progressing, ready]
-    why = _message(error) or now.hindrance
-    failure = _condition(now, ConditionType.FAILURE, DEADLINE_EXCEEDED, why)
+    failure = _condition(now, ConditionType.FAILURE, DEADLINE_EXCEEDED, _why_failed(now, error))
     return [failure, progressing, ready]
+
+
+def _why_failed(now: Observed, error: SnapshotError | None) -> str:
+    """What went wrong or, where nothing did, what was waited for when the time was over."""
+    known = now.snapshot.status.conditions
+    said = meta.find_condition(known, ConditionType.FAILURE) or meta.find_condition(
+        known, ConditionType.PROGRESSING
+    )
+    return _message(error) or (said.message if said is not None else "")
 
 
 def _progressing(now: Observed, phase: SnapshotPhase, error: SnapshotError | None) -> Condition:
@@ -173,7 +181,9 @@ def _progressing(now: Observed, phase: SnapshotPhase, error: SnapshotError | Non
         )
         return _condition(now, type_, SOURCE_MISSING, why, status="False")
     if now.is_locked:
-        return _condition(now, type_, LOCKED)
+        waited = [n for n in now.wanted if not _is_taken(now.volume_snapshots.get(n))]
+        why = f"VolumeSnapshots ({','.join(waited)}) are not taken yet." if waited else ""
+        return _condition(now, type_, LOCKED, why)
     return _condition(now, type_, NOT_LOCKED, now.hindrance, status="False")
 
 
@@ -211,6 +221,10 @@ def _error(now: Observed, known: SnapshotError | None, why: str) -> SnapshotErro
     if known is not None and known.message == why:
         return known
     return SnapshotError(time=meta.format_time(now.at), message=why)
+
+
+def _is_taken(one: VolumeSnapshot | None) -> bool:
+    return one is not None and one.status.creation_time is not None
 
 
 def _told(one: VolumeSnapshot) -> VolumeSnapshotStatus:
