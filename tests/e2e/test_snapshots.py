@@ -10,6 +10,7 @@ from tests.support.machine import Machine, condition, gone, vm
 from tests.support.storage import CSI_IMMEDIATE, claim, local_volume, look_into
 
 MIB = 1 << 20
+COLUMNS = ["NAME", "SOURCEKIND", "SOURCENAME", "PHASE", "READYTOUSE", "CREATIONTIME", "ERROR"]
 
 pytestmark = [
     pytest.mark.long,
@@ -85,9 +86,7 @@ async def test_a_running_machine_is_kept_with_what_its_guest_wrote(cluster: Clus
     }
     await is_free(cluster, "keeper")
     head, row = (await cluster.kubectl("get", "vmsnapshot", "before")).stdout.splitlines()
-    assert head.split() == [
-        "NAME", "SOURCEKIND", "SOURCENAME", "PHASE", "READYTOUSE", "CREATIONTIME", "ERROR",
-    ]  # fmt: skip
+    assert head.split() == COLUMNS
     assert row.split()[:5] == ["before", "VirtualMachine", "keeper", "Succeeded", "true"]
     told = (await cluster.get("vm", "keeper") or {})["status"]["volumeSnapshotStatuses"]
     assert {one["name"]: one["enabled"] for one in told} == {

@@ -56,30 +56,29 @@ def namespaces(obj: KubeObject) -> list[str]:
     return [obj.metadata.namespace or ""]
 
 
+_OF_MACHINES = {
+    CLAIM_INDEX: claimable(names.POOL),
+    LOCK_INDEX: by_lock,
+    MACHINES_INDEX: claims_of,
+}
+_OF_INSTANCES = {
+    NODE_INDEX: node_names,
+    CLAIM_INDEX: claimable(names.REPLICA_SET),
+    USERS_INDEX: claims_used,
+    KEEPERS_INDEX: claims_kept,
+}
+
+
 class Caches:
     """One informer for each kind. Those of the installation itself look into `namespace` alone."""
 
     def __init__(self, client: KubeClient, namespace: str) -> None:
-        self.vms = Informer(
-            client,
-            VIRTUAL_MACHINES,
-            v1.VirtualMachine,
-            indexers={
-                CLAIM_INDEX: claimable(names.POOL),
-                LOCK_INDEX: by_lock,
-                MACHINES_INDEX: claims_of,
-            },
-        )
+        self.vms = Informer(client, VIRTUAL_MACHINES, v1.VirtualMachine, indexers=_OF_MACHINES)
         self.vmis = Informer(
             client,
             VIRTUAL_MACHINE_INSTANCES,
             v1.VirtualMachineInstance,
-            indexers={
-                NODE_INDEX: node_names,
-                CLAIM_INDEX: claimable(names.REPLICA_SET),
-                USERS_INDEX: claims_used,
-                KEEPERS_INDEX: claims_kept,
-            },
+            indexers=_OF_INSTANCES,
         )
         self.replica_sets = Informer(
             client,
