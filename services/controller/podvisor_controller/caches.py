@@ -8,6 +8,7 @@ from typing import Any
 
 from podvisor_common.api import core, v1
 from podvisor_common.api.pool import VirtualMachinePool
+from podvisor_common.api.snapshot import VirtualMachineSnapshot, VirtualMachineSnapshotContent
 from podvisor_common.api.v1 import names
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.informer import Informer
@@ -20,6 +21,8 @@ from podvisor_common.kube.resources import (
     PODS,
     POOLS,
     REPLICA_SETS,
+    SNAPSHOT_CONTENTS,
+    SNAPSHOTS,
     VIRTUAL_MACHINE_INSTANCES,
     VIRTUAL_MACHINES,
     KubeObject,
@@ -28,6 +31,17 @@ from podvisor_common.kube.resources import (
 from podvisor_controller.installation import CONFIG_MAP_NAME
 from podvisor_controller.installation_status import HANDLER
 from podvisor_controller.sets.claims import CLAIM_INDEX, claimable
+from podvisor_controller.snapshot.outline import (
+    LOCK_INDEX,
+    SNAPSHOT_INDEX,
+    SOURCE_INDEX,
+    by_lock,
+    by_snapshot,
+    by_source,
+    content_outline,
+)
+from podvisor_controller.snapshot.volume_snapshots import VolumeSnapshots
+from podvisor_controller.snapshot.volumes import MACHINES_INDEX, claims_of
 from podvisor_controller.vmi.claim_users import KEEPERS_INDEX, USERS_INDEX
 from podvisor_controller.vmi.claims import claims_kept, claims_used
 from podvisor_controller.vmi.outline import claim_outline, outline
@@ -42,26 +56,29 @@ def namespaces(obj: KubeObject) -> list[str]:
     return [obj.metadata.namespace or ""]
 
 
+_OF_MACHINES = {
+    CLAIM_INDEX: claimable(names.POOL),
+    LOCK_INDEX: by_lock,
+    MACHINES_INDEX: claims_of,
+}
+_OF_INSTANCES = {
+    NODE_INDEX: node_names,
+    CLAIM_INDEX: claimable(names.REPLICA_SET),
+    USERS_INDEX: claims_used,
+    KEEPERS_INDEX: claims_kept,
+}
+
+
 class Caches:
     """One informer for each kind. Those of the installation itself look into `namespace` alone."""
 
     def __init__(self, client: KubeClient, namespace: str) -> None:
-        self.vms = Informer(
-            client,
-            VIRTUAL_MACHINES,
-            v1.VirtualMachine,
-            indexers={CLAIM_INDEX: claimable(names.POOL)},
-        )
+        self.vms = Informer(client, VIRTUAL_MACHINES, v1.VirtualMachine, indexers=_OF_MACHINES)
         self.vmis = Informer(
             client,
             VIRTUAL_MACHINE_INSTANCES,
             v1.VirtualMachineInstance,
-            indexers={
-                NODE_INDEX: node_names,
-                CLAIM_INDEX: claimable(names.REPLICA_SET),
-                USERS_INDEX: claims_used,
-                KEEPERS_INDEX: claims_kept,
-            },
+            indexers=_OF_INSTANCES,
         )
         self.replica_sets = Informer(
             client,
@@ -72,6 +89,18 @@ class Caches:
         self.pools = Informer(
             client, POOLS, VirtualMachinePool, indexers={NAMESPACE_INDEX: namespaces}
         )
+        self.snapshots = Informer(
+            client, SNAPSHOTS, VirtualMachineSnapshot, indexers={SOURCE_INDEX: by_source}
+        )
+        self.snapshot_contents = Informer(
+            client,
+            SNAPSHOT_CONTENTS,
+            VirtualMachineSnapshotContent,
+            indexers={SNAPSHOT_INDEX: by_snapshot},
+            keep=content_outline,
+        )
+        # Not one of those that must be complete: a cluster may have none of them, and no such kind.
+        self.volume_snapshots = VolumeSnapshots(client)
         self.pods = Informer(
             client,
             PODS,
@@ -107,6 +136,8 @@ class Caches:
             self.vmis,
             self.replica_sets,
             self.pools,
+            self.snapshots,
+            self.snapshot_contents,
             self.pods,
             self.volume_claims,
             self.nodes,

@@ -11,6 +11,8 @@ import structlog
 from podvisor_common.aio.tasks import spawn
 from podvisor_common.api import core, v1
 from podvisor_common.api.pool import VirtualMachinePool
+from podvisor_common.api.snapshot import VirtualMachineSnapshotContent
+from podvisor_common.api.storage import VolumeSnapshot
 from podvisor_common.api.v1 import names
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.controller import Controller
@@ -33,8 +35,14 @@ from podvisor_controller.replicaset.reconciler import ReplicaSetReconciler
 from podvisor_controller.sets.claims import Member
 from podvisor_controller.sets.selectors import matches
 from podvisor_controller.settings import Settings
+from podvisor_controller.snapshot.class_reader import ClassReader
+from podvisor_controller.snapshot.outline import SOURCE_INDEX, content_key, owner_of
+from podvisor_controller.snapshot.reconciler import SnapshotReconciler
+from podvisor_controller.snapshot.volume_statuses import VolumeStatuses
+from podvisor_controller.snapshot.volumes import MACHINES_INDEX
 from podvisor_controller.vm.reconciler import VmReconciler
 from podvisor_controller.vmi.claim_users import freed_for, users_of
+from podvisor_controller.vmi.claims import claim_key
 from podvisor_controller.vmi.pod_index import instance_of_pod, launcher_of_pod
 from podvisor_controller.vmi.reconciler import NODE_INDEX, VmiReconciler
 from podvisor_controller.webhooks.defaults import ClusterDefaults
@@ -44,6 +52,7 @@ COMPONENT = "virt-controller"
 VM_WORKERS = 4
 VMI_WORKERS = 8
 SET_WORKERS = 2
+SNAPSHOT_WORKERS = 2
 
 S = TypeVar("S", v1.VirtualMachineInstanceReplicaSet, VirtualMachinePool)
 
@@ -74,6 +83,7 @@ class Controllers:
             cluster_strategy=lambda: self.config().eviction_strategy,
         )
         self._attendance = Attendance()
+        self._classes = ClassReader(client)
         self._replica_set_reconciler = ReplicaSetReconciler(
             client, replica_sets=caches.replica_sets, vmis=caches.vmis, recorder=self.recorder
         )
@@ -83,6 +93,9 @@ class Controllers:
             "replicaset", self._replica_set_reconciler.reconcile, workers=SET_WORKERS
         )
         self._pool = Controller("pool", self._pools(client).reconcile, workers=SET_WORKERS)
+        self._snapshot = Controller(
+            "snapshot", self._snapshots(client).reconcile, workers=SNAPSHOT_WORKERS
+        )
         self._node = Controller("node", self._nodes(client).reconcile, workers=1)
         self._installation = Controller("installation", self.installation.reconcile, workers=1)
         self._is_leading = False
@@ -91,7 +104,13 @@ class Controllers:
 
     def _machines(self, client: KubeClient) -> VmReconciler:
         caches = self.caches
-        return VmReconciler(client, vms=caches.vms, vmis=caches.vmis, recorder=self.recorder)
+        return VmReconciler(
+            client,
+            vms=caches.vms,
+            vmis=caches.vmis,
+            volume_statuses=VolumeStatuses(caches.volume_claims, self._classes),
+            recorder=self.recorder,
+        )
 
     def _instances(self, client: KubeClient) -> VmiReconciler:
         caches = self.caches
@@ -111,6 +130,20 @@ class Controllers:
         caches = self.caches
         return PoolReconciler(
             client, pools=caches.pools, vms=caches.vms, vmis=caches.vmis, recorder=self.recorder
+        )
+
+    def _snapshots(self, client: KubeClient) -> SnapshotReconciler:
+        caches = self.caches
+        return SnapshotReconciler(
+            client,
+            snapshots=caches.snapshots,
+            contents=caches.snapshot_contents,
+            volume_snapshots=caches.volume_snapshots,
+            vms=caches.vms,
+            vmis=caches.vmis,
+            volume_claims=caches.volume_claims,
+            classes=self._classes,
+            recorder=self.recorder,
         )
 
     def _nodes(self, client: KubeClient) -> NodeReconciler:
@@ -146,6 +179,7 @@ class Controllers:
         async with asyncio.TaskGroup() as group:
             for informer in self.caches:
                 spawn(group, informer.run(), name=f"informer-{informer.resource.plural}")
+            spawn(group, self.caches.volume_snapshots.run(), name="informer-volumesnapshots")
             spawn(group, self.recorder.run(), name="event-recorder")
 
     async def lead(self) -> None:
@@ -178,6 +212,7 @@ class Controllers:
             self._vmi,
             self._replica_set,
             self._pool,
+            self._snapshot,
             self._node,
             self._installation,
         )
@@ -188,7 +223,10 @@ class Controllers:
         self.caches.pools.subscribe(lambda key, _, __: self._wake(self._pool, key))
         self.caches.replica_sets.subscribe(lambda key, _, __: self._wake(self._replica_set, key))
         self.caches.pods.subscribe(self._on_pod)
-        self.caches.volume_claims.subscribe(lambda key, _, __: self._on_claim(key))
+        self.caches.snapshots.subscribe(lambda key, _, __: self._wake(self._snapshot, key))
+        self.caches.snapshot_contents.subscribe(self._on_snapshot_content)
+        self.caches.volume_snapshots.subscribe(self._on_volume_snapshot)
+        self.caches.volume_claims.subscribe(self._on_claim)
         self.caches.nodes.subscribe(self._on_node)
         self.caches.kubevirts.subscribe(lambda _, __, ___: self._on_settings())
         for settled in (self.caches.config_maps, self.caches.daemon_sets):
@@ -204,6 +242,10 @@ class Controllers:
         self, key: ObjectKey, old: v1.VirtualMachine | None, new: v1.VirtualMachine | None
     ) -> None:
         self._wake(self._vm, key)
+        for snapshot in self.caches.snapshots.by_index(SOURCE_INDEX, str(key)):
+            self._wake(self._snapshot, key_of(snapshot))
+        if new is not None and new.status.snapshot_in_progress:
+            self._wake(self._snapshot, ObjectKey(key.namespace, new.status.snapshot_in_progress))
         for vm in (old, new):
             if vm is not None:
                 self._wake_claimants(names.POOL, self.caches.pools, self._pool, vm)
@@ -251,9 +293,38 @@ class Controllers:
             if owner is not None:
                 self._wake(self._vmi, owner)
 
-    def _on_claim(self, key: ObjectKey) -> None:
+    def _on_snapshot_content(
+        self,
+        _: ObjectKey,
+        old: VirtualMachineSnapshotContent | None,
+        new: VirtualMachineSnapshotContent | None,
+    ) -> None:
+        content = new or old
+        assert content is not None
+        if content.spec.volume_backups:
+            self.caches.volume_snapshots.want()
+        self._wake(self._snapshot, content_key(content))
+
+    def _on_volume_snapshot(
+        self, _: ObjectKey, old: VolumeSnapshot | None, new: VolumeSnapshot | None
+    ) -> None:
+        snapshot = new or old
+        owner = owner_of(snapshot) if snapshot is not None else None
+        content = self.caches.snapshot_contents.get(owner) if owner is not None else None
+        if content is not None:
+            self._wake(self._snapshot, content_key(content))
+
+    def _on_claim(
+        self,
+        key: ObjectKey,
+        old: core.PersistentVolumeClaim | None,
+        new: core.PersistentVolumeClaim | None,
+    ) -> None:
         for user in users_of(self.caches.vmis, key):
             self._wake(self._vmi, user)
+        if old is None or new is None:
+            for vm in self.caches.vms.by_index(MACHINES_INDEX, claim_key(*key)):
+                self._wake(self._vm, key_of(vm))
 
     def _on_node(self, key: ObjectKey, old: core.Node | None, new: core.Node | None) -> None:
         attendance = self._attendance
@@ -292,9 +363,17 @@ class Controllers:
             (self._vmi, caches.vmis),
             (self._replica_set, caches.replica_sets),
             (self._pool, caches.pools),
+            (self._snapshot, caches.snapshots),
             (self._node, caches.nodes),
         )
         for controller, informer in every:
             for obj in informer.list():
                 controller.enqueue(key_of(obj))
+        # Of these, some may be of snapshots that went without our leave.
+        for content in caches.snapshot_contents.list():
+            self._snapshot.enqueue(content_key(content))
+        for vm in caches.vms.list():
+            if vm.status.snapshot_in_progress:
+                key = ObjectKey(vm.metadata.namespace, vm.status.snapshot_in_progress)
+                self._snapshot.enqueue(key)
         self._installation.enqueue(self.installation.key)

@@ -21,13 +21,18 @@ S = TypeVar("S", bound=Status)
 
 def patch_of(current: S, wanted: S) -> dict[str, Any]:
     """The least merge patch from `current` to `wanted`; empty when a reader would see no difference."""
-    have: dict[str, Any] = msgspec.to_builtins(current)
-    want: dict[str, Any] = msgspec.to_builtins(wanted)
-    patch = {key: value for key, value in want.items() if have.get(key) != value}
-    patch |= {key: None for key in have if key not in want}
+    patch = changes(current, wanted)
     if _same_conditions(current.conditions or [], wanted.conditions or []):
         patch.pop("conditions", None)
     return patch
+
+
+def changes(current: object, wanted: object) -> dict[str, Any]:
+    """The least merge patch from one status without conditions to another of its type."""
+    have: dict[str, Any] = msgspec.to_builtins(current)
+    want: dict[str, Any] = msgspec.to_builtins(wanted)
+    patch = {key: value for key, value in want.items() if have.get(key) != value}
+    return patch | {key: None for key in have if key not in want}
 
 
 def _same_conditions(one: list[Condition], other: list[Condition]) -> bool:

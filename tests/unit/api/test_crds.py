@@ -148,6 +148,9 @@ def test_only_virtual_machines_need_a_conversion_webhook() -> None:
         "virtualmachineinstances": "None",
         "virtualmachineinstancereplicasets": "None",
         "virtualmachinepools": "None",
+        "virtualmachinesnapshots": "None",
+        "virtualmachinesnapshotcontents": "None",
+        "virtualmachinerestores": "None",
         "kubevirts": "None",
     }
 
@@ -162,6 +165,9 @@ def test_versions() -> None:
         "virtualmachineinstances": [("v1", True), ("v1alpha3", False)],
         "virtualmachineinstancereplicasets": [("v1", True), ("v1alpha3", False)],
         "virtualmachinepools": [("v1beta1", True), ("v1alpha1", False)],
+        "virtualmachinesnapshots": [("v1beta1", True), ("v1alpha1", False)],
+        "virtualmachinesnapshotcontents": [("v1beta1", True), ("v1alpha1", False)],
+        "virtualmachinerestores": [("v1beta1", True), ("v1alpha1", False)],
         "kubevirts": [("v1", True), ("v1alpha3", False)],
     }
 
@@ -170,6 +176,34 @@ def test_instances_can_be_selected_by_node() -> None:
     for version in all_crds()["virtualmachineinstances"]["spec"]["versions"]:
         assert version["selectableFields"] == [{"jsonPath": ".status.nodeName"}]
         assert version["subresources"] == {"status": {}}
+
+
+@pytest.mark.parametrize(
+    ("plural", "expected", "is_fixed"),
+    [
+        (
+            "virtualmachinesnapshots",
+            ["SourceKind", "SourceName", "Phase", "ReadyToUse", "CreationTime", "Error"],
+            True,
+        ),
+        ("virtualmachinesnapshotcontents", ["ReadyToUse", "CreationTime", "Error"], False),
+        (
+            "virtualmachinerestores",
+            ["TargetKind", "TargetName", "Complete", "RestoreTime"],
+            True,
+        ),
+    ],
+)
+def test_snapshots_look_like_kubevirts(plural: str, expected: list[str], is_fixed: bool) -> None:
+    definition = all_crds()[plural]
+    assert definition["metadata"]["name"] == f"{plural}.snapshot.kubevirt.io"
+    assert f"vm{plural.removeprefix('virtualmachine')}" in definition["spec"]["names"]["shortNames"]
+    for version in definition["spec"]["versions"]:
+        columns = [column["name"] for column in version["additionalPrinterColumns"]]
+        assert columns == expected
+        spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+        rules = [rule["rule"] for rule in spec.get("x-kubernetes-validations", [])]
+        assert rules == (["self == oldSelf"] if is_fixed else [])
 
 
 @pytest.mark.parametrize("plural", ["virtualmachineinstancereplicasets", "virtualmachinepools"])

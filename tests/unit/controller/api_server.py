@@ -31,6 +31,10 @@ class ApiServer(FakeApiServer):
         self.refused = 0  # planned refusals that were answered; such a request is in no list
         self.created: list[Json] = []  # all that ever was, as it was then
         self.fate_of: Callable[[web.Request], Fate] = lambda _: Fate.ANSWERED
+        self.absent: set[str] = set()  # API groups that nobody has installed
+        self.absent_asked: list[
+            str
+        ] = []  # the paths of requests for them, which are in no other list
         # What a policy, a webhook of somebody else or a quota does not let happen.
         self.is_forbidden: Callable[[web.Request], bool] = lambda _: False
 
@@ -51,6 +55,9 @@ class ApiServer(FakeApiServer):
                 self._refusals.remove(planned)
                 self.refused += 1
                 return self._reply_refusal(refusal)
+        if any(request.path.startswith(f"/apis/{group}/") for group in self.absent):
+            self.absent_asked.append(request.path)
+            return self._reply_refusal(Refuse(404, "NotFound"))
         if "dryRun" in request.query:
             return self._reply(await request.json(), 201)
         if self.is_forbidden(request):

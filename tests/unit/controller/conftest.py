@@ -20,6 +20,7 @@ from tests.unit.controller.builders import IMAGE, handlers_body
 from tests.unit.controller.scripted_cluster import Cluster
 from tests.unit.controller.scripted_node import node
 from tests.unit.controller.set_users import Pools, Sets
+from tests.unit.controller.snapshots import SnapshotUser, snapshot_user
 
 KUBEVIRT = ObjectKey("kubevirt", "kubevirt")
 SETTINGS = Settings(
@@ -86,6 +87,13 @@ async def users(server: ApiServer) -> AsyncIterator[KubeClient]:
     """A client of somebody else's, in a cluster whose node works."""
     async with KubeClient.for_url(server.url, user_agent="users") as users, node(server):
         yield users
+
+
+@pytest.fixture
+async def user(server: ApiServer, users: KubeClient) -> AsyncIterator[SnapshotUser]:
+    """Who takes snapshots of a machine, where a storage driver works."""
+    async with snapshot_user(server, users) as one:
+        yield one
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ from tests.unit.controller.builders import (
     waiting_pod,
 )
 from tests.unit.controller.plugged import volume, with_volumes
+from tests.unit.controller.snapshots import volume_statuses
 from tests.unit.kube.fake_faults import Request
 
 KEY = ObjectKey("shop", "myvm")
@@ -74,7 +75,12 @@ class Scene:
         self.pods = Informer(client, PODS, core.Pod, indexers={OWNER_INDEX: owner_keys})
         self.nodes = Informer(client, NODES, core.Node)
         self.machines = VmReconciler(
-            client, vms=self.vms, vmis=self.vmis, recorder=self.recorder, clock=lambda: self.at
+            client,
+            vms=self.vms,
+            vmis=self.vmis,
+            volume_statuses=volume_statuses(client),
+            recorder=self.recorder,
+            clock=lambda: self.at,
         )
         self.instances = VmiReconciler(
             client,

@@ -23,6 +23,7 @@ from podvisor_controller.vm.reconciler import VmReconciler
 from tests.unit.controller.api_server import ApiServer, Json
 from tests.unit.controller.builders import NOW, pod, stamp, vm_body, vmi_body
 from tests.unit.controller.scripted_cluster import MYVM, Cluster
+from tests.unit.controller.snapshots import volume_statuses
 from tests.unit.controller.test_stale_caches import Scene
 from tests.unit.kube.fake_apiserver import Refuse
 
@@ -88,6 +89,7 @@ class Machine:
             client,
             vms=self.vms,
             vmis=self.vmis,
+            volume_statuses=volume_statuses(client),
             recorder=EventRecorder(client, "test", "test"),
             clock=lambda: self.at,
         )

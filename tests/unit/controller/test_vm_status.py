@@ -271,6 +271,12 @@ def test_once_is_recorded_with_its_instance() -> None:
     assert said(vm_observed(once_done())).run_strategy == "Once"
 
 
+def test_what_snapshots_and_restores_say_of_a_machine_stays() -> None:
+    machine = vm(status={"snapshotInProgress": "before", "restoreInProgress": "back"})
+    patch = patch_of(machine.status, said(vm_observed(machine, running())))
+    assert not {"snapshotInProgress", "restoreInProgress"} & set(patch)
+
+
 def test_termination_is_said_once() -> None:
     terminating = vm(metadata=DELETED, status={"printableStatus": "Terminating"})
     assert status_of(vm_observed(vm(metadata=DELETED), running())) is not None

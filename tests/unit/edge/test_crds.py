@@ -27,6 +27,9 @@ async def test_definitions_are_applied_but_conversion_is_left_alone() -> None:
             "virtualmachineinstances.kubevirt.io",
             "virtualmachineinstancereplicasets.kubevirt.io",
             "virtualmachinepools.pool.kubevirt.io",
+            "virtualmachinesnapshots.snapshot.kubevirt.io",
+            "virtualmachinesnapshotcontents.snapshot.kubevirt.io",
+            "virtualmachinerestores.snapshot.kubevirt.io",
             "kubevirts.kubevirt.io",
         }
         found = server.get(CRDS, key)

@@ -12,6 +12,7 @@ from podvisor_controller.webhooks.judges import webhooks_for
 from podvisor_controller.webhooks.registration import (
     POOL_VALIDATE,
     REPLICA_SET_VALIDATE,
+    SNAPSHOT_VALIDATE,
     VM_MUTATE,
     VM_VALIDATE,
     VMI_MUTATE,
@@ -144,6 +145,17 @@ def test_a_pool_is_judged_as_a_whole() -> None:
     ]
     # What stands there already may be labelled, and finished.
     assert answer(POOL_VALIDATE, bad, bad)["allowed"] is True
+
+
+def test_a_snapshot_is_judged() -> None:
+    source = {"apiGroup": "kubevirt.io", "kind": "VirtualMachine", "name": "myvm"}
+    obj = {"metadata": {"name": "before"}, "spec": {"source": source}}
+    assert answer(SNAPSHOT_VALIDATE, obj) == {"uid": "u", "allowed": True}
+    bad = {**obj, "spec": {"source": source | {"kind": "Pod"}}}
+    response = answer(SNAPSHOT_VALIDATE, bad)
+    assert [cause["field"] for cause in response["status"]["details"]["causes"]] == [
+        "spec.source.kind"
+    ]
 
 
 @pytest.mark.parametrize(

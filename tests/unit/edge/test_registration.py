@@ -29,7 +29,11 @@ def test_every_version_is_judged_in_its_stored_form_or_refused(webhook: dict[str
     assert webhook["sideEffects"] == "None"
     assert webhook["timeoutSeconds"] == 10
     [rule] = webhook["rules"]
-    stored = {"kubevirt.io": ["v1"], "pool.kubevirt.io": ["v1beta1"]}
+    stored = {
+        "kubevirt.io": ["v1"],
+        "pool.kubevirt.io": ["v1beta1"],
+        "snapshot.kubevirt.io": ["v1beta1"],
+    }
     assert [stored[group] for group in rule["apiGroups"]] == [rule["apiVersions"]]
     assert webhook["clientConfig"]["service"]["name"] == "virt-controller"
 

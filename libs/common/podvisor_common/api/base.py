@@ -25,6 +25,7 @@ _JSON_NAMES = {
     "pod_ip": "podIP",
     "pod_ips": "podIPs",
     "provider_id": "providerID",
+    "source_uid": "sourceUID",
     "vm_network_cidr": "vmNetworkCIDR",
     "observed_kube_virt_version": "observedKubeVirtVersion",
 }

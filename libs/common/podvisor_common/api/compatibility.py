@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 from msgspec import inspect as types
 
-from podvisor_common.api import pool, v1, v1alpha1
+from podvisor_common.api import pool, snapshot, v1, v1alpha1
 from podvisor_common.api.crds import all_crds
 from podvisor_common.api.schema import json_fields
 from podvisor_common.api.unsupported import UNSUPPORTED, UNSUPPORTED_SETTINGS
@@ -85,6 +85,8 @@ _DIFFERENCES = """## Differences that a client can see
   can notice. An instance whose machine changed in nothing that a guest can notice is not restarted.
 - A proactive update restarts machines by requests to stop and start, so that those under `Manual` and `RerunOnFailure` run again; those
   under `Once` are left alone. A pool has no finalizer, and adopts matching machines with a name of its own that nobody manages.
+- No file system is frozen for a snapshot: those of a running guest are indicated as `NoGuestAgent`. Of several VolumeSnapshotClasses with the driver
+  of a claim's StorageClass, of which none is the default one, the first by name is taken. Only claims that will be in a snapshot have to be bound.
 - Of `subresources.kubevirt.io`, `addvolume` and `removevolume` are served; console, VNC, restart, pause and the others are not yet. Neither is
   live migration."""
 
@@ -97,6 +99,7 @@ def compatibility_page() -> str:
         _run_strategies(),
         _fields(),
         _pools(),
+        _snapshots(),
         _first_version(),
         _status_fields(),
         _settings(),
@@ -154,6 +157,19 @@ def _pools() -> str:
     return f"## Fields of VirtualMachinePool\n\n{note}\n\n" + _table(
         ("Place", "Served", "Refused"), rows
     )
+
+
+def _snapshots() -> str:
+    """What snapshots and restores may say."""
+    rows = [
+        (kind, f"`{path}`", _code(json_fields(struct)))
+        for kind, spec in (
+            ("VirtualMachineSnapshot", snapshot.VirtualMachineSnapshotSpec),
+            ("VirtualMachineRestore", snapshot.VirtualMachineRestoreSpec),
+        )
+        for path, struct in _structs(spec, "spec")
+    ]
+    return "## Fields of snapshots and restores\n\n" + _table(("Kind", "Place", "Served"), rows)
 
 
 def _first_version() -> str:

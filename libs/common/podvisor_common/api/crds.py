@@ -6,9 +6,10 @@ all their versions, so that the API server converts them alone, whatever runs or
 
 from typing import Any
 
-from podvisor_common.api import pool, v1, v1alpha1
+from podvisor_common.api import pool, snapshot, v1, v1alpha1
 from podvisor_common.api.base import ApiStruct
 from podvisor_common.api.schema import object_schema
+from podvisor_common.api.snapshot import names as snapshot_names
 from podvisor_common.api.v1 import names
 
 Manifest = dict[str, Any]
@@ -16,6 +17,9 @@ Manifest = dict[str, Any]
 CONVERSION_PATH = "/convert"
 _DEPRECATION = "kubevirt.io/v1alpha3 is deprecated, use kubevirt.io/v1"
 _POOL_DEPRECATION = "pool.kubevirt.io/v1alpha1 is deprecated, use pool.kubevirt.io/v1beta1"
+_SNAPSHOT_DEPRECATION = (
+    "snapshot.kubevirt.io/v1alpha1 is deprecated, use snapshot.kubevirt.io/v1beta1"
+)
 # What the API server reads and writes for `kubectl scale` and autoscalers.
 _SCALE = {
     "specReplicasPath": ".spec.replicas",
@@ -29,6 +33,7 @@ _SELECTOR_RULES = [
         "message": "must name at least one requirement, for an empty selector is every object's",
     }
 ]
+_IMMUTABLE_RULES = [{"rule": "self == oldSelf", "message": "spec is immutable after creation"}]
 _RUN_STRATEGY_RULES = [
     {
         "rule": "!(has(self.running) && has(self.runStrategy))",
@@ -51,6 +56,9 @@ def all_crds() -> dict[str, Manifest]:
         "virtualmachineinstances": _virtual_machine_instances(),
         "virtualmachineinstancereplicasets": _replica_sets(),
         "virtualmachinepools": _pools(),
+        "virtualmachinesnapshots": _snapshots(),
+        "virtualmachinesnapshotcontents": _snapshot_contents(),
+        "virtualmachinerestores": _restores(),
         "kubevirts": _kubevirts(),
     }
 
@@ -210,6 +218,81 @@ def _make_scalable(version: Manifest) -> None:
     version["subresources"]["scale"] = _SCALE
     spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
     spec["properties"]["selector"]["x-kubernetes-validations"] = _SELECTOR_RULES
+
+
+def _snapshots() -> Manifest:
+    columns = [
+        _column("SourceKind", ".spec.source.kind", description="Kind of what is kept"),
+        _column("SourceName", ".spec.source.name", description="Name of what is kept"),
+        _column("Phase", ".status.phase", description="How far it is"),
+        _column("ReadyToUse", ".status.readyToUse", "boolean"),
+        _column("CreationTime", ".status.creationTime", "date"),
+        _column("Error", ".status.error.message"),
+    ]
+    definition = _snapshot_definition(
+        snapshot_names.SNAPSHOT,
+        "virtualmachinesnapshots",
+        ["vmsnapshot", "vmsnapshots"],
+        snapshot.VirtualMachineSnapshot,
+        columns,
+    )
+    return _immutable(definition)
+
+
+def _snapshot_contents() -> Manifest:
+    columns = [
+        _column("ReadyToUse", ".status.readyToUse", "boolean"),
+        _column("CreationTime", ".status.creationTime", "date"),
+        _column("Error", ".status.error.message"),
+    ]
+    return _snapshot_definition(
+        snapshot_names.SNAPSHOT_CONTENT,
+        "virtualmachinesnapshotcontents",
+        ["vmsnapshotcontent", "vmsnapshotcontents"],
+        snapshot.VirtualMachineSnapshotContent,
+        columns,
+    )
+
+
+def _restores() -> Manifest:
+    columns = [
+        _column("TargetKind", ".spec.target.kind", description="Kind of what is restored"),
+        _column("TargetName", ".spec.target.name", description="Name of what is restored"),
+        _column("Complete", ".status.complete", "boolean"),
+        _column("RestoreTime", ".status.restoreTime", "date"),
+    ]
+    definition = _snapshot_definition(
+        snapshot_names.RESTORE,
+        "virtualmachinerestores",
+        ["vmrestore", "vmrestores"],
+        snapshot.VirtualMachineRestore,
+        columns,
+    )
+    return _immutable(definition)
+
+
+def _snapshot_definition(
+    kind: str,
+    plural: str,
+    short_names: list[str],
+    struct: type[ApiStruct],
+    columns: list[Manifest],
+) -> Manifest:
+    """A kind of snapshot.kubevirt.io: v1beta1, which is stored, and v1alpha1 with the same schema."""
+    old = _version("v1alpha1", struct, columns)
+    versions = [
+        _version("v1beta1", struct, columns, storage=True),
+        _deprecated(old, _SNAPSHOT_DEPRECATION),
+    ]
+    return _definition(kind, plural, short_names, versions, group=snapshot_names.GROUP)
+
+
+def _immutable(definition: Manifest) -> Manifest:
+    """Let the specification stay what it is made with."""
+    for version in definition["spec"]["versions"]:
+        spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+        spec["x-kubernetes-validations"] = _IMMUTABLE_RULES
+    return definition
 
 
 def _kubevirts() -> Manifest:

@@ -72,6 +72,16 @@ class ObjectMeta(ApiStruct, frozen=True):
         return None
 
 
+class TypedLocalObjectReference(ApiStruct, frozen=True):
+    """An object of some kind in the same namespace."""
+
+    kind: Annotated[str, doc("Kind of the object.")]
+    name: Annotated[str, doc("Name of the object.", minLength=1, maxLength=253)]
+    api_group: Annotated[
+        str | None, doc("API group of the kind, without a version.", nullable=True)
+    ] = None
+
+
 class ListMeta(ApiStruct, frozen=True):
     """Metadata of a list answer."""
 

@@ -98,9 +98,6 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
         "instancetypeRef",
         "memoryDumpRequest",
         "preferenceRef",
-        "restoreInProgress",
-        "snapshotInProgress",
-        "volumeSnapshotStatuses",
         "volumeUpdateState",
     ),
     v1.VirtualMachineInstanceStatus: (

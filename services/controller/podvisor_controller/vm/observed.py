@@ -47,6 +47,7 @@ class Observed:
     unplugged: str = ""  # why the instance does not get the volumes of the template
     plug_retry_at: datetime | None = None
     requests_refusal: str = ""  # why the template does not get those that are requested
+    volume_snapshot_statuses: list[v1.VolumeSnapshotStatus] | None = None
 
     @property
     def vmi(self) -> v1.VirtualMachineInstance | None:

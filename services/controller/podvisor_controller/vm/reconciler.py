@@ -4,7 +4,7 @@ Invariant: decides nothing. What it remembers of a machine (Notes) only saves wo
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -37,6 +37,7 @@ from podvisor_controller.pauses import retry_backoff
 from podvisor_controller.preconditions import as_it_was_seen
 from podvisor_controller.refusals import explain, refusal
 from podvisor_controller.refused_deletion import RefusedDeletion
+from podvisor_controller.snapshot.volume_statuses import VolumeStatuses
 from podvisor_controller.status_patch import patch_of
 from podvisor_controller.vm import plan, status
 from podvisor_controller.vm.observed import Observed, revision_in_question
@@ -78,6 +79,7 @@ class VmReconciler:
         *,
         vms: Informer[v1.VirtualMachine],
         vmis: Informer[v1.VirtualMachineInstance],
+        volume_statuses: VolumeStatuses,
         recorder: events.EventRecorder,
         clock: Callable[[], datetime] = meta.now,
     ) -> None:
@@ -86,6 +88,7 @@ class VmReconciler:
         self._vmis = vmis
         self._revisions = Revisions(client)
         self._plugger = Plugger(client, vms, vmis)
+        self._volume_statuses = volume_statuses
         self._recorder = recorder
         self._clock = clock
         self._notes: dict[ObjectKey, _Notes] = {}
@@ -110,7 +113,8 @@ class VmReconciler:
             # That one tells of what was done and of everything else in one write.
             return None
         now = await self._observe(self._vms.get(key) or vm, notes)
-        await self._write_status(now)
+        statuses = await self._volume_statuses.of(now.vm)
+        await self._write_status(replace(now, volume_snapshot_statuses=statuses))
         wait_s = now.look_again_in_s
         return None if wait_s is None else Requeue(wait_s)
 

@@ -1,6 +1,7 @@
 """What the status of a VirtualMachine says: its instance mirrored, and the state in one word.
 
-Invariant: nobody else writes this status, so it is always computed whole; status_patch.py makes the least merge patch of it.
+Invariant: what nobody else writes is always computed whole, and what snapshots and restores write of themselves is left as it is;
+status_patch.py makes the least merge patch of it.
 Nothing here reads a clock; two equal situations give equal statuses.
 """
 
@@ -43,6 +44,9 @@ def status_of(now: Observed) -> v1.VirtualMachineStatus | None:
         conditions=[ready, *_mirrored(now), *_failure(now), *_restart_required(now)],
         volume_requests=now.requested.rest or None,
         state_change_requests=now.requests_to_record or None,
+        snapshot_in_progress=known.snapshot_in_progress,
+        restore_in_progress=known.restore_in_progress,
+        volume_snapshot_statuses=now.volume_snapshot_statuses,
         start_failure=now.start_failure,
         observed_generation=(generation_of(vmi) if vmi else None) or known.observed_generation,
         desired_generation=now.vm.metadata.generation,

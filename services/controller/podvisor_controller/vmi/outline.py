@@ -56,19 +56,30 @@ def claim_outline(claim: core.PersistentVolumeClaim) -> core.PersistentVolumeCla
     requests = spec.resources.requests if spec.resources is not None else None
     return core.PersistentVolumeClaim(
         metadata=metadata,
-        spec=_claim_spec(spec.access_modes, spec.volume_mode, (requests or {}).get("storage")),
+        spec=_claim_spec(
+            spec.access_modes,
+            spec.volume_mode,
+            spec.storage_class_name,
+            (requests or {}).get("storage"),
+        ),
         status=_claim_status(status.phase, (status.capacity or {}).get("storage")),
     )
 
 
 @lru_cache(maxsize=256)
 def _claim_spec(
-    access_modes: tuple[str, ...] | None, volume_mode: str, asked: Quantity | None
+    access_modes: tuple[str, ...] | None,
+    volume_mode: str,
+    storage_class: str | None,
+    asked: Quantity | None,
 ) -> core.PersistentVolumeClaimSpec:
     requests = {"storage": asked} if asked is not None else None
     resources = core.ResourceRequirements(requests=requests) if requests else None
     return core.PersistentVolumeClaimSpec(
-        access_modes=access_modes, volume_mode=volume_mode, resources=resources
+        access_modes=access_modes,
+        volume_mode=volume_mode,
+        storage_class_name=storage_class,
+        resources=resources,
     )
 
 

@@ -32,6 +32,7 @@ from podvisor_controller.webhooks.validation_fields import invalid
 from podvisor_controller.webhooks.validation_paths import causes_as_written, warnings_as_written
 from podvisor_controller.webhooks.validation_pools import validate_virtual_machine_pool
 from podvisor_controller.webhooks.validation_sets import validate_replica_set
+from podvisor_controller.webhooks.validation_snapshots import validate_snapshot
 
 Json = dict[str, Any]
 
@@ -99,6 +100,7 @@ def webhooks_for(
         registration.VMI_VALIDATE_UPDATE: validate_instance_update,
         registration.REPLICA_SET_VALIDATE: _on_each_write(validate_replica_set, defaults),
         registration.POOL_VALIDATE: _on_each_write(validate_virtual_machine_pool, defaults),
+        registration.SNAPSHOT_VALIDATE: _on_each_write(validate_snapshot, defaults),
     }
     return Webhooks(judges, convert, {registration.POD_EVICTION: review_eviction})
 

@@ -30,9 +30,57 @@ VMI_VALIDATE_UPDATE = "/virtualmachineinstances-validate-update"
 POD_EVICTION = "/pod-eviction-validate"
 REPLICA_SET_VALIDATE = "/virtualmachinereplicaset-validate"
 POOL_VALIDATE = "/virtualmachinepool-validate"
+SNAPSHOT_VALIDATE = "/virtualmachinesnapshots-validate"
 CONVERT = "/convert"
 
 Manifest = Mapping[str, Any]
+
+_EACH_WRITE = ("CREATE", "UPDATE")
+# By the API group and the version in which they get objects: name, path, resource and operations of each.
+_VALIDATORS: dict[tuple[str, str], list[tuple[str, str, str, Sequence[str]]]] = {
+    ("kubevirt.io", "v1"): [
+        (
+            "virtualmachine-validator.kubevirt.io",
+            VM_VALIDATE,
+            "virtualmachines",
+            _EACH_WRITE,
+        ),
+        (
+            "virtualmachineinstances-create-validator.kubevirt.io",
+            VMI_VALIDATE_CREATE,
+            "virtualmachineinstances",
+            ("CREATE",),
+        ),
+        (
+            "virtualmachineinstances-update-validator.kubevirt.io",
+            VMI_VALIDATE_UPDATE,
+            "virtualmachineinstances",
+            ("UPDATE",),
+        ),
+        (
+            "virtualmachinereplicaset-validator.kubevirt.io",
+            REPLICA_SET_VALIDATE,
+            "virtualmachineinstancereplicasets",
+            _EACH_WRITE,
+        ),
+    ],
+    ("pool.kubevirt.io", "v1beta1"): [
+        (
+            "virtualmachinepool-validator.kubevirt.io",
+            POOL_VALIDATE,
+            "virtualmachinepools",
+            _EACH_WRITE,
+        )
+    ],
+    ("snapshot.kubevirt.io", "v1beta1"): [
+        (
+            "virtualmachinesnapshot-validator.snapshot.kubevirt.io",
+            SNAPSHOT_VALIDATE,
+            "virtualmachinesnapshots",
+            _EACH_WRITE,
+        )
+    ],
+}
 
 _NOT_BEING_DELETED = {
     "name": "not-being-deleted",
@@ -72,44 +120,11 @@ def validating_configuration(
     namespace: str, ca_bundle: bytes, owner: Manifest | None = None
 ) -> dict[str, Any]:
     """The ValidatingWebhookConfiguration."""
-    rows = [
-        (
-            "virtualmachine-validator.kubevirt.io",
-            VM_VALIDATE,
-            "virtualmachines",
-            ["CREATE", "UPDATE"],
-        ),
-        (
-            "virtualmachineinstances-create-validator.kubevirt.io",
-            VMI_VALIDATE_CREATE,
-            "virtualmachineinstances",
-            ["CREATE"],
-        ),
-        (
-            "virtualmachineinstances-update-validator.kubevirt.io",
-            VMI_VALIDATE_UPDATE,
-            "virtualmachineinstances",
-            ["UPDATE"],
-        ),
-        (
-            "virtualmachinereplicaset-validator.kubevirt.io",
-            REPLICA_SET_VALIDATE,
-            "virtualmachineinstancereplicasets",
-            ["CREATE", "UPDATE"],
-        ),
+    webhooks = [
+        _webhook(*one, api=api, namespace=namespace, ca_bundle=ca_bundle)
+        for api, rows in _VALIDATORS.items()
+        for one in rows
     ]
-    webhooks = [_webhook(*one, namespace=namespace, ca_bundle=ca_bundle) for one in rows]
-    webhooks.append(
-        _webhook(
-            "virtualmachinepool-validator.kubevirt.io",
-            POOL_VALIDATE,
-            "virtualmachinepools",
-            ["CREATE", "UPDATE"],
-            namespace=namespace,
-            ca_bundle=ca_bundle,
-            api=("pool.kubevirt.io", "v1beta1"),
-        )
-    )
     webhooks.append(_eviction_webhook(namespace, ca_bundle))
     return _configuration("ValidatingWebhookConfiguration", VALIDATING, webhooks, owner)
 

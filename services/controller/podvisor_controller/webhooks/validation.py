@@ -22,6 +22,7 @@ from podvisor_controller.webhooks.validation_fields import (
     unsupported,
 )
 from podvisor_controller.webhooks.validation_hotplug import RESTRICTED, plug_causes
+from podvisor_controller.webhooks.validation_snapshots import progress_causes
 from podvisor_controller.webhooks.validation_spec import spec_causes
 from podvisor_controller.webhooks.validation_template import (
     annotation_causes,
@@ -56,7 +57,7 @@ def validate_virtual_machine(
     """Why a VirtualMachine is refused; empty when it is not. `old` is what an update replaces."""
     if old is not None and is_unchanged(obj, old):
         return []
-    causes = [] if old is not None else _name_causes(obj)
+    causes = _name_causes(obj) if old is None else list(progress_causes(obj, old))
     spec = obj.get("spec")
     template = spec.get("template") if isinstance(spec, Mapping) else None
     if not isinstance(spec, Mapping) or template is None:

@@ -87,6 +87,7 @@ from podvisor_common.api.v1.virtual_machine import (
     VirtualMachineStateChangeRequest,
     VirtualMachineStatus,
     VirtualMachineVolumeRequest,
+    VolumeSnapshotStatus,
 )
 from podvisor_common.api.v1.volumes import (
     AccessCredential,
@@ -216,6 +217,7 @@ __all__ = [
     "VirtualMachineStatus",
     "VirtualMachineVolumeRequest",
     "Volume",
+    "VolumeSnapshotStatus",
     "VolumeStatus",
     "WeightedPodAffinityTerm",
 ]

@@ -103,6 +103,14 @@ class VirtualMachineVolumeRequest(ApiStruct, frozen=True):
     remove_volume_options: Annotated[RemoveVolumeOptions | None, doc("Detach a volume.")] = None
 
 
+class VolumeSnapshotStatus(ApiStruct, frozen=True):
+    """Whether a snapshot of the machine has the content of a volume."""
+
+    name: Annotated[str, doc("Name of the volume.")]
+    enabled: Annotated[bool, doc("It has.")]
+    reason: Annotated[str, doc("Why it does not have it, as a sentence for a person.")] = ""
+
+
 class VirtualMachineStatus(ApiStruct, frozen=True):
     """What is known of a machine."""
 
@@ -132,6 +140,19 @@ class VirtualMachineStatus(ApiStruct, frozen=True):
         doc(
             "What is to be done, one after another. A request that was fulfilled is removed.",
             maxItems=16,
+            x_kubernetes_list_type="atomic",
+        ),
+    ] = None
+    snapshot_in_progress: Annotated[
+        str | None, doc("Name of the VirtualMachineSnapshot that is being taken of it.")
+    ] = None
+    restore_in_progress: Annotated[
+        str | None, doc("Name of the VirtualMachineRestore that it is the target of.")
+    ] = None
+    volume_snapshot_statuses: Annotated[
+        list[VolumeSnapshotStatus] | None,
+        doc(
+            "Of which volumes a snapshot has the content.",
             x_kubernetes_list_type="atomic",
         ),
     ] = None

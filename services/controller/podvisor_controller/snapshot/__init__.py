@@ -1,0 +1,1 @@
+"""Snapshots of machines: VirtualMachineSnapshot and VirtualMachineSnapshotContent over the snapshots of CSI."""

@@ -1,0 +1,89 @@
+"""Validation of VirtualMachineSnapshots at admission, and of what may not change of a machine while one is in progress. Pure.
+
+Invariant: an update that changes nothing of what is looked at is never refused.
+"""
+
+from collections.abc import Iterator, Mapping, Set
+from typing import Any
+
+import msgspec
+from podvisor_common.api.duration import DurationError, parse_duration
+from podvisor_common.api.snapshot import VirtualMachineSnapshot, VirtualMachineSnapshotSpec
+from podvisor_common.api.v1 import names
+from podvisor_common.api.v1.names import RunStrategy
+
+from podvisor_controller.webhooks.validation_fields import Cause, CauseReason, invalid, quoted
+from podvisor_controller.webhooks.validation_template import decoding_cause, is_unchanged
+
+Raw = Mapping[str, Any]
+
+_DISKS = ("template", "spec", "domain", "devices", "disks")
+_VOLUMES = ("template", "spec", "volumes")
+
+
+def validate_snapshot(
+    obj: Raw, old: Raw | None = None, *, gates: Set[str] = frozenset()
+) -> list[Cause]:
+    """Why a snapshot is refused; empty when it is not. `old` is what an update replaces; no gate is looked at."""
+    if old is not None:
+        text = "spec is immutable after creation"
+        return [] if is_unchanged(obj, old) else [Cause("spec", text, CauseReason.NOT_SUPPORTED)]
+    try:
+        spec = msgspec.convert(obj, VirtualMachineSnapshot).spec
+    except msgspec.ValidationError as error:
+        return [decoding_cause(error)]
+    return [*_source_causes(spec.source.api_group, spec.source.kind), *_deadline_causes(spec)]
+
+
+def progress_causes(obj: Raw, old: Raw) -> Iterator[Cause]:
+    """Why a machine that a snapshot is being taken of may not be changed so."""
+    name = _at(old, "status").get("snapshotInProgress")
+    if not name:
+        return
+    new_spec, old_spec = _at(obj, "spec"), _at(old, "spec")
+    if any(_value(new_spec, path) != _value(old_spec, path) for path in (_DISKS, _VOLUMES)):
+        text = f'Cannot update vm disks or volumes until snapshot "{name}" completes'
+        yield Cause("spec", text, CauseReason.NOT_SUPPORTED)
+    if _strategy(new_spec) != _strategy(old_spec):
+        text = f'Cannot update vm running state until snapshot "{name}" completes'
+        yield Cause("spec", text, CauseReason.NOT_SUPPORTED)
+
+
+def _source_causes(api_group: str | None, kind: str) -> Iterator[Cause]:
+    path = "spec.source"
+    if api_group is None:
+        text = f"missing apiGroup: {path}.apiGroup must be {names.GROUP}"
+        yield Cause(f"{path}.apiGroup", text, CauseReason.NOT_FOUND)
+    elif api_group != names.GROUP:
+        text = f"invalid apiGroup {quoted(api_group)}: {path}.apiGroup must be {names.GROUP}"
+        yield Cause(f"{path}.apiGroup", text)
+    if kind != names.VIRTUAL_MACHINE:
+        text = f"invalid kind {quoted(kind)}: {path}.kind must be {names.VIRTUAL_MACHINE}"
+        yield Cause(f"{path}.kind", text)
+
+
+def _deadline_causes(spec: VirtualMachineSnapshotSpec) -> Iterator[Cause]:
+    if spec.failure_deadline is None:
+        return
+    try:
+        parse_duration(spec.failure_deadline)
+    except DurationError as error:
+        yield invalid("spec.failureDeadline", f"cannot be: {error}.")
+
+
+def _strategy(spec: Raw) -> str:
+    """The run strategy, whichever of the two fields says it."""
+    by_flag = RunStrategy.ALWAYS if spec.get("running") else RunStrategy.HALTED
+    return spec.get("runStrategy") or by_flag
+
+
+def _at(obj: Raw, name: str) -> Raw:
+    child = obj.get(name)
+    return child if isinstance(child, Mapping) else {}
+
+
+def _value(obj: Raw, path: tuple[str, ...]) -> Any:
+    """What stands there; an empty list is as good as nothing."""
+    for name in path[:-1]:
+        obj = _at(obj, name)
+    return obj.get(path[-1]) or None
