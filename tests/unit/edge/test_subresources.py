@@ -257,7 +257,7 @@ async def test_no_answer_about_rights_is_no_right(
     assert await put(proxy) == 503
     server.hang = False
     server.refusals.append(Refuse(403, "Forbidden", "no rights to ask"))
-    assert await put(proxy) == 403
+    assert await put(proxy) == 500
     assert requests(server) == []
 
 

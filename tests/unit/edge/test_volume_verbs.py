@@ -339,7 +339,8 @@ async def test_a_template_that_is_not_admitted_is_refused_at_once(
     ("code", "expected"),
     [
         (422, (422, "no good")),
-        (403, (403, "no good")),
+        (404, (404, 'virtualmachineinstance.kubevirt.io "myvm" not found')),
+        (403, (500, "the API server does not let podvisor do this: no good")),
         (401, (500, "the API server does not know podvisor")),
         (503, (503, "no good")),
     ],
