@@ -63,7 +63,8 @@ async def proxy(api: Served) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def put(session: aiohttp.ClientSession, path: str = ADD) -> int:
-    async with session.put(path, json=OPTIONS, headers=USER) as answer:
+    options = OPTIONS if path == ADD else {"name": OPTIONS["name"]}
+    async with session.put(path, json=options, headers=USER) as answer:
         return answer.status
 
 
