@@ -44,6 +44,11 @@ class Cause:
     reason: str = CauseReason.INVALID
 
 
+@dataclass(frozen=True, slots=True)
+class Undecodable(Cause):
+    """The object is not even of the form that the API says, and was looked at no further."""
+
+
 def invalid(field: str, text: str, reason: CauseReason = CauseReason.INVALID) -> Cause:
     """A cause whose message starts with the field's path."""
     return Cause(field, f"{field} {text}", reason)
