@@ -275,6 +275,7 @@ def remove(name: str = "data", **options: Any) -> Json:
 
 SERIAL = {"serial": "data"}
 ASKED = with_volumes(volume(), disks=(disk() | SERIAL,))
+ASKED_AND_MORE = with_volumes(volume(), volume("more"), disks=(disk() | SERIAL, disk("more")))
 
 
 def requested(*requests: Json) -> list[v1.VirtualMachineVolumeRequest]:
@@ -289,6 +290,7 @@ def requested(*requests: Json) -> list[v1.VirtualMachineVolumeRequest]:
         ("detach", PLUGGED, [remove()], PLAIN),
         ("detach what is not there", PLAIN, [remove()], PLAIN),
         ("attach and detach", PLAIN, [add(), remove()], PLAIN),
+        ("detach and attach", ASKED_AND_MORE, [remove(), add()], ASKED_AND_MORE),
         ("dry runs", PLUGGED, [add("x", dryRun=["All"]), remove(dryRun=["All"])], PLUGGED),
         (
             "a DataVolume",

@@ -6,6 +6,7 @@ a reason, never kept.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 from msgspec import structs
 from podvisor_common.api import v1
@@ -37,6 +38,12 @@ class _Template:
     volumes: dict[str, v1.Volume]
     disks: dict[str, v1.Disk]
 
+    @classmethod
+    def of(cls, spec: v1.VirtualMachineInstanceSpec) -> Self:
+        """The one that a specification says."""
+        volumes, disks = spec.volumes or (), spec.domain.devices.disks or ()
+        return cls({v.name: v for v in volumes}, {d.name: d for d in disks})
+
 
 def outcome_of(
     spec: v1.VirtualMachineInstanceSpec,
@@ -53,7 +60,7 @@ def outcome_of(
         first = outcome_of(spec, requests[:1], refusal=refusal)
         return replace(first, rest=[*first.rest, *requests[1:]])
     volumes, disks = list(spec.volumes or ()), list(spec.domain.devices.disks or ())
-    template = _Template({v.name: v for v in volumes}, {d.name: d for d in disks})
+    template = _Template.of(spec)
     rest, refusals = [], []
     for request in requests:
         try:
@@ -62,7 +69,8 @@ def outcome_of(
         except _Refused as refused:
             refusals.append(str(refused))
     made_volumes, made_disks = list(template.volumes.values()), list(template.disks.values())
-    if (made_volumes, made_disks) == (volumes, disks):
+    # What was detached and attached again stands last, and is the same.
+    if template == _Template.of(spec):
         return Outcome(volumes, disks, [], refusals, is_change=False)
     if refusal:
         return Outcome(volumes, disks, [], [*refusals, refusal], is_change=False)
