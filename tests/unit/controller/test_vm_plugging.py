@@ -2,10 +2,17 @@
 
 from typing import Any
 
+import msgspec
+import pytest
+from podvisor_common.api import v1
 from podvisor_common.api.v1 import names
 from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.errors import ApiConflict
+from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import EVENTS, VIRTUAL_MACHINE_INSTANCES, VIRTUAL_MACHINES
 from podvisor_controller.controllers import Controllers
+from podvisor_controller.vm.plan import ChangeTemplate
+from podvisor_controller.vm.plugger import Plugger
 
 from tests.unit.controller.api_server import ApiServer
 from tests.unit.controller.builders import Json, vm_body
@@ -150,24 +157,31 @@ async def test_what_a_request_leaves_alone_is_not_written(
 
 
 async def test_a_volume_that_moves_at_the_last_moment_is_no_refusal(
-    cluster: Cluster, server: ApiServer, client: KubeClient, leading: Controllers
+    cluster: Cluster, server: ApiServer, client: KubeClient
 ) -> None:
     cluster.apply_vm("Halted")
-    await ask(client)
     edit_volumes(cluster, PLUGGED)
+    seen = msgspec.convert(cluster.vm, v1.VirtualMachine)
+    wanted = msgspec.convert(PLAIN, v1.VirtualMachineInstanceSpec)
+    action = ChangeTemplate(wanted.volumes or [], wanted.domain.devices.disks or [])
+    plugger = Plugger(
+        client,
+        Informer(client, VIRTUAL_MACHINES, v1.VirtualMachine),
+        Informer(client, VIRTUAL_MACHINE_INSTANCES, v1.VirtualMachineInstance),
+    )
 
     def another_comes_before_it(request: Any) -> bool:
-        if request.method == "PATCH" and request.path.endswith("/virtualmachines/myvm"):
-            server.is_forbidden = lambda _: False
+        if request.method == "PATCH":
             edit_volumes(cluster, with_volumes(volume("new", "new"), volume()))
         return False
 
     server.is_forbidden = another_comes_before_it
-    patch = {"status": {"volumeRequests": [remove()]}}
-    await client.merge_patch(VIRTUAL_MACHINES, MYVM, patch, subresource="status")
-    await server.until(lambda: "volumeRequests" not in cluster.status(cluster.vm))
-    assert volumes_of({"spec": _template_of(cluster.vm)}) == ["root", "seed", "new"]
-    assert [e for e in server.list(EVENTS) if e["reason"] == "HotPlugVolumeError"] == []
+    with pytest.raises(ApiConflict):
+        await plugger.change_template(seen, action)
+    # Nor is it written to what has other volumes than those that it was decided of.
+    with pytest.raises(ApiConflict):
+        await plugger.change_template(seen, action)
+    assert volumes_of({"spec": _template_of(cluster.vm)}) == ["root", "seed", "new", "data"]
 
 
 async def test_what_was_attached_to_the_instance_alone_outlives_edits_of_its_machine(
