@@ -3,6 +3,7 @@
 Invariant: it only reads. What a person would do to the cluster is done with kubectl.
 """
 
+import asyncio
 import base64
 import json
 import ssl
@@ -78,11 +79,16 @@ class Api:
         """A connection for each answer: no test has to end one."""
         self._connection = self._connection or _read(self.kubeconfig)
         server, trust = self._connection
-        async with (
-            aiohttp.ClientSession(timeout=timeout, read_bufsize=16 << 20) as session,
-            session.get(server + path, params=query, ssl=trust, headers={"Accept": accept}) as answer,
-        ):  # fmt: skip
-            yield answer
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout, read_bufsize=16 << 20) as session,
+                session.get(server + path, params=query, ssl=trust, headers={"Accept": accept}) as answer,
+            ):  # fmt: skip
+                yield answer
+        finally:
+            # An answer that was not read to its end is closed by callbacks, which the loop of a test would not outlive.
+            for _ in range(3):
+                await asyncio.sleep(0)
 
     async def _resource(self, kind: str) -> Resource:
         if kind not in self._resources:

@@ -9,7 +9,7 @@ from aiohttp import web
 from podvisor_common.api.meta import format_time, now
 from podvisor_common.kube.resources import ObjectKey
 
-from tests.unit.kube.fake_apiserver import FakeApiServer, Refuse
+from tests.unit.kube.fake_apiserver import FakeApiServer, Refuse, Refused
 
 Json = dict[str, Any]
 
@@ -35,12 +35,21 @@ class ApiServer(FakeApiServer):
         self.absent_asked: list[
             str
         ] = []  # the paths of requests for them, which are in no other list
+        # Objects that admission takes in no change.
+        self.refuses_change: Callable[[Json], bool] = lambda _: False
         # What a policy, a webhook of somebody else or a quota does not let happen.
         self.is_forbidden: Callable[[web.Request], bool] = lambda _: False
 
     def refuse(self, method: str, path_end: str, refusal: Refuse) -> None:
         """Refuse the next request of that method whose path ends so."""
         self._refusals.append((method, path_end, refusal))
+
+    def _change(
+        self, collection: Any, key: ObjectKey, old: Any, new: Any, subresource: str
+    ) -> Json:
+        if not subresource and self.refuses_change(new):
+            raise Refused(Refuse(422, "Invalid", "not admitted"))
+        return super()._change(collection, key, old, new, subresource)
 
     def _store(self, collection: Any, key: ObjectKey, obj: Any, type_: str) -> Json:
         if type_ == "ADDED":

@@ -6,15 +6,11 @@ import msgspec
 import pytest
 from podvisor_common.api import v1
 from podvisor_common.api.v1 import names
-from podvisor_common.kube.client import KubeClient
-from podvisor_common.kube.resources import EVENTS, VIRTUAL_MACHINE_INSTANCES, VIRTUAL_MACHINES
-from podvisor_controller.controllers import Controllers
 from podvisor_controller.vm.hotplug import fixed_part, has, plugged
 from podvisor_controller.vm.plan import ChangeTemplate, FollowGeneration, PlugVolumes, plan
 from podvisor_controller.vm.status import status_of
 from podvisor_controller.vm.volume_requests import outcome_of
 
-from tests.unit.controller.api_server import ApiServer
 from tests.unit.controller.builders import (
     Json,
     instance,
@@ -22,13 +18,9 @@ from tests.unit.controller.builders import (
     spec_body,
     stamp,
     vm,
-    vm_body,
     vm_observed,
 )
 from tests.unit.controller.plugged import disk, told, volume, with_volumes
-from tests.unit.controller.scripted_cluster import MYVM, Cluster
-from tests.unit.controller.test_vm_lifecycle import ask, edit, runs
-from tests.unit.kube.fake_apiserver import Refuse
 
 DRIVE = {"name": "drive", "cdrom": {"bus": "sata", "readonly": True, "tray": "closed"}}
 WRITTEN_DRIVE = {"name": "drive", "cdrom": {}}
@@ -49,6 +41,8 @@ def guest(spec: Json, *entries: Json, generation: str = "2", **changes: Any) -> 
 
 PLAIN = with_volumes()
 PLUGGED = with_volumes(volume())
+PLUGGED_AND_OWN = with_volumes(volume(), volume("own", "own"))
+ONLY_OWN = with_volumes(volume("own", "own"))
 OTHER_CLAIM = with_volumes(volume(claim_name="other"))
 FIXED = with_volumes(volume(hotpluggable=False))
 EMPTY_DRIVE = with_volumes(disks=(DRIVE,))
@@ -136,6 +130,55 @@ def test_what_reaches_the_guest(
     found = plugged(machine(template), vmi)
     assert has(guest(expected), found)
     assert found.is_whole == is_whole
+
+
+def with_own(*own: str) -> Json:
+    """The metadata of an instance that volumes of these names were attached to alone."""
+    text = msgspec.json.encode(list(own)).decode()
+    return {
+        "annotations": {
+            names.VM_GENERATION_ANNOTATION: "2",
+            names.EPHEMERAL_VOLUMES_ANNOTATION: text,
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("template", "had", "own", "expected", "left", "is_whole"),
+    situations(
+        ("it stays", PLAIN, ONLY_OWN, ["own"], ONLY_OWN, ["own"], True),
+        ("another goes", PLAIN, PLUGGED_AND_OWN, ["own"], ONLY_OWN, ["own"], True),
+        (
+            "another comes",
+            PLUGGED,
+            ONLY_OWN,
+            ["own"],
+            with_volumes(volume("own", "own"), volume()),
+            ["own"],
+            True,
+        ),
+        ("it becomes the machine's", PLUGGED, PLUGGED, ["data"], PLUGGED, [], True),
+        ("it was detached", PLAIN, PLAIN, ["own"], PLAIN, [], True),
+        ("its name is asked for", OTHER_CLAIM, PLUGGED, ["data"], PLUGGED, ["data"], False),
+        ("a medium", EMPTY_DRIVE, LOADED, ["drive"], LOADED, ["drive"], True),
+    ),
+)
+def test_what_was_attached_to_an_instance_alone_stays(
+    template: Json, had: Json, own: list[str], expected: Json, left: list[str], is_whole: bool
+) -> None:
+    found = plugged(machine(template), guest(had, metadata=with_own(*own)))
+    assert has(guest(expected, metadata=with_own(*left)), found)
+    assert not left or not has(guest(expected), found)
+    assert found.is_whole == is_whole
+
+
+def test_an_annotation_that_makes_no_sense_names_no_volume() -> None:
+    annotations = {
+        names.VM_GENERATION_ANNOTATION: "2",
+        names.EPHEMERAL_VOLUMES_ANNOTATION: '{"data"',
+    }
+    found = plugged(machine(PLAIN), guest(PLUGGED, metadata={"annotations": annotations}))
+    assert has(guest(PLAIN), found)
 
 
 @pytest.mark.parametrize(
@@ -232,6 +275,7 @@ def remove(name: str = "data", **options: Any) -> Json:
 
 SERIAL = {"serial": "data"}
 ASKED = with_volumes(volume(), disks=(disk() | SERIAL,))
+ASKED_AND_MORE = with_volumes(volume(), volume("more"), disks=(disk() | SERIAL, disk("more")))
 
 
 def requested(*requests: Json) -> list[v1.VirtualMachineVolumeRequest]:
@@ -246,6 +290,7 @@ def requested(*requests: Json) -> list[v1.VirtualMachineVolumeRequest]:
         ("detach", PLUGGED, [remove()], PLAIN),
         ("detach what is not there", PLAIN, [remove()], PLAIN),
         ("attach and detach", PLAIN, [add(), remove()], PLAIN),
+        ("detach and attach", ASKED_AND_MORE, [remove(), add()], ASKED_AND_MORE),
         ("dry runs", PLUGGED, [add("x", dryRun=["All"]), remove(dryRun=["All"])], PLUGGED),
         (
             "a DataVolume",
@@ -319,6 +364,17 @@ def test_a_template_that_is_refused_drops_its_requests() -> None:
     assert found.volumes == spec.volumes
 
 
+def test_requests_that_were_refused_together_have_each_its_own_verdict() -> None:
+    spec, asked = machine(PLAIN).spec.template.spec, requested(add(), add("more", "more"))
+    first = outcome_of(spec, asked, one_by_one=True)
+    assert [v.name for v in first.volumes] == ["root", "seed", "data"]
+    assert (first.rest, first.is_change) == (asked, True)
+    dropped = outcome_of(spec, asked, refusal="no", one_by_one=True)
+    assert (dropped.rest, dropped.refusals, dropped.is_change) == (asked[1:], ["no"], False)
+    done = outcome_of(machine(ASKED).spec.template.spec, asked, one_by_one=True)
+    assert (done.rest, done.refusals, done.is_change) == (asked[1:], [], False)
+
+
 def test_requests_stand_in_the_status_until_they_are_carried_out() -> None:
     asks = {"status": {"volumeRequests": [add()]}}
     now = vm_observed(machine(PLAIN, **asks), guest(PLAIN, generation="3"))
@@ -336,142 +392,3 @@ def test_why_a_guest_does_not_get_its_volumes_is_a_condition() -> None:
     assert status is not None
     [failure] = [c for c in status.conditions or () if c.type == "Failure"]
     assert (failure.status, failure.reason, failure.message) == ("True", "HotPlugVolumeError", "no")
-
-
-# Against an API server.
-
-
-def edit_volumes(cluster: Cluster, spec: Json) -> None:
-    template = {**cluster.vm["spec"]["template"], "spec": spec}
-    edit(cluster, template=template)
-
-
-def volumes_of(obj: Any) -> list[str]:
-    return [v["name"] for v in (obj or {"spec": {}})["spec"].get("volumes", ())]
-
-
-async def starts(cluster: Cluster, server: ApiServer) -> None:
-    cluster.apply_vm()
-    await runs(cluster, server)
-
-
-async def test_an_edit_of_volumes_reaches_the_guest_and_needs_no_restart(
-    cluster: Cluster, server: ApiServer, leading: Controllers
-) -> None:
-    await starts(cluster, server)
-    edit_volumes(cluster, PLUGGED)
-    await server.until(lambda: cluster.status(cluster.vm)["observedGeneration"] == 4)
-    assert volumes_of(cluster.vmi) == ["root", "seed", "data"]
-    assert cluster.vmi["metadata"]["generation"] > 1
-    assert cluster.condition(cluster.vm, "RestartRequired") == {}
-    edit_volumes(cluster, PLAIN | {"hostname": "x"})
-    await server.until(lambda: bool(cluster.condition(cluster.vm, "RestartRequired")))
-    assert volumes_of(cluster.vmi) == ["root", "seed"]
-    assert "hostname" not in cluster.vmi["spec"]
-
-
-async def test_volumes_by_request(
-    cluster: Cluster, server: ApiServer, client: KubeClient, leading: Controllers
-) -> None:
-    await starts(cluster, server)
-    before = len(cluster.writes())
-    patch = {"status": {"volumeRequests": [add(), remove("root"), remove("absent")]}}
-    await client.merge_patch(VIRTUAL_MACHINES, MYVM, patch, subresource="status")
-    await server.until(lambda: volumes_of(cluster.vmi) == ["root", "seed", "data"])
-    await server.until(lambda: "volumeRequests" not in cluster.status(cluster.vm))
-    await server.until(lambda: cluster.status(cluster.vm)["observedGeneration"] == 4)
-    assert volumes_of({"spec": cluster.vm["spec"]["template"]["spec"]}) == ["root", "seed", "data"]
-    ours = [write for write in cluster.writes()[before + 1 :] if "events" not in write]
-    assert ours.count("PATCH virtualmachines") == 1
-    assert ours.count("PATCH virtualmachines/status") <= 2
-    [told_of] = [e for e in server.list(EVENTS) if e["reason"] == "VolumeRequestRefused"]
-    assert told_of["type"] == "Warning"
-    assert 'Volume "root" is not detached' in told_of["note"]
-
-
-async def test_a_request_that_admission_refuses_is_dropped(
-    cluster: Cluster, server: ApiServer, client: KubeClient, leading: Controllers
-) -> None:
-    await starts(cluster, server)
-    server.refuse("PATCH", "/virtualmachines/myvm", Refuse(422, "Invalid", "bad template"))
-    patch = {"status": {"volumeRequests": [add()]}}
-    await client.merge_patch(VIRTUAL_MACHINES, MYVM, patch, subresource="status")
-    await server.until(
-        lambda: any(e["reason"] == "VolumeRequestRefused" for e in server.list(EVENTS))
-    )
-    assert "volumeRequests" not in cluster.status(cluster.vm)
-    assert volumes_of(cluster.vmi) == ["root", "seed"]
-    assert server.refused == 1
-    # Asked again, it is tried again.
-    await client.merge_patch(VIRTUAL_MACHINES, MYVM, patch, subresource="status")
-    await server.until(lambda: volumes_of(cluster.vmi) == ["root", "seed", "data"])
-
-
-async def test_a_request_that_stands_is_tried_again_when_the_machine_is_edited(
-    cluster: Cluster, server: ApiServer, client: KubeClient, leading: Controllers
-) -> None:
-    await starts(cluster, server)
-    server.refuse("PATCH", "/virtualmachines/myvm", Refuse(422, "Invalid", "bad template"))
-    edited = PLAIN | {"hostname": "x"}
-
-    def is_edited_before_the_request_is_dropped(request: Any) -> bool:
-        if server.refused == 0 or not request.path.endswith("/virtualmachines/myvm/status"):
-            return False
-        server.is_forbidden = lambda _: False
-        edit_volumes(cluster, edited)
-        return True
-
-    server.is_forbidden = is_edited_before_the_request_is_dropped
-    patch = {"status": {"volumeRequests": [add()]}}
-    await client.merge_patch(VIRTUAL_MACHINES, MYVM, patch, subresource="status")
-    await server.until(lambda: volumes_of(cluster.vmi) == ["root", "seed", "data"])
-
-
-async def test_a_halted_machine_has_its_template_changed(
-    cluster: Cluster, server: ApiServer, client: KubeClient, leading: Controllers
-) -> None:
-    cluster.apply_vm("Halted")
-    await ask(client)
-    patch = {"status": {"volumeRequests": [add()]}}
-    await client.merge_patch(VIRTUAL_MACHINES, MYVM, patch, subresource="status")
-    await server.until(lambda: "volumeRequests" not in cluster.status(cluster.vm))
-    spec = cluster.vm["spec"]["template"]["spec"]
-    assert volumes_of({"spec": spec}) == ["root", "seed", "data"]
-    assert spec["domain"]["devices"]["disks"][-1] == {
-        "name": "data",
-        **SERIAL,
-        "disk": {"bus": "scsi"},
-    }
-    assert cluster.vmi is None
-
-
-async def test_volumes_that_are_refused_are_tried_again(
-    cluster: Cluster, server: ApiServer, leading: Controllers
-) -> None:
-    await starts(cluster, server)
-    server.refuse("PATCH", "/virtualmachineinstances/myvm", Refuse(422, "Invalid", "not now"))
-    edit_volumes(cluster, PLUGGED)
-    await server.until(
-        lambda: cluster.condition(cluster.vm, "Failure").get("reason") == "HotPlugVolumeError"
-    )
-    await server.until(lambda: volumes_of(cluster.vmi) == ["root", "seed", "data"])
-    await server.until(lambda: cluster.condition(cluster.vm, "Failure") == {})
-
-
-async def test_another_medium_waits_until_the_first_is_out(
-    cluster: Cluster, server: ApiServer, leading: Controllers
-) -> None:
-    body = vm_body()
-    del body["metadata"]["uid"], body["metadata"]["resourceVersion"]
-    body["spec"]["template"]["spec"] = LOADED
-    server.put(VIRTUAL_MACHINES, body)
-    await runs(cluster, server)
-    status = cluster.vmi["status"] | {"volumeStatus": [told("drive")]}
-    cluster.change(VIRTUAL_MACHINE_INSTANCES, cluster.vmi, status=status)
-    edit_volumes(cluster, OTHER_MEDIUM)
-    await server.until(lambda: volumes_of(cluster.vmi) == ["root", "seed"])
-    status = {k: v for k, v in cluster.vmi["status"].items() if k != "volumeStatus"}
-    cluster.change(VIRTUAL_MACHINE_INSTANCES, cluster.vmi, status=status)
-    await server.until(lambda: volumes_of(cluster.vmi) == ["root", "seed", "drive"])
-    claim = cluster.vmi["spec"]["volumes"][-1]["persistentVolumeClaim"]["claimName"]
-    assert claim == "other"

@@ -1,10 +1,12 @@
 """addvolume and removevolume, called as virtctl does: what they write, and what they answer where they do not."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import pytest
+from podvisor_common.api.v1 import names
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.resources import (
     VIRTUAL_MACHINE_INSTANCES,
@@ -129,9 +131,77 @@ async def test_a_volume_of_an_instance_comes_and_goes(
     assert spec["volumes"][-1] == {"name": "data", "persistentVolumeClaim": claim}
     disk = {"name": "data", "serial": "s1", "disk": {"bus": "virtio"}}
     assert spec["domain"]["devices"]["disks"][-1] == disk
+    annotations = found(server, VMI)["metadata"]["annotations"]
+    assert annotations[names.EPHEMERAL_VOLUMES_ANNOTATION] == '["data"]'
     assert await ask(proxy, VMI, "removevolume", {"name": "data"}) == (202, "")
     assert found(server, VMI)["spec"] == before
+    assert names.EPHEMERAL_VOLUMES_ANNOTATION not in found(server, VMI)["metadata"]["annotations"]
     assert requests(server) == []
+
+
+async def test_a_verb_writes_of_an_instance_only_what_comes_or_goes(
+    server: Authorizer, proxy: aiohttp.ClientSession
+) -> None:
+    vmi = found(server, VMI)
+    vmi["spec"]["domain"]["devices"]["disks"][0] |= {"shareable": False, "futureField": 1}
+    server.put(VMI, vmi)
+    before = found(server, VMI)["spec"]["domain"]["devices"]["disks"]
+    assert await ask(proxy, VMI, "addvolume", ADD) == (202, "")
+    assert found(server, VMI)["spec"]["domain"]["devices"]["disks"][:-1] == before
+    assert await ask(proxy, VMI, "removevolume", {"name": "other"}) == (202, "")
+    disks = found(server, VMI)["spec"]["domain"]["devices"]["disks"]
+    assert (disks[0], [d["name"] for d in disks[-2:]]) == (before[0], ["root", "data"])
+
+
+async def test_the_first_volume_of_a_machine_without_devices(
+    server: Authorizer, proxy: aiohttp.ClientSession
+) -> None:
+    spec = spec_body()
+    del spec["volumes"], spec["domain"]["devices"]
+    server.put(VM, vm_body(spec={"template": {"spec": spec}}))
+    vmi = vmi_body(owned=True, status={"phase": "Running"})
+    del vmi["spec"]["volumes"], vmi["spec"]["domain"]["devices"]
+    server.put(VMI, vmi)
+    for resource in (VM, VMI):
+        assert await ask(proxy, resource, "addvolume", ADD) == (202, "")
+    spec = found(server, VMI)["spec"]
+    assert [v["name"] for v in spec["volumes"]] == ["data"]
+    assert spec["domain"]["devices"] == {"disks": [NAMED["disk"]]}
+
+
+@pytest.mark.parametrize("resource", [VM, VMI], ids=["vm", "vmi"])
+async def test_calls_at_once_all_win(
+    server: Authorizer, proxy: aiohttp.ClientSession, resource: Resource
+) -> None:
+    calls = [
+        ask(
+            proxy,
+            resource,
+            "addvolume",
+            {
+                **ADD,
+                "name": f"data{number}",
+                "volumeSource": {"persistentVolumeClaim": {"claimName": f"data{number}"}},
+            },
+        )
+        for number in range(4)
+    ]
+    assert await asyncio.gather(*calls) == [(202, "")] * 4
+    text = str(found(server, resource))
+    assert all(f"data{number}" in text for number in range(4))
+
+
+@pytest.mark.parametrize("resource", [VM, VMI], ids=["vm", "vmi"])
+@pytest.mark.parametrize("field", ["name", "volumeSource"])
+async def test_of_calls_at_once_for_one_volume_a_single_one_wins(
+    server: Authorizer, proxy: aiohttp.ClientSession, resource: Resource, field: str
+) -> None:
+    others = {"name": "data2", "volumeSource": {"persistentVolumeClaim": {"claimName": "data2"}}}
+    other = {**ADD, **others, field: ADD[field]}
+    answers = await asyncio.gather(
+        ask(proxy, resource, "addvolume", ADD), ask(proxy, resource, "addvolume", other)
+    )
+    assert sorted(code for code, _ in answers) == [202, 409]
 
 
 @pytest.mark.parametrize("resource", [VM, VMI], ids=["vm", "vmi"])
@@ -145,6 +215,10 @@ async def test_a_dry_run_only_checks(
     patch = server.requests[-1]
     assert (patch.method, patch.query) == ("PATCH", {"dryRun": "All"})
     assert "dryRun" not in str(patch.body)
+    assert await ask(proxy, resource, "addvolume?dryRun=All", ADD) == (202, "")
+    assert server.version == version
+    code, message = await ask(proxy, resource, "addvolume?dryRun=Some", ADD)
+    assert (code, message) == (400, "dryRun must be empty or All")
     code, _ = await ask(proxy, resource, "removevolume", {"name": "no", "dryRun": ["All"]})
     assert code == 409
 
@@ -175,7 +249,37 @@ BAD = situations(
         "a source of another kind",
         "addvolume",
         {**ADD, "volumeSource": {"containerDisk": {"image": "x"}}},
+        "AddVolumeOptions.volumeSource.containerDisk is not a field",
+    ),
+    (
+        "two sources",
+        "addvolume",
+        {**ADD, "volumeSource": {**CLAIM, "dataVolume": {"name": "data"}}},
         'Volume "data" is not attached: volumeSource must be exactly one of',
+    ),
+    (
+        "a typing error in what may not be done",
+        "removevolume",
+        {"name": "other", "dryrun": ["All"]},
+        "RemoveVolumeOptions.dryrun is not a field",
+    ),
+    (
+        "a field of a disk that there is not",
+        "addvolume",
+        {**ADD, "disk": {"disk": {"bus": "virtio", "fast": True}}},
+        "AddVolumeOptions.disk.disk.fast is not a field",
+    ),
+    (
+        "a thread of its own",
+        "addvolume",
+        {**ADD, "disk": {"disk": {"bus": "virtio"}, "dedicatedIOThread": True}},
+        "AddVolumeOptions.disk.dedicatedIOThread is not supported: ",
+    ),
+    (
+        "something to start from",
+        "addvolume",
+        {**ADD, "disk": {"disk": {"bus": "virtio"}, "bootOrder": 1}},
+        "AddVolumeOptions.disk.bootOrder is not supported: ",
     ),
     ("a bus that is fixed", "addvolume", {**ADD, "disk": LUN}, 'Volume "data" is not attached: '),
     (
@@ -339,7 +443,8 @@ async def test_a_template_that_is_not_admitted_is_refused_at_once(
     ("code", "expected"),
     [
         (422, (422, "no good")),
-        (403, (403, "no good")),
+        (404, (404, 'virtualmachineinstance.kubevirt.io "myvm" not found')),
+        (403, (500, "the API server does not let podvisor do this: no good")),
         (401, (500, "the API server does not know podvisor")),
         (503, (503, "no good")),
     ],

@@ -63,7 +63,9 @@ class _Event:
     obj: Object
 
 
-class _Refused(Exception):
+class Refused(Exception):
+    """A request that is answered with a refusal."""
+
     def __init__(self, refuse: Refuse) -> None:
         self.refuse = refuse
 
@@ -191,11 +193,11 @@ class FakeApiServer:
             if self.hang or request.headers.get("User-Agent") in self.hang_for:
                 await asyncio.Event().wait()
             if self.refusals:
-                raise _Refused(self.refusals.popleft())
+                raise Refused(self.refusals.popleft())
             group, namespace, plural, name, subresource = _parse(request.path)
             collection = (group, plural)
             if plural in self.forbidden and request.method != "GET":
-                raise _Refused(Refuse(403, "Forbidden"))
+                raise Refused(Refuse(403, "Forbidden"))
             if query.get("watch") == "1":
                 return await self._watch(request, collection, namespace, query)
             if not name and request.method == "GET":
@@ -208,7 +210,7 @@ class FakeApiServer:
                 body["metadata"] = body.get("metadata", {}) | {"name": name}
                 return self._reply(self._create(collection, namespace, body), 201)
             if old is None:
-                raise _Refused(Refuse(404, "NotFound", f'{plural} "{name}" not found'))
+                raise Refused(Refuse(404, "NotFound", f'{plural} "{name}" not found'))
             if request.method == "GET":
                 return self._reply(old)
             if request.method == "DELETE":
@@ -217,7 +219,7 @@ class FakeApiServer:
             if query.get("dryRun") == "All":
                 return self._reply(fake_objects.changed(old, new, subresource=subresource))
             return self._reply(self._change(collection, key, old, new, subresource))
-        except _Refused as refused:
+        except Refused as refused:
             return self._reply_refusal(refused.refuse)
 
     def _reply(self, obj: Object, status: int = 200) -> web.Response:
@@ -244,7 +246,7 @@ class FakeApiServer:
         ]
         version, _, start = query.get("continue", f"{self.version}:0").partition(":")
         if int(version) < self._oldest_version:
-            raise _Refused(Refuse(410, "Expired", "the continue token has expired"))
+            raise Refused(Refuse(410, "Expired", "the continue token has expired"))
         end = int(start) + int(query.get("limit") or len(selected))
         metadata = {"resourceVersion": version}
         if end < len(selected):
@@ -260,7 +262,7 @@ class FakeApiServer:
         key = ObjectKey(namespace, meta["name"])
         if key in self._objects.get(collection, {}):
             message = f'{collection[1]} "{key.name}" already exists'
-            raise _Refused(Refuse(409, "AlreadyExists", message))
+            raise Refused(Refuse(409, "AlreadyExists", message))
         meta |= {
             "uid": str(uuid4()),
             "generation": 1,
@@ -273,7 +275,7 @@ class FakeApiServer:
     ) -> Object:
         version = new["metadata"].get("resourceVersion", "")
         if version and version != old["metadata"]["resourceVersion"]:
-            raise _Refused(Refuse(409, "Conflict", "the object has been modified"))
+            raise Refused(Refuse(409, "Conflict", "the object has been modified"))
         obj = fake_objects.changed(old, new, subresource=subresource)
         obj["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
         if obj == old:
@@ -289,7 +291,7 @@ class FakeApiServer:
     ) -> Object:
         for name, value in (options.get("preconditions") or {}).items():
             if old["metadata"].get(name) != value:
-                raise _Refused(Refuse(409, "Conflict", f"the {name} is another"))
+                raise Refused(Refuse(409, "Conflict", f"the {name} is another"))
         if not old["metadata"].get("finalizers"):
             self._remove(collection, key)
             return {"kind": "Status", "status": "Success"}
@@ -304,7 +306,7 @@ class FakeApiServer:
     ) -> web.StreamResponse:
         fault = self.watch_faults.popleft() if self.watch_faults else None
         if isinstance(fault, Refuse):
-            raise _Refused(fault)
+            raise Refused(fault)
         response = web.StreamResponse(headers=self.response_headers)
         response.content_type = "application/json"
         await response.prepare(request)
@@ -395,11 +397,11 @@ def _written(old: Object, requests: list[Request]) -> Object:
         try:
             return fake_objects.json_patch(old, body)
         except PatchFailed as error:
-            raise _Refused(Refuse(422, "Invalid", f"patch failed at {error}")) from error
+            raise Refused(Refuse(422, "Invalid", f"patch failed at {error}")) from error
     if content_type == "application/merge-patch+json":
         return dict(fake_objects.merge_patch(old, body))
     if content_type == "application/apply-patch+yaml":
         same = (r for r in reversed(earlier) if (r.path, r.query) == (request.path, request.query))
         before = next(same, None)
         return fake_objects.apply(old, body, before.body if before is not None else {})
-    raise _Refused(Refuse(415, "UnsupportedMediaType", content_type))
+    raise Refused(Refuse(415, "UnsupportedMediaType", content_type))

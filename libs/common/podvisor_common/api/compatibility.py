@@ -61,7 +61,10 @@ _DIFFERENCES = """## Differences that a client can see
   drive, reach its guest, without a feature gate. Where a name gets another claim or disk, the guest lets go of the first one before. A claim that
   is missing or that another machine has leaves the guest alone: `Synchronized` is False, and nothing is attached until it can be.
 - An entry of `status.volumeRequests` becomes an edit of the template. One that cannot be carried out is dropped with the event
-  `VolumeRequestRefused`. A volume has an attachment pod of its own, which belongs to the launcher pod.
+  `HotPlugVolumeError`. A volume has an attachment pod of its own, which belongs to the launcher pod.
+- `addvolume` and `removevolume` refuse fields that there are not, and `bootOrder` and `dedicatedIOThread`, which a guest has from its start or
+  not at all. What they attach to an instance alone stays until it is detached from it, whatever becomes of its machine's template.
+- An edit is refused for what it brings, and not for what was so before under rules that were less strict.
 - `persistentVolumeClaimInfo` of a volume's status has no `filesystemOverhead`: what a file system needs for itself is not estimated.
 - User-data that stands in the manifest as clear text is admitted with a warning.
 - A claim, or a file of the node, that is written to is behind one disk of a machine, and a second one is refused. So are labels of more

@@ -201,11 +201,14 @@ class KubeClient:
         ops: Sequence[Mapping[str, Any]],
         *,
         subresource: str | None = None,
+        dry_run: bool = False,
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> bytes:
-        """RFC 6902. ApiInvalid when a `test` operation does not hold."""
-        path = _path(res, key, subresource)
-        return await self._call("PATCH", path, _JSON_PATCH, body=ops, timeout_s=timeout_s)
+        """RFC 6902. ApiInvalid when a `test` operation does not hold. With `dry_run` only checked."""
+        path, query = _path(res, key, subresource), _query(dryRun="All" if dry_run else "")
+        return await self._call(
+            "PATCH", path, _JSON_PATCH, query=query, body=ops, timeout_s=timeout_s
+        )
 
     async def apply(
         self,

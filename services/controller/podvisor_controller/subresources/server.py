@@ -11,7 +11,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from podvisor_common.kube.client import KubeClient
-from podvisor_common.kube.errors import ApiError
+from podvisor_common.kube.errors import ApiError, ApiForbidden
 from podvisor_common.kube.resources import ObjectKey
 
 from podvisor_controller.subresources import access
@@ -70,6 +70,13 @@ async def _statuses(request: web.Request, handler: Handler) -> web.StreamRespons
     except StatusError as error:
         return _answer(error)
     except ApiError as error:
+        if isinstance(error, ApiForbidden):
+            _log.error(
+                "API server does not let podvisor serve a subresource",
+                path=request.path,
+                method=request.method,
+                error=str(error),
+            )
         return _answer(passed_on(error))
     except web.HTTPException as error:
         reason = _REASONS.get(error.status, "BadRequest")

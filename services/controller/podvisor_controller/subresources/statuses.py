@@ -63,6 +63,10 @@ def passed_on(error: ApiError) -> StatusError:
         return StatusError(503, "ServiceUnavailable", "the API server does not answer")
     if error.status == 401:
         return StatusError(500, "InternalError", "the API server does not know podvisor")
+    if error.status == 403:
+        # The client may, or would not have come so far.
+        text = f"the API server does not let podvisor do this: {error.message}"
+        return StatusError(500, "InternalError", text)
     causes = [
         {"reason": cause.reason, "message": cause.message, "field": cause.field}
         for cause in error.causes

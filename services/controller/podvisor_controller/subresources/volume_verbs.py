@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 from podvisor_common.api import v1
+from podvisor_common.api.v1 import names
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.errors import ApiConflict, ApiNotFound
 from podvisor_common.kube.resources import (
@@ -23,7 +24,8 @@ from podvisor_controller.preconditions import as_it_was_seen
 from podvisor_controller.subresources import volumes
 from podvisor_controller.subresources.statuses import conflict, not_found
 from podvisor_controller.subresources.verbs import Call, Verb
-from podvisor_controller.vm.hotplug import volume_lists
+from podvisor_controller.vm.hotplug import own_volumes_annotation
+from podvisor_controller.vm.volume_edits import INSTANCE, TEMPLATE, edits_of
 from podvisor_controller.vm.volume_requests import Request
 from podvisor_controller.webhooks.nesting import decode_bounded
 
@@ -36,7 +38,7 @@ _TRY_AGAIN = (
 
 _decode_vm = msgspec.json.Decoder(v1.VirtualMachine).decode
 _decode_vmi = msgspec.json.Decoder(v1.VirtualMachineInstance).decode
-_decode_options = msgspec.json.Decoder(dict[str, Any]).decode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 Parse = Callable[[Mapping[str, Any]], Request]
 Write = Callable[[ObjectKey, Request, bool], Awaitable[None]]
@@ -65,7 +67,8 @@ def _handler(
 ) -> Callable[[Call], Awaitable[web.StreamResponse]]:
     async def handle(call: Call) -> web.StreamResponse:
         options = await _options(call.request)
-        request, dry_run = parse(options), volumes.is_dry_run(options)
+        request = parse(options)
+        dry_run = volumes.is_dry_run(options, call.request.query.getall("dryRun", []))
         for _ in range(ATTEMPTS):
             try:
                 await write(call.key, request, dry_run)
@@ -85,25 +88,29 @@ class _Writer:
 
     async def ask_machine(self, key: ObjectKey, request: Request, dry_run: bool) -> None:
         """One attempt to add a request to a machine's status. Raises StatusError and ApiError."""
-        vm = _decode_vm(await self._client.get(VIRTUAL_MACHINES, key))
+        raw = await self._client.get(VIRTUAL_MACHINES, key)
+        vm = _decode_vm(raw)
         wanted = volumes.template_with(vm, request)
-        seen, spec = as_it_was_seen(vm.metadata), volume_lists(wanted.volumes, wanted.disks)
         # What admission does not take is refused here and now: later on, the request would be dropped.
-        template = {"metadata": seen, "spec": {"template": {"spec": spec}}}
-        await self._client.merge_patch(VIRTUAL_MACHINES, key, template, dry_run=True)
+        edits = edits_of(_decode(raw), TEMPLATE, wanted.volumes, wanted.disks, exactly=True)
+        await self._client.json_patch(VIRTUAL_MACHINES, key, edits, dry_run=True)
         requests = msgspec.to_builtins([*(vm.status.volume_requests or ()), request])
-        patch = {"metadata": seen, "status": {"volumeRequests": requests}}
+        patch = {"metadata": as_it_was_seen(vm.metadata), "status": {"volumeRequests": requests}}
         await self._client.merge_patch(
             VIRTUAL_MACHINES, key, patch, subresource="status", dry_run=dry_run
         )
 
     async def plug_instance(self, key: ObjectKey, request: Request, dry_run: bool) -> None:
         """One attempt to give an instance other volumes. Raises StatusError and ApiError."""
-        vmi = _decode_vmi(await self._client.get(VIRTUAL_MACHINE_INSTANCES, key))
+        raw = await self._client.get(VIRTUAL_MACHINE_INSTANCES, key)
+        vmi = _decode_vmi(raw)
         wanted = volumes.plugged(vmi, request)
-        spec = volume_lists(wanted.volumes, wanted.disks)
-        patch = {"metadata": as_it_was_seen(vmi.metadata), "spec": spec}
-        await self._client.merge_patch(VIRTUAL_MACHINE_INSTANCES, key, patch, dry_run=dry_run)
+        edits = edits_of(_decode(raw), INSTANCE, wanted.volumes, wanted.disks, exactly=True)
+        annotations = {**(vmi.metadata.annotations or {})}
+        annotations.pop(names.EPHEMERAL_VOLUMES_ANNOTATION, None)
+        annotations |= own_volumes_annotation(volumes.own_with(vmi, request))
+        edits.append({"op": "add", "path": "/metadata/annotations", "value": annotations})
+        await self._client.json_patch(VIRTUAL_MACHINE_INSTANCES, key, edits, dry_run=dry_run)
 
 
 async def _options(request: web.Request) -> Mapping[str, Any]:
@@ -116,6 +123,6 @@ async def _options(request: web.Request) -> Mapping[str, Any]:
     if not body.strip():
         return {}
     try:
-        return decode_bounded(_decode_options, body)
+        return decode_bounded(_decode, body)
     except msgspec.DecodeError as error:
         raise volumes.malformed(error) from error

@@ -12,8 +12,15 @@ from podvisor_common.api.v1.names import Phase
 from podvisor_common.kube.resources import VIRTUAL_MACHINE_INSTANCES, VIRTUAL_MACHINES
 
 from podvisor_controller.subresources.statuses import StatusError, bad_request, conflict
+from podvisor_controller.vm.hotplug import own_volumes
 from podvisor_controller.vm.volume_requests import Outcome, Request, outcome_of
-from podvisor_controller.webhooks.validation_fields import unsupported
+from podvisor_controller.webhooks.validation_fields import unknown, unsupported
+
+# What a guest can only have from its start on, and no volume that comes and goes is there then.
+_NOT_OF_A_RUNNING_GUEST = {
+    "bootOrder": "a guest does not boot from what is attached while it runs.",
+    "dedicatedIOThread": "I/O threads are made when a guest starts.",
+}
 
 Options = TypeVar("Options", v1.AddVolumeOptions, v1.RemoveVolumeOptions)
 
@@ -33,25 +40,28 @@ def add_request(options: Mapping[str, Any]) -> Request:
     if isinstance(source, dict):
         source = {key: _hotpluggable(one) for key, one in source.items()}
     sent = {"name": name, "disk": disk, "volumeSource": source}
-    for cause in unsupported(sent, v1.AddVolumeOptions, kind):
-        raise bad_request(cause.message)
+    _check_fields(options, v1.AddVolumeOptions, kind)
+    for field, why in _NOT_OF_A_RUNNING_GUEST.items():
+        if isinstance(disk, dict) and disk.get(field):
+            raise bad_request(f"{kind}.disk.{field} is not supported: {why}")
     return Request(add_volume_options=_converted(sent, v1.AddVolumeOptions))
 
 
 def remove_request(options: Mapping[str, Any]) -> Request:
     """The request of RemoveVolumeOptions as they are sent. Raises StatusError (400)."""
-    name = options.get("name")
+    kind, name = "RemoveVolumeOptions", options.get("name")
     if not name:
-        raise bad_request("RemoveVolumeOptions requires name to be set")
+        raise bad_request(f"{kind} requires name to be set")
+    _check_fields(options, v1.RemoveVolumeOptions, kind)
     return Request(remove_volume_options=_converted({"name": name}, v1.RemoveVolumeOptions))
 
 
-def is_dry_run(options: Mapping[str, Any]) -> bool:
-    """Nothing is to be written. Raises StatusError (400)."""
-    asked = options.get("dryRun") or []
-    if asked not in ([], ["All"]):
+def is_dry_run(options: Mapping[str, Any], query: Sequence[str] = ()) -> bool:
+    """Nothing is to be written, as the options say or the `query` of the call. Raises StatusError (400)."""
+    asked = [options.get("dryRun") or [], [value for value in query if value]]
+    if any(one not in ([], ["All"]) for one in asked):
         raise bad_request("dryRun must be empty or All")
-    return bool(asked)
+    return any(asked)
 
 
 def malformed(error: Exception) -> StatusError:
@@ -78,6 +88,19 @@ def plugged(vmi: v1.VirtualMachineInstance, request: Request) -> Outcome:
     if why:
         raise conflict(VIRTUAL_MACHINE_INSTANCES, name, why)
     return _carried_out(vmi.spec, request)
+
+
+def own_with(vmi: v1.VirtualMachineInstance, request: Request) -> frozenset[str]:
+    """The names of the volumes that are the instance's own once the request is carried out."""
+    name, is_add = _subject(request)
+    return own_volumes(vmi) | {name} if is_add else own_volumes(vmi) - {name}
+
+
+def _check_fields(options: Mapping[str, Any], type_: type[msgspec.Struct], kind: str) -> None:
+    """Raise StatusError (400) for a field that would be passed over: a person who mistypes `dryRun` does not want a volume."""
+    sent = {key: value for key, value in options.items() if key not in ("apiVersion", "kind")}
+    for cause in (*unsupported(sent, type_, kind), *unknown(sent, type_, kind)):
+        raise bad_request(cause.message)
 
 
 def _converted(sent: Mapping[str, Any], type_: type[Options]) -> Options:
@@ -109,7 +132,7 @@ def _add_obstacle(
 ) -> str:
     if add.name in volumes:
         return f"Unable to add volume [{add.name}] because volume with that name already exists"
-    claim = _claim_of(add)
+    claim = _claim_of(Request(add_volume_options=add))
     if claim and any(volume.claim_name == claim for volume in volumes.values()):
         return f"Unable to add volume source [{claim}] because it already exists"
     if any(disk.name == add.name and disk.cdrom is None for disk in disks):
@@ -118,10 +141,13 @@ def _add_obstacle(
 
 
 def _pending_obstacle(present: Sequence[Request], request: Request) -> str:
-    """A request for the same volume that is not carried out yet is in the way of another one."""
+    """A request for the same volume, or the same claim, that is not carried out yet is in the way of another one."""
+    claim = _claim_of(request)
     for other in present:
         name, is_add = _subject(other)
         wanted, adds = _subject(request)
+        if claim and name != wanted and claim == _claim_of(other):
+            return f"Unable to add volume source [{claim}] because it already exists in the add volume request for volume [{name}]"
         if name != wanted:
             continue
         rest = f"volume request for volume [{name}] already exists and is still being processed"
@@ -144,8 +170,10 @@ def _carried_out(spec: v1.VirtualMachineInstanceSpec, request: Request) -> Outco
     return outcome
 
 
-def _claim_of(add: v1.AddVolumeOptions) -> str:
-    source = add.volume_source or v1.HotplugVolumeSource()
+def _claim_of(request: Request) -> str:
+    """The claim that a request is for; empty when it is for none."""
+    add = request.add_volume_options
+    source = (add.volume_source if add is not None else None) or v1.HotplugVolumeSource()
     if source.persistent_volume_claim is not None:
         return source.persistent_volume_claim.claim_name
     return source.data_volume.name if source.data_volume is not None else ""

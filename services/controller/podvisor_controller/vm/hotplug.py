@@ -1,15 +1,16 @@
 """What of a machine's template reaches its running guest: volumes that may come and go, and the media of its CD-ROM drives. Pure.
 
-Invariant: nothing else of an instance is ever changed. A name is given to another volume only once the guest has let go of the
+Invariant: nothing else of an instance is ever changed, and what was attached to it alone stays until it is detached from it alone. A name is given to another volume only once the guest has let go of the
 one before, for by the name alone launcher and guest could not tell them apart.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 from podvisor_common.api import v1
+from podvisor_common.api.v1 import names
 
 from podvisor_controller.webhooks.defaults import default_disks
 from podvisor_controller.webhooks.defaults_instance import instance_of
@@ -17,19 +18,32 @@ from podvisor_controller.webhooks.defaults_instance import instance_of
 
 @dataclass(frozen=True, slots=True)
 class Plugged:
-    """The volumes and disks that an instance is to have now. `is_whole`: they are all that its machine's template asks for."""
+    """The volumes and disks that an instance is to have now. `own` are the names of those that are not its machine's; `is_whole`:
+    the others are all that its machine's template asks for."""
 
     volumes: list[v1.Volume]
     disks: list[v1.Disk]
+    own: frozenset[str]
     is_whole: bool
 
 
-def volume_lists(volumes: list[v1.Volume], disks: list[v1.Disk]) -> dict[str, Any]:
-    """The specification in a patch that gives a machine these. Both lists as a whole: a merge patch knows no other way."""
-    return {
-        "volumes": msgspec.to_builtins(volumes),
-        "domain": {"devices": {"disks": msgspec.to_builtins(disks)}},
-    }
+def own_volumes(vmi: v1.VirtualMachineInstance) -> frozenset[str]:
+    """The names of the volumes that were attached to the instance alone, and are there still."""
+    text = vmi.metadata.annotation(names.EPHEMERAL_VOLUMES_ANNOTATION) or "[]"
+    try:
+        named = msgspec.json.decode(text, type=list[str])
+    except msgspec.DecodeError:
+        # Not as it is written here: whoever edited it has said of no volume that it is the instance's own.
+        named = []
+    return _names_of_pluggable(vmi.spec) & frozenset(named)
+
+
+def own_volumes_annotation(own: Iterable[str]) -> dict[str, str]:
+    """The annotation that says so of these; none where there are none."""
+    named = sorted(own)
+    return (
+        {names.EPHEMERAL_VOLUMES_ANNOTATION: msgspec.json.encode(named).decode()} if named else {}
+    )
 
 
 def fixed_part(spec: v1.VirtualMachineInstanceSpec) -> v1.VirtualMachineInstanceSpec:
@@ -43,18 +57,24 @@ def fixed_part(spec: v1.VirtualMachineInstanceSpec) -> v1.VirtualMachineInstance
 
 
 def has(vmi: v1.VirtualMachineInstance, plugged: Plugged) -> bool:
-    """The instance has those volumes and disks."""
+    """The instance has those volumes and disks, and says which are its own."""
     disks = vmi.spec.domain.devices.disks
-    return (vmi.spec.volumes or []) == plugged.volumes and (disks or []) == plugged.disks
+    is_same = (vmi.spec.volumes or []) == plugged.volumes and (disks or []) == plugged.disks
+    return is_same and own_volumes(vmi) == plugged.own
 
 
 def plugged(vm: v1.VirtualMachine, vmi: v1.VirtualMachineInstance) -> Plugged:
-    """What the instance of a machine is to have next: less than the template asks for while something has to leave first."""
+    """What the instance of a machine is to have next: less than the template asks for while something has to leave first.
+
+    A volume that is the instance's own becomes the machine's once the template asks for the same one.
+    """
     had, wanted = vmi.spec, _wanted(vm, vmi)
     drives = {disk.name: disk for disk in had.domain.devices.disks or ()}
     disks = {disk.name: disk for disk in wanted.domain.devices.disks or ()}
     volumes = {volume.name: volume for volume in wanted.volumes or ()}
-    kept = [v for v in had.volumes or () if _stays(v, volumes.get(v.name), drives, disks)]
+    shared = [v for v in had.volumes or () if _stays(v, volumes.get(v.name), drives, disks)]
+    own = own_volumes(vmi) - {volume.name for volume in shared}
+    kept = [v for v in had.volumes or () if v in shared or v.name in own]
     taken = {volume.name for volume in had.volumes or ()}
     live = [
         v
@@ -66,7 +86,7 @@ def plugged(vm: v1.VirtualMachine, vmi: v1.VirtualMachineInstance) -> Plugged:
     may_go = _names_of_pluggable(had)
     left = [d for d in drives.values() if d.cdrom is not None or d.name not in may_go - here]
     new = [disks[volume.name] for volume in added if disks[volume.name].cdrom is None]
-    return Plugged([*kept, *added], [*left, *new], is_whole=live == added)
+    return Plugged([*kept, *added], [*left, *new], own, is_whole=live == added)
 
 
 def _stays(
@@ -97,9 +117,9 @@ def _is_live(
 
 def _leaving(vmi: v1.VirtualMachineInstance) -> set[str]:
     """The names of volumes that have left the manifest, and that are still held for the guest."""
-    names = {volume.name for volume in vmi.spec.volumes or ()}
+    named = {volume.name for volume in vmi.spec.volumes or ()}
     held = {e.name for e in vmi.status.volume_status or () if e.hotplug_volume is not None}
-    return held - names
+    return held - named
 
 
 def _wanted(vm: v1.VirtualMachine, vmi: v1.VirtualMachineInstance) -> v1.VirtualMachineInstanceSpec:
@@ -110,5 +130,5 @@ def _wanted(vm: v1.VirtualMachine, vmi: v1.VirtualMachineInstance) -> v1.Virtual
     return msgspec.convert(raw, v1.VirtualMachineInstanceSpec)
 
 
-def _names_of_pluggable(spec: v1.VirtualMachineInstanceSpec) -> set[str]:
-    return {volume.name for volume in spec.volumes or () if volume.is_hotpluggable}
+def _names_of_pluggable(spec: v1.VirtualMachineInstanceSpec) -> frozenset[str]:
+    return frozenset(volume.name for volume in spec.volumes or () if volume.is_hotpluggable)

@@ -48,6 +48,9 @@ class Observed:
     plug_retry_at: datetime | None = None
     requests_refusal: str = ""  # why the template does not get those that are requested
     volume_snapshot_statuses: list[v1.VolumeSnapshotStatus] | None = None
+    requests_one_by_one: bool = (
+        False  # they were refused together, and each shall have its own verdict
+    )
 
     @property
     def vmi(self) -> v1.VirtualMachineInstance | None:
@@ -191,7 +194,9 @@ class Observed:
     def requested(self) -> volume_requests.Outcome:
         """What the requests to attach and detach volumes come to."""
         spec, asked = self.vm.spec.template.spec, self.vm.status.volume_requests or ()
-        return volume_requests.outcome_of(spec, asked, refusal=self.requests_refusal)
+        return volume_requests.outcome_of(
+            spec, asked, refusal=self.requests_refusal, one_by_one=self.requests_one_by_one
+        )
 
     @property
     def backoff_left(self) -> timedelta:

@@ -46,10 +46,11 @@ class FollowGeneration:
 
 @dataclass(frozen=True, slots=True)
 class PlugVolumes:
-    """Give the instance these volumes and disks in place of those that it has."""
+    """Give the instance these volumes and disks in place of those that it has. `own`: the names of those that are its alone."""
 
     volumes: list[v1.Volume]
     disks: list[v1.Disk]
+    own: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def plan(now: Observed) -> list[Action]:
     """The actions that bring `now` one step nearer to what the spec asks, in order; empty when there is nothing to do."""
     if now.vm.metadata.is_being_deleted:
         return _wind_down(now)
-    if (requested := now.requested).rest:
+    if (requested := now.requested).is_change:
         return [ChangeTemplate(requested.volumes, requested.disks)]
     if now.has_stranger:
         return []
@@ -100,7 +101,7 @@ def plan(now: Observed) -> list[Action]:
     if is_to_go(now):
         return [DeleteInstance(vmi.metadata.uid)] if _may_go(now, vmi) else []
     if (plugged := now.to_plug) is not None and now.plug_retry_left <= timedelta(0):
-        return [PlugVolumes(plugged.volumes, plugged.disks)]
+        return [PlugVolumes(plugged.volumes, plugged.disks, plugged.own)]
     follows = now.is_current and generation_of(vmi) != now.vm.metadata.generation
     return [FollowGeneration(now.vm.metadata.generation)] if follows else []
 

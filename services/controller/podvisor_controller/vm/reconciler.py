@@ -68,6 +68,7 @@ class _Notes:
     plug_backoff: Backoff = field(default_factory=retry_backoff)
     refused_requests: list[v1.VirtualMachineVolumeRequest] | None = None
     requests_refusal: str = ""
+    requests_one_by_one: bool = False
 
 
 class VmReconciler:
@@ -102,6 +103,7 @@ class VmReconciler:
         notes = self._notes_of(key, vm)
         now = await self._observe(vm, notes)
         actions = plan.plan(now)
+        were_one_by_one = now.requests_one_by_one
         if not plan.is_to_go(now):
             notes.refused_deletion = None
         if now.to_plug is None:
@@ -115,6 +117,9 @@ class VmReconciler:
         now = await self._observe(self._vms.get(key) or vm, notes)
         statuses = await self._volume_statuses.of(now.vm)
         await self._write_status(replace(now, volume_snapshot_statuses=statuses))
+        if now.requests_one_by_one and not were_one_by_one:
+            # Nothing was written that would bring the next pass.
+            return Requeue(0)
         wait_s = now.look_again_in_s
         return None if wait_s is None else Requeue(wait_s)
 
@@ -131,6 +136,7 @@ class VmReconciler:
                 notes.refused_deletion.retry_at = None
         if not vm.status.volume_requests:
             notes.refused_requests = None  # whoever asks for the same again asks anew
+            notes.requests_one_by_one = False
         return notes
 
     async def _observe(self, vm: v1.VirtualMachine, notes: _Notes) -> Observed:
@@ -149,6 +155,7 @@ class VmReconciler:
             unplugged=notes.unplugged,
             plug_retry_at=notes.plug_retry_at,
             requests_refusal=notes.requests_refusal if is_refused else "",
+            requests_one_by_one=notes.requests_one_by_one,
         )
 
     async def _made_from(
@@ -176,14 +183,24 @@ class VmReconciler:
             case plan.PlugVolumes():
                 await self._plug(action, now, notes)
             case plan.ChangeTemplate():
-                why = await self._plugger.change_template(now.vm, action)
-                notes.refused_requests, notes.requests_refusal = now.vm.status.volume_requests, why
+                await self._change_template(action, now, notes)
             case plan.BeginAlways():
                 await self._begin_always(now.vm, notes)
             case plan.ReleaseFinalizer():
                 await release_finalizer(
                     self._client, VIRTUAL_MACHINES, now.vm.metadata, names.VM_FINALIZER
                 )
+
+    async def _change_template(
+        self, action: plan.ChangeTemplate, now: Observed, notes: _Notes
+    ) -> None:
+        """Give the template what is requested. Where that is refused of several requests, each is tried by itself."""
+        asked = now.vm.status.volume_requests or []
+        why = await self._plugger.change_template(now.vm, action)
+        if why and len(asked) > 1 and not notes.requests_one_by_one:
+            notes.requests_one_by_one = True
+            return
+        notes.refused_requests, notes.requests_refusal = asked, why
 
     async def _plug(self, action: plan.PlugVolumes, now: Observed, notes: _Notes) -> None:
         """Give the instance the volumes of the template. Where that is refused, it is tried again."""
@@ -326,7 +343,7 @@ class VmReconciler:
             return
         self._vms.learn(_decode_vm(answer))
         for why in now.requested.refusals:
-            self._tell(now.vm, events.WARNING, EventReason.VOLUME_REQUEST_REFUSED, why)
+            self._tell(now.vm, events.WARNING, EventReason.HOT_PLUG_VOLUME_ERROR, why)
 
     def _tell(self, vm: v1.VirtualMachine, type_: str, reason: str, message: str) -> None:
         about = events.reference_to(VIRTUAL_MACHINES, vm)

@@ -5,9 +5,10 @@ a reason, never kept.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
-from msgspec.structs import replace
+from msgspec import structs
 from podvisor_common.api import v1
 
 Request = v1.VirtualMachineVolumeRequest
@@ -18,13 +19,14 @@ _BUSES = (_SCSI, "virtio")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What requests come to: the volumes and disks of the template, the requests that these are yet to be written for, and why
-    others are not carried out, as sentences."""
+    """What requests come to: the volumes and disks of the template, the requests that are not over yet, and why others are
+    not carried out, as sentences. `is_change`: the template is not so yet."""
 
     volumes: list[v1.Volume]
     disks: list[v1.Disk]
     rest: list[Request]
     refusals: list[str]
+    is_change: bool
 
 
 class _Refused(Exception):
@@ -36,13 +38,29 @@ class _Template:
     volumes: dict[str, v1.Volume]
     disks: dict[str, v1.Disk]
 
+    @classmethod
+    def of(cls, spec: v1.VirtualMachineInstanceSpec) -> Self:
+        """The one that a specification says."""
+        volumes, disks = spec.volumes or (), spec.domain.devices.disks or ()
+        return cls({v.name: v for v in volumes}, {d.name: d for d in disks})
+
 
 def outcome_of(
-    spec: v1.VirtualMachineInstanceSpec, requests: Sequence[Request], *, refusal: str = ""
+    spec: v1.VirtualMachineInstanceSpec,
+    requests: Sequence[Request],
+    *,
+    refusal: str = "",
+    one_by_one: bool = False,
 ) -> Outcome:
-    """What `requests` make of a template's specification, in their order. `refusal`: the API server takes no such template."""
+    """What `requests` make of a template's specification, in their order. `refusal`: the API server takes no such template.
+
+    With `one_by_one` it is the first alone that is looked at, and that one is refused; the others wait for their turn.
+    """
+    if one_by_one:
+        first = outcome_of(spec, requests[:1], refusal=refusal)
+        return replace(first, rest=[*first.rest, *requests[1:]])
     volumes, disks = list(spec.volumes or ()), list(spec.domain.devices.disks or ())
-    template = _Template({v.name: v for v in volumes}, {d.name: d for d in disks})
+    template = _Template.of(spec)
     rest, refusals = [], []
     for request in requests:
         try:
@@ -51,11 +69,12 @@ def outcome_of(
         except _Refused as refused:
             refusals.append(str(refused))
     made_volumes, made_disks = list(template.volumes.values()), list(template.disks.values())
-    if (made_volumes, made_disks) == (volumes, disks):
-        return Outcome(volumes, disks, [], refusals)
+    # What was detached and attached again stands last, and is the same.
+    if template == _Template.of(spec):
+        return Outcome(volumes, disks, [], refusals, is_change=False)
     if refusal:
-        return Outcome(volumes, disks, [], [*refusals, refusal])
-    return Outcome(made_volumes, made_disks, rest, refusals)
+        return Outcome(volumes, disks, [], [*refusals, refusal], is_change=False)
+    return Outcome(made_volumes, made_disks, rest, refusals, is_change=True)
 
 
 def _carry_out(request: Request, template: _Template) -> bool:
@@ -109,8 +128,12 @@ def _volume_of(options: v1.AddVolumeOptions, title: str) -> v1.Volume:
         raise _Refused(f"{title} {text}")
     volume = v1.Volume(
         name=options.name,
-        persistent_volume_claim=replace(claim, hotpluggable=True) if claim is not None else None,
-        data_volume=replace(data_volume, hotpluggable=True) if data_volume is not None else None,
+        persistent_volume_claim=structs.replace(claim, hotpluggable=True)
+        if claim is not None
+        else None,
+        data_volume=structs.replace(data_volume, hotpluggable=True)
+        if data_volume is not None
+        else None,
     )
     if not volume.claim_name:
         raise _Refused(f"{title} volumeSource names no claim.")
@@ -127,7 +150,7 @@ def _disk_of(options: v1.AddVolumeOptions, title: str) -> v1.Disk:
     bus = target.bus or _SCSI
     if bus not in buses:
         raise _Refused(f"{title} its disk is on bus {bus}, and must be on {' or '.join(buses)}.")
-    disk = replace(disk, name=options.name, serial=disk.serial or options.name)
+    disk = structs.replace(disk, name=options.name, serial=disk.serial or options.name)
     if disk.lun is not None:
-        return replace(disk, lun=replace(disk.lun, bus=bus))
-    return replace(disk, disk=replace(disk.disk or v1.DiskTarget(), bus=bus))
+        return structs.replace(disk, lun=structs.replace(disk.lun, bus=bus))
+    return structs.replace(disk, disk=structs.replace(disk.disk or v1.DiskTarget(), bus=bus))

@@ -1,11 +1,12 @@
 """Validation of VirtualMachines and their instances at admission, on the v1 form.
 
 Invariant: pure functions of the objects and of the feature gates that are on; a user's values appear in messages except cloud-init data, which never does.
-An update that does not touch what is checked is never refused, so that an object admitted under older rules can always
-be labelled, finished and deleted.
+An update is never refused for what was so before, so that an object admitted under older rules can always be labelled, edited
+elsewhere, finished and deleted.
 """
 
 from collections.abc import Mapping, Set
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -27,10 +28,10 @@ from podvisor_controller.webhooks.validation_spec import spec_causes
 from podvisor_controller.webhooks.validation_template import (
     annotation_causes,
     decoding_cause,
-    is_unchanged,
     reserved_label_causes,
     template_causes,
 )
+from podvisor_controller.webhooks.validation_updates import update_causes
 from podvisor_controller.webhooks.validation_volumes import raw_volume_causes
 
 __all__ = [
@@ -55,23 +56,26 @@ def validate_virtual_machine(
     obj: Raw, old: Raw | None = None, *, gates: Set[str] = frozenset()
 ) -> list[Cause]:
     """Why a VirtualMachine is refused; empty when it is not. `old` is what an update replaces."""
-    if old is not None and is_unchanged(obj, old):
-        return []
-    causes = _name_causes(obj) if old is None else list(progress_causes(obj, old))
+    if old is None:
+        return [*_name_causes(obj), *_own_causes(obj, gates)]
+    return [*progress_causes(obj, old), *update_causes(obj, old, partial(_own_causes, gates=gates))]
+
+
+def _own_causes(obj: Raw, gates: Set[str]) -> list[Cause]:
+    """What is wrong with a machine by itself."""
     spec = obj.get("spec")
     template = spec.get("template") if isinstance(spec, Mapping) else None
     if not isinstance(spec, Mapping) or template is None:
-        return [
-            *causes,
-            Cause("spec.template", "missing virtual machine template.", CauseReason.REQUIRED),
-        ]
+        text = "missing virtual machine template."
+        return [Cause("spec.template", text, CauseReason.REQUIRED)]
     try:
         machine = msgspec.convert(obj, v1.VirtualMachine)
     except msgspec.ValidationError as error:
-        return [*causes, decoding_cause(error)]
+        return [decoding_cause(error)]
+    causes = machine_causes(machine.spec, spec, "spec", gates)
     if written_as_v1alpha1(obj):
-        causes += empty_drive_causes(machine.spec.template.spec, "spec.template.spec")
-    return causes + machine_causes(machine.spec, spec, "spec", gates)
+        causes = [*empty_drive_causes(machine.spec.template.spec, "spec.template.spec"), *causes]
+    return causes
 
 
 def machine_causes(

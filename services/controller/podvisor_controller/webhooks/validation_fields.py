@@ -44,6 +44,11 @@ class Cause:
     reason: str = CauseReason.INVALID
 
 
+@dataclass(frozen=True, slots=True)
+class Undecodable(Cause):
+    """The object is not even of the form that the API says, and was looked at no further."""
+
+
 def invalid(field: str, text: str, reason: CauseReason = CauseReason.INVALID) -> Cause:
     """A cause whose message starts with the field's path."""
     return Cause(field, f"{field} {text}", reason)
@@ -142,11 +147,29 @@ def bad_quantity(field: str, value: Quantity) -> Cause | None:
 
 def unsupported(raw: Any, struct: type[msgspec.Struct], path: str) -> Iterator[Cause]:
     """A cause for each field in use that the API knows and podvisor does not implement yet."""
+    for at, kind, obj in _objects(raw, struct, path):
+        for name in UNSUPPORTED.get(kind, ()):
+            if asks_for_something(obj.get(name)):
+                yield invalid(f"{at}.{name}", "is not supported yet", CauseReason.NOT_SUPPORTED)
+
+
+def unknown(raw: Any, struct: type[msgspec.Struct], path: str) -> Iterator[Cause]:
+    """A cause for each field in use that the API does not know at all."""
+    for at, kind, obj in _objects(raw, struct, path):
+        known = {name for name, _ in _served(kind)} | {*UNSUPPORTED.get(kind, ())}
+        for name, value in obj.items():
+            if name not in known and asks_for_something(value):
+                yield invalid(f"{at}.{name}", "is not a field", CauseReason.NOT_SUPPORTED)
+
+
+Place = tuple[str, type[msgspec.Struct], Mapping[str, Any]]
+
+
+def _objects(raw: Any, struct: type[msgspec.Struct], path: str) -> Iterator[Place]:
+    """An object and all that stand in it in fields of the API, with their paths and types."""
     if not isinstance(raw, Mapping):
         return
-    for name in UNSUPPORTED.get(struct, ()):
-        if asks_for_something(raw.get(name)):
-            yield invalid(f"{path}.{name}", "is not supported yet", CauseReason.NOT_SUPPORTED)
+    yield path, struct, raw
     for name, kind in _served(struct):
         if name in raw:
             yield from _in_value(raw[name], kind, f"{path}.{name}")
@@ -164,7 +187,7 @@ def asks_for_something(value: Any) -> bool:
     return value is not None and value is not False and value not in ("", [])
 
 
-def _in_value(value: Any, kind: types.Type, path: str) -> Iterator[Cause]:
+def _in_value(value: Any, kind: types.Type, path: str) -> Iterator[Place]:
     if isinstance(kind, types.Metadata):
         yield from _in_value(value, kind.type, path)
     elif isinstance(kind, types.UnionType):
@@ -175,4 +198,4 @@ def _in_value(value: Any, kind: types.Type, path: str) -> Iterator[Cause]:
         for index, item in enumerate(value):
             yield from _in_value(item, kind.item_type, f"{path}[{index}]")
     elif isinstance(kind, types.StructType):
-        yield from unsupported(value, kind.cls, path)
+        yield from _objects(value, kind.cls, path)

@@ -13,6 +13,7 @@ from podvisor_common.api import v1
 from podvisor_controller.webhooks.validation_disks import boot_order_causes, disk_causes
 from podvisor_controller.webhooks.validation_fields import Cause, CauseReason, invalid, quoted
 from podvisor_controller.webhooks.validation_template import decoding_cause
+from podvisor_controller.webhooks.validation_updates import new_causes
 from podvisor_controller.webhooks.validation_volumes import volume_causes
 
 RESTRICTED = "update of VMI object is restricted"
@@ -29,7 +30,10 @@ def plug_causes(obj: Raw, old: Raw, gates: Set[str]) -> list[Cause]:
     if _rest_of(obj) != _rest_of(old) or _fixed(new.spec) != _fixed(was.spec):
         text = f"{RESTRICTED} to volumes that are hotpluggable, and to their disks"
         return [Cause("spec", text, CauseReason.NOT_SUPPORTED)]
-    return [*_name_causes(new, was), *_new_causes(new, was, obj, old, gates)]
+    # What was so before is let be: the instance was admitted with it.
+    causes = _causes(new.spec, obj["spec"], gates)
+    known = _causes(was.spec, old["spec"], gates)
+    return [*_name_causes(new, was), *new_causes(causes, known, obj, old)]
 
 
 def _rest_of(obj: Raw) -> Any:
@@ -72,28 +76,9 @@ def _disks(spec: v1.VirtualMachineInstanceSpec) -> dict[str, v1.Disk]:
     return {disk.name: disk for disk in spec.domain.devices.disks or ()}
 
 
-def _new_causes(
-    new: v1.VirtualMachineInstance,
-    was: v1.VirtualMachineInstance,
-    obj: Raw,
-    old: Raw,
-    gates: Set[str],
-) -> Iterator[Cause]:
-    """What is wrong with volumes and disks, but for what was so before: the instance was admitted with it."""
-    known = {_at_no_place(cause) for cause in _causes(was.spec, old["spec"], gates)}
-    for cause in _causes(new.spec, obj["spec"], gates):
-        if _at_no_place(cause) not in known:
-            yield cause
-
-
 def _causes(
     spec: v1.VirtualMachineInstanceSpec, raw: dict[str, object], gates: Set[str]
 ) -> Iterator[Cause]:
     yield from disk_causes(spec, raw, "spec")
     yield from volume_causes(spec, raw, "spec", gates)
     yield from boot_order_causes(spec, "spec")
-
-
-def _at_no_place(cause: Cause) -> str:
-    """What a cause says, wherever in a list that is: those after a volume that has left move up."""
-    return cause.message.replace(cause.field, "")

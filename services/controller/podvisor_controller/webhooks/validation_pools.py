@@ -1,11 +1,12 @@
 """Validation of VirtualMachinePools at admission, on the v1beta1 form.
 
 Invariant: pure; the template is judged by the rules of a VirtualMachine, under its path in the pool, so that no machine of an admitted
-pool is refused for what its template says. An update that changes nothing of the specification is never refused.
+pool is refused for what its template says. An update is never refused for what was so before.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Set
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -31,8 +32,8 @@ from podvisor_controller.webhooks.validation_sets import replicas_causes, select
 from podvisor_controller.webhooks.validation_template import (
     annotation_causes,
     decoding_cause,
-    is_unchanged,
 )
+from podvisor_controller.webhooks.validation_updates import update_causes
 
 Raw = Mapping[str, Any]
 
@@ -44,8 +45,24 @@ def validate_virtual_machine_pool(
     obj: Raw, old: Raw | None = None, *, gates: Set[str] = frozenset()
 ) -> list[Cause]:
     """Why a pool is refused; empty when it is not. `old` is what an update replaces."""
-    if old is not None and is_unchanged(obj, old):
-        return []
+    causes_of = partial(_own_causes, gates=gates)
+    if old is None:
+        return causes_of(obj)
+    causes = update_causes(obj, old, causes_of)
+    if _selector_of(obj) == _selector_of(old):
+        return causes
+    # Whatever else is wrong with the new one: it stays the old one.
+    others = [cause for cause in causes if not cause.field.startswith("spec.selector")]
+    return [invalid("spec.selector", "is immutable after creation."), *others]
+
+
+def _selector_of(obj: Raw) -> Any:
+    spec = obj.get("spec")
+    return spec.get("selector") if isinstance(spec, Mapping) else None
+
+
+def _own_causes(obj: Raw, gates: Set[str]) -> list[Cause]:
+    """What is wrong with a pool by itself."""
     try:
         decoded = msgspec.convert(obj, VirtualMachinePool)
     except msgspec.ValidationError as error:
@@ -55,7 +72,7 @@ def validate_virtual_machine_pool(
         *_own_unsupported_causes(raw),
         *_name_causes(decoded),
         *_size_causes(spec),
-        *_selector_causes(spec, raw, old),
+        *_selector_causes(spec),
         *_strategy_causes(spec),
         *_healing_causes(spec.autohealing or pool.Autohealing()),
         *_template_causes(spec, raw["virtualMachineTemplate"], gates),
@@ -89,10 +106,7 @@ def _size_causes(spec: VirtualMachinePoolSpec) -> Iterator[Cause]:
         )
 
 
-def _selector_causes(spec: VirtualMachinePoolSpec, raw: Raw, old: Raw | None) -> list[Cause]:
-    before = old.get("spec") if old is not None else None
-    if isinstance(before, Mapping) and before.get("selector") != raw["selector"]:
-        return [invalid("spec.selector", "is immutable after creation.")]
+def _selector_causes(spec: VirtualMachinePoolSpec) -> list[Cause]:
     metadata = spec.virtual_machine_template.metadata
     labels = (metadata.labels if metadata else None) or {}
     return selector_causes(spec.selector, labels, template=_TEMPLATE)

@@ -4,6 +4,7 @@ Invariant: a set that is admitted selects what it makes, for otherwise it would 
 """
 
 from collections.abc import Iterator, Mapping, Set
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -15,9 +16,9 @@ from podvisor_controller.webhooks.validation_fields import Cause, CauseReason, i
 from podvisor_controller.webhooks.validation_selectors import label_selector_causes
 from podvisor_controller.webhooks.validation_template import (
     decoding_cause,
-    is_unchanged,
     template_causes,
 )
+from podvisor_controller.webhooks.validation_updates import update_causes
 
 Raw = Mapping[str, Any]
 
@@ -29,8 +30,12 @@ def validate_replica_set(
     obj: Raw, old: Raw | None = None, *, gates: Set[str] = frozenset()
 ) -> list[Cause]:
     """Why a VirtualMachineInstanceReplicaSet is refused; empty when it is not. `old` is what an update replaces."""
-    if old is not None and is_unchanged(obj, old):
-        return []
+    causes_of = partial(_own_causes, gates=gates)
+    return causes_of(obj) if old is None else update_causes(obj, old, causes_of)
+
+
+def _own_causes(obj: Raw, gates: Set[str]) -> list[Cause]:
+    """What is wrong with a replica set by itself."""
     spec = obj.get("spec")
     missing = list(missing_causes(spec))
     if missing or not isinstance(spec, Mapping):

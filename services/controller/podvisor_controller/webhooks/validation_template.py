@@ -10,6 +10,7 @@ from podvisor_common.api.v1 import names
 from podvisor_controller.webhooks.validation_fields import (
     Cause,
     CauseReason,
+    Undecodable,
     invalid,
     is_label_key,
     label_causes,
@@ -17,11 +18,6 @@ from podvisor_controller.webhooks.validation_fields import (
 )
 from podvisor_controller.webhooks.validation_spec import spec_causes
 from podvisor_controller.webhooks.validation_volumes import raw_volume_causes
-
-
-def is_unchanged(obj: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    """An update that leaves the specification as it was."""
-    return bool(obj.get("spec") == old.get("spec"))
 
 
 def template_causes(
@@ -53,11 +49,11 @@ def annotation_causes(annotations: Mapping[str, str], field: str) -> Iterator[Ca
             yield invalid(field, f"holds {quoted(key)}, which is not the key of an annotation.")
 
 
-def decoding_cause(error: msgspec.ValidationError) -> Cause:
+def decoding_cause(error: msgspec.ValidationError) -> Undecodable:
     """msgspec says `Expected ..., got ... - at `$.path``; the path becomes the field."""
     text, _, where = str(error).partition(" - at `$.")
     field = where.rstrip("`")
-    return Cause(field, f"{field} {text}" if field else text)
+    return Undecodable(field, f"{field} {text}" if field else text)
 
 
 def reserved_label_causes(

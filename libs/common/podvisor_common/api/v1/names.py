@@ -199,8 +199,8 @@ class EventReason(StrEnum):
     FAILED_DELETE = "FailedDelete"
     FAILED_PVC_NOT_FOUND = "FailedPvcNotFound"
     VOLUME_IN_USE = "VolumeInUse"
-    # Beyond KubeVirt's: a volume request of a machine is not carried out.
-    VOLUME_REQUEST_REFUSED = "VolumeRequestRefused"
+    # A volume request of a machine is not carried out.
+    HOT_PLUG_VOLUME_ERROR = "HotPlugVolumeError"
     FAILED_GUARANTEE_RESOURCES = "FailedGuaranteeResources"
     SUCCESSFUL_HAND_OVER = "SuccessfulHandOver"
     NODE_UNRESPONSIVE = "NodeUnresponsive"
@@ -273,6 +273,8 @@ HEARTBEAT_ANNOTATION = "kubevirt.io/heartbeat"
 # On a pod that holds a volume for a running guest, beside its instance's name.
 OWNER_VMI_UID_ANNOTATION = "kubevirt.io/owner-vmi-uid"
 HELD_CLAIM_ANNOTATION = "podvisor.io/claim"
+# Volumes that were attached to an instance alone, whatever its machine says: a JSON list of their names.
+EPHEMERAL_VOLUMES_ANNOTATION = "kubevirt.io/ephemeral-hotplug-volumes"
 # What v1alpha1 can say and v1 cannot (disk and volume names) and the other way round.
 CONVERSION_ANNOTATION = "podvisor.kubevirt.io/conversion"
 # Volumes of an instance, by name and between commas, whose images are raw whatever their first bytes look like.
