@@ -3,7 +3,6 @@
 Invariant: it only reads. What a person would do to the cluster is done with kubectl.
 """
 
-import asyncio
 import base64
 import json
 import ssl
@@ -79,16 +78,14 @@ class Api:
         """A connection for each answer: no test has to end one."""
         self._connection = self._connection or _read(self.kubeconfig)
         server, trust = self._connection
-        try:
-            async with (
-                aiohttp.ClientSession(timeout=timeout, read_bufsize=16 << 20) as session,
-                session.get(server + path, params=query, ssl=trust, headers={"Accept": accept}) as answer,
-            ):  # fmt: skip
+        async with (
+            aiohttp.ClientSession(timeout=timeout, read_bufsize=16 << 20) as session,
+            session.get(server + path, params=query, ssl=trust, headers={"Accept": accept}) as answer,
+        ):  # fmt: skip
+            try:
                 yield answer
-        finally:
-            # An answer that was not read to its end is closed by callbacks, which the loop of a test would not outlive.
-            for _ in range(3):
-                await asyncio.sleep(0)
+            finally:
+                await _hang_up(answer)
 
     async def _resource(self, kind: str) -> Resource:
         if kind not in self._resources:
@@ -114,6 +111,17 @@ def _note(found: dict[str, Resource], group: str, version: str, one: Json) -> No
     for name in (plural, one.get("singularResource"), *one.get("shortNames", ()), f"{plural}.{group}"):  # fmt: skip
         if name:
             found.setdefault(name, resource)
+
+
+async def _hang_up(answer: aiohttp.ClientResponse) -> None:
+    """End an answer that was not read to its end, without the farewell of TLS, which the loop of a test would not outlive."""
+    if answer.connection is None or answer.connection.protocol is None:
+        return
+    protocol = answer.connection.protocol
+    closed = protocol.closed
+    protocol.abort()
+    if closed is not None:
+        await closed
 
 
 async def _decoded(answer: aiohttp.ClientResponse) -> Json:
