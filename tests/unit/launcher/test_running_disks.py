@@ -40,6 +40,12 @@ class Qemu:
     def block_info(self, target: str) -> list[int]:
         return [self.capacities[target], 0, 0]
 
+    def statistics(self) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for number, (name, size) in enumerate(self.capacities.items()):
+            found[f"block.{number}.name"], found[f"block.{number}.capacity"] = name, size
+        return found
+
     def resize(self, target: str, size: int, flags: int) -> None:
         assert flags == libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES
         self.resized.append((target, size))
@@ -63,6 +69,7 @@ def qemu(monkeypatch: pytest.MonkeyPatch) -> Qemu:
     patch(libvirt.virDomain, "blockInfo", lambda _domain, target: it.block_info(target))
     patch(libvirt.virDomain, "blockResize", lambda _domain, *args: it.resize(*args))
     patch(libvirt.virDomain, "diskErrors", lambda _domain: it.errors)
+    patch(libvirt.virConnect, "domainListGetStats", lambda *_: [(None, it.statistics())])
     patch(libvirt.virDomain, "state", lambda domain: it.state(domain))
     return it
 

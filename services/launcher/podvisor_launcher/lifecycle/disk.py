@@ -16,7 +16,6 @@ from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_launcher.domain.disks import Image, ResolvedDisk
 from podvisor_launcher.domain.hotplug import is_handed_over
 from podvisor_launcher.lifecycle.files import MachineFiles
-from podvisor_launcher.lifecycle.hardware import Hardware, hardware_of
 from podvisor_launcher.lifecycle.record import QemuEnd, Record
 from podvisor_launcher.storage.room import has_room, volume_has_room
 from podvisor_launcher.storage.volume import grow_volume
@@ -62,10 +61,6 @@ class MachineDisk:
     async def forget_qemu_end(self) -> None:
         """Before another QEMU is started: the note shall be about that one. Raises OSError."""
         await self._do(self._files.forget_qemu_end)
-
-    async def hardware(self, description: str) -> Hardware:
-        """What libvirt's description of a domain and the files behind its disks tell."""
-        return await self._do(partial(hardware_of, description))
 
     async def has_room(self) -> bool:
         """Whether the machine's files can grow, as far as can be seen."""

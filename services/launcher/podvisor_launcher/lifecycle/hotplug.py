@@ -8,7 +8,7 @@ are looked at beside the machine's loop, which waits for no file system.
 import asyncio
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 from podvisor.domain.v1 import domain_pb2 as pb
@@ -97,18 +97,6 @@ class HotPlug:
     def attachments(self, spec: pb.DomainSpec | None, hardware: Hardware) -> tuple[Attached, ...]:
         """What is to be said of the disks and media."""
         return attachments(self._disks(spec, hardware)) if spec is not None else ()
-
-    async def measured(self, domain: str, hardware: Hardware) -> Hardware:
-        """`hardware` with the sizes of what was handed over, which only QEMU can tell. Raises DomainMissing,
-        LibvirtUnreachable, LibvirtFailed."""
-        if not _present(hardware):
-            return hardware
-        sizes = await self._libvirt.disk_sizes(domain)
-        disks = [
-            replace(disk, capacity_bytes=sizes.get(disk.target, 0)) if disk.is_handed_over else disk
-            for disk in hardware.disks
-        ]
-        return replace(hardware, disks=tuple(disks))
 
     async def carry_out(self, domain: str, change: DiskChange, now_ms: int) -> None:
         """Do it. What goes wrong is told of the disk, and tried again. Raises LibvirtUnreachable."""

@@ -8,7 +8,7 @@ A specification is never logged: it holds confidential data.
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -17,10 +17,11 @@ from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_launcher.domain.build import domain_name
 from podvisor_launcher.lifecycle import plan as planning
 from podvisor_launcher.lifecycle.acceptance import Applied, MachineEnded, OtherMachine, check
+from podvisor_launcher.lifecycle.clock import boottime_ms
 from podvisor_launcher.lifecycle.disk import MachineDisk
 from podvisor_launcher.lifecycle.files import MachineFiles
 from podvisor_launcher.lifecycle.growth import Growth
-from podvisor_launcher.lifecycle.hardware import UNSEEN
+from podvisor_launcher.lifecycle.hardware import UNSEEN, hardware_of, known_sizes, with_sizes
 from podvisor_launcher.lifecycle.hotplug import HotPlug
 from podvisor_launcher.lifecycle.io_errors import look_for_trouble
 from podvisor_launcher.lifecycle.preparation import Preparation
@@ -244,12 +245,21 @@ class Machine:
         self._hardware_is_due = False
         begun, over = self.libvirt.volume_calls_begun, self.libvirt.volume_calls_over
         try:
-            found = await self._disk.hardware(await self.libvirt.domain_xml(name))
-            self._hardware = await self._hotplug.measured(name, found)
+            found = hardware_of(await self.libvirt.domain_xml(name))
+            self._hardware = with_sizes(found, await self._sizes(name))
             self._settled_at = begun if begun == over else -1
         except BaseException:
             self._hardware_is_due = True
             raise
+
+    async def _sizes(self, name: str) -> Mapping[str, int]:
+        """As far as QEMU tells. One that does not answer, since it waits for a file system, holds up nothing that its guest's
+        owner asks for."""
+        try:
+            return await self.libvirt.disk_sizes(name)
+        except (LibvirtUnreachable, LibvirtFailed) as error:
+            _log.warning("the sizes of the disks cannot be told", error=str(error))
+            return known_sizes(self._hardware)
 
     async def _look_for_trouble(self, name: str, guest: Active) -> None:
         self._trouble = None
@@ -394,8 +404,3 @@ class Machine:
                 await self._wake.wait()
         except TimeoutError:
             return
-
-
-def boottime_ms() -> int:
-    """The clock of every deadline here: it runs on while the host sleeps, and nobody can set it."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
