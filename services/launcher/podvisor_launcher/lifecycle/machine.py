@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import structlog
 from podvisor.domain.v1 import domain_pb2 as pb
@@ -32,6 +33,7 @@ from podvisor_launcher.lifecycle.situation import DiskTrouble, Situation, Status
 from podvisor_launcher.lifecycle.spec_changes import adopt_live_fields, restart_required
 from podvisor_launcher.lifecycle.start import start_guest
 from podvisor_launcher.settings import Settings
+from podvisor_launcher.storage.bulkheads import Bulkheads
 from podvisor_launcher.virt.connection import LibvirtConnection
 from podvisor_launcher.virt.errors import (
     DomainMissing,
@@ -42,6 +44,7 @@ from podvisor_launcher.virt.errors import (
 )
 from podvisor_launcher.virt.guest import Absent, Active, Guest, Inactive, Paused
 
+_T = TypeVar("_T")
 _log = structlog.stdlib.get_logger(__name__)
 
 _STEP_RETRY_MS = 500  # after libvirt failed in the middle of a step; its next event ends the pause
@@ -64,7 +67,8 @@ class Machine:
         )
         self._record = self._files.load_record()
         self._dirty = False  # the record in memory is newer than the one on disk
-        self._disk = MachineDisk(self._files, settings.disks)
+        bulkheads = Bulkheads()
+        self._disk = MachineDisk(self._files, settings.disks, bulkheads)
         self._spec = self._files.load_spec()
         self._guest: Guest | None = None
         self._last_active: Active | None = None
@@ -73,12 +77,12 @@ class Machine:
         self._settled_at = 0  # calls begun, and over, when the hardware was looked at; else -1
         self._hardware_is_due = True
         self._starting = False
-        self._preparation = Preparation(settings, self._disk)
+        self._preparation = Preparation(settings, self._disk, bulkheads)
         self._unreachable_since_ms: int | None = None
         self._button_pressed_ms: int | None = None
         self._resumes = Resumes()
         self._trouble: DiskTrouble | None = None
-        self._growth = Growth(self.libvirt, self._disk)
+        self._growth = Growth(self.libvirt, bulkheads, self._wake.set)
         self._hotplug = HotPlug(self.libvirt, self._wake.set)
 
     # Requests: take note, make it durable where there is room, wake the loop. Whoever asked asks a restarted launcher again.
@@ -163,11 +167,12 @@ class Machine:
             self._on_spec(self._spec)
         while True:
             self._wake.clear()
+            step = planning.plan(await self._observe())
+            facts = self._facts(step.status) if step.status is not None else None
             if self._dirty:
                 await self._save_if_possible()
-            step = planning.plan(await self._observe())
-            if step.status is not None:
-                await self._reports.publish(self._facts(step.status))
+            if facts is not None:
+                await self._reports.publish(facts)
             if isinstance(step.action, planning.Leave):
                 return step.action.exit_code
             if step.action is None:
@@ -306,11 +311,27 @@ class Machine:
     async def _prepare_disks(self) -> None:
         spec = self._spec
         assert spec is not None
-        disks = await self._preparation.make_disks(spec, boottime_ms())
+        work = self._preparation.make_disks(spec, boottime_ms())
+        disks = await self._unless_stopped(asyncio.create_task(work, name="disks"))
         if disks is not None and self._spec is spec:  # else a newer one came meanwhile
             self._preparation.disks_made(disks)
             self._growth.prepared(spec)
             self._step_done("DisksReady")
+
+    async def _unless_stopped(self, work: asyncio.Task[_T]) -> _T | None:
+        """The outcome of `work`; None where the machine shall end before it is there."""
+        while not work.done():
+            self._wake.clear()
+            if self._record.stop is not None or self._record.destroy is not None:
+                work.cancel()
+                return None
+            woken = asyncio.create_task(self._wake.wait(), name="wake")
+            try:
+                await asyncio.wait({work, woken}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                woken.cancel()
+        self._wake.set()  # whatever came meanwhile is still to be looked at
+        return work.result()
 
     async def _grow(self, name: str) -> None:
         assert self._spec is not None

@@ -4,7 +4,6 @@ Invariants: no byte that a guest or anybody else wrote is changed, and no image 
 keeps the format it had then, whatever its first bytes say by now: an extended attribute remembers it.
 """
 
-import asyncio
 import errno
 import os
 import stat
@@ -16,6 +15,7 @@ from podvisor.domain.v1 import domain_pb2 as pb
 
 from podvisor_launcher.domain.build import Image, ResolvedDisk
 from podvisor_launcher.storage import qemu_img
+from podvisor_launcher.storage.bulkheads import in_volume_thread
 from podvisor_launcher.storage.errors import Unusable, about_volume
 from podvisor_launcher.storage.files import open_plain_file
 from podvisor_launcher.storage.image import confirm, look_into
@@ -48,20 +48,20 @@ async def prepare_volume(disk: pb.DiskSpec, overlays: Path) -> ResolvedDisk:
     """
     with about_volume(disk.name):
         if not disk.volume.file:
-            found = await asyncio.to_thread(_look_at_device, disk)
+            found = await in_volume_thread(_look_at_device, disk)
         else:
-            found = await asyncio.to_thread(_look_at_image, disk)
+            found = await in_volume_thread(_look_at_image, disk)
             await confirm(Path(found.image.path), found.facts)
         image, facts = found.image, found.facts
         if is_written(disk):
             if facts.format == QCOW2 and found.wanted_bytes > facts.virtual_size_bytes:
                 await qemu_img.grow(Path(image.path), found.wanted_bytes)
             if not image.is_block:
-                await asyncio.to_thread(_remember_format, disk, facts.format)
+                await in_volume_thread(_remember_format, disk, facts.format)
             return resolve(disk, image)
         if is_only_read(disk):
             return resolve(disk, image, read_only=True)
-        return await asyncio.to_thread(overlaid, disk, image, facts, overlays)
+        return await in_volume_thread(overlaid, disk, image, facts, overlays)
 
 
 def grow_volume(disk: pb.DiskSpec, resolved: ResolvedDisk) -> int:
