@@ -98,6 +98,10 @@ class Qemu:
             found[f"block.{number}.capacity"] = self.sizes.get(name, 0)
         return found
 
+    def resize(self, target: str, size: int, flags: int) -> None:
+        assert flags == libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES
+        self.sizes[target] = size
+
     def _use(self, disk: ET.Element) -> None:
         source, target = disk.find("source"), disk.find("target")
         assert source is not None
@@ -166,6 +170,8 @@ def qemu_in_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Qemu]:
     patch(
         libvirt.virDomain, "XMLDesc", lambda domain, flags=0: it.describe(REAL_XML(domain, flags))
     )
+    patch(libvirt.virDomain, "blockInfo", lambda _domain, target: [it.sizes[target], 0, 0])
+    patch(libvirt.virDomain, "blockResize", lambda _domain, *args: it.resize(*args))
     patch(libvirt.virConnect, "domainListGetStats", lambda *_: [(None, it.statistics())])
     patch(libvirt.virConnect, "domainEventRegisterAny", register)
     patch(

@@ -195,6 +195,41 @@ async def test_what_is_plugged_is_known_to_the_next_launcher(
         await until_gone(it)
 
 
+@pytest.fixture
+def opened_elsewhere(image: Path) -> Iterator[None]:
+    """Another process of this user, as QEMU is one, has the image open."""
+    with image.open("r+b") as file:
+        holder = subprocess.Popen(["sleep", "60"], stdin=file)
+    yield
+    holder.kill()
+    holder.wait()
+
+
+@pytest.mark.usefixtures("opened_elsewhere")
+@pytest.mark.parametrize("by_the_next_launcher", [False, True])
+async def test_what_is_plugged_grows_with_its_volume(
+    by_the_next_launcher: bool, settings: Settings, name: str, qemu: Qemu, image: Path
+) -> None:
+    larger = plugged()
+    larger.volume.capacity_bytes = 3 * MIB
+
+    def has_grown(report: pb.DomainReport) -> bool:
+        return bool(reported(report, "data").capacity_bytes == 3 * MIB)
+
+    async with running(settings, plugged(), name=name) as it:
+        await until(it, AWAITED)
+        await hand_over(settings, os.open(image, os.O_RDWR))
+        await until(it, ATTACHED)
+        os.rename(image, image.with_name("nobody-knows"))
+        applied = await it.machine.apply(spec(name=name, generation=2, disks=[larger]))
+        assert applied.restart_required == ()
+        if not by_the_next_launcher:
+            await it.until(has_grown)
+    async with launcher(settings) as it:
+        await it.until(has_grown)
+    assert os.stat(image.with_name("nobody-knows")).st_size == 3 * MIB
+
+
 async def test_a_guest_that_does_not_let_go_is_asked_again(
     settings: Settings, name: str, qemu: Qemu, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

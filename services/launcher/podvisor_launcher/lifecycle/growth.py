@@ -113,7 +113,10 @@ class Growth:
 
 
 def _can_grow(disk: pb.DiskSpec, seen: Disk) -> bool:
-    return seen.resolved is not None and not seen.is_handed_over and is_written(disk)
+    if seen.resolved is None or not is_written(disk):
+        return False
+    # Nobody here can ask a device that was handed over, and QEMU sees by itself that it has grown.
+    return not (seen.is_handed_over and seen.resolved.image.is_block)
 
 
 def _failed(name: str, words: str, progress: _Progress, now_ms: int) -> None:

@@ -32,6 +32,7 @@ from podvisor_launcher.lifecycle.hotplug_plan import (
 from podvisor_launcher.lifecycle.in_use import is_about_use
 from podvisor_launcher.storage.errors import DiskUnavailable
 from podvisor_launcher.storage.handed_over import OpenVolume, prepare_handed_over, set_direct
+from podvisor_launcher.storage.open_elsewhere import identity_of
 from podvisor_launcher.storage.resolve import is_only_read
 from podvisor_launcher.virt.connection import LibvirtConnection
 from podvisor_launcher.virt.errors import DomainMissing, LibvirtFailed
@@ -145,7 +146,7 @@ class HotPlug:
             file = OpenFile(volume.descriptor, fd_set=image.path)
             await asyncio.to_thread(_touch, image.path)
         else:
-            group = f"{disk.name}-{now_ms}"
+            group = f"{disk.name}-{now_ms}{identity_of(volume.descriptor)}"
             image = domain_hotplug.file_of(disk.name, volume.format, group)
             file = OpenFile(volume.descriptor, group=group)
         drive = domain_hotplug.disk_named(live, disk.name)

@@ -20,6 +20,7 @@ from podvisor_launcher.storage.errors import Unusable, about_volume
 from podvisor_launcher.storage.files import open_plain_file
 from podvisor_launcher.storage.image import confirm, look_into
 from podvisor_launcher.storage.image_safety import QCOW2, RAW, ImageFacts
+from podvisor_launcher.storage.open_elsewhere import identity_in, open_again
 from podvisor_launcher.storage.overlay import overlaid
 from podvisor_launcher.storage.resolve import is_only_read, is_written, resolve
 from podvisor_launcher.storage.sizes import Room, size_to_grow, size_to_make
@@ -74,7 +75,7 @@ def grow_volume(disk: pb.DiskSpec, resolved: ResolvedDisk) -> int:
     with about_volume(disk.name):
         if resolved.image.is_block:
             return _look_at_device(disk).wanted_bytes
-        descriptor = _open_image(disk)
+        descriptor = _open_used_image(disk, resolved.image)
         try:
             facts = look_into(descriptor, (resolved.backing or resolved.image).format)
             return _grown(disk, descriptor, facts)
@@ -139,6 +140,18 @@ def look_at_open_image(disk: pb.DiskSpec, descriptor: int) -> tuple[ImageFacts, 
 def _open_image(disk: pb.DiskSpec) -> int:
     flags = os.O_RDWR if is_written(disk) else os.O_RDONLY
     return open_plain_file(Path(disk.volume.path), disk.volume.file, flags)
+
+
+def _open_used_image(disk: pb.DiskSpec, image: Image) -> int:
+    if not disk.volume.handed_over:
+        return _open_image(disk)
+    identity = identity_in(image.fd_group)
+    if identity is None:
+        raise Unusable("an earlier launcher did not note which file it is")
+    try:
+        return open_again(identity, os.O_RDWR)
+    except FileNotFoundError as error:
+        raise Unusable("QEMU does not have it open") from error
 
 
 def _new_image(source: pb.VolumeDiskSource) -> int:
