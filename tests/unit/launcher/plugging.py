@@ -1,6 +1,7 @@
 """What libvirt's test driver does not have of a QEMU: devices that come and go, and files that are open already."""
 
 import fcntl
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ class Qemu:
     failures: list[str] = field(default_factory=list)  # words that the next attachments end with
     is_stubborn: bool = False
     gate: threading.Event = field(default_factory=_open_gate)  # what attaching a disk waits for
+    has_waited: threading.Event = field(default_factory=threading.Event)  # for such a job
     removed: list[Callable[[], None]] = field(default_factory=list)
 
     def let_go(self, alias: str) -> None:
@@ -72,11 +74,22 @@ class Qemu:
             self.let_go(alias)
         return 0
 
-    def monitor(self, command: str, files: list[int]) -> None:
-        if "add-fd" in command:
-            self.sets[1000] = files[0]
-        else:
-            self.sets.clear()
+    def monitor(self, command: str, files: list[int]) -> tuple[str, list[object]]:
+        request, answer = json.loads(command), {}
+        match request["execute"]:
+            case "add-fd":
+                self.sets[request["arguments"]["fdset-id"]] = files[0]
+            case "remove-fd":
+                del self.sets[request["arguments"]["fdset-id"]]
+            case "query-fdsets":
+                answer = {"return": [{"fdset-id": number, "fds": []} for number in self.sets]}
+        return json.dumps(answer), []
+
+    def change_nothing(self, *_: object) -> int:
+        """It takes a job of the domain, as attaching a disk does."""
+        self.has_waited.set()
+        assert self.gate.wait(10)
+        return 0
 
     def describe(self, plain: str) -> str:
         root = ET.fromstring(plain)
@@ -170,6 +183,7 @@ def qemu_in_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Qemu]:
     patch(
         libvirt.virDomain, "XMLDesc", lambda domain, flags=0: it.describe(REAL_XML(domain, flags))
     )
+    patch(libvirt.virDomain, "setMetadata", it.change_nothing)
     patch(libvirt.virDomain, "blockInfo", lambda _domain, target: [it.sizes[target], 0, 0])
     patch(libvirt.virDomain, "blockResize", lambda _domain, *args: it.resize(*args))
     patch(libvirt.virConnect, "domainListGetStats", lambda *_: [(None, it.statistics())])

@@ -42,11 +42,17 @@ def file_of(disk: str, format_: str, fd_group: str) -> Image:
 
 def device_of(live: Domain) -> Image:
     """A block device that was handed over, by a set of open files that no disk has."""
-    taken = {path.removeprefix(f"{FD_SETS_DIRECTORY}/") for path in _paths(live)}
+    taken = fd_sets_of(live)
     number = _FIRST_FD_SET
-    while str(number) in taken:
+    while number in taken:
         number += 1
     return Image(f"{FD_SETS_DIRECTORY}/{number}", "raw", is_block=True)
+
+
+def fd_sets_of(live: Domain) -> set[int]:
+    """The sets of open files that disks have."""
+    begin = f"{FD_SETS_DIRECTORY}/"
+    return {int(path.removeprefix(begin)) for path in _paths(live) if path.startswith(begin)}
 
 
 def missing_controller(disk: pb.DiskSpec, live: Domain) -> Controller | None:

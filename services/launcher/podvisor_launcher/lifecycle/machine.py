@@ -8,7 +8,7 @@ A specification is never logged: it holds confidential data.
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -22,8 +22,8 @@ from podvisor_launcher.lifecycle.clock import boottime_ms
 from podvisor_launcher.lifecycle.disk import MachineDisk
 from podvisor_launcher.lifecycle.files import MachineFiles
 from podvisor_launcher.lifecycle.growth import Growth
-from podvisor_launcher.lifecycle.hardware import UNSEEN, hardware_of, known_sizes, with_sizes
 from podvisor_launcher.lifecycle.hotplug import HotPlug
+from podvisor_launcher.lifecycle.inspection import Inspection
 from podvisor_launcher.lifecycle.io_errors import look_for_trouble
 from podvisor_launcher.lifecycle.preparation import Preparation
 from podvisor_launcher.lifecycle.record import EndReason, QemuEnd, Start, Stop
@@ -73,9 +73,7 @@ class Machine:
         self._guest: Guest | None = None
         self._last_active: Active | None = None
         self._gone_since_ms: int | None = None
-        self._hardware = UNSEEN
-        self._settled_at = 0  # calls begun, and over, when the hardware was looked at; else -1
-        self._hardware_is_due = True
+        self._inspection = Inspection(self.libvirt)
         self._starting = False
         self._preparation = Preparation(settings, self._disk, bulkheads)
         self._unreachable_since_ms: int | None = None
@@ -143,7 +141,9 @@ class Machine:
         if self._spec is None or not runs:
             os.close(descriptor)
             return "The guest does not run."
-        return self._hotplug.take(self._spec, self._hardware, disk, capacity_bytes, descriptor)
+        return self._hotplug.take(
+            self._spec, self._inspection.hardware, disk, capacity_bytes, descriptor
+        )
 
     def leased(self, interface: str) -> None:
         """The guest took the address it was offered on `interface`."""
@@ -186,16 +186,18 @@ class Machine:
                 await self._wait_until(boottime_ms() + _STEP_RETRY_MS)
 
     def _facts(self, status: Status) -> Facts:
-        is_seen = self._hardware is not UNSEEN
-        attachments = self._hotplug.attachments(self._spec, self._hardware) if is_seen else ()
-        settled = self._disks_settled and isinstance(self._guest, Active)
-        return Facts(status, self._record, self._spec, self._hardware, settled, attachments)
+        seen, hardware = self._inspection, self._inspection.hardware
+        attachments = self._hotplug.attachments(self._spec, hardware) if seen.is_seen else ()
+        settled = seen.is_settled and isinstance(self._guest, Active)
+        return Facts(status, self._record, self._spec, hardware, settled, attachments)
 
     async def _observe(self) -> Situation:
         if self._spec is None:
             self._guest = Absent()  # nobody but this launcher defines a domain
         else:
             await self._look(domain_name(self._spec))
+        hardware = self._inspection.hardware
+        disk_change = self._hotplug.pending(self._spec, hardware)
         return Situation(
             now_ms=boottime_ms(),
             record=self._record,
@@ -212,8 +214,8 @@ class Machine:
             trouble=self._trouble,
             resume_ms=self._resumes.next_ms,
             settled_ms=self._resumes.settled_ms,
-            growth=self._growth.pending(self._spec, self._hardware),
-            disk_change=self._hotplug.pending(self._spec, self._hardware),
+            growth=self._growth.pending(self._spec, hardware),
+            disk_change=disk_change if self._inspection.is_settled else None,
         )
 
     async def _qemu_end(self) -> QemuEnd | None:
@@ -229,8 +231,7 @@ class Machine:
             self._guest = await self.libvirt.guest(name)
             if isinstance(self._guest, Active):
                 self._last_active = self._guest
-                if self._hardware_is_due or not self._disks_settled:
-                    await self._look_at_hardware(name)
+                await self._inspection.look(name)
                 await self._look_for_trouble(name, self._guest)
         except (LibvirtUnreachable, LibvirtFailed, DomainMissing) as error:
             self._guest = None
@@ -240,36 +241,12 @@ class Machine:
             return
         self._unreachable_since_ms = None
 
-    @property
-    def _disks_settled(self) -> bool:
-        """No call that attaches a volume has begun since the hardware was looked at, and none was under way then."""
-        is_fresh = not self._hardware_is_due and self._hardware is not UNSEEN
-        return is_fresh and self._settled_at == self.libvirt.volume_calls_begun
-
-    async def _look_at_hardware(self, name: str) -> None:
-        self._hardware_is_due = False
-        begun, over = self.libvirt.volume_calls_begun, self.libvirt.volume_calls_over
-        try:
-            found = hardware_of(await self.libvirt.domain_xml(name))
-            self._hardware = with_sizes(found, await self._sizes(name))
-            self._settled_at = begun if begun == over else -1
-        except BaseException:
-            self._hardware_is_due = True
-            raise
-
-    async def _sizes(self, name: str) -> Mapping[str, int]:
-        """As far as QEMU tells. One that does not answer, since it waits for a file system, holds up nothing that its guest's
-        owner asks for."""
-        try:
-            return await self.libvirt.disk_sizes(name)
-        except (LibvirtUnreachable, LibvirtFailed) as error:
-            _log.warning("the sizes of the disks cannot be told", error=str(error))
-            return known_sizes(self._hardware)
-
     async def _look_for_trouble(self, name: str, guest: Active) -> None:
         self._trouble = None
         if guest.paused is Paused.IO_ERROR:
-            self._trouble = await look_for_trouble(self.libvirt, self._disk, name, self._hardware)
+            self._trouble = await look_for_trouble(
+                self.libvirt, self._disk, name, self._inspection.hardware
+            )
 
     async def _carry_out(self, action: planning.Action) -> None:
         match action:
@@ -290,7 +267,7 @@ class Machine:
             case planning.GrowDisk(disk=disk):
                 await self._grow(disk)
             case planning.ChangeDisk(change=change):
-                self._hardware_is_due = True
+                self._inspection.is_due_again()
                 await self._hotplug.carry_out(self._name, change, boottime_ms())
             case planning.PressPowerButton():
                 self._button_pressed_ms = boottime_ms()
@@ -320,24 +297,20 @@ class Machine:
 
     async def _unless_stopped(self, work: asyncio.Task[_T]) -> _T | None:
         """The outcome of `work`; None where the machine shall end before it is there."""
+        work.add_done_callback(lambda _: self._wake.set())
         while not work.done():
             self._wake.clear()
             if self._record.stop is not None or self._record.destroy is not None:
                 work.cancel()
                 return None
-            woken = asyncio.create_task(self._wake.wait(), name="wake")
-            try:
-                await asyncio.wait({work, woken}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                woken.cancel()
-        self._wake.set()  # whatever came meanwhile is still to be looked at
+            await self._wait_until(None)
         return work.result()
 
     async def _grow(self, name: str) -> None:
         assert self._spec is not None
         now_ms = boottime_ms()
-        if await self._growth.grow(self._name, self._spec, self._hardware, name, now_ms):
-            self._hardware_is_due = True
+        if await self._growth.grow(self._name, self._spec, self._inspection.hardware, name, now_ms):
+            self._inspection.is_due_again()
 
     async def _start(self) -> None:
         assert self._spec is not None
@@ -374,7 +347,7 @@ class Machine:
         return domain_name(self._spec)
 
     def _devices_changed(self) -> None:
-        self._hardware_is_due = True
+        self._inspection.is_due_again()
         self._wake.set()
 
     def _is_fixed(self) -> bool:
