@@ -11,13 +11,12 @@ from pathlib import Path
 
 from podvisor.domain.v1 import domain_pb2 as pb
 
-from podvisor_launcher.storage import qemu_img
 from podvisor_launcher.storage.bulkheads import in_volume_thread
 from podvisor_launcher.storage.errors import Unusable, about_volume
 from podvisor_launcher.storage.image import confirm
 from podvisor_launcher.storage.image_safety import QCOW2, RAW
 from podvisor_launcher.storage.resolve import block_sizes_of, is_only_read
-from podvisor_launcher.storage.volume import look_at_open_image, remember_format_of
+from podvisor_launcher.storage.volume import grow_qcow2, look_at_open_image, remember_format_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ async def _look_at_file(disk: pb.DiskSpec, descriptor: int) -> str:
     await confirm(path, facts, descriptor=descriptor)
     if not is_only_read(disk):
         if facts.format == QCOW2 and wanted_bytes > facts.virtual_size_bytes:
-            await qemu_img.grow(path, wanted_bytes, descriptor=descriptor)
+            await grow_qcow2(disk, path, wanted_bytes, descriptor=descriptor)
         await in_volume_thread(remember_format_of, disk, descriptor, facts.format)
     return facts.format
 

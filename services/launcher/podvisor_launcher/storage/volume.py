@@ -56,13 +56,24 @@ async def prepare_volume(disk: pb.DiskSpec, overlays: Path) -> ResolvedDisk:
         image, facts = found.image, found.facts
         if is_written(disk):
             if facts.format == QCOW2 and found.wanted_bytes > facts.virtual_size_bytes:
-                await qemu_img.grow(Path(image.path), found.wanted_bytes)
+                await grow_qcow2(disk, Path(image.path), found.wanted_bytes)
             if not image.is_block:
                 await in_volume_thread(_remember_format, disk, facts.format)
             return resolve(disk, image)
         if is_only_read(disk):
             return resolve(disk, image, read_only=True)
         return await in_volume_thread(overlaid, disk, image, facts, overlays)
+
+
+async def grow_qcow2(
+    disk: pb.DiskSpec, path: Path, size_bytes: int, *, descriptor: int | None = None
+) -> None:
+    """Make the qcow2 image behind the disk, which nobody uses, as large as `size_bytes` if that can be: of one with internal
+    snapshots it cannot, and its guest starts with the size that it has."""
+    try:
+        await qemu_img.grow(path, size_bytes, descriptor=descriptor)
+    except qemu_img.QemuImgFailed as error:
+        _log.warning("a volume has grown and its disk has not", volume=disk.name, error=str(error))
 
 
 def grow_volume(disk: pb.DiskSpec, resolved: ResolvedDisk) -> int:
