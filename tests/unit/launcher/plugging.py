@@ -33,6 +33,7 @@ class Qemu:
     sets: dict[int, int] = field(default_factory=dict)  # files that QEMU has open
     sizes: dict[str, int] = field(default_factory=dict)
     flags: list[int] = field(default_factory=list)  # of the files that were used
+    threads: list[int] = field(default_factory=list)  # for I/O, that were added
     asked: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)  # words that the next attachments end with
     is_stubborn: bool = False
@@ -91,6 +92,11 @@ class Qemu:
         assert self.gate.wait(10)
         return 0
 
+    def add_thread(self, number: int, flags: int) -> int:
+        assert flags == libvirt.VIR_DOMAIN_AFFECT_LIVE
+        self.threads.append(number)
+        return 0
+
     def describe(self, plain: str) -> str:
         root = ET.fromstring(plain)
         devices = root.find("devices")
@@ -100,6 +106,10 @@ class Qemu:
             if changed is not None:
                 devices[position] = changed
         devices.extend(self.devices)
+        if self.threads:
+            known = root.find("iothreads")
+            known = known if known is not None else ET.SubElement(root, "iothreads")
+            known.text = str(max(self.threads))
         return ET.tostring(root, encoding="unicode")
 
     def statistics(self) -> dict[str, object]:
@@ -183,6 +193,7 @@ def qemu_in_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Qemu]:
     patch(
         libvirt.virDomain, "XMLDesc", lambda domain, flags=0: it.describe(REAL_XML(domain, flags))
     )
+    patch(libvirt.virDomain, "addIOThread", lambda _domain, *args: it.add_thread(*args))
     patch(libvirt.virDomain, "setMetadata", it.change_nothing)
     patch(libvirt.virDomain, "blockInfo", lambda _domain, target: [it.sizes[target], 0, 0])
     patch(libvirt.virDomain, "blockResize", lambda _domain, *args: it.resize(*args))

@@ -220,6 +220,34 @@ async def test_the_next_launcher_waits_for_what_a_killed_one_has_begun(
     assert open_here(str(image)) == 0
 
 
+async def test_a_disk_has_an_io_thread_of_its_own(
+    settings: Settings, name: str, qemu: Qemu, tmp_path: Path
+) -> None:
+    """One that is left over of a disk that has gone, or another."""
+
+    def on_virtio(name: str) -> pb.DiskSpec:
+        return plugged(name, bus=pb.DISK_BUS_VIRTIO, dedicated_io_thread=True)
+
+    async def plug(it: Launcher, disk: str) -> None:
+        await until(it, AWAITED, disk)
+        file = os.open(tmp_path / disk, os.O_RDWR | os.O_CREAT)
+        assert (await hand_over(settings, file, disk=disk)).taken
+        await until(it, ATTACHED, disk)
+
+    async with running(settings, on_virtio("a"), on_virtio("b"), name=name) as it:
+        await plug(it, "a")
+        await plug(it, "b")
+        assert qemu.threads == [1, 2]
+        await it.machine.apply(spec(name=name, generation=2, disks=[on_virtio("b")]))
+        await until_gone(it, "a")
+        third = [on_virtio("b"), on_virtio("c")]
+        await it.machine.apply(spec(name=name, generation=3, disks=third))
+        await plug(it, "c")
+    threads = {alias_of(disk): disk.find("driver").get("iothread") for disk in qemu.devices}  # type: ignore[union-attr]
+    assert threads == {"ua-b": "2", "ua-c": "1"}
+    assert qemu.threads == [1, 2]
+
+
 async def test_what_qemu_has_open_for_no_disk_is_closed(
     settings: Settings,
     name: str,

@@ -5,6 +5,7 @@ started the machine.
 """
 
 from collections.abc import Collection, Iterator
+from itertools import count
 
 from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_common.launcher_pod import FD_SETS_DIRECTORY
@@ -63,7 +64,23 @@ def missing_controller(disk: pb.DiskSpec, live: Domain) -> Controller | None:
     return Controller(type="scsi", index=0, model="virtio-scsi")
 
 
-def build_plugged(disk: pb.DiskSpec, resolved: ResolvedDisk, live: Domain) -> xml.Disk:
+def io_thread_for(disk: pb.DiskSpec, live: Domain) -> int | None:
+    """The I/O thread of its own that `disk` asks for: one that no other disk has, or the next that the machine does not have
+    yet. The machine keeps it when the disk goes."""
+    if not disk.dedicated_io_thread:
+        return None
+    taken = {each.driver.iothread for each in live.devices.disks if each.driver is not None}
+    return next(number for number in count(1) if number not in taken)
+
+
+def has_io_thread(number: int, live: Domain) -> bool:
+    """Whether the machine has it: they are numbered from 1, and none is taken away."""
+    return number <= (live.io_threads or 0)
+
+
+def build_plugged(
+    disk: pb.DiskSpec, resolved: ResolvedDisk, live: Domain, io_thread: int | None = None
+) -> xml.Disk:
     """`disk` at a free place of the running machine; behind which root port, libvirt says. Raises UnbuildableSpec."""
     if disk.bus in _COLD_BUSES:
         raise UnbuildableSpec(
@@ -72,7 +89,8 @@ def build_plugged(disk: pb.DiskSpec, resolved: ResolvedDisk, live: Domain) -> xm
     bus, prefix = BUS_NAMES[disk.bus]
     names = {each.target.dev for each in live.devices.disks}
     target = next(name for name in _names(prefix) if name not in names)
-    return build_disk(disk, resolved, xml.DiskTarget(dev=target, bus=bus), _address(disk, live))
+    place = xml.DiskTarget(dev=target, bus=bus)
+    return build_disk(disk, resolved, place, _address(disk, live), io_thread=io_thread)
 
 
 def with_medium(drive: xml.Disk, image: Image | None) -> xml.Disk:

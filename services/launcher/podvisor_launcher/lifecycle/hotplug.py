@@ -162,7 +162,10 @@ class HotPlug:
                 logical_block_bytes=volume.logical_block_bytes,
                 physical_block_bytes=volume.physical_block_bytes,
             )
-            description = domain_hotplug.build_plugged(disk, resolved, live)
+            thread = domain_hotplug.io_thread_for(disk, live)
+            description = domain_hotplug.build_plugged(disk, resolved, live, thread)
+            if thread is not None and not domain_hotplug.has_io_thread(thread, live):
+                await self._libvirt.add_io_thread(domain, thread)
             controller = domain_hotplug.missing_controller(disk, live)
             if controller is not None:
                 await self._libvirt.attach(domain, format_xml(controller))

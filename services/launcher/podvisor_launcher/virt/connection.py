@@ -179,6 +179,10 @@ class LibvirtConnection:
         LibvirtUnreachable, LibvirtFailed."""
         await self._with_volume(name, volume, lambda domain: domain.attachDeviceFlags(device, LIVE))
 
+    async def add_io_thread(self, name: str, number: int) -> None:
+        """Give a running guest's QEMU another I/O thread. Raises DomainMissing, LibvirtUnreachable, LibvirtFailed."""
+        await self._on_domain(name, lambda domain: domain.addIOThread(number, LIVE))
+
     async def change_medium(self, name: str, drive: str, volume: OpenFile | None = None) -> None:
         """Give a drive of a running guest the medium that the XML of the drive tells, or none: then whether the guest has
         locked it or not. Raises DomainMissing, LibvirtUnreachable, LibvirtFailed."""
