@@ -9,6 +9,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -49,6 +50,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 _STEP_RETRY_MS = 500  # after libvirt failed in the middle of a step; its next event ends the pause
 _DEFAULT_GRACE_PERIOD_S = 30
+_CANCEL_TIMEOUT_S = 2.0
 
 
 class Machine:
@@ -67,8 +69,7 @@ class Machine:
         )
         self._record = self._files.load_record()
         self._dirty = False  # the record in memory is newer than the one on disk
-        bulkheads = Bulkheads()
-        self._disk = MachineDisk(self._files, settings.disks, bulkheads)
+        self._disk = MachineDisk(self._files, settings.disks, bulkheads := Bulkheads())
         self._spec = self._files.load_spec()
         self._guest: Guest | None = None
         self._last_active: Active | None = None
@@ -188,15 +189,15 @@ class Machine:
     def _facts(self, status: Status) -> Facts:
         seen, hardware = self._inspection, self._inspection.hardware
         attachments = self._hotplug.attachments(self._spec, hardware) if seen.is_seen else ()
-        settled = seen.is_settled and isinstance(self._guest, Active)
-        return Facts(status, self._record, self._spec, hardware, settled, attachments)
+        is_settled = seen.is_settled and isinstance(self._guest, Active)
+        return Facts(status, self._record, self._spec, hardware, is_settled, attachments)
 
     async def _observe(self) -> Situation:
         if self._spec is None:
             self._guest = Absent()  # nobody but this launcher defines a domain
         else:
             await self._look(domain_name(self._spec))
-        hardware = self._inspection.hardware
+        seen, hardware = self._inspection, self._inspection.hardware
         disk_change = self._hotplug.pending(self._spec, hardware)
         return Situation(
             now_ms=boottime_ms(),
@@ -215,7 +216,7 @@ class Machine:
             resume_ms=self._resumes.next_ms,
             settled_ms=self._resumes.settled_ms,
             growth=self._growth.pending(self._spec, hardware),
-            disk_change=disk_change if self._inspection.is_settled else None,
+            disk_change=disk_change if seen.is_settled else None,
         )
 
     async def _qemu_end(self) -> QemuEnd | None:
@@ -298,13 +299,14 @@ class Machine:
     async def _unless_stopped(self, work: asyncio.Task[_T]) -> _T | None:
         """The outcome of `work`; None where the machine shall end before it is there."""
         work.add_done_callback(lambda _: self._wake.set())
-        while not work.done():
-            self._wake.clear()
-            if self._record.stop is not None or self._record.destroy is not None:
-                work.cancel()
-                return None
-            await self._wait_until(None)
-        return work.result()
+        try:
+            while not (work.done() or self._record.stop or self._record.destroy):
+                self._wake.clear()
+                await self._wait_until(None)
+            return work.result() if work.done() else None
+        finally:
+            work.cancel()
+            await asyncio.wait({work}, timeout=_CANCEL_TIMEOUT_S)
 
     async def _grow(self, name: str) -> None:
         assert self._spec is not None
@@ -393,8 +395,6 @@ class Machine:
 
     async def _wait_until(self, wake_ms: int | None) -> None:
         timeout_s = None if wake_ms is None else max(wake_ms - boottime_ms(), 0) / 1000
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._wake.wait()
-        except TimeoutError:
-            return
