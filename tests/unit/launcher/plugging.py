@@ -1,6 +1,7 @@
 """What libvirt's test driver does not have of a QEMU: devices that come and go, and files that are open already."""
 
 import fcntl
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -32,10 +33,12 @@ class Qemu:
     sets: dict[int, int] = field(default_factory=dict)  # files that QEMU has open
     sizes: dict[str, int] = field(default_factory=dict)
     flags: list[int] = field(default_factory=list)  # of the files that were used
+    threads: list[int] = field(default_factory=list)  # for I/O, that were added
     asked: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)  # words that the next attachments end with
     is_stubborn: bool = False
     gate: threading.Event = field(default_factory=_open_gate)  # what attaching a disk waits for
+    has_waited: threading.Event = field(default_factory=threading.Event)  # for such a job
     removed: list[Callable[[], None]] = field(default_factory=list)
 
     def let_go(self, alias: str) -> None:
@@ -72,11 +75,27 @@ class Qemu:
             self.let_go(alias)
         return 0
 
-    def monitor(self, command: str, files: list[int]) -> None:
-        if "add-fd" in command:
-            self.sets[1000] = files[0]
-        else:
-            self.sets.clear()
+    def monitor(self, command: str, files: list[int]) -> tuple[str, list[object]]:
+        request, answer = json.loads(command), {}
+        match request["execute"]:
+            case "add-fd":
+                self.sets[request["arguments"]["fdset-id"]] = files[0]
+            case "remove-fd":
+                del self.sets[request["arguments"]["fdset-id"]]
+            case "query-fdsets":
+                answer = {"return": [{"fdset-id": number, "fds": []} for number in self.sets]}
+        return json.dumps(answer), []
+
+    def change_nothing(self, *_: object) -> int:
+        """It takes a job of the domain, as attaching a disk does."""
+        self.has_waited.set()
+        assert self.gate.wait(10)
+        return 0
+
+    def add_thread(self, number: int, flags: int) -> int:
+        assert flags == libvirt.VIR_DOMAIN_AFFECT_LIVE
+        self.threads.append(number)
+        return 0
 
     def describe(self, plain: str) -> str:
         root = ET.fromstring(plain)
@@ -87,6 +106,10 @@ class Qemu:
             if changed is not None:
                 devices[position] = changed
         devices.extend(self.devices)
+        if self.threads:
+            known = root.find("iothreads")
+            known = known if known is not None else ET.SubElement(root, "iothreads")
+            known.text = str(max(self.threads))
         return ET.tostring(root, encoding="unicode")
 
     def statistics(self) -> dict[str, object]:
@@ -97,6 +120,10 @@ class Qemu:
             found[f"block.{number}.name"] = name
             found[f"block.{number}.capacity"] = self.sizes.get(name, 0)
         return found
+
+    def resize(self, target: str, size: int, flags: int) -> None:
+        assert flags == libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES
+        self.sizes[target] = size
 
     def _use(self, disk: ET.Element) -> None:
         source, target = disk.find("source"), disk.find("target")
@@ -166,6 +193,10 @@ def qemu_in_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Qemu]:
     patch(
         libvirt.virDomain, "XMLDesc", lambda domain, flags=0: it.describe(REAL_XML(domain, flags))
     )
+    patch(libvirt.virDomain, "addIOThread", lambda _domain, *args: it.add_thread(*args))
+    patch(libvirt.virDomain, "setMetadata", it.change_nothing)
+    patch(libvirt.virDomain, "blockInfo", lambda _domain, target: [it.sizes[target], 0, 0])
+    patch(libvirt.virDomain, "blockResize", lambda _domain, *args: it.resize(*args))
     patch(libvirt.virConnect, "domainListGetStats", lambda *_: [(None, it.statistics())])
     patch(libvirt.virConnect, "domainEventRegisterAny", register)
     patch(

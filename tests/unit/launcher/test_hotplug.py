@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from podvisor.domain.v1 import domain_pb2 as pb
@@ -19,7 +20,7 @@ from podvisor_launcher.storage.volume import FORMAT_ATTRIBUTE
 from podvisor_launcher.virt import connection
 
 from tests.unit.launcher.launched import Launcher, launcher
-from tests.unit.launcher.plugging import Qemu, open_here, qemu_in_place
+from tests.unit.launcher.plugging import Qemu, alias_of, open_here, qemu_in_place
 from tests.unit.launcher.specs import spec
 
 MIB = 1 << 20
@@ -193,6 +194,118 @@ async def test_what_is_plugged_is_known_to_the_next_launcher(
         assert (await until(it, ATTACHED)).capacity_bytes == MIB
         await it.machine.apply(spec(name=name, generation=2))
         await until_gone(it)
+
+
+async def test_the_next_launcher_waits_for_what_a_killed_one_has_begun(
+    settings: Settings, name: str, qemu: Qemu, image: Path
+) -> None:
+    """libvirt goes on with an attachment whose client is gone, and tells of the disk only then."""
+    async with running(settings, plugged(), name=name) as it:
+        await until(it, AWAITED)
+        await it.until(lambda report: report.disks_settled)
+    qemu.gate.clear()
+    qemu.has_waited.clear()
+    async with launcher(settings) as it:
+        assert await asyncio.to_thread(qemu.has_waited.wait, 10)
+        report = await it.until_state(pb.DOMAIN_STATE_RUNNING)
+        assert not report.disks_settled
+        assert it.machine.take_volume("data", MIB, os.open(image, os.O_RDWR)) == ""
+        source, target = f"<source file='{LABEL}/data'/>", "<target dev='sda' bus='scsi'/>"
+        disk = f"<disk type='file'>{source}{target}<alias name='ua-data'/></disk>"
+        qemu.devices.append(ET.fromstring(disk))
+        qemu.gate.set()
+        report = await it.until(lambda report: report.disks_settled)
+        assert reported(report, "data").attachment == ATTACHED
+    assert [alias_of(each) for each in qemu.devices if each.tag == "disk"] == ["ua-data"]
+    assert open_here(str(image)) == 0
+
+
+async def test_a_disk_has_an_io_thread_of_its_own(
+    settings: Settings, name: str, qemu: Qemu, tmp_path: Path
+) -> None:
+    """One that is left over of a disk that has gone, or another."""
+
+    def on_virtio(name: str) -> pb.DiskSpec:
+        return plugged(name, bus=pb.DISK_BUS_VIRTIO, dedicated_io_thread=True)
+
+    async def plug(it: Launcher, disk: str) -> None:
+        await until(it, AWAITED, disk)
+        file = os.open(tmp_path / disk, os.O_RDWR | os.O_CREAT)
+        assert (await hand_over(settings, file, disk=disk)).taken
+        await until(it, ATTACHED, disk)
+
+    async with running(settings, on_virtio("a"), on_virtio("b"), name=name) as it:
+        await plug(it, "a")
+        await plug(it, "b")
+        assert qemu.threads == [1, 2]
+        await it.machine.apply(spec(name=name, generation=2, disks=[on_virtio("b")]))
+        await until_gone(it, "a")
+        third = [on_virtio("b"), on_virtio("c")]
+        await it.machine.apply(spec(name=name, generation=3, disks=third))
+        await plug(it, "c")
+    threads = {alias_of(disk): disk.find("driver").get("iothread") for disk in qemu.devices}  # type: ignore[union-attr]
+    assert threads == {"ua-b": "2", "ua-c": "1"}
+    assert qemu.threads == [1, 2]
+
+
+async def test_what_qemu_has_open_for_no_disk_is_closed(
+    settings: Settings,
+    name: str,
+    qemu: Qemu,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A launcher was killed between giving QEMU a device and giving its guest the disk."""
+    sets = tmp_path / "fdset"
+    sets.mkdir()
+    for number in (1000, 1001):
+        (sets / str(number)).touch()
+    monkeypatch.setattr(connection, "FD_SETS_DIRECTORY", str(sets))
+    monkeypatch.setattr(domain_hotplug, "FD_SETS_DIRECTORY", str(sets))
+    async with running(settings, name=name):
+        pass
+    source, target = f"<source dev='{sets}/1001'/>", "<target dev='sda' bus='scsi'/>"
+    disk = f"<disk type='block'>{source}{target}<alias name='ua-other'/></disk>"
+    qemu.devices.append(ET.fromstring(disk))
+    qemu.sets = {0: 10, 1000: 11, 1001: 12}
+    async with launcher(settings) as it:
+        await it.until(lambda _: 1000 not in qemu.sets)
+    assert qemu.sets == {0: 10, 1001: 12}
+
+
+@pytest.fixture
+def opened_elsewhere(image: Path) -> Iterator[None]:
+    """Another process of this user, as QEMU is one, has the image open."""
+    with image.open("r+b") as file:
+        holder = subprocess.Popen(["sleep", "60"], stdin=file)
+    yield
+    holder.kill()
+    holder.wait()
+
+
+@pytest.mark.usefixtures("opened_elsewhere")
+@pytest.mark.parametrize("by_the_next_launcher", [False, True])
+async def test_what_is_plugged_grows_with_its_volume(
+    by_the_next_launcher: bool, settings: Settings, name: str, qemu: Qemu, image: Path
+) -> None:
+    larger = plugged()
+    larger.volume.capacity_bytes = 3 * MIB
+
+    def has_grown(report: pb.DomainReport) -> bool:
+        return bool(reported(report, "data").capacity_bytes == 3 * MIB)
+
+    async with running(settings, plugged(), name=name) as it:
+        await until(it, AWAITED)
+        await hand_over(settings, os.open(image, os.O_RDWR))
+        await until(it, ATTACHED)
+        os.rename(image, image.with_name("nobody-knows"))
+        applied = await it.machine.apply(spec(name=name, generation=2, disks=[larger]))
+        assert applied.restart_required == ()
+        if not by_the_next_launcher:
+            await it.until(has_grown)
+    async with launcher(settings) as it:
+        await it.until(has_grown)
+    assert os.stat(image.with_name("nobody-knows")).st_size == 3 * MIB
 
 
 async def test_a_guest_that_does_not_let_go_is_asked_again(

@@ -3,12 +3,14 @@
 import asyncio
 from pathlib import Path
 
+import libvirt
 import pytest
 import structlog
 from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_launcher.domain.build import UnbuildableSpec
 from podvisor_launcher.lifecycle.acceptance import MachineEnded, OtherMachine
-from podvisor_launcher.lifecycle.machine import Machine, boottime_ms
+from podvisor_launcher.lifecycle.clock import boottime_ms
+from podvisor_launcher.lifecycle.machine import Machine
 from podvisor_launcher.lifecycle.record import Start, load_record
 from podvisor_launcher.lifecycle.reports import Reports
 from podvisor_launcher.settings import Settings
@@ -181,15 +183,34 @@ async def test_a_missing_secret_heals(settings: Settings, name: str, tmp_path: P
 
 
 async def test_what_the_disks_became_is_told_with_the_first_word(
-    settings: Settings, name: str
+    settings: Settings, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    sizes = {"block.0.name": "vda", "block.0.capacity": 372_736}
+    monkeypatch.setattr(libvirt.virConnect, "domainListGetStats", lambda *_: [(None, sizes)])
     seed = cloud_init_disk(user_data=SECRET)
     async with launcher(settings) as it:
         await it.machine.apply(spec(name=name, disks=[seed]))
         running = await it.until_state(pb.DOMAIN_STATE_RUNNING)
     (disk,) = running.disks
     assert (disk.name, disk.target) == ("cloudinit", "vda")
-    assert disk.capacity_bytes == (settings.cloud_init / "cloudinit.iso").stat().st_size
+    assert disk.capacity_bytes == 372_736
+
+
+async def test_a_machine_whose_sizes_nobody_tells_goes_on(
+    settings: Settings, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QEMU waits for a file system, and libvirt for QEMU."""
+
+    def wait_for_qemu(*_: object) -> None:
+        raise libvirt.libvirtError("timed out")
+
+    monkeypatch.setattr(libvirt.virConnect, "domainListGetStats", wait_for_qemu)
+    async with launcher(settings) as it:
+        await it.machine.apply(spec(name=name, disks=[cloud_init_disk(user_data=SECRET)]))
+        running = await it.until_state(pb.DOMAIN_STATE_RUNNING)
+        assert [disk.capacity_bytes for disk in running.disks] == [0]
+        await it.machine.destroy()
+        await it.until_state(pb.DOMAIN_STATE_ENDED)
 
 
 async def test_a_better_specification_replaces_one_that_waits(

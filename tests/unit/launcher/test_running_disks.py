@@ -14,7 +14,7 @@ from podvisor_launcher.domain.build import ConsolePaths, Image, ResolvedDisk, bu
 from podvisor_launcher.domain.xml import format_xml
 from podvisor_launcher.lifecycle import growth as growth_module
 from podvisor_launcher.lifecycle.io_errors import worst_of
-from podvisor_launcher.lifecycle.record import Record, Start, save_record
+from podvisor_launcher.lifecycle.record import Record, Start, load_record, save_record
 from podvisor_launcher.lifecycle.situation import DiskTrouble
 from podvisor_launcher.settings import Settings
 from podvisor_launcher.storage import room
@@ -40,6 +40,12 @@ class Qemu:
     def block_info(self, target: str) -> list[int]:
         return [self.capacities[target], 0, 0]
 
+    def statistics(self) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for number, (name, size) in enumerate(self.capacities.items()):
+            found[f"block.{number}.name"], found[f"block.{number}.capacity"] = name, size
+        return found
+
     def resize(self, target: str, size: int, flags: int) -> None:
         assert flags == libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES
         self.resized.append((target, size))
@@ -63,6 +69,7 @@ def qemu(monkeypatch: pytest.MonkeyPatch) -> Qemu:
     patch(libvirt.virDomain, "blockInfo", lambda _domain, target: it.block_info(target))
     patch(libvirt.virDomain, "blockResize", lambda _domain, *args: it.resize(*args))
     patch(libvirt.virDomain, "diskErrors", lambda _domain: it.errors)
+    patch(libvirt.virConnect, "domainListGetStats", lambda *_: [(None, it.statistics())])
     patch(libvirt.virDomain, "state", lambda domain: it.state(domain))
     return it
 
@@ -118,7 +125,7 @@ async def test_a_disk_grows_with_its_volume(
         # Nothing shrinks.
         await it.machine.apply(grown(grown(running, 0), 2 * MIB))
         await it.until(lambda report: report.applied_generation == 3)
-    assert qemu.resized == [("vda", MIB), ("vda", 3 * MIB)]
+    assert qemu.resized[-1] == ("vda", 3 * MIB)
     assert_grown(image, 3 * MIB)
 
 
@@ -200,3 +207,71 @@ BROKEN = DiskTrouble("broken", no_space=False, has_room=True)
 )
 def test_what_has_to_pass_first_is_told(troubles: list[DiskTrouble], worst: DiskTrouble) -> None:
     assert worst_of(troubles) == worst
+
+
+@pytest.fixture
+def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """The file system of a volume called "data" is gone until this is set."""
+    server = threading.Event()
+    open_for_real = os.open
+
+    def open_or_wait(path: str, *args: int, **kwargs: int) -> int:
+        if threading.current_thread().name in ("volume data", "volume"):
+            server.wait(20)
+        return open_for_real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", open_or_wait)
+    yield server
+    server.set()
+
+
+@pytest.fixture
+def two_grown(settings: Settings, running: pb.DomainSpec, qemu: Qemu, image: Path) -> pb.DomainSpec:
+    """The guest has a second disk, called "other", and the volumes of both have grown."""
+    other = image.with_name("other.img")
+    other.write_bytes(bytes(MIB))
+    source = pb.VolumeDiskSource(path=str(image.parent), file=other.name, capacity_bytes=2 * MIB)
+    wanted = grown(running, 3 * MIB)
+    wanted.disks.append(volume_disk("other", volume=source))
+    files = {"data": image, "other": other}
+    disks = {name: ResolvedDisk(Image(str(path), "raw")) for name, path in files.items()}
+    connection = libvirt.open(TEST_DRIVER)
+    connection.lookupByName(f"default_{running.name}").destroy()
+    connection.defineXML(format_xml(build_domain(wanted, disks, CONSOLES))).create()
+    settings.spec.write_bytes(wanted.SerializeToString())
+    qemu.capacities["vdb"] = MIB
+    return wanted
+
+
+def other_has_grown(report: pb.DomainReport) -> bool:
+    return any(disk.name == "other" and disk.capacity_bytes > MIB for disk in report.disks)
+
+
+@pytest.mark.usefixtures("two_grown", "hung")
+async def test_a_volume_that_hangs_holds_up_nothing_else(settings: Settings, qemu: Qemu) -> None:
+    """Neither the state of the machine, nor its stop, nor its other disks."""
+    async with launcher(settings) as it:
+        await it.until(other_has_grown)
+        await it.machine.shutdown(grace_period_s=0)
+        await it.exit_code()
+    assert load_record(settings.record).end is not None
+    assert qemu.resized == [("vdb", 2 * MIB)]
+
+
+@pytest.mark.usefixtures("two_grown")
+async def test_a_disk_that_cannot_grow_holds_up_no_other(settings: Settings, image: Path) -> None:
+    os.unlink(image)
+    async with launcher(settings) as it:
+        await it.until(other_has_grown)
+
+
+async def test_a_machine_whose_volume_hangs_before_its_start_can_be_ended(
+    settings: Settings, name: str, image: Path, hung: threading.Event
+) -> None:
+    source = pb.VolumeDiskSource(path=str(image.parent), file=image.name, capacity_bytes=MIB)
+    async with launcher(settings) as it:
+        await it.machine.apply(spec(name=name, disks=[volume_disk("data", volume=source)]))
+        await it.until_state(pb.DOMAIN_STATE_PREPARING)
+        await it.machine.shutdown(grace_period_s=30)
+        ended = await it.until_state(pb.DOMAIN_STATE_ENDED)
+        assert ended.reason == pb.DOMAIN_REASON_NEVER_STARTED

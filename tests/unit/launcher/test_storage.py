@@ -10,6 +10,7 @@ from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_launcher.domain.build import Image
 from podvisor_launcher.storage import qemu_img as qemu_img_module
 from podvisor_launcher.storage import serial_log
+from podvisor_launcher.storage.bulkheads import Bulkheads
 from podvisor_launcher.storage.container_disk import prepare_container_disk
 from podvisor_launcher.storage.errors import DiskUnavailable, InvalidDisk
 from podvisor_launcher.storage.files import UnsafePath, plain_file_below
@@ -215,7 +216,9 @@ async def test_disks_come_in_one_call(root: Path, overlays: Path, tmp_path: Path
             pb.DiskSpec(name="handed", volume=pb.VolumeDiskSource(handed_over=True)),
         ]
     )
-    disks = await prepare_disks(machine, overlays=overlays, cloud_init=tmp_path)
+    disks = await prepare_disks(
+        machine, overlays=overlays, cloud_init=tmp_path, bulkheads=Bulkheads()
+    )
     assert list(disks) == ["root", "cloudinit", "files", "volume", "empty"]
     for name in ("cloudinit", "files"):
         iso = tmp_path / f"{name}.iso"
@@ -244,7 +247,7 @@ async def test_what_cannot_be_made_is_named_in_order(overlays: Path, tmp_path: P
         ]
     )
     with pytest.raises(DiskUnavailable, match='"first"'):
-        await prepare_disks(machine, overlays=overlays, cloud_init=tmp_path)
+        await prepare_disks(machine, overlays=overlays, cloud_init=tmp_path, bulkheads=Bulkheads())
 
 
 def test_the_serial_log_stays_small(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from podvisor_launcher.domain.build import Image, ResolvedDisk
 from podvisor_launcher.storage.errors import InvalidDisk
 from podvisor_launcher.storage.qemu_img import image_info
 from podvisor_launcher.storage.volume import FORMAT_ATTRIBUTE, grow_volume, prepare_volume
+from structlog.testing import capture_logs
 
 MIB = 1 << 20
 QCOW2_HEADER = b"QFI\xfb\x00\x00\x00\x03"
@@ -370,6 +371,21 @@ def test_a_qcow2_image_in_use_is_left_to_qemu(claim: Path, image: Path, overlays
     larger = volume_disk(claim, source={"capacity_bytes": 8 * MIB})
     assert grow_volume(larger, resolved) == 8 * MIB
     assert image.read_bytes() == before
+
+
+def test_an_image_that_cannot_grow_starts_with_the_size_it_has(
+    claim: Path, image: Path, overlays: Path
+) -> None:
+    """qemu-img resizes none of the old version that holds a snapshot."""
+    qemu_img("create", "-f", "qcow2", "-o", "compat=0.10", image, "1M")
+    qemu_img("snapshot", "-c", "before", image)
+    before = image.read_bytes()
+    with capture_logs() as logs:
+        resolved = prepared(volume_disk(claim), overlays)
+    assert resolved.image == Image(str(image), "qcow2")
+    assert image.read_bytes() == before
+    [told] = [each for each in logs if each["log_level"] == "warning"]
+    assert (told["volume"], "snapshots" in told["error"]) == ("data", True)
 
 
 def test_what_is_only_read_does_not_grow(claim: Path, image: Path, overlays: Path) -> None:

@@ -3,48 +3,16 @@
 A thread that has entered a namespace is never used again, so nothing has to be put back.
 """
 
-import asyncio
 import contextlib
 import ctypes
 import os
-import threading
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
 
-_T = TypeVar("_T")
+from podvisor_common.aio.threads import in_own_thread
+
+__all__ = ["files_as", "in_own_thread"]
+
 _LIBC = ctypes.CDLL(None)
-
-
-async def in_own_thread(work: Callable[[], _T], *, name: str) -> _T:
-    """The result of `work()`, run in a new thread that ends with it.
-
-    Cancelling the caller does not stop `work`, which must bound itself.
-    """
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[_T] = loop.create_future()
-
-    def settle(result: _T | None, error: BaseException | None) -> None:
-        if outcome.done():
-            return
-        if error is not None:
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(result)  # type: ignore[arg-type]
-
-    def run() -> None:
-        try:
-            result = work()
-        except BaseException as error:
-            report(None, error)
-        else:
-            report(result, None)
-
-    def report(result: _T | None, error: BaseException | None) -> None:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=run, name=name, daemon=True).start()
-    return await outcome
 
 
 @contextlib.contextmanager

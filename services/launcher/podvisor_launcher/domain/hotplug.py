@@ -5,6 +5,7 @@ started the machine.
 """
 
 from collections.abc import Collection, Iterator
+from itertools import count
 
 from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_common.launcher_pod import FD_SETS_DIRECTORY
@@ -42,11 +43,17 @@ def file_of(disk: str, format_: str, fd_group: str) -> Image:
 
 def device_of(live: Domain) -> Image:
     """A block device that was handed over, by a set of open files that no disk has."""
-    taken = {path.removeprefix(f"{FD_SETS_DIRECTORY}/") for path in _paths(live)}
+    taken = fd_sets_of(live)
     number = _FIRST_FD_SET
-    while str(number) in taken:
+    while number in taken:
         number += 1
     return Image(f"{FD_SETS_DIRECTORY}/{number}", "raw", is_block=True)
+
+
+def fd_sets_of(live: Domain) -> set[int]:
+    """The sets of open files that disks have."""
+    begin = f"{FD_SETS_DIRECTORY}/"
+    return {int(path.removeprefix(begin)) for path in _paths(live) if path.startswith(begin)}
 
 
 def missing_controller(disk: pb.DiskSpec, live: Domain) -> Controller | None:
@@ -57,7 +64,23 @@ def missing_controller(disk: pb.DiskSpec, live: Domain) -> Controller | None:
     return Controller(type="scsi", index=0, model="virtio-scsi")
 
 
-def build_plugged(disk: pb.DiskSpec, resolved: ResolvedDisk, live: Domain) -> xml.Disk:
+def io_thread_for(disk: pb.DiskSpec, live: Domain) -> int | None:
+    """The I/O thread of its own that `disk` asks for: one that no other disk has, or the next that the machine does not have
+    yet. The machine keeps it when the disk goes."""
+    if not disk.dedicated_io_thread:
+        return None
+    taken = {each.driver.iothread for each in live.devices.disks if each.driver is not None}
+    return next(number for number in count(1) if number not in taken)
+
+
+def has_io_thread(number: int, live: Domain) -> bool:
+    """Whether the machine has it: they are numbered from 1, and none is taken away."""
+    return number <= (live.io_threads or 0)
+
+
+def build_plugged(
+    disk: pb.DiskSpec, resolved: ResolvedDisk, live: Domain, io_thread: int | None = None
+) -> xml.Disk:
     """`disk` at a free place of the running machine; behind which root port, libvirt says. Raises UnbuildableSpec."""
     if disk.bus in _COLD_BUSES:
         raise UnbuildableSpec(
@@ -66,7 +89,8 @@ def build_plugged(disk: pb.DiskSpec, resolved: ResolvedDisk, live: Domain) -> xm
     bus, prefix = BUS_NAMES[disk.bus]
     names = {each.target.dev for each in live.devices.disks}
     target = next(name for name in _names(prefix) if name not in names)
-    return build_disk(disk, resolved, xml.DiskTarget(dev=target, bus=bus), _address(disk, live))
+    place = xml.DiskTarget(dev=target, bus=bus)
+    return build_disk(disk, resolved, place, _address(disk, live), io_thread=io_thread)
 
 
 def with_medium(drive: xml.Disk, image: Image | None) -> xml.Disk:

@@ -1,6 +1,7 @@
 """The machine's files, off the event loop: what is asked for first is on disk first.
 
-Invariant: a full disk is told of once and holds up only what must be on it before the next step.
+Invariants: a full disk is told of once and holds up only what must be on it before the next step. The one thread for it touches no
+volume, which might never answer.
 """
 
 import asyncio
@@ -13,23 +14,24 @@ from typing import TypeVar
 import structlog
 from podvisor.domain.v1 import domain_pb2 as pb
 
-from podvisor_launcher.domain.disks import Image, ResolvedDisk
+from podvisor_launcher.domain.disks import Image
 from podvisor_launcher.domain.hotplug import is_handed_over
 from podvisor_launcher.lifecycle.files import MachineFiles
-from podvisor_launcher.lifecycle.hardware import Hardware, hardware_of
 from podvisor_launcher.lifecycle.record import QemuEnd, Record
+from podvisor_launcher.storage.bulkheads import Bulkheads, VolumeHangs
 from podvisor_launcher.storage.room import has_room, volume_has_room
-from podvisor_launcher.storage.volume import grow_volume
 
 _log = structlog.stdlib.get_logger(__name__)
 T = TypeVar("T")
+_LOOK_TIMEOUT_S = 2.0
 
 
 class MachineDisk:
     """Writes `files` in one thread; `directory` is where the machine's disks grow."""
 
-    def __init__(self, files: MachineFiles, directory: Path) -> None:
+    def __init__(self, files: MachineFiles, directory: Path, bulkheads: Bulkheads) -> None:
         self._files = files
+        self._bulkheads = bulkheads
         self._directory = directory
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
         self._complaint = ""
@@ -63,31 +65,27 @@ class MachineDisk:
         """Before another QEMU is started: the note shall be about that one. Raises OSError."""
         await self._do(self._files.forget_qemu_end)
 
-    async def hardware(self, description: str) -> Hardware:
-        """What libvirt's description of a domain and the files behind its disks tell."""
-        return await self._do(partial(hardware_of, description))
-
     async def has_room(self) -> bool:
         """Whether the machine's files can grow, as far as can be seen."""
-        return await self._is_there_room(partial(has_room, self._directory))
+        try:
+            return await self._do(partial(has_room, self._directory))
+        except OSError as error:
+            _log.error("nobody knows how much room there is", error=error.strerror)
+            return True
 
-    async def has_room_for(self, image: Image) -> bool:
-        """Whether the image of a disk can grow, as far as can be seen; nobody sees into what is behind a device, or
-        was handed over."""
+    async def has_room_for(self, volume: str, image: Image) -> bool:
+        """Whether the image behind the disk of that name can grow, as far as can be seen; nobody sees into what is behind a
+        device, or was handed over. A file system that does not answer has none."""
         path = Path(image.path)
         if image.is_block or is_handed_over(image.path):
             return True
         if path.is_relative_to(self._directory):
             return await self.has_room()
-        return await self._is_there_room(partial(volume_has_room, path))
-
-    async def grow(self, disk: pb.DiskSpec, resolved: ResolvedDisk) -> int:
-        """Grow what is behind a disk; the size that its guest shall see. Raises DiskUnavailable and OSError."""
-        return await self._do(partial(grow_volume, disk, resolved))
-
-    async def _is_there_room(self, look: Callable[[], bool]) -> bool:
+        look = partial(volume_has_room, path)
         try:
-            return await self._do(look)
+            return await self._bulkheads.run_in_thread(volume, look, _LOOK_TIMEOUT_S)
+        except VolumeHangs:
+            return False
         except OSError as error:
             _log.error("nobody knows how much room there is", error=error.strerror)
             return True

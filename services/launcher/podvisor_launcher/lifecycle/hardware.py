@@ -1,26 +1,17 @@
-"""What the guest's hardware turned out to be: libvirt's words, and the sizes of the files and devices behind the disks.
+"""What the guest's hardware turned out to be, in libvirt's words: the machine, its disks and their sizes.
 
-Invariant: nothing is decided by it. The files are read without a lock and while QEMU uses them, and only where their size
-stands; what cannot be read is not known, which stops nobody.
+Invariants: pure. No file is looked at, since one whose file system is gone would be waited for; a size that libvirt does not tell
+is not known, which stops nobody.
 """
 
-from dataclasses import dataclass
-from os import SEEK_END
-from pathlib import Path
-
-import structlog
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from podvisor_launcher.domain import disk_elements as xml
 from podvisor_launcher.domain.disks import ALIAS_PREFIX, Image, ResolvedDisk
 from podvisor_launcher.domain.elements import Domain
 from podvisor_launcher.domain.hotplug import is_handed_over
 from podvisor_launcher.domain.xml import parse_xml
-
-_log = structlog.stdlib.get_logger(__name__)
-
-# https://gitlab.com/qemu-project/qemu/-/blob/master/docs/interop/qcow2.rst: a big-endian number of 8 bytes.
-_QCOW2_SIZE_OFFSET = 24
-_QCOW2_SIZE_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +45,7 @@ UNSEEN = Hardware("", ())
 
 
 def hardware_of(description: str) -> Hardware:
-    """The hardware of a domain by libvirt's description of it; reads the files and devices that it names."""
+    """The hardware of a domain by libvirt's description of it, which tells no sizes."""
     domain = parse_xml(Domain, description)
     return Hardware(
         machine_type=domain.os.type.machine or "",
@@ -66,6 +57,17 @@ def hardware_of(description: str) -> Hardware:
     )
 
 
+def with_sizes(hardware: Hardware, sizes: Mapping[str, int]) -> Hardware:
+    """`hardware` with what its guest sees of the disks, in bytes, by their names in libvirt."""
+    disks = [replace(disk, capacity_bytes=sizes.get(disk.target, 0)) for disk in hardware.disks]
+    return replace(hardware, disks=tuple(disks))
+
+
+def known_sizes(hardware: Hardware) -> dict[str, int]:
+    """The sizes of the disks, as with_sizes() takes them."""
+    return {disk.target: disk.capacity_bytes for disk in hardware.disks}
+
+
 def _disk(disk: xml.Disk, name: str) -> Disk:
     image = _image(disk.source, disk.driver.type if disk.driver is not None else None)
     if image is None:
@@ -75,7 +77,7 @@ def _disk(disk: xml.Disk, name: str) -> Disk:
     if below is not None and below.format is not None:
         backing = _image(below.source, below.format.type)
     resolved = ResolvedDisk(image, backing, read_only=disk.read_only)
-    return Disk(name, disk.target.dev, _capacity_bytes(image, disk.target.dev), resolved)
+    return Disk(name, disk.target.dev, 0, resolved)
 
 
 def _image(source: xml.DiskSource | None, format_: str | None) -> Image | None:
@@ -85,17 +87,3 @@ def _image(source: xml.DiskSource | None, format_: str | None) -> Image | None:
     return Image(
         path, format_ or "raw", is_block=source.dev is not None, fd_group=source.fdgroup or ""
     )
-
-
-def _capacity_bytes(image: Image, target: str) -> int:
-    if is_handed_over(image.path):
-        return 0
-    try:
-        with Path(image.path).open("rb") as file:
-            if image.format != "qcow2":
-                return file.seek(0, SEEK_END)  # where a device ends, its status does not say
-            file.seek(_QCOW2_SIZE_OFFSET)
-            return int.from_bytes(file.read(_QCOW2_SIZE_BYTES))
-    except OSError as error:
-        _log.warning("the size of a disk cannot be told", disk=target, error=error.strerror)
-        return 0

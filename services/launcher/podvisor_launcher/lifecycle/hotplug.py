@@ -8,7 +8,7 @@ are looked at beside the machine's loop, which waits for no file system.
 import asyncio
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 from podvisor.domain.v1 import domain_pb2 as pb
@@ -32,6 +32,7 @@ from podvisor_launcher.lifecycle.hotplug_plan import (
 from podvisor_launcher.lifecycle.in_use import is_about_use
 from podvisor_launcher.storage.errors import DiskUnavailable
 from podvisor_launcher.storage.handed_over import OpenVolume, prepare_handed_over, set_direct
+from podvisor_launcher.storage.open_elsewhere import identity_of
 from podvisor_launcher.storage.resolve import is_only_read
 from podvisor_launcher.virt.connection import LibvirtConnection
 from podvisor_launcher.virt.errors import DomainMissing, LibvirtFailed
@@ -98,18 +99,6 @@ class HotPlug:
         """What is to be said of the disks and media."""
         return attachments(self._disks(spec, hardware)) if spec is not None else ()
 
-    async def measured(self, domain: str, hardware: Hardware) -> Hardware:
-        """`hardware` with the sizes of what was handed over, which only QEMU can tell. Raises DomainMissing,
-        LibvirtUnreachable, LibvirtFailed."""
-        if not _present(hardware):
-            return hardware
-        sizes = await self._libvirt.disk_sizes(domain)
-        disks = [
-            replace(disk, capacity_bytes=sizes.get(disk.target, 0)) if disk.is_handed_over else disk
-            for disk in hardware.disks
-        ]
-        return replace(hardware, disks=tuple(disks))
-
     async def carry_out(self, domain: str, change: DiskChange, now_ms: int) -> None:
         """Do it. What goes wrong is told of the disk, and tried again. Raises LibvirtUnreachable."""
         name = change.disk
@@ -157,7 +146,7 @@ class HotPlug:
             file = OpenFile(volume.descriptor, fd_set=image.path)
             await asyncio.to_thread(_touch, image.path)
         else:
-            group = f"{disk.name}-{now_ms}"
+            group = f"{disk.name}-{now_ms}{identity_of(volume.descriptor)}"
             image = domain_hotplug.file_of(disk.name, volume.format, group)
             file = OpenFile(volume.descriptor, group=group)
         drive = domain_hotplug.disk_named(live, disk.name)
@@ -173,7 +162,10 @@ class HotPlug:
                 logical_block_bytes=volume.logical_block_bytes,
                 physical_block_bytes=volume.physical_block_bytes,
             )
-            description = domain_hotplug.build_plugged(disk, resolved, live)
+            thread = domain_hotplug.io_thread_for(disk, live)
+            description = domain_hotplug.build_plugged(disk, resolved, live, thread)
+            if thread is not None and not domain_hotplug.has_io_thread(thread, live):
+                await self._libvirt.add_io_thread(domain, thread)
             controller = domain_hotplug.missing_controller(disk, live)
             if controller is not None:
                 await self._libvirt.attach(domain, format_xml(controller))

@@ -29,7 +29,7 @@ async def look_for_trouble(
         if disk.target not in errors or disk.resolved is None:
             continue
         no_space = errors[disk.target] is DiskError.NO_SPACE
-        has_room = not no_space or await files.has_room_for(disk.resolved.image)
+        has_room = not no_space or await files.has_room_for(disk.name, disk.resolved.image)
         troubles.append(DiskTrouble(disk.name, no_space=no_space, has_room=has_room))
     if troubles:
         return worst_of(troubles)

@@ -9,7 +9,9 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from typing import TypeVar
 
 import structlog
 from podvisor.domain.v1 import domain_pb2 as pb
@@ -17,11 +19,12 @@ from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_launcher.domain.build import domain_name
 from podvisor_launcher.lifecycle import plan as planning
 from podvisor_launcher.lifecycle.acceptance import Applied, MachineEnded, OtherMachine, check
+from podvisor_launcher.lifecycle.clock import boottime_ms
 from podvisor_launcher.lifecycle.disk import MachineDisk
 from podvisor_launcher.lifecycle.files import MachineFiles
 from podvisor_launcher.lifecycle.growth import Growth
-from podvisor_launcher.lifecycle.hardware import UNSEEN
 from podvisor_launcher.lifecycle.hotplug import HotPlug
+from podvisor_launcher.lifecycle.inspection import Inspection
 from podvisor_launcher.lifecycle.io_errors import look_for_trouble
 from podvisor_launcher.lifecycle.preparation import Preparation
 from podvisor_launcher.lifecycle.record import EndReason, QemuEnd, Start, Stop
@@ -31,6 +34,7 @@ from podvisor_launcher.lifecycle.situation import DiskTrouble, Situation, Status
 from podvisor_launcher.lifecycle.spec_changes import adopt_live_fields, restart_required
 from podvisor_launcher.lifecycle.start import start_guest
 from podvisor_launcher.settings import Settings
+from podvisor_launcher.storage.bulkheads import Bulkheads
 from podvisor_launcher.virt.connection import LibvirtConnection
 from podvisor_launcher.virt.errors import (
     DomainMissing,
@@ -41,10 +45,12 @@ from podvisor_launcher.virt.errors import (
 )
 from podvisor_launcher.virt.guest import Absent, Active, Guest, Inactive, Paused
 
+_T = TypeVar("_T")
 _log = structlog.stdlib.get_logger(__name__)
 
 _STEP_RETRY_MS = 500  # after libvirt failed in the middle of a step; its next event ends the pause
 _DEFAULT_GRACE_PERIOD_S = 30
+_CANCEL_TIMEOUT_S = 2.0
 
 
 class Machine:
@@ -63,21 +69,19 @@ class Machine:
         )
         self._record = self._files.load_record()
         self._dirty = False  # the record in memory is newer than the one on disk
-        self._disk = MachineDisk(self._files, settings.disks)
+        self._disk = MachineDisk(self._files, settings.disks, bulkheads := Bulkheads())
         self._spec = self._files.load_spec()
         self._guest: Guest | None = None
         self._last_active: Active | None = None
         self._gone_since_ms: int | None = None
-        self._hardware = UNSEEN
-        self._settled_at = 0  # calls begun, and over, when the hardware was looked at; else -1
-        self._hardware_is_due = True
+        self._inspection = Inspection(self.libvirt)
         self._starting = False
-        self._preparation = Preparation(settings, self._disk)
+        self._preparation = Preparation(settings, self._disk, bulkheads)
         self._unreachable_since_ms: int | None = None
         self._button_pressed_ms: int | None = None
         self._resumes = Resumes()
         self._trouble: DiskTrouble | None = None
-        self._growth = Growth(self.libvirt, self._disk)
+        self._growth = Growth(self.libvirt, bulkheads, self._wake.set)
         self._hotplug = HotPlug(self.libvirt, self._wake.set)
 
     # Requests: take note, make it durable where there is room, wake the loop. Whoever asked asks a restarted launcher again.
@@ -138,7 +142,9 @@ class Machine:
         if self._spec is None or not runs:
             os.close(descriptor)
             return "The guest does not run."
-        return self._hotplug.take(self._spec, self._hardware, disk, capacity_bytes, descriptor)
+        return self._hotplug.take(
+            self._spec, self._inspection.hardware, disk, capacity_bytes, descriptor
+        )
 
     def leased(self, interface: str) -> None:
         """The guest took the address it was offered on `interface`."""
@@ -162,11 +168,12 @@ class Machine:
             self._on_spec(self._spec)
         while True:
             self._wake.clear()
+            step = planning.plan(await self._observe())
+            facts = self._facts(step.status) if step.status is not None else None
             if self._dirty:
                 await self._save_if_possible()
-            step = planning.plan(await self._observe())
-            if step.status is not None:
-                await self._reports.publish(self._facts(step.status))
+            if facts is not None:
+                await self._reports.publish(facts)
             if isinstance(step.action, planning.Leave):
                 return step.action.exit_code
             if step.action is None:
@@ -180,16 +187,18 @@ class Machine:
                 await self._wait_until(boottime_ms() + _STEP_RETRY_MS)
 
     def _facts(self, status: Status) -> Facts:
-        is_seen = self._hardware is not UNSEEN
-        attachments = self._hotplug.attachments(self._spec, self._hardware) if is_seen else ()
-        settled = self._disks_settled and isinstance(self._guest, Active)
-        return Facts(status, self._record, self._spec, self._hardware, settled, attachments)
+        seen, hardware = self._inspection, self._inspection.hardware
+        attachments = self._hotplug.attachments(self._spec, hardware) if seen.is_seen else ()
+        is_settled = seen.is_settled and isinstance(self._guest, Active)
+        return Facts(status, self._record, self._spec, hardware, is_settled, attachments)
 
     async def _observe(self) -> Situation:
         if self._spec is None:
             self._guest = Absent()  # nobody but this launcher defines a domain
         else:
             await self._look(domain_name(self._spec))
+        seen, hardware = self._inspection, self._inspection.hardware
+        disk_change = self._hotplug.pending(self._spec, hardware)
         return Situation(
             now_ms=boottime_ms(),
             record=self._record,
@@ -206,8 +215,8 @@ class Machine:
             trouble=self._trouble,
             resume_ms=self._resumes.next_ms,
             settled_ms=self._resumes.settled_ms,
-            growth=self._growth.pending(self._spec, self._hardware),
-            disk_change=self._hotplug.pending(self._spec, self._hardware),
+            growth=self._growth.pending(self._spec, hardware),
+            disk_change=disk_change if seen.is_settled else None,
         )
 
     async def _qemu_end(self) -> QemuEnd | None:
@@ -223,8 +232,7 @@ class Machine:
             self._guest = await self.libvirt.guest(name)
             if isinstance(self._guest, Active):
                 self._last_active = self._guest
-                if self._hardware_is_due or not self._disks_settled:
-                    await self._look_at_hardware(name)
+                await self._inspection.look(name)
                 await self._look_for_trouble(name, self._guest)
         except (LibvirtUnreachable, LibvirtFailed, DomainMissing) as error:
             self._guest = None
@@ -234,27 +242,12 @@ class Machine:
             return
         self._unreachable_since_ms = None
 
-    @property
-    def _disks_settled(self) -> bool:
-        """No call that attaches a volume has begun since the hardware was looked at, and none was under way then."""
-        is_fresh = not self._hardware_is_due and self._hardware is not UNSEEN
-        return is_fresh and self._settled_at == self.libvirt.volume_calls_begun
-
-    async def _look_at_hardware(self, name: str) -> None:
-        self._hardware_is_due = False
-        begun, over = self.libvirt.volume_calls_begun, self.libvirt.volume_calls_over
-        try:
-            found = await self._disk.hardware(await self.libvirt.domain_xml(name))
-            self._hardware = await self._hotplug.measured(name, found)
-            self._settled_at = begun if begun == over else -1
-        except BaseException:
-            self._hardware_is_due = True
-            raise
-
     async def _look_for_trouble(self, name: str, guest: Active) -> None:
         self._trouble = None
         if guest.paused is Paused.IO_ERROR:
-            self._trouble = await look_for_trouble(self.libvirt, self._disk, name, self._hardware)
+            self._trouble = await look_for_trouble(
+                self.libvirt, self._disk, name, self._inspection.hardware
+            )
 
     async def _carry_out(self, action: planning.Action) -> None:
         match action:
@@ -275,7 +268,7 @@ class Machine:
             case planning.GrowDisk(disk=disk):
                 await self._grow(disk)
             case planning.ChangeDisk(change=change):
-                self._hardware_is_due = True
+                self._inspection.is_due_again()
                 await self._hotplug.carry_out(self._name, change, boottime_ms())
             case planning.PressPowerButton():
                 self._button_pressed_ms = boottime_ms()
@@ -296,17 +289,30 @@ class Machine:
     async def _prepare_disks(self) -> None:
         spec = self._spec
         assert spec is not None
-        disks = await self._preparation.make_disks(spec, boottime_ms())
+        work = self._preparation.make_disks(spec, boottime_ms())
+        disks = await self._unless_stopped(asyncio.create_task(work, name="disks"))
         if disks is not None and self._spec is spec:  # else a newer one came meanwhile
             self._preparation.disks_made(disks)
             self._growth.prepared(spec)
             self._step_done("DisksReady")
 
+    async def _unless_stopped(self, work: asyncio.Task[_T]) -> _T | None:
+        """The outcome of `work`; None where the machine shall end before it is there."""
+        work.add_done_callback(lambda _: self._wake.set())
+        try:
+            while not (work.done() or self._record.stop or self._record.destroy):
+                self._wake.clear()
+                await self._wait_until(None)
+            return work.result() if work.done() else None
+        finally:
+            work.cancel()
+            await asyncio.wait({work}, timeout=_CANCEL_TIMEOUT_S)
+
     async def _grow(self, name: str) -> None:
         assert self._spec is not None
         now_ms = boottime_ms()
-        if await self._growth.grow(self._name, self._spec, self._hardware, name, now_ms):
-            self._hardware_is_due = True
+        if await self._growth.grow(self._name, self._spec, self._inspection.hardware, name, now_ms):
+            self._inspection.is_due_again()
 
     async def _start(self) -> None:
         assert self._spec is not None
@@ -343,7 +349,7 @@ class Machine:
         return domain_name(self._spec)
 
     def _devices_changed(self) -> None:
-        self._hardware_is_due = True
+        self._inspection.is_due_again()
         self._wake.set()
 
     def _is_fixed(self) -> bool:
@@ -389,13 +395,6 @@ class Machine:
 
     async def _wait_until(self, wake_ms: int | None) -> None:
         timeout_s = None if wake_ms is None else max(wake_ms - boottime_ms(), 0) / 1000
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._wake.wait()
-        except TimeoutError:
-            return
-
-
-def boottime_ms() -> int:
-    """The clock of every deadline here: it runs on while the host sleeps, and nobody can set it."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000

@@ -12,6 +12,7 @@ from podvisor_launcher.lifecycle.in_use import message_of_use
 from podvisor_launcher.lifecycle.plan import NO_SPACE, START_RETRY_MS
 from podvisor_launcher.lifecycle.situation import Blocked, StartFailure, Why
 from podvisor_launcher.settings import Settings
+from podvisor_launcher.storage.bulkheads import Bulkheads
 from podvisor_launcher.storage.errors import DiskUnavailable, MissingSecret
 from podvisor_launcher.storage.prepare import prepare_disks
 
@@ -25,9 +26,10 @@ _IN_USE_RETRY_MAX_MS = 30_000  # every attempt is a QEMU
 class Preparation:
     """For one specification, until begin_anew(). Times are milliseconds of CLOCK_BOOTTIME."""
 
-    def __init__(self, settings: Settings, files: MachineDisk) -> None:
+    def __init__(self, settings: Settings, files: MachineDisk, bulkheads: Bulkheads) -> None:
         self._settings = settings
         self._files = files
+        self._bulkheads = bulkheads
         self.begin_anew()
 
     def begin_anew(self) -> None:
@@ -44,7 +46,10 @@ class Preparation:
         """The disks of `spec`; None when something is missing, and `blocked` says what."""
         try:
             return await prepare_disks(
-                spec, overlays=self._settings.disks, cloud_init=self._settings.cloud_init
+                spec,
+                overlays=self._settings.disks,
+                cloud_init=self._settings.cloud_init,
+                bulkheads=self._bulkheads,
             )
         except DiskUnavailable as error:
             missing = isinstance(error, MissingSecret)

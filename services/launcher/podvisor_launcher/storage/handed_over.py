@@ -3,7 +3,6 @@
 Invariant: the launcher opens nothing that it could not open by a name; the descriptor is all that it has of a device.
 """
 
-import asyncio
 import fcntl
 import os
 import stat
@@ -12,12 +11,12 @@ from pathlib import Path
 
 from podvisor.domain.v1 import domain_pb2 as pb
 
-from podvisor_launcher.storage import qemu_img
+from podvisor_launcher.storage.bulkheads import in_volume_thread
 from podvisor_launcher.storage.errors import Unusable, about_volume
 from podvisor_launcher.storage.image import confirm
 from podvisor_launcher.storage.image_safety import QCOW2, RAW
 from podvisor_launcher.storage.resolve import block_sizes_of, is_only_read
-from podvisor_launcher.storage.volume import look_at_open_image, remember_format_of
+from podvisor_launcher.storage.volume import grow_qcow2, look_at_open_image, remember_format_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ async def prepare_handed_over(disk: pb.DiskSpec, descriptor: int) -> OpenVolume:
     Waits for the file system. Raises InvalidDisk, which names the disk.
     """
     with about_volume(disk.name):
-        kept = await asyncio.to_thread(_suitable, disk, descriptor)
+        kept = await in_volume_thread(_suitable, disk, descriptor)
         try:
             return await _prepared(disk, kept)
         except BaseException:
@@ -60,24 +59,24 @@ async def _prepared(disk: pb.DiskSpec, descriptor: int) -> OpenVolume:
     is_block = not disk.volume.file
     format_ = RAW
     if is_block:
-        if not await asyncio.to_thread(os.lseek, descriptor, 0, os.SEEK_END):
+        if not await in_volume_thread(os.lseek, descriptor, 0, os.SEEK_END):
             raise Unusable("its device has a size of 0")
     else:
         format_ = await _look_at_file(disk, descriptor)
     sizes = (0, 0)
     if disk.match_volume_block_sizes:
-        sizes = await asyncio.to_thread(block_sizes_of, descriptor)
+        sizes = await in_volume_thread(block_sizes_of, descriptor)
     return OpenVolume(descriptor, format_, is_block, _takes_direct(descriptor), *sizes)
 
 
 async def _look_at_file(disk: pb.DiskSpec, descriptor: int) -> str:
-    facts, wanted_bytes = await asyncio.to_thread(look_at_open_image, disk, descriptor)
+    facts, wanted_bytes = await in_volume_thread(look_at_open_image, disk, descriptor)
     path = Path(f"/proc/self/fd/{descriptor}")  # of whoever has it
     await confirm(path, facts, descriptor=descriptor)
     if not is_only_read(disk):
         if facts.format == QCOW2 and wanted_bytes > facts.virtual_size_bytes:
-            await qemu_img.grow(path, wanted_bytes, descriptor=descriptor)
-        await asyncio.to_thread(remember_format_of, disk, descriptor, facts.format)
+            await grow_qcow2(disk, path, wanted_bytes, descriptor=descriptor)
+        await in_volume_thread(remember_format_of, disk, descriptor, facts.format)
     return facts.format
 
 

@@ -1,11 +1,13 @@
 """All disks of a specification, made ready, and what is shared with the guest looked at."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 from podvisor.domain.v1 import domain_pb2 as pb
 
 from podvisor_launcher.domain.disks import ResolvedDisk, has_changing_volume
+from podvisor_launcher.storage.bulkheads import Bulkheads
 from podvisor_launcher.storage.cloud_init import prepare_cloud_init
 from podvisor_launcher.storage.container_disk import prepare_container_disk
 from podvisor_launcher.storage.files_disk import prepare_files_disk
@@ -13,9 +15,11 @@ from podvisor_launcher.storage.overlay import prepare_empty_disk
 from podvisor_launcher.storage.virtiofs import check_shares
 from podvisor_launcher.storage.volume import prepare_volume
 
+_TIMEOUT_S = 35.0  # qemu-img has thirty
+
 
 async def prepare_disks(
-    spec: pb.DomainSpec, *, overlays: Path, cloud_init: Path
+    spec: pb.DomainSpec, *, overlays: Path, cloud_init: Path, bulkheads: Bulkheads
 ) -> dict[str, ResolvedDisk]:
     """The files behind the disks, by the disk's name, in two directories that exist. Left out are CD-ROM drives without a disc,
     and disks that come and go while the guest runs.
@@ -31,7 +35,8 @@ async def prepare_disks(
             case "files":
                 return await asyncio.to_thread(prepare_files_disk, disk, cloud_init)
             case "volume":
-                return await prepare_volume(disk, overlays)
+                work = partial(prepare_volume, disk, overlays)
+                return await bulkheads.run(disk.name, work, _TIMEOUT_S)
             case "empty":
                 return await asyncio.to_thread(prepare_empty_disk, disk, overlays)
             case _:
@@ -45,7 +50,8 @@ async def prepare_disks(
         if isinstance(outcome, BaseException):
             raise outcome
         resolved[disk.name] = outcome
-    await asyncio.to_thread(check_shares, spec.filesystems)
+    for share in spec.filesystems:
+        await bulkheads.run_in_thread(share.name, partial(check_shares, [share]), _TIMEOUT_S)
     return resolved
 
 

@@ -4,7 +4,6 @@ Invariants: no byte that a guest or anybody else wrote is changed, and no image 
 keeps the format it had then, whatever its first bytes say by now: an extended attribute remembers it.
 """
 
-import asyncio
 import errno
 import os
 import stat
@@ -16,10 +15,12 @@ from podvisor.domain.v1 import domain_pb2 as pb
 
 from podvisor_launcher.domain.build import Image, ResolvedDisk
 from podvisor_launcher.storage import qemu_img
+from podvisor_launcher.storage.bulkheads import in_volume_thread
 from podvisor_launcher.storage.errors import Unusable, about_volume
 from podvisor_launcher.storage.files import open_plain_file
 from podvisor_launcher.storage.image import confirm, look_into
 from podvisor_launcher.storage.image_safety import QCOW2, RAW, ImageFacts
+from podvisor_launcher.storage.open_elsewhere import identity_in, open_again
 from podvisor_launcher.storage.overlay import overlaid
 from podvisor_launcher.storage.resolve import is_only_read, is_written, resolve
 from podvisor_launcher.storage.sizes import Room, size_to_grow, size_to_make
@@ -48,20 +49,31 @@ async def prepare_volume(disk: pb.DiskSpec, overlays: Path) -> ResolvedDisk:
     """
     with about_volume(disk.name):
         if not disk.volume.file:
-            found = await asyncio.to_thread(_look_at_device, disk)
+            found = await in_volume_thread(_look_at_device, disk)
         else:
-            found = await asyncio.to_thread(_look_at_image, disk)
+            found = await in_volume_thread(_look_at_image, disk)
             await confirm(Path(found.image.path), found.facts)
         image, facts = found.image, found.facts
         if is_written(disk):
             if facts.format == QCOW2 and found.wanted_bytes > facts.virtual_size_bytes:
-                await qemu_img.grow(Path(image.path), found.wanted_bytes)
+                await grow_qcow2(disk, Path(image.path), found.wanted_bytes)
             if not image.is_block:
-                await asyncio.to_thread(_remember_format, disk, facts.format)
+                await in_volume_thread(_remember_format, disk, facts.format)
             return resolve(disk, image)
         if is_only_read(disk):
             return resolve(disk, image, read_only=True)
-        return await asyncio.to_thread(overlaid, disk, image, facts, overlays)
+        return await in_volume_thread(overlaid, disk, image, facts, overlays)
+
+
+async def grow_qcow2(
+    disk: pb.DiskSpec, path: Path, size_bytes: int, *, descriptor: int | None = None
+) -> None:
+    """Make the qcow2 image behind the disk, which nobody uses, as large as `size_bytes` if that can be: of one with internal
+    snapshots it cannot, and its guest starts with the size that it has."""
+    try:
+        await qemu_img.grow(path, size_bytes, descriptor=descriptor)
+    except qemu_img.QemuImgFailed as error:
+        _log.warning("a volume has grown and its disk has not", volume=disk.name, error=str(error))
 
 
 def grow_volume(disk: pb.DiskSpec, resolved: ResolvedDisk) -> int:
@@ -74,7 +86,7 @@ def grow_volume(disk: pb.DiskSpec, resolved: ResolvedDisk) -> int:
     with about_volume(disk.name):
         if resolved.image.is_block:
             return _look_at_device(disk).wanted_bytes
-        descriptor = _open_image(disk)
+        descriptor = _open_used_image(disk, resolved.image)
         try:
             facts = look_into(descriptor, (resolved.backing or resolved.image).format)
             return _grown(disk, descriptor, facts)
@@ -139,6 +151,18 @@ def look_at_open_image(disk: pb.DiskSpec, descriptor: int) -> tuple[ImageFacts, 
 def _open_image(disk: pb.DiskSpec) -> int:
     flags = os.O_RDWR if is_written(disk) else os.O_RDONLY
     return open_plain_file(Path(disk.volume.path), disk.volume.file, flags)
+
+
+def _open_used_image(disk: pb.DiskSpec, image: Image) -> int:
+    if not disk.volume.handed_over:
+        return _open_image(disk)
+    identity = identity_in(image.fd_group)
+    if identity is None:
+        raise Unusable("an earlier launcher did not note which file it is")
+    try:
+        return open_again(identity, os.O_RDWR)
+    except FileNotFoundError as error:
+        raise Unusable("QEMU does not have it open") from error
 
 
 def _new_image(source: pb.VolumeDiskSource) -> int:

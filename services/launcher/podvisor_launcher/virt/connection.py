@@ -7,21 +7,25 @@ policy. Only this package imports libvirt.
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 import libvirt
 import structlog
 from podvisor_common.aio.backoff import Backoff
+from podvisor_common.aio.threads import in_own_thread
+from podvisor_common.launcher_pod import FD_SETS_DIRECTORY
 
 from podvisor_launcher.virt.errors import DomainMissing, During, LibvirtUnreachable, translate
 from podvisor_launcher.virt.events import ensure_event_loop
 from podvisor_launcher.virt.guest import Absent, DiskError, Guest
-from podvisor_launcher.virt.open_files import LIVE, OpenFile, with_open_file
+from podvisor_launcher.virt.jobs import wait_for_jobs
+from podvisor_launcher.virt.open_files import LIVE, OpenFile, remove_unused_sets, with_open_file
 from podvisor_launcher.virt.states import disk_error_of, guest_of, sizes_of
 
 _T = TypeVar("_T")
@@ -56,8 +60,11 @@ class LibvirtConnection:
         self._connected = asyncio.Event()
         self._subscriptions: list[int] = []
         self._version = ""
-        # Calls that give a running guest a volume. One whose answer was not waited for goes on.
+        # Calls that give a running guest a volume. One whose answer was not waited for goes on, and so may one of a process
+        # that was killed: with every connection, one is taken to have begun.
         self.volume_calls_begun = self.volume_calls_over = 0
+        self.connections = 0  # that there have been
+        self._settling: asyncio.Task[None] | None = None
 
     @property
     def connected(self) -> bool:
@@ -172,6 +179,10 @@ class LibvirtConnection:
         LibvirtUnreachable, LibvirtFailed."""
         await self._with_volume(name, volume, lambda domain: domain.attachDeviceFlags(device, LIVE))
 
+    async def add_io_thread(self, name: str, number: int) -> None:
+        """Give a running guest's QEMU another I/O thread. Raises DomainMissing, LibvirtUnreachable, LibvirtFailed."""
+        await self._on_domain(name, lambda domain: domain.addIOThread(number, LIVE))
+
     async def change_medium(self, name: str, drive: str, volume: OpenFile | None = None) -> None:
         """Give a drive of a running guest the medium that the XML of the drive tells, or none: then whether the guest has
         locked it or not. Raises DomainMissing, LibvirtUnreachable, LibvirtFailed."""
@@ -182,6 +193,16 @@ class LibvirtConnection:
         """Ask a running guest to let go of a device, which it may do at any time, or never. Raises DomainMissing,
         LibvirtUnreachable, LibvirtFailed."""
         await self._on_domain(name, lambda domain: domain.detachDeviceAlias(alias, LIVE))
+
+    async def remove_unused_sets(self, name: str, used: Collection[int]) -> int:
+        """Have QEMU close the files that it was given for block devices and that are of none of the `used` sets; how many sets
+        there were. Raises DomainMissing, LibvirtUnreachable, LibvirtFailed."""
+        directory = Path(FD_SETS_DIRECTORY)
+
+        def act(connection: libvirt.virConnect) -> int:
+            return remove_unused_sets(connection.lookupByName(name), directory, used)
+
+        return await self._call(act, _QUERY_TIMEOUT_S)
 
     async def _with_volume(
         self, name: str, volume: OpenFile | None, action: Callable[[libvirt.virDomain], object]
@@ -311,12 +332,27 @@ class LibvirtConnection:
         self._version = f"{version // 1_000_000}.{version // 1_000 % 1_000}.{version % 1_000}"
         _log.info("connected to libvirt", version=self._version)
         self._connected.set()
+        self.connections += 1
+        self.volume_calls_begun += 1
+        self._settling = asyncio.create_task(self._settle(self._connection), name="libvirt jobs")
         self._on_devices()  # nobody knows what was missed
         self._on_change()
+
+    async def _settle(self, connection: libvirt.virConnect) -> None:
+        """Wait for what others have begun to change about domains."""
+        try:
+            await in_own_thread(partial(wait_for_jobs, connection), name="libvirt jobs")
+        except libvirt.libvirtError as error:
+            _log.info("libvirt does not tell whether it is done", error=error.get_error_message())
+        finally:
+            self.volume_calls_over += 1
+            self._on_change()
 
     def _forget(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
+            if self._settling is not None:
+                self._settling.cancel()
             self._pool.submit(_close, connection, self._subscriptions)
         self._on_change()
 

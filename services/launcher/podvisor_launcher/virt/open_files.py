@@ -8,7 +8,7 @@ QEMU takes the path of one of its sets of open files for a device, and lets anyo
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,18 @@ def with_open_file(
             connection.close()
 
 
+def remove_unused_sets(domain: libvirt.virDomain, directory: Path, used: Collection[int]) -> int:
+    """Remove the sets of open files that have a path in `directory` and are not `used`; how many there were. A domain that
+    never had one is not asked. Raises libvirtError."""
+    ours = {int(path.name) for path in directory.glob("[0-9]*")} - set(used)
+    if not ours:
+        return 0
+    known = {each["fdset-id"] for each in json.loads(_ask_qemu(domain, "query-fdsets"))["return"]}
+    for number in ours & known:
+        _ask_qemu(domain, "remove-fd", {"fdset-id": number})
+    return len(ours & known)
+
+
 def _with_fd_set(
     domain: libvirt.virDomain, file: OpenFile, action: Callable[[libvirt.virDomain], object]
 ) -> None:
@@ -59,10 +71,11 @@ def _with_fd_set(
 def _ask_qemu(
     domain: libvirt.virDomain,
     command: str,
-    arguments: dict[str, int],
+    arguments: dict[str, int] | None = None,
     files: list[int] | None = None,
-) -> None:
+) -> str:
     import libvirt_qemu  # type: ignore[import-untyped]  # most launchers never need it
 
-    request = json.dumps({"execute": command, "arguments": arguments})
-    libvirt_qemu.qemuMonitorCommandWithFiles(domain, request, files or [], 0)
+    request = json.dumps({"execute": command, "arguments": arguments or {}})
+    answer, _ = libvirt_qemu.qemuMonitorCommandWithFiles(domain, request, files or [], 0)
+    return str(answer)
