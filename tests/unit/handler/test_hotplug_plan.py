@@ -57,6 +57,7 @@ def observed(
     epoch: int = EPOCH,
     given: bool = True,
     settled: bool = True,
+    handing_over: frozenset[str] = frozenset(),
 ) -> Observed:
     state = domain_pb2.DOMAIN_STATE_RUNNING
     report = domain_pb2.DomainReport(
@@ -76,6 +77,7 @@ def observed(
         launcher=Launcher(Connection.CONNECTED, report, pushed=pushed),
         holders={"extra": holder()} if holders is None else holders,
         handovers={"extra": last} if last is not None else {},
+        handing_over=handing_over,
     )
 
 
@@ -93,6 +95,17 @@ def observed(
             observed(last=Attempt(ORDER, is_taken=True)), [], id="it was handed over just now"
         ),
         pytest.param(observed(last=Attempt(ORDER, is_taken=False)), [], id="it failed just now"),
+        pytest.param(
+            observed(
+                last=Attempt(ORDER, is_taken=False, is_due=True),
+                handing_over=frozenset({"extra"}),
+            ),
+            [],
+            id="it is on its way still",
+        ),
+        pytest.param(
+            observed(handing_over=frozenset({"other"})), [HAND_OVER], id="another is on its way"
+        ),
         pytest.param(
             observed(last=Attempt(ORDER, is_taken=True, is_due=True)),
             [HAND_OVER],

@@ -53,7 +53,7 @@ def observed(
     *,
     holders: dict[str, core.Pod] | None = None,
     last: Attempt | None = None,
-    handing_over: str = "",
+    handing_over: frozenset[str] = frozenset(),
     message: str = "",
     state: domain_pb2.DomainState.ValueType = RUNNING,
     reason: domain_pb2.DomainReason.ValueType = domain_pb2.DOMAIN_REASON_UNSPECIFIED,
@@ -204,7 +204,7 @@ def told(now: Observed) -> tuple[str, str, str] | None:
             id="nobody knows what the guest has",
         ),
         pytest.param(
-            observed(machine(READY, is_wanted=False), handing_over="extra"),
+            observed(machine(READY, is_wanted=False), handing_over=frozenset({"extra"})),
             ("Detaching", "", ""),
             id="the handler has it open",
         ),

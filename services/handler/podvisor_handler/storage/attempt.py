@@ -13,11 +13,6 @@ class Attempt:
         self._task: asyncio.Task[None] | None = None
 
     @property
-    def is_there(self) -> bool:
-        """Something was begun and its outcome has not been taken."""
-        return self._task is not None
-
-    @property
     def is_under_way(self) -> bool:
         """The work goes on."""
         return self._task is not None and not self._task.done()

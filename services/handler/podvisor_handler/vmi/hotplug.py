@@ -111,7 +111,7 @@ def _leaving(
     name: str,
     disk: domain_pb2.DiskReport | None,
 ) -> v1.VolumeStatus:
-    if not _has_let_go(now, report, disk) or now.handing_over == name:
+    if not _has_let_go(now, report, disk) or name in now.handing_over:
         return _detaching(name, disk)
     return v1.VolumeStatus(
         name=name,
