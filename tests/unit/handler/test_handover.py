@@ -39,6 +39,7 @@ from tests.unit.handler.volume_taker import Taker
 pytestmark = needs_root
 
 GIB = 1 << 30
+F_OFD_SETLK = 37  # of <fcntl.h>, a lock of the open file and not of the process
 IMAGE = HandOver(Image("data", VOLUME, "disk.img", create=True), False, GIB, HOLDER_UID, 1)
 READ = replace(IMAGE, access=Image("data", VOLUME, "disk.img", create=False), read_only=True)
 DEVICE = replace(IMAGE, access=Device("data", "/dev/podvisor/data", read_only=False))
@@ -347,3 +348,24 @@ async def test_a_server_that_answers_late_has_answered(node: Node, tmp_path: Pat
 
 def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+def test_two_nodes_of_a_device_do_not_know_of_each_others_locks(
+    tmp_path: Path, loop_device: int
+) -> None:
+    """Every container has a node of its own. So it is the claim, never QEMU's lock, that keeps two guests apart."""
+    files = []
+    for name in ("one", "two"):
+        os.mknod(tmp_path / name, 0o60600, loop_device)
+        files.append(os.open(tmp_path / name, os.O_RDWR))
+    try:
+        whole = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        for file in files:
+            fcntl.fcntl(file, F_OFD_SETLK, whole)
+        again = os.open(tmp_path / "one", os.O_RDWR)
+        files.append(again)
+        with pytest.raises(BlockingIOError):
+            fcntl.fcntl(again, F_OFD_SETLK, whole)
+    finally:
+        for file in files:
+            os.close(file)
