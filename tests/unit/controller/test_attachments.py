@@ -106,6 +106,20 @@ def does(action: Attach | Release) -> str:
             ["release first"],
         ),
         (
+            "it left, and the guest has let go of what an earlier pod held",
+            attachments(
+                running(status=(told(phase="UnMountedFromPod", unmountedPodUID="hp-9"),)), holder()
+            ),
+            [],
+        ),
+        (
+            "it left, and of which pod the guest has let go is not said",
+            attachments(
+                running(status=(told(phase="UnMountedFromPod", unmountedPodUID=""),)), holder()
+            ),
+            [],
+        ),
+        (
             "the guest has let go of what another pod held",
             attachments(
                 running(status=(told(phase="UnMountedFromPod", uid="hp-9"),)), holder(uid="hp-0")

@@ -122,9 +122,14 @@ def observed(
             id="another pod held it",
         ),
         pytest.param(
-            observed(machine(held(phase="UnMountedFromPod"))),
+            observed(machine(held(phase="UnMountedFromPod", unmountedPodUID=HOLDER_UID))),
             [],
             id="its pod may be about to be removed",
+        ),
+        pytest.param(
+            observed(machine(held(phase="UnMountedFromPod", unmountedPodUID="another"))),
+            [HAND_OVER],
+            id="the pod before it may be about to be removed",
         ),
         pytest.param(observed(machine(deleted=True), ATTACHED), ["shutdown"], id="deleted"),
         pytest.param(observed(machine(is_wanted=False)), [], id="it is not wanted, and waited for"),

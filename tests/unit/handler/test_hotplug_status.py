@@ -229,6 +229,13 @@ def test_how_far_a_volume_is(now: Observed, expected: tuple[str, str, str] | Non
     assert told(now) == expected
 
 
+def test_that_a_volume_was_let_go_says_of_which_pod() -> None:
+    (volume,) = said(observed(machine(READY, is_wanted=False))).volume_status or []
+    assert (volume.phase, volume.unmounted_pod_uid) == ("UnMountedFromPod", HOLDER_UID)
+    (wanted,) = said(observed(machine(READY), ATTACHED, holders=HOLDERS)).volume_status or []
+    assert wanted.unmounted_pod_uid == ""
+
+
 def test_what_is_wrong_is_said_in_a_line() -> None:
     now = observed(machine(held()), AWAITED, holders=HOLDERS, message="bad\nformat\x00")
     (volume,) = said(now).volume_status or []

@@ -197,11 +197,7 @@ def _handovers(
     """Of the volumes that the launcher waits for, unless they are on their way. One of which it was said that nobody has it may be about to lose the pod that
     holds it: something else is said first."""
     awaited = awaited_disks(report)
-    let_go = {
-        volume.name
-        for volume in now.vmi.status.volume_status or ()
-        if volume.phase == names.VolumePhase.UNMOUNTED_FROM_POD
-    }
+    let_go = {volume.name for volume in now.vmi.status.volume_status or () if volume.is_let_go}
     found: list[Action] = []
     for disk in spec.disks:
         holder = now.holders.get(disk.name)
