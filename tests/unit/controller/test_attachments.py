@@ -151,6 +151,24 @@ def does(action: Attach | Release) -> str:
             [],
         ),
         (
+            "the garbage collector takes it along with a launcher pod whose guest is still to end",
+            attachments(
+                running(volume(), status=(told(phase="Ready"),)),
+                holder(metadata=DYING_SLOWLY),
+                launcher=pod(node="n1", metadata=DYING),
+            ),
+            [],
+        ),
+        (
+            "it goes with its launcher pod, whose guest has ended",
+            attachments(
+                running(volume(), status=(told(phase="Ready"),)),
+                holder(metadata=DYING_SLOWLY),
+                launcher=None,
+            ),
+            ["release first"],
+        ),
+        (
             "it left, the guest has it still, and somebody deletes the pod",
             attachments(running(status=(told(phase="Detaching"),)), holder(metadata=DYING_SLOWLY)),
             [],
