@@ -77,7 +77,9 @@ class App:
             self._vmis.get, lambda uid: self._pods.by_index(_BY_CREATOR, uid), self._pods.get
         )
         vanished = VanishedPods(client, node, settings.pods_directory)
-        self._reconciler = VmiReconciler(client, self._events, self._registry, caches, vanished)
+        self._reconciler = VmiReconciler(
+            client, self._events, self._registry, caches, vanished, self._look_at
+        )
         self._controller = Controller("vmi", self._reconciler.reconcile, workers=WORKERS)
         self._heartbeat = Heartbeat(client, node)
         self._links = LauncherLinks(settings.run_directory / "launchers", self._registry)
@@ -87,6 +89,7 @@ class App:
         self._connect()
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._metrics())
+            stack.callback(self._reconciler.close)
             group = await stack.enter_async_context(asyncio.TaskGroup())
             tasks = [
                 spawn(group, self._pods.run(), name="pods"),
@@ -122,6 +125,9 @@ class App:
 
     def _launcher_changed(self, connection: LauncherConnection, gone: bool) -> None:
         self._controller.enqueue(ObjectKey(connection.pod.namespace, connection.pod.vmi_name))
+
+    def _look_at(self, key: ObjectKey) -> None:
+        self._controller.enqueue(key)
 
     def _directory_changed(self) -> None:
         for key in self._reconciler.without_pod:

@@ -45,6 +45,8 @@ def told(name: str = "data", phase: str = "", uid: str = "hp-0", **changes: Any)
     """What the status says of a volume that a pod holds."""
     holder = {"attachPodName": attachment_pod_name(UID, name), "attachPodUID": uid}
     entry = {"name": name, "hotplugVolume": holder, "persistentVolumeClaimInfo": INFO} | changes
+    if phase == names.VolumePhase.UNMOUNTED_FROM_POD:
+        entry = {"unmountedPodUID": uid} | entry
     return entry | ({"phase": phase} if phase else {})
 
 

@@ -106,6 +106,20 @@ def does(action: Attach | Release) -> str:
             ["release first"],
         ),
         (
+            "it left, and the guest has let go of what an earlier pod held",
+            attachments(
+                running(status=(told(phase="UnMountedFromPod", unmountedPodUID="hp-9"),)), holder()
+            ),
+            [],
+        ),
+        (
+            "it left, and of which pod the guest has let go is not said",
+            attachments(
+                running(status=(told(phase="UnMountedFromPod", unmountedPodUID=""),)), holder()
+            ),
+            [],
+        ),
+        (
             "the guest has let go of what another pod held",
             attachments(
                 running(status=(told(phase="UnMountedFromPod", uid="hp-9"),)), holder(uid="hp-0")
@@ -135,6 +149,24 @@ def does(action: Attach | Release) -> str:
                 running(status=(told(phase="UnMountedFromPod"),)), holder(metadata=DYING_AT_ONCE)
             ),
             [],
+        ),
+        (
+            "the garbage collector takes it along with a launcher pod whose guest is still to end",
+            attachments(
+                running(volume(), status=(told(phase="Ready"),)),
+                holder(metadata=DYING_SLOWLY),
+                launcher=pod(node="n1", metadata=DYING),
+            ),
+            [],
+        ),
+        (
+            "it goes with its launcher pod, whose guest has ended",
+            attachments(
+                running(volume(), status=(told(phase="Ready"),)),
+                holder(metadata=DYING_SLOWLY),
+                launcher=None,
+            ),
+            ["release first"],
         ),
         (
             "it left, the guest has it still, and somebody deletes the pod",

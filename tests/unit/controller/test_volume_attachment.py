@@ -65,7 +65,7 @@ class Guest:
         """The handler's word on a volume."""
         status = self.cluster.vmi["status"]
         entries = [
-            e | ({"phase": phase} if e["name"] == name else {}) for e in status["volumeStatus"]
+            e | (_word(phase, e) if e["name"] == name else {}) for e in status["volumeStatus"]
         ]
         changed = status | {"volumeStatus": entries}
         self.cluster.change(VIRTUAL_MACHINE_INSTANCES, self.cluster.vmi, status=changed)
@@ -81,6 +81,12 @@ def objects(cluster: Cluster) -> list[str]:
 
 def reasons(server: ApiServer, about: str = "myvm") -> list[str]:
     return sorted(e["reason"] for e in server.list(EVENTS) if e["regarding"]["name"] == about)
+
+
+def _word(phase: str, entry: dict[str, Any]) -> dict[str, Any]:
+    is_let_go = phase == "UnMountedFromPod"
+    about = {"unmountedPodUID": entry["hotplugVolume"]["attachPodUID"]} if is_let_go else {}
+    return {"phase": phase, **about}
 
 
 async def test_a_volume_comes_and_goes(

@@ -1,6 +1,5 @@
 """A volume from one pod to another, for real: processes, control groups, mounts and sockets. Needs root."""
 
-import asyncio
 import contextlib
 import ctypes
 import fcntl
@@ -15,16 +14,16 @@ from pathlib import Path
 
 import pytest
 from podvisor.launcher.v1 import launcher_pb2
+from podvisor_common.aio.threads import in_own_thread
 from podvisor_handler.linux.process import PinnedProcess
-from podvisor_handler.linux.threads import in_own_thread
 from podvisor_handler.storage.handover import (
     HandoverRefused,
     Receiver,
-    VolumeHandovers,
+    VolumeHandover,
     untrusted_open_volume,
 )
 from podvisor_handler.storage.plan import Device, HandOver, Image
-from podvisor_handler.storage.volumes import VolumeNotReady, VolumeRefused
+from podvisor_handler.storage.volumes import VolumeNotReady, VolumeRefused, VolumeSilent
 
 from tests.unit.handler.builders import HOLDER_UID
 from tests.unit.handler.fake_launcher import (
@@ -34,12 +33,13 @@ from tests.unit.handler.fake_launcher import (
     needs_root,
     sockets_directory,
 )
-from tests.unit.handler.pod_tree import VOLUME, PodTree, tree_in
+from tests.unit.handler.pod_tree import VOLUME, PodTree, freeze, mounted, thaw, tree_in
 from tests.unit.handler.volume_taker import Taker
 
 pytestmark = needs_root
 
 GIB = 1 << 30
+F_OFD_SETLK = 37  # of <fcntl.h>, a lock of the open file and not of the process
 IMAGE = HandOver(Image("data", VOLUME, "disk.img", create=True), False, GIB, HOLDER_UID, 1)
 READ = replace(IMAGE, access=Image("data", VOLUME, "disk.img", create=False), read_only=True)
 DEVICE = replace(IMAGE, access=Device("data", "/dev/podvisor/data", read_only=False))
@@ -54,7 +54,7 @@ class Node:
 
     async def hand_over(self, order: HandOver, *, answers_within_s: float = 5.0) -> None:
         with self.launcher() as receiver:
-            await VolumeHandovers(answers_within_s).run(str(self.pods), order, receiver)
+            await VolumeHandover(str(self.pods), order, receiver, answers_within_s).arrives()
 
     @contextlib.contextmanager
     def launcher(self) -> Iterator[Receiver]:
@@ -139,35 +139,6 @@ async def test_root_may_be_nobody_to_the_volumes_server(node: Node, exists: bool
 
     with node.tree.running() as process, process.opened("root", os.O_PATH) as root:
         assert await in_own_thread(lambda: work(root), name="nobody") == 107
-
-
-@contextlib.contextmanager
-def mounted(directory: Path, file_system: str) -> Iterator[Path]:
-    """A file system of its own, below `directory`."""
-    device, mount = directory / "device", directory / "mount"
-    mount.mkdir()
-    source = file_system
-    if file_system == "ext4":
-        device.touch()
-        os.truncate(device, 16 << 20)
-        subprocess.run(["mkfs.ext4", "-q", str(device)], check=True)
-        source = str(device)
-    options = ["-o", "loop"] if file_system == "ext4" else ["-t", file_system]
-    if subprocess.run(["mount", *options, source, str(mount)], check=False).returncode:
-        pytest.skip(f"no {file_system} here")
-    try:
-        yield mount
-    finally:
-        thaw(mount)
-        subprocess.run(["umount", str(mount)], check=True)
-
-
-def freeze(mount: Path) -> None:
-    subprocess.run(["fsfreeze", "-f", str(mount)], check=True)
-
-
-def thaw(mount: Path) -> None:
-    subprocess.run(["fsfreeze", "-u", str(mount)], check=False, stderr=subprocess.DEVNULL)
 
 
 @pytest.mark.parametrize(
@@ -300,7 +271,7 @@ async def test_only_the_launchers_process_gets_it(node: Node, neighbour: PinnedP
     taker = Taker()
     with node.tree.running(), taker.serving(node.pods):
         with pytest.raises(HandoverRefused):
-            await VolumeHandovers().run(str(node.pods), IMAGE, Receiver(POD_UID, neighbour))
+            await VolumeHandover(str(node.pods), IMAGE, Receiver(POD_UID, neighbour)).arrives()
         assert taker.taken == []
 
 
@@ -354,8 +325,8 @@ async def test_a_link_in_the_place_of_the_socket(node: Node) -> None:
         assert taker.taken == []
 
 
-async def test_a_server_that_does_not_answer_is_waited_for_once(node: Node, tmp_path: Path) -> None:
-    handovers, taker = VolumeHandovers(answers_within_s=0.1), Taker()
+async def test_a_server_that_answers_late_has_answered(node: Node, tmp_path: Path) -> None:
+    taker = Taker()
     with (
         mounted(tmp_path, "ext4") as node.tree.claim,
         node.tree.running(),
@@ -363,19 +334,38 @@ async def test_a_server_that_does_not_answer_is_waited_for_once(node: Node, tmp_
         node.launcher() as receiver,
     ):
         freeze(node.tree.claim)
+        handover = VolumeHandover(str(node.pods), IMAGE, receiver, answers_within_s=0.1)
         for _ in range(3):
-            with pytest.raises(VolumeNotReady, match='"data": its file system does not answer'):
-                await handovers.run(str(node.pods), IMAGE, receiver)
-            assert handovers.in_flight == "data"
+            with pytest.raises(VolumeSilent, match='"data": its file system does not answer'):
+                await handover.arrives()
         names = [thread.name for thread in threading.enumerate()]
         assert sum(name.startswith("hand-over-") for name in names) == 1
         thaw(node.tree.claim)
-        late = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        await asyncio.wait(late, timeout=5)
-        handovers.answers_within_s = 5.0
-        await handovers.run(str(node.pods), IMAGE, receiver)
-        assert [said.disk for said, _ in taker.taken] == ["data", "data"]
+        handover.answers_within_s = 5.0
+        await handover.arrives()
+        assert [said.disk for said, _ in taker.taken] == ["data"]
 
 
 def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+def test_two_nodes_of_a_device_do_not_know_of_each_others_locks(
+    tmp_path: Path, loop_device: int
+) -> None:
+    """Every container has a node of its own. So it is the claim, never QEMU's lock, that keeps two guests apart."""
+    files = []
+    for name in ("one", "two"):
+        os.mknod(tmp_path / name, 0o60600, loop_device)
+        files.append(os.open(tmp_path / name, os.O_RDWR))
+    try:
+        whole = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        for file in files:
+            fcntl.fcntl(file, F_OFD_SETLK, whole)
+        again = os.open(tmp_path / "one", os.O_RDWR)
+        files.append(again)
+        with pytest.raises(BlockingIOError):
+            fcntl.fcntl(again, F_OFD_SETLK, whole)
+    finally:
+        for file in files:
+            os.close(file)

@@ -10,12 +10,13 @@ from podvisor_common.kube.resources import EVENTS, PODS, VIRTUAL_MACHINE_INSTANC
 
 from tests.unit.handler.builders import HOLDER_UID, held, holder_manifest
 from tests.unit.handler.fake_launcher import FakeLauncher, needs_root, serving, sockets_directory
-from tests.unit.handler.pod_tree import PodTree, tree_in
+from tests.unit.handler.pod_tree import VOLUME, PodTree, freeze, mounted, thaw, tree_in
 from tests.unit.handler.volume_taker import Taker
 from tests.unit.handler.world import RUNNING, World, handler, start, world_in
 
 pytestmark = needs_root
 
+OTHER_HOLDER_UID = "7c5b2c3e-0d3b-4a3e-9a39-4f1c6b0f3f78"
 ATTACHED = domain_pb2.DISK_ATTACHMENT_ATTACHED
 AWAITED = domain_pb2.DISK_ATTACHMENT_AWAITED
 
@@ -33,12 +34,17 @@ def tree(world: World, tmp_path: Path) -> PodTree:
     return tree
 
 
-def spec(*, is_wanted: bool = True) -> dict[str, Any]:
+def spec(*wanted: str) -> dict[str, Any]:
     claim = {"claimName": "c", "hotpluggable": True}
-    disks = [{"name": "data", "disk": {"bus": "scsi"}}] if is_wanted else []
+    disks = [{"name": name, "disk": {"bus": "scsi"}} for name in wanted]
     devices = {"disks": disks, "autoattachPodInterface": False}
-    volumes = [{"name": "data", "persistentVolumeClaim": claim}] if is_wanted else []
+    volumes = [{"name": name, "persistentVolumeClaim": claim} for name in wanted]
     return {"domain": {"memory": {"guest": "64M"}, "devices": devices}, "volumes": volumes}
+
+
+def entry_of(world: World, volume: str) -> dict[str, Any]:
+    entries = world.status("volumeStatus") or ()
+    return next((entry for entry in entries if entry["name"] == volume), {})
 
 
 def phase(world: World) -> str:
@@ -63,7 +69,7 @@ async def say(
 
 async def test_a_volume_comes_and_goes(world: World, tree: PodTree) -> None:
     launcher, taker = FakeLauncher(), Taker()
-    start(world, spec=spec(), status={"volumeStatus": [held("data")]})
+    start(world, spec=spec("data"), status={"volumeStatus": [held("data")]})
     async with serving(launcher, world.pods), handler(world):
         with tree.running(), taker.serving(world.pods):
             await launcher.until(lambda: len(launcher.applied) == 1)
@@ -81,7 +87,7 @@ async def test_a_volume_comes_and_goes(world: World, tree: PodTree) -> None:
             assert entry["hotplugVolume"]["attachPodUID"] == HOLDER_UID
 
             metadata = {**world.vmi()["metadata"], "generation": 2}
-            removed = {**world.vmi(), "spec": spec(is_wanted=False), "metadata": metadata}
+            removed = {**world.vmi(), "spec": spec(), "metadata": metadata}
             world.server.put(VIRTUAL_MACHINE_INSTANCES, removed)
             await launcher.until(lambda: len(launcher.applied[-1].disks) == 0)
             await world.until(lambda: phase(world) == "Detaching")
@@ -97,14 +103,14 @@ async def test_what_cannot_be_handed_over_is_the_volumes_problem(
 ) -> None:
     launcher, taker = FakeLauncher(), Taker()
     tree.image.symlink_to("/etc/passwd")
-    start(world, spec=spec(), status={"volumeStatus": [held("data")]})
+    start(world, spec=spec("data"), status={"volumeStatus": [held("data")]})
     world.server.put(PODS, holder_manifest(volume="data"))
     async with serving(launcher, world.pods), handler(world):
         with tree.running(), taker.serving(world.pods):
             await say(launcher, AWAITED, **RUNNING)
-            await world.until(lambda: phase(world) == "AttachedToNode")
-            (entry,) = world.status("volumeStatus")
-            assert entry["reason"] == "HotplugFailed"
+            await world.until(lambda: entry_of(world, "data").get("reason") == "HotplugFailed")
+            entry = entry_of(world, "data")
+            assert entry["phase"] == "AttachedToNode"
             assert "disk.img is a symbolic link" in entry["message"]
             assert world.condition("Synchronized") == {}
             assert world.condition("Ready")["status"] == "True"
@@ -118,7 +124,7 @@ async def test_a_pod_for_which_the_controller_does_not_vouch_holds_nothing(
     world: World, tree: PodTree
 ) -> None:
     launcher, taker = FakeLauncher(), Taker()
-    start(world, spec=spec(), status={"volumeStatus": [held("data", uid="another")]})
+    start(world, spec=spec("data"), status={"volumeStatus": [held("data", uid="another")]})
     world.server.put(PODS, holder_manifest(volume="data"))
     async with serving(launcher, world.pods), handler(world):
         with tree.running(), taker.serving(world.pods):
@@ -133,7 +139,7 @@ async def test_a_pod_for_which_the_controller_does_not_vouch_holds_nothing(
 
 async def test_what_passes_by_itself_is_not_worth_a_word(world: World, tree: PodTree) -> None:
     launcher, taker = FakeLauncher(), Taker()
-    start(world, spec=spec(), status={"volumeStatus": [held("data")]})
+    start(world, spec=spec("data"), status={"volumeStatus": [held("data")]})
     world.server.put(PODS, holder_manifest(volume="data"))
     async with serving(launcher, world.pods), handler(world):
         with taker.serving(world.pods):
@@ -150,7 +156,7 @@ async def test_a_volume_does_not_put_right_what_is_wrong_with_the_machine(
     world: World, tree: PodTree
 ) -> None:
     launcher, taker = FakeLauncher(refuses=True), Taker()
-    start(world, spec=spec(), status={"volumeStatus": [held("data")]})
+    start(world, spec=spec("data"), status={"volumeStatus": [held("data")]})
     world.server.put(PODS, holder_manifest(volume="data"))
     async with serving(launcher, world.pods), handler(world):
         with tree.running(), taker.serving(world.pods):
@@ -159,3 +165,47 @@ async def test_a_volume_does_not_put_right_what_is_wrong_with_the_machine(
             await say(launcher, AWAITED, **RUNNING)
             await world.until(lambda: phase(world) == "MountedToPod")
             assert "it can never work" in world.condition("Synchronized")["message"]
+
+
+async def test_a_server_that_does_not_answer_keeps_back_nothing_else(
+    tmp_path: Path,
+) -> None:
+    """Neither another volume nor what else is wanted of the guest; and the volume says so itself."""
+    launcher, taker = FakeLauncher(), Taker()
+    dead, well = tree_in(tmp_path / "1"), tree_in(tmp_path / "2", VOLUME.replace("data", "more"))
+    async with world_in(tmp_path, HOLDER_UID, OTHER_HOLDER_UID) as world:
+        dead.sockets = sockets_directory(world.pods, HOLDER_UID)
+        well.sockets = sockets_directory(world.pods, OTHER_HOLDER_UID)
+        entries = [held("data"), held("more", uid=OTHER_HOLDER_UID, name="hp-volume-other")]
+        start(world, spec=spec("data", "more"), status={"volumeStatus": entries})
+        world.server.put(PODS, holder_manifest(volume="data"))
+        world.server.put(
+            PODS, holder_manifest(uid=OTHER_HOLDER_UID, name="hp-volume-other", volume="more")
+        )
+        async with serving(launcher, world.pods), handler(world):
+            with (
+                mounted(tmp_path, "ext4") as dead.claim,
+                dead.running(),
+                well.running(),
+                taker.serving(world.pods),
+            ):
+                freeze(dead.claim)
+                awaited = [
+                    domain_pb2.DiskReport(name=n, attachment=AWAITED) for n in ("data", "more")
+                ]
+                await launcher.report(disks=awaited, **RUNNING)
+                await world.until(lambda: entry_of(world, "more").get("phase") == "MountedToPod")
+                metadata = {**world.vmi()["metadata"], "generation": 2}
+                changed = {**world.vmi(), "spec": spec("data"), "metadata": metadata}
+                world.server.put(VIRTUAL_MACHINE_INSTANCES, changed)
+                await launcher.until(lambda: launcher.applied[-1].generation == 2)
+                await world.until(lambda: entry_of(world, "data").get("reason") == "HotplugFailed")
+                assert entry_of(world, "data")["phase"] == "AttachedToNode"
+                assert "does not answer" in entry_of(world, "data")["message"]
+                assert world.condition("Synchronized") == {}
+                thaw(dead.claim)
+                await world.until(lambda: entry_of(world, "data").get("phase") == "MountedToPod")
+                await world.until(
+                    lambda: "HotplugFailed" in [e["reason"] for e in world.server.list(EVENTS)]
+                )
+            assert sorted(said.disk for said, _ in taker.taken) == ["data", "more"]

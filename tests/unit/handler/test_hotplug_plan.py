@@ -57,6 +57,7 @@ def observed(
     epoch: int = EPOCH,
     given: bool = True,
     settled: bool = True,
+    handing_over: frozenset[str] = frozenset(),
 ) -> Observed:
     state = domain_pb2.DOMAIN_STATE_RUNNING
     report = domain_pb2.DomainReport(
@@ -76,6 +77,7 @@ def observed(
         launcher=Launcher(Connection.CONNECTED, report, pushed=pushed),
         holders={"extra": holder()} if holders is None else holders,
         handovers={"extra": last} if last is not None else {},
+        handing_over=handing_over,
     )
 
 
@@ -94,6 +96,17 @@ def observed(
         ),
         pytest.param(observed(last=Attempt(ORDER, is_taken=False)), [], id="it failed just now"),
         pytest.param(
+            observed(
+                last=Attempt(ORDER, is_taken=False, is_due=True),
+                handing_over=frozenset({"extra"}),
+            ),
+            [],
+            id="it is on its way still",
+        ),
+        pytest.param(
+            observed(handing_over=frozenset({"other"})), [HAND_OVER], id="another is on its way"
+        ),
+        pytest.param(
             observed(last=Attempt(ORDER, is_taken=True, is_due=True)),
             [HAND_OVER],
             id="it was handed over long ago and is waited for again",
@@ -109,9 +122,14 @@ def observed(
             id="another pod held it",
         ),
         pytest.param(
-            observed(machine(held(phase="UnMountedFromPod"))),
+            observed(machine(held(phase="UnMountedFromPod", unmountedPodUID=HOLDER_UID))),
             [],
             id="its pod may be about to be removed",
+        ),
+        pytest.param(
+            observed(machine(held(phase="UnMountedFromPod", unmountedPodUID="another"))),
+            [HAND_OVER],
+            id="the pod before it may be about to be removed",
         ),
         pytest.param(observed(machine(deleted=True), ATTACHED), ["shutdown"], id="deleted"),
         pytest.param(observed(machine(is_wanted=False)), [], id="it is not wanted, and waited for"),

@@ -53,7 +53,7 @@ def observed(
     *,
     holders: dict[str, core.Pod] | None = None,
     last: Attempt | None = None,
-    handing_over: str = "",
+    handing_over: frozenset[str] = frozenset(),
     message: str = "",
     state: domain_pb2.DomainState.ValueType = RUNNING,
     reason: domain_pb2.DomainReason.ValueType = domain_pb2.DOMAIN_REASON_UNSPECIFIED,
@@ -204,7 +204,7 @@ def told(now: Observed) -> tuple[str, str, str] | None:
             id="nobody knows what the guest has",
         ),
         pytest.param(
-            observed(machine(READY, is_wanted=False), handing_over="extra"),
+            observed(machine(READY, is_wanted=False), handing_over=frozenset({"extra"})),
             ("Detaching", "", ""),
             id="the handler has it open",
         ),
@@ -227,6 +227,13 @@ def told(now: Observed) -> tuple[str, str, str] | None:
 )
 def test_how_far_a_volume_is(now: Observed, expected: tuple[str, str, str] | None) -> None:
     assert told(now) == expected
+
+
+def test_that_a_volume_was_let_go_says_of_which_pod() -> None:
+    (volume,) = said(observed(machine(READY, is_wanted=False))).volume_status or []
+    assert (volume.phase, volume.unmounted_pod_uid) == ("UnMountedFromPod", HOLDER_UID)
+    (wanted,) = said(observed(machine(READY), ATTACHED, holders=HOLDERS)).volume_status or []
+    assert wanted.unmounted_pod_uid == ""
 
 
 def test_what_is_wrong_is_said_in_a_line() -> None:

@@ -127,6 +127,16 @@ def test_a_device_that_becomes_known_is_worth_a_write() -> None:
     assert needs_write(machine(status=_content(first)).status, again)
 
 
+def test_a_size_that_cannot_be_told_at_the_moment_stays_as_it_was_said() -> None:
+    first = said(observed(machine=machine(), disks=DISKS))
+    known = machine(status=_content(first))
+    unsized = [domain_pb2.DiskReport(name=disk.name, target=disk.target) for disk in DISKS]
+    assert said(observed(machine=known, disks=unsized)).volume_status == first.volume_status
+    moved = [domain_pb2.DiskReport(name=disk.name, target="vdz") for disk in DISKS]
+    volumes = said(observed(machine=known, disks=moved)).volume_status or []
+    assert [volume.size for volume in volumes] == [None, None]
+
+
 CLAIM_INFO: dict[str, Any] = {"claimName": "c", "capacity": {"storage": "1Gi"}}
 
 

@@ -14,7 +14,7 @@ from tests.unit.handler.builders import pod, vmi
 
 EPOCH = 7
 NONE, WAITING = domain_pb2.DOMAIN_STATE_NONE, domain_pb2.DOMAIN_STATE_WAITING
-RUNNING = domain_pb2.DOMAIN_STATE_RUNNING
+RUNNING, PAUSED = domain_pb2.DOMAIN_STATE_RUNNING, domain_pb2.DOMAIN_STATE_PAUSED
 INVALID_DISK = domain_pb2.DOMAIN_REASON_INVALID_DISK
 IMAGE = Image("d", "/run/podvisor/volumes/d", "disk.img", create=True)
 PREPARED = PrepareVolumes((IMAGE,))
@@ -166,8 +166,13 @@ def observed(
         ),
         pytest.param(
             observed(machine("2Gi"), RUNNING, applied=1, seen_bytes=GIB),
-            [PREPARED, push(machine("2Gi"))],
-            id="restarted, the claim may have grown meanwhile",
+            [push(machine("2Gi"))],
+            id="restarted, the claim may have grown meanwhile; a guest that runs has its volumes",
+        ),
+        pytest.param(
+            observed(machine("2Gi"), PAUSED, applied=0),
+            [push(machine("2Gi"))],
+            id="restarted, the machine is changed while the guest stands still",
         ),
         pytest.param(
             observed(machine(), RUNNING, applied=1, seen_bytes=GIB),

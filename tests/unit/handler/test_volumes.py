@@ -224,6 +224,17 @@ def thaw(mount: Path) -> None:
     subprocess.run(["fsfreeze", "-u", str(mount)], check=False, stderr=subprocess.DEVNULL)
 
 
+async def test_no_volume_waits_for_another(tree: PodTree, frozen: Path) -> None:
+    tree.claim = frozen
+    os.mknod(tree.device, 0o60660, os.makedev(7, 99))
+    with tree.running() as process:
+        with pytest.raises(VolumeNotReady, match='"data": its file system does not answer'):
+            await VolumePreparation(answers_within_s=0.5).run(
+                process, (IMAGE, Device("other", "/dev/podvisor/data", read_only=False))
+            )
+        assert owner_and_mode(tree.device) == (107, 107, 0o600)
+
+
 async def test_a_server_that_does_not_answer_is_waited_for_once(
     tree: PodTree, frozen: Path
 ) -> None:

@@ -26,6 +26,7 @@ _JSON_NAMES = {
     "pod_ips": "podIPs",
     "provider_id": "providerID",
     "source_uid": "sourceUID",
+    "unmounted_pod_uid": "unmountedPodUID",
     "vm_network_cidr": "vmNetworkCIDR",
     "observed_kube_virt_version": "observedKubeVirtVersion",
 }

@@ -35,7 +35,8 @@ _DIFFERENCES = """## Differences that a client can see
 - VirtualMachineInstance has a `status` subresource: a write to the object itself does not change its status.
 - `status.interfaces` is replaced as a whole by its one writer; conditions and `phaseTransitionTimestamps` are maps by type and phase.
 - VirtualMachine shows `status.nodeName`, `status.phase` and `status.interfaces`, and `kubectl get vm` prints node and address.
-- `status.volumeStatus` names device and size of every volume; `status.guestOSInfo` stays empty, for there is no guest agent's word yet.
+- `status.volumeStatus` names device and size of every volume, and with phase `UnMountedFromPod` the pod that it is about
+  (`unmountedPodUID`); `status.guestOSInfo` stays empty, for there is no guest agent's word yet.
 - `LiveMigratable` is False with reason `LiveMigrationNotSupported`. What the node or libvirt refuses is `Synchronized` False with a
   reason of its own (`DomainRejected`, `StartFailed`, `InvalidDisk`, `MissingSecret`, `NoSpace`, `NetworkNotReady`, ...) and the words of
   whoever refused in the message, where KubeVirt has one reason for all of it.

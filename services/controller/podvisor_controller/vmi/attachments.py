@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 
 from podvisor_common.api import core, v1
 from podvisor_common.api.v1 import names
-from podvisor_common.api.v1.names import VolumePhase
 
 from podvisor_controller.pauses import retry_left
 from podvisor_controller.vmi import claims as claimed
@@ -89,7 +88,7 @@ class Attachments:
         had of it."""
         found = self._told()
         for entry in self.vanished:
-            if self.is_over or entry.phase == VolumePhase.UNMOUNTED_FROM_POD:
+            if self.is_over or entry.is_let_go:
                 del found[entry.name]
         left = {entry.name for entry in claimed.leaving(self.vmi)} & found.keys()
         for volume in claimed.pluggable(self.vmi):
@@ -231,8 +230,8 @@ def _releases(now: Attachments, there: list[core.Pod]) -> Iterator[Release]:
             is_in_place |= pod.metadata.is_being_deleted
             if not is_in_place and (pod.is_terminal or not is_told):
                 yield Release(pod.metadata.name, pod.metadata.uid)
-        elif entry is not None and entry.phase == VolumePhase.UNMOUNTED_FROM_POD:
-            yield Release(pod.metadata.name, pod.metadata.uid, is_news=not is_told)
+        elif entry is not None and is_told and entry.is_let_go:
+            yield Release(pod.metadata.name, pod.metadata.uid)
         elif not is_told and (told is None or not pod.metadata.is_being_deleted):
             yield Release(pod.metadata.name, pod.metadata.uid, is_news=True)
 
@@ -281,7 +280,7 @@ def _goes_first(rival: Rival, vmi: v1.VirtualMachineInstance, claim: str) -> boo
 
 def _is_had_still(entry: v1.VolumeStatus, volume: v1.Volume) -> bool:
     """The guest has the volume's claim by the name of one that leaves, or another claim by its name."""
-    if entry.phase == VolumePhase.UNMOUNTED_FROM_POD:
+    if entry.is_let_go:
         return False
     claim = claimed.claim_of(entry)
     return bool(claim) and (entry.name == volume.name or claim == volume.claim_name)

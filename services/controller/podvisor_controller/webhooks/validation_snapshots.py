@@ -27,7 +27,11 @@ def validate_snapshot(
     """Why a snapshot is refused; empty when it is not. `old` is what an update replaces; no gate is looked at."""
     if old is not None:
         text = "spec is immutable after creation"
-        return [] if obj.get("spec") == old.get("spec") else [Cause("spec", text, CauseReason.NOT_SUPPORTED)]
+        return (
+            []
+            if obj.get("spec") == old.get("spec")
+            else [Cause("spec", text, CauseReason.NOT_SUPPORTED)]
+        )
     try:
         spec = msgspec.convert(obj, VirtualMachineSnapshot).spec
     except msgspec.ValidationError as error:

@@ -19,6 +19,7 @@ import structlog
 from podvisor.domain.v1 import domain_pb2
 from podvisor.launcher.v1 import launcher_pb2, launcher_pb2_grpc
 from podvisor_common.aio.backoff import Backoff
+from podvisor_common.aio.threads import in_own_thread
 from podvisor_common.errors import Retryable, Terminal
 from podvisor_common.rpc.client import call, stream, unix_channel
 from podvisor_common.rpc.errors import Internal, RpcError, Unimplemented, UnknownFailure
@@ -35,7 +36,6 @@ from podvisor_handler.launchers.remains import has_process_within
 from podvisor_handler.launchers.state import Connection, LauncherPod
 from podvisor_handler.launchers.watch import SocketWatch
 from podvisor_handler.linux.process import PinnedProcess
-from podvisor_handler.linux.threads import in_own_thread
 from podvisor_handler.linux.untrusted import UntrustedPathMissing
 
 CONTRACT_VERSION = 1  # the newest; all older ones are understood too

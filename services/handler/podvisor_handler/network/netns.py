@@ -9,11 +9,11 @@ import ctypes
 import os
 from pathlib import Path
 
+from podvisor_common.aio.threads import in_own_thread
 from podvisor_common.errors import Retryable, Terminal
 
 from podvisor_handler.linux.netlink import NETFILTER, ROUTE, NetlinkSocket
 from podvisor_handler.linux.process import PinnedProcess
-from podvisor_handler.linux.threads import in_own_thread
 from podvisor_handler.network import links, ruleset
 from podvisor_handler.network.facts import PodNetwork, Resolver
 from podvisor_handler.network.plan import (

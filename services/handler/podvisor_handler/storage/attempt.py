@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from podvisor_handler.linux.threads import in_own_thread
+from podvisor_common.aio.threads import in_own_thread
 
 
 class Attempt:
@@ -11,11 +11,6 @@ class Attempt:
 
     def __init__(self) -> None:
         self._task: asyncio.Task[None] | None = None
-
-    @property
-    def is_there(self) -> bool:
-        """Something was begun and its outcome has not been taken."""
-        return self._task is not None
 
     @property
     def is_under_way(self) -> bool:

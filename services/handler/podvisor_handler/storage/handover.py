@@ -27,8 +27,8 @@ from podvisor_handler.launchers.endpoint import (
     untrusted_connect,
     untrusted_open_endpoint,
 )
+from podvisor_handler.linux.file_access import files_as
 from podvisor_handler.linux.process import ForeignProcess, PinnedProcess, ProcessEnded
-from podvisor_handler.linux.threads import files_as
 from podvisor_handler.linux.untrusted import (
     UntrustedPathMissing,
     UntrustedPathRefused,
@@ -43,6 +43,7 @@ from podvisor_handler.storage.plan import Access, Device, HandOver
 from podvisor_handler.storage.volumes import (
     VolumeNotReady,
     VolumeRefused,
+    VolumeSilent,
     untrusted_let_at,
     volume_errors,
 )
@@ -66,35 +67,34 @@ class Receiver:
     process: PinnedProcess
 
 
-class VolumeHandovers:
-    """The hand-overs to one launcher. One attempt at a time: nothing stops one that waits for a dead server."""
+class VolumeHandover:
+    """One volume on its way to a launcher. Nothing stops it when it waits for a dead server."""
 
-    def __init__(self, answers_within_s: float = _ANSWERS_WITHIN_S) -> None:
+    def __init__(
+        self,
+        pods_directory: str,
+        order: HandOver,
+        receiver: Receiver,
+        answers_within_s: float = _ANSWERS_WITHIN_S,
+    ) -> None:
         self.answers_within_s = answers_within_s
+        self._volume = order.access.volume
         self._attempt = Attempt()
-        self._at = ""
-
-    @property
-    def in_flight(self) -> str:
-        """The volume that is being handed over, and may be for long; empty for none."""
-        return self._at if self._attempt.is_under_way else ""
-
-    async def run(self, pods_directory: str, order: HandOver, receiver: Receiver) -> None:
-        """Hands over what `order` says. Raises VolumeRefused, VolumeNotReady or HandoverRefused."""
-        if self.in_flight:
-            raise self._no_answer()
         # The thread gets its own hold on the process: the connection may be closed meanwhile.
         pinned = Receiver(receiver.pod_uid, receiver.process.duplicate())
-        self._at = order.access.volume
         self._attempt.begin(
             lambda: _hand_over(pods_directory, order, pinned), name=f"hand-over-{order.holder}"
         )
-        if not await self._attempt.has_ended_within(self.answers_within_s):
-            raise self._no_answer()
-        self._attempt.take()
 
-    def _no_answer(self) -> VolumeNotReady:
-        return VolumeNotReady(f'Volume "{self._at}": its file system does not answer.')
+    async def arrives(self) -> None:
+        """Wait for the launcher to have the volume.
+
+        Raises VolumeRefused, VolumeNotReady or HandoverRefused when it will not. VolumeSilent says that it may do so still: then
+        this can be waited for again.
+        """
+        if not await self._attempt.has_ended_within(self.answers_within_s):
+            raise VolumeSilent(self._volume)
+        self._attempt.take()
 
 
 def _hand_over(pods_directory: str, order: HandOver, receiver: Receiver) -> None:

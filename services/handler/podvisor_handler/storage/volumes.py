@@ -13,6 +13,7 @@ again changes nothing.
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Iterator
 
 import structlog
@@ -49,45 +50,60 @@ class VolumeNotReady(Retryable):
     reason = "VolumeNotReady"
 
 
+class VolumeSilent(VolumeNotReady):
+    """The server of a volume does not answer. What was asked of it goes on."""
+
+    def __init__(self, volume: str) -> None:
+        super().__init__(f'Volume "{volume}": its file system does not answer.')
+
+
 class VolumePreparation:
-    """The work on the volumes of one pod. One attempt at a time: nothing stops one that waits for a dead server."""
+    """The work on the volumes of one pod. One attempt at each of them at a time: nothing stops one that waits for a dead server,
+    and no volume waits for another."""
 
     def __init__(self, answers_within_s: float = _ANSWERS_WITHIN_S) -> None:
         self.answers_within_s = answers_within_s
-        self._attempt = Attempt()
-        self._attempted: tuple[Access, ...] = ()
-        self._at = ""
+        self._attempts: dict[Access, Attempt] = {}
 
     async def run(self, process: PinnedProcess, accesses: tuple[Access, ...]) -> None:
-        """Lets the launcher's user at the volumes in the container of `process`.
+        """Lets the launcher's user at the volumes in the container of `process`, at each that can be had.
 
-        Raises VolumeRefused, VolumeNotReady or ProcessEnded.
+        Raises VolumeRefused, VolumeNotReady or ProcessEnded: of the first, in their order, that cannot.
         """
-        if not accesses:
-            return
-        is_done = False
-        while not is_done:
-            if not self._attempt.is_there:
-                self._begin(process, accesses)
-            if not await self._attempt.has_ended_within(self.answers_within_s):
-                raise VolumeNotReady(f'Volume "{self._at}": its file system does not answer.')
-            self._attempt.take()
-            is_done = self._attempted == accesses
+        self._attempts = {
+            access: attempt for access, attempt in self._attempts.items() if attempt.is_under_way
+        }
+        for access in accesses:
+            if access not in self._attempts:
+                self._begin(process, access)
+        ends_at_s = time.monotonic() + self.answers_within_s
+        failures: list[Retryable] = []
+        for access in accesses:
+            attempt = self._attempts[access]
+            try:
+                if not await attempt.has_ended_within(max(0.0, ends_at_s - time.monotonic())):
+                    raise VolumeSilent(access.volume)
+                attempt.take()
+            except Retryable as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
-    def _begin(self, process: PinnedProcess, accesses: tuple[Access, ...]) -> None:
+    def _begin(self, process: PinnedProcess, access: Access) -> None:
         # The thread gets its own hold on the process: the connection may be closed meanwhile.
         pinned = process.duplicate()
-        self._attempted = accesses
-        self._attempt.begin(lambda: self._work(pinned, accesses), name=f"volumes-{process.pid}")
+        attempt = self._attempts[access] = Attempt()
+        attempt.begin(
+            lambda: _let_at(pinned, access), name=f"volumes-{process.pid}-{access.volume}"
+        )
 
-    def _work(self, pinned: PinnedProcess, accesses: tuple[Access, ...]) -> None:
-        try:
-            with pinned.opened("root", os.O_PATH | os.O_DIRECTORY) as root:
-                for access in accesses:
-                    self._at = access.volume
-                    untrusted_let_at(root, access)
-        finally:
-            pinned.close()
+
+def _let_at(pinned: PinnedProcess, access: Access) -> None:
+    try:
+        with pinned.opened("root", os.O_PATH | os.O_DIRECTORY) as root:
+            untrusted_let_at(root, access)
+    finally:
+        pinned.close()
 
 
 def untrusted_let_at(root: int, access: Access) -> None:

@@ -86,7 +86,8 @@ def volumes_of(now: Observed) -> list[v1.VolumeStatus]:
     disks = {disk.name: disk for disk in report.disks} if report is not None else {}
     if not disks:
         return known_volumes(now)
-    return [volume_of(name, disks.get(name)) for name in _volume_names(now)]
+    said = {volume.name: volume for volume in now.vmi.status.volume_status or ()}
+    return [volume_of(name, disks.get(name), said.get(name)) for name in _volume_names(now)]
 
 
 def known_volumes(now: Observed) -> list[v1.VolumeStatus]:
@@ -105,6 +106,7 @@ def own_part(volume: v1.VolumeStatus) -> v1.VolumeStatus:
         phase=volume.phase,
         reason=volume.reason,
         message=volume.message,
+        unmounted_pod_uid=volume.unmounted_pod_uid,
     )
 
 
@@ -113,10 +115,14 @@ def _volume_names(now: Observed) -> list[str]:
     return [volume.name for volume in volumes if not volume.is_hotpluggable]
 
 
-def volume_of(name: str, disk: domain_pb2.DiskReport | None) -> v1.VolumeStatus:
-    """A volume as the device that it became, as far as that is believed."""
+def volume_of(
+    name: str, disk: domain_pb2.DiskReport | None, said: v1.VolumeStatus | None
+) -> v1.VolumeStatus:
+    """A volume as the device that it became, as far as that is believed. A size that cannot be told at the moment is what was
+    `said` of that device."""
     if disk is None or not _TARGET.fullmatch(disk.target):
         return v1.VolumeStatus(name=name)
     is_size = 0 < disk.capacity_bytes < _CAPACITY_LIMIT_BYTES
-    size = disk.capacity_bytes if is_size else None
+    known = said.size if said is not None and said.target == disk.target else None
+    size = disk.capacity_bytes if is_size else known
     return v1.VolumeStatus(name=name, target=disk.target, size=size)

@@ -47,7 +47,9 @@ def volumes_of(now: Observed) -> list[v1.VolumeStatus]:
         _wanted(now, said.get(name), name, disks.get(name), refused.get(name, ""))
         for name in hotpluggable_volumes(now.vmi)
     ]
-    leaving = [_leaving(now, report, name, disks.get(name)) for name in leaving_volumes(now.vmi)]
+    leaving = [
+        _leaving(now, report, said[name], disks.get(name)) for name in leaving_volumes(now.vmi)
+    ]
     return [*wanted, *leaving]
 
 
@@ -86,9 +88,11 @@ def _wanted(
     attachment = disk.attachment if disk is not None else domain_pb2.DISK_ATTACHMENT_UNSPECIFIED
     if disk is not None and attachment == domain_pb2.DISK_ATTACHMENT_ATTACHED:
         message = f"Successfully attach hotplugged volume {name} to VM"
-        return _device(name, disk, VolumePhase.READY, EventReason.VOLUME_READY, message)
+        return _device(name, said, disk, VolumePhase.READY, EventReason.VOLUME_READY, message)
     if disk is not None and attachment == domain_pb2.DISK_ATTACHMENT_DETACHING:
-        return _detaching(name, disk)  # removed and wanted anew: the guest lets go of it first
+        return _detaching(
+            name, said, disk
+        )  # removed and wanted anew: the guest lets go of it first
     attempt, holder = now.handovers.get(name), now.holders.get(name)
     phase, reason, message = VolumePhase.PENDING, "", ""
     if holder is not None:
@@ -108,16 +112,19 @@ def _wanted(
 def _leaving(
     now: Observed,
     report: domain_pb2.DomainReport,
-    name: str,
+    said: v1.VolumeStatus,
     disk: domain_pb2.DiskReport | None,
 ) -> v1.VolumeStatus:
-    if not _has_let_go(now, report, disk) or now.handing_over == name:
-        return _detaching(name, disk)
+    name, holder = said.name, said.hotplug_volume
+    assert holder is not None
+    if not _has_let_go(now, report, disk) or name in now.handing_over:
+        return _detaching(name, said, disk)
     return v1.VolumeStatus(
         name=name,
         phase=VolumePhase.UNMOUNTED_FROM_POD,
         reason=EventReason.VOLUME_UNMOUNTED_FROM_POD,
         message=f"Volume {name} has been unmounted from virt-launcher pod",
+        unmounted_pod_uid=holder.attach_pod_uid,
     )
 
 
@@ -141,16 +148,23 @@ def _is_empty(now: Observed, disk: domain_pb2.DiskReport) -> bool:
     return disk.name in drives and disk.attachment == domain_pb2.DISK_ATTACHMENT_UNSPECIFIED
 
 
-def _detaching(name: str, disk: domain_pb2.DiskReport | None) -> v1.VolumeStatus:
+def _detaching(
+    name: str, said: v1.VolumeStatus | None, disk: domain_pb2.DiskReport | None
+) -> v1.VolumeStatus:
     message = printable(disk.message) if disk is not None else ""
     reason = EventReason.HOTPLUG_FAILED if message else ""
-    return _device(name, disk, VolumePhase.DETACHING, reason, message)
+    return _device(name, said, disk, VolumePhase.DETACHING, reason, message)
 
 
 def _device(
-    name: str, disk: domain_pb2.DiskReport | None, phase: VolumePhase, reason: str, message: str
+    name: str,
+    said: v1.VolumeStatus | None,
+    disk: domain_pb2.DiskReport | None,
+    phase: VolumePhase,
+    reason: str,
+    message: str,
 ) -> v1.VolumeStatus:
-    seen = hardware.volume_of(name, disk)
+    seen = hardware.volume_of(name, disk, said)
     return v1.VolumeStatus(
         name=name,
         target=seen.target,

@@ -24,6 +24,8 @@ _WITHOUT_GUEST = (
     domain_pb2.DOMAIN_STATE_NONE,
     domain_pb2.DOMAIN_STATE_ENDED,
 )
+# States in which a guest has all that it was started with.
+_WITH_GUEST = (domain_pb2.DOMAIN_STATE_RUNNING, domain_pb2.DOMAIN_STATE_PAUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ class Observed:
     # Of volumes that may come and go: the running pods that hold them, and what was handed over last.
     holders: Mapping[str, core.Pod] = field(default_factory=dict)
     handovers: Mapping[str, Attempt] = field(default_factory=dict)
-    handing_over: str = ""  # the one that a hand-over is busy with still
+    handing_over: frozenset[str] = frozenset()  # those that are on their way still
     problem: Problem | None = None
     failure: Problem | None = None  # of the last attempt, which will be repeated
     failing_for_s: float = 0.0
@@ -173,9 +175,10 @@ def _volumes(
     *,
     is_pushed: bool,
 ) -> list[Action]:
-    """Before a specification is pushed, and again when the launcher complains: somebody may have exchanged an image."""
+    """Before a specification is pushed, and again when the launcher complains: somebody may have exchanged an image. A guest that
+    runs has its volumes, and what else is wanted of it does not wait for their servers."""
     accesses = accesses_of(spec)
-    if not accesses:
+    if not accesses or report.state in _WITH_GUEST:
         return []
     complains = (
         report.state == domain_pb2.DOMAIN_STATE_WAITING
@@ -191,18 +194,14 @@ def _volumes(
 def _handovers(
     now: Observed, report: domain_pb2.DomainReport, spec: domain_pb2.DomainSpec
 ) -> list[Action]:
-    """Of the volumes that the launcher waits for. One of which it was said that nobody has it may be about to lose the pod that
+    """Of the volumes that the launcher waits for, unless they are on their way. One of which it was said that nobody has it may be about to lose the pod that
     holds it: something else is said first."""
     awaited = awaited_disks(report)
-    let_go = {
-        volume.name
-        for volume in now.vmi.status.volume_status or ()
-        if volume.phase == names.VolumePhase.UNMOUNTED_FROM_POD
-    }
+    let_go = {volume.name for volume in now.vmi.status.volume_status or () if volume.is_let_go}
     found: list[Action] = []
     for disk in spec.disks:
         holder = now.holders.get(disk.name)
-        if holder is None or disk.name not in awaited or disk.name in let_go:
+        if holder is None or disk.name not in awaited or disk.name in let_go | now.handing_over:
             continue
         order = hand_over_of(disk, holder, report.epoch)
         last = now.handovers.get(disk.name)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import msgspec
 import structlog
@@ -54,11 +55,11 @@ _decode = msgspec.json.Decoder(v1.VirtualMachineInstance).decode
 class _Memory:
     """What this process knows of one pod beyond the caches."""
 
+    handovers: Handovers
     network: PodNetwork | None = None
     network_ready_at: datetime | None = None
     volumes: PrepareVolumes | None = None
     volume_preparation: VolumePreparation = field(default_factory=VolumePreparation)
-    handovers: Handovers = field(default_factory=Handovers)
     pushed: tuple[int, str] | None = None
     stopped: int | None = None
     problem: Problem | None = None
@@ -87,6 +88,7 @@ class VmiReconciler:
     registry: LauncherRegistry
     caches: Caches
     vanished: VanishedPods
+    enqueue: Callable[[ObjectKey], None]  # has an instance looked at again
     # Instances whose pod's object is gone while its directory is here.
     without_pod: set[ObjectKey] = field(default_factory=set)
     _memory: dict[str, _Memory] = field(default_factory=dict)
@@ -100,7 +102,7 @@ class VmiReconciler:
         pod = plan.select_pod(vmi, self.caches.pods_of(vmi.metadata.uid))
         if pod is None:
             return await self._look_for_remains(key, vmi)
-        memory = self._memory.setdefault(pod.metadata.uid, _Memory())
+        memory = self._remember(pod.metadata.uid, key)
         # What cannot be done now must not keep back what is to be said.
         failure: Retryable | None = None
         try:
@@ -134,12 +136,27 @@ class VmiReconciler:
             return Requeue(_PROCESS_ENDS_WITHIN_S)
         if remains is Remains.NOTHING:
             now = plan.Observed(vmi, None, Launcher(Connection.WAITING), has_vanished=True)
-            await self._say(now, vmi, _Memory())
+            await self._say(now, vmi, self._nothing_of(key))
         return None
 
     def forget(self, pod_uid: str) -> None:
         """The pod has left the node."""
-        self._memory.pop(pod_uid, None)
+        memory = self._memory.pop(pod_uid, None)
+        if memory is not None:
+            memory.handovers.close()
+
+    def close(self) -> None:
+        """Nothing is looked at any more."""
+        for pod_uid in list(self._memory):
+            self.forget(pod_uid)
+
+    def _remember(self, pod_uid: str, key: ObjectKey) -> _Memory:
+        if pod_uid not in self._memory:
+            self._memory[pod_uid] = self._nothing_of(key)
+        return self._memory[pod_uid]
+
+    def _nothing_of(self, key: ObjectKey) -> _Memory:
+        return _Memory(Handovers(partial(self.enqueue, key)))
 
     def _observe(
         self, vmi: v1.VirtualMachineInstance, pod: core.Pod, memory: _Memory
@@ -202,7 +219,7 @@ class VmiReconciler:
                 await memory.volume_preparation.run(connection.process, accesses)
                 memory.volumes = action
             case HandOverVolume(order):
-                await memory.handovers.carry_out(order, connection, self.registry.pods_directory)
+                memory.handovers.begin(order, connection, self.registry.pods_directory)
             case ApplyDomain(spec):
                 # Remembered first: what a launcher refuses is not pushed to it a second time.
                 memory.pushed = (epoch, digest_of(spec))

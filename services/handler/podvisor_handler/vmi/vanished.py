@@ -8,13 +8,13 @@ from enum import Enum, auto
 from functools import partial
 
 import msgspec
+from podvisor_common.aio.threads import in_own_thread
 from podvisor_common.api import core, v1
 from podvisor_common.api.v1 import names
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.resources import PODS
 
 from podvisor_handler.launchers.remains import has_directory, has_process
-from podvisor_handler.linux.threads import in_own_thread
 
 
 class Remains(Enum):

@@ -98,6 +98,17 @@ class VolumeStatus(ApiStruct, frozen=True):
     ] = ""
     reason: Annotated[str, doc("Why, as one CamelCase word.")] = ""
     message: Annotated[str, doc("Why, as a sentence for a person.")] = ""
+    unmounted_pod_uid: Annotated[
+        str,
+        doc("UID of the pod that held the volume which phase `UnMountedFromPod` is about."),
+    ] = ""
+
+    @property
+    def is_let_go(self) -> bool:
+        """Nobody has what the pod holds that the entry names. That it was said of another pod proves nothing of this one."""
+        pod = self.hotplug_volume
+        is_said = self.phase == names.VolumePhase.UNMOUNTED_FROM_POD
+        return is_said and pod is not None and self.unmounted_pod_uid == pod.attach_pod_uid
 
 
 class GuestOSInfo(ApiStruct, frozen=True):
