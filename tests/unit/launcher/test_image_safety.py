@@ -74,10 +74,6 @@ def test_what_qemu_makes_in_other_formats_is_refused(format_: str, tmp_path: Pat
     [
         (("-f", "vpc", "-o", "subformat=fixed"), "VHD"),
         (("-f", "vmdk", "-o", "subformat=monolithicFlat"), "VMDK"),
-        (
-            ("-f", "luks", "--object", "secret,id=s,data=x", "-o", "key-secret=s,iter-time=10"),
-            "LUKS",
-        ),
     ],
 )
 def test_formats_with_a_look_of_their_own_are_refused(
@@ -94,6 +90,7 @@ def test_formats_with_a_look_of_their_own_are_refused(
         b"COWD",
         b"# Disk DescriptorFile\n",
         b"# made by hand\r\n\r\n# again\r\nversion=1\r\n",
+        b"LUKS\xba\xbe\x00\x01",  # as QEMU has it, whose tool measures the processor and fails on a busy one
         b"LUKS\xba\xbe\x00\x02",
         b"WithouFreSpacExt",
         b"WithoutFreeSpace",
