@@ -75,7 +75,9 @@ async def test_a_plugged_image_grows_and_outlives_its_launcher(image: str, tmp_p
     os.close(os.open(disk, os.O_CREAT | os.O_RDWR, 0o660))
     os.chown(disk, 107, 107)
     async with running(image, tmp_path) as it:
-        await it.launcher.ApplyDomain(pb.ApplyDomainRequest(spec=with_plugged(8 * MIB, 1)))
+        await it.launcher.ApplyDomain(
+            pb.ApplyDomainRequest(spec=with_plugged(8 * MIB, 1)), wait_for_ready=True, timeout=10
+        )
         await it.until(domain.DOMAIN_STATE_RUNNING)
         assert (await asyncio.to_thread(hand_over, it, disk, 8 * MIB)).taken
         first = await until_plugged(it, 8 * MIB)

@@ -195,7 +195,6 @@ def qemu_in_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Qemu]:
     )
     patch(libvirt.virDomain, "addIOThread", lambda _domain, *args: it.add_thread(*args))
     patch(libvirt.virDomain, "setMetadata", it.change_nothing)
-    patch(libvirt.virDomain, "blockInfo", lambda _domain, target: [it.sizes[target], 0, 0])
     patch(libvirt.virDomain, "blockResize", lambda _domain, *args: it.resize(*args))
     patch(libvirt.virConnect, "domainListGetStats", lambda *_: [(None, it.statistics())])
     patch(libvirt.virConnect, "domainEventRegisterAny", register)

@@ -37,9 +37,6 @@ class Qemu:
     errors: dict[str, int] = field(default_factory=dict)
     has_resized: threading.Event = field(default_factory=threading.Event)
 
-    def block_info(self, target: str) -> list[int]:
-        return [self.capacities[target], 0, 0]
-
     def statistics(self) -> dict[str, object]:
         found: dict[str, object] = {}
         for number, (name, size) in enumerate(self.capacities.items()):
@@ -66,7 +63,6 @@ class Qemu:
 def qemu(monkeypatch: pytest.MonkeyPatch) -> Qemu:
     it = Qemu()
     patch = monkeypatch.setattr
-    patch(libvirt.virDomain, "blockInfo", lambda _domain, target: it.block_info(target))
     patch(libvirt.virDomain, "blockResize", lambda _domain, *args: it.resize(*args))
     patch(libvirt.virDomain, "diskErrors", lambda _domain: it.errors)
     patch(libvirt.virConnect, "domainListGetStats", lambda *_: [(None, it.statistics())])

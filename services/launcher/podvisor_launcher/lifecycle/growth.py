@@ -85,7 +85,7 @@ class Growth:
             progress.work = asyncio.create_task(work, name=f"growth {name}")
             return False
         try:
-            known_bytes = await self._libvirt.disk_capacity(domain, seen.target)
+            known_bytes = (await self._libvirt.disk_sizes(domain)).get(seen.target, 0)
             # QEMU may have noticed that a file has grown, and its guest has not: it is told of the same size too.
             if progress.grown_to >= known_bytes:
                 await self._libvirt.resize_disk(domain, seen.target, progress.grown_to)

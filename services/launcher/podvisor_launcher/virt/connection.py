@@ -150,13 +150,6 @@ class LibvirtConnection:
 
         return await self._call(query, _QUERY_TIMEOUT_S)
 
-    async def disk_capacity(self, name: str, target: str) -> int:
-        """What a running guest sees of a disk, in bytes. Raises DomainMissing, LibvirtUnreachable, LibvirtFailed."""
-        return await self._call(
-            lambda connection: int(connection.lookupByName(name).blockInfo(target)[0]),
-            _QUERY_TIMEOUT_S,
-        )
-
     async def resize_disk(self, name: str, target: str, size_bytes: int) -> None:
         """Have a running guest see its disk at that size, which a block device must have. Raises DomainMissing,
         LibvirtUnreachable, LibvirtFailed."""
