@@ -164,9 +164,11 @@ async def local_volume(
             await cluster.apply(manifest)
         yield volume
     finally:
-        await cluster.kubectl(
-            "delete", "vm,vmi,pods", "--all", "--timeout=60s", check=False, timeout_s=70
-        )
+        # Pods that hold volumes for guests go with these; told to end before that, they take their whole grace period.
+        for kinds in ("vm,vmi", "pods"):
+            await cluster.kubectl(
+                "delete", kinds, "--all", "--timeout=60s", check=False, timeout_s=70
+            )
         for kind, which in (("pvc", name), ("pv", identity), ("storageclass", identity)):
             await cluster.kubectl("delete", kind, which, "--ignore-not-found", "--timeout=30s")
         await _take_away(volume, str(_ON_NODE / identity))
