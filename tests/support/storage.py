@@ -212,9 +212,7 @@ def _objects(volume: LocalVolume, identity: str, size_bytes: int, access_mode: s
     ]
 
 
-async def _make(
-    path: str, size_bytes: int, mode: VolumeMode, node: str, sector_bytes: int
-) -> str:
+async def _make(path: str, size_bytes: int, mode: VolumeMode, node: str, sector_bytes: int) -> str:
     """The image `path`.img on a node, and what serves it: a directory with an ext4, or a loop device."""
     script = f"set -e; mkdir -p {_ON_NODE}; truncate -s {size_bytes} {path}.img;"
     if mode == "Filesystem":
