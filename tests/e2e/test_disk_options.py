@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.cluster import Cluster, Json, on_node
 from tests.support.disks import GuestDisk, claimed, guest_disks, read, with_disk, write
-from tests.support.machine import Machine, vmi
+from tests.support.machine import Machine, condition, vmi
 from tests.support.qemu import Qemu, qemu_of
 from tests.support.storage import local_volume
 
@@ -63,6 +63,21 @@ async def test_shared_threads_are_refused_by_name(
     manifest = vmi("pool")
     manifest["spec"]["domain"][field] = value
     assert f"spec.domain.{field} is not supported yet" in await cluster.refused(manifest)
+
+
+async def test_lun_of_a_device_without_scsi(cluster: Cluster) -> None:
+    """Commands of the guest can be passed to no such device: the machine says so by the volume's name."""
+    async with local_volume(cluster, "unit", SIZE, "Block"):
+        manifest = with_disk(vmi("passing"), "unit", claimed("unit"), {"lun": {"bus": "scsi"}})
+        del manifest["spec"]["domain"]["devices"]["disks"][-1]["serial"]
+        await cluster.apply(manifest)
+
+        def says_why(state: Json | None) -> bool:
+            said = condition(state, "Synchronized")
+            words = 'Volume "unit": its device takes no SCSI commands'
+            return said.get("reason") == "InvalidDisk" and words in said["message"]
+
+        await cluster.until("vmi", "passing", says_why, within_s=40, what="the disk is named")
 
 
 def _virtio(**options: object) -> Json:
