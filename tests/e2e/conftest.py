@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.cluster import Cluster, create_namespace
 from tests.support.machine import DEMO_KEY
+from tests.support.settings import Configure, configuring
 from tests.support.storage import put_driver_into_cluster
 
 # Namespaces of an earlier run may still be going away.
@@ -52,6 +53,13 @@ def namespaces_go_away() -> Iterator[None]:
 def storage_classes() -> None:
     """Claims of the CSI driver's classes are served."""
     asyncio.run(put_driver_into_cluster())
+
+
+@pytest.fixture
+async def configure() -> AsyncIterator[Configure]:
+    """Merges into the settings of the cluster until the test ends. For tests that are marked `alone`."""
+    async with configuring() as merge:
+        yield merge
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """Every source of a disk on every bus that may have it: the guest sees it with its serial number and its size, or boots from it."""
 
-import time
 from typing import Any
 
 import pytest
 
 from tests.support.cluster import Cluster, Json
-from tests.support.disks import GuestDisk, claimed, guest_disks, with_disk
+from tests.support.disks import GuestDisk, all_disks, claimed, with_disk
 from tests.support.machine import Machine, vmi
 from tests.support.storage import local_volume
 
@@ -58,7 +57,7 @@ async def test_every_source_on_every_bus(cluster: Cluster) -> None:
             machine = Machine(cluster, name)
             await cluster.apply(_machine(name, bus, names))
             await machine.console_shows(rf"{name} login:", within_s=90)
-            disks = await _seen(machine, names)
+            disks = await all_disks(machine, names)
             for source in names:
                 _check(source, disks[source])
             await cluster.kubectl("delete", "vmi", name, "--timeout=40s")
@@ -73,16 +72,6 @@ def _machine(name: str, bus: str, sources: list[str]) -> Json:
         seen_as: dict[str, Any] = {"disk": {"bus": bus}}
         with_disk(manifest, source, SOURCES[source], seen_as)
     return manifest
-
-
-async def _seen(machine: Machine, names: list[str]) -> dict[str, GuestDisk]:
-    """The guest's disks once all are there: its drivers for some buses come after the prompt."""
-    disks: dict[str, GuestDisk] = {}
-    deadline_s = time.monotonic() + 40
-    while missing := set(names) - set(disks):
-        assert time.monotonic() < deadline_s, f"{machine.name}: no {missing} among {disks}"
-        disks = await guest_disks(machine)
-    return disks
 
 
 def _check(source: str, disk: GuestDisk) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.cluster import Cluster, Json
 from tests.support.disks import claimed, guest_disks, read, with_disk, write
-from tests.support.machine import Machine, condition, gone, vm, vmi
+from tests.support.machine import Machine, condition, gone, phase_is, vm, vmi
 from tests.support.storage import VolumeMode, checksum, claim, local_volume, look_into
 
 MIB = 1 << 20
@@ -153,6 +153,42 @@ async def test_claim_of_another_machine(cluster: Cluster) -> None:
         second = Machine(cluster, "second")
         await second.console_shows("second login:")
         assert await read(second, "data", 4) == "mine"
+
+
+async def test_claim_that_two_machines_want_at_once(cluster: Cluster) -> None:
+    """Whichever is first, one of them runs, the other says for whom it waits, and there is one QEMU; when that one goes, the other
+    finds what was written."""
+    async with local_volume(cluster, "data", SIZE):
+        both = [with_disk(vmi(name), "data", claimed("data")) for name in ("left", "right")]
+        await cluster.apply({"apiVersion": "v1", "kind": "List", "items": both})
+
+        async def waits(name: str) -> str:
+            await cluster.until(
+                "vmi",
+                name,
+                lambda state: condition(state, "Synchronized").get("reason") == "VolumeInUse",
+                within_s=40,
+                what="Synchronized is False: VolumeInUse",
+            )
+            return name
+
+        racing = [asyncio.create_task(waits(name), name=name) for name in ("left", "right")]
+        done, others = await asyncio.wait(racing, return_when=asyncio.FIRST_COMPLETED)
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        (second,) = [await task for task in done]
+        first = "right" if second == "left" else "left"
+        winner = Machine(cluster, first)
+        await winner.console_shows(f"{first} login:")
+        await write(winner, "data", "mine")
+        assert len(await cluster.all("pods", labels="kubevirt.io=virt-launcher")) == 1
+        assert phase_is("Running")(await cluster.get("vmi", first))
+        assert not phase_is("Running")(await cluster.get("vmi", second))
+        await cluster.kubectl("delete", "vmi", first, "--timeout=30s")
+        heir = Machine(cluster, second)
+        await heir.console_shows(f"{second} login:")
+        assert await read(heir, "data", 4) == "mine"
 
 
 async def test_claim_that_grows(cluster: Cluster, storage_classes: None) -> None:

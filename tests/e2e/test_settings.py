@@ -1,58 +1,18 @@
 """The settings of the cluster, changed while it runs: the next machine has them, and what is not served is refused by name."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from tests.support.cluster import Cluster, Json
 from tests.support.machine import Machine, vm, vmi
+from tests.support.settings import INSTALLATION, Configure
 
 pytestmark = pytest.mark.alone
 
-INSTALLATION = Cluster("kubevirt")
 NOWHERE = {"podvisor.test/nowhere": "true"}
 GUEST_BYTES = 64 << 20
-
-Configure = Callable[[Json], Awaitable[None]]
-
-
-async def _settings() -> Json:
-    found = await INSTALLATION.get("kubevirt", "kubevirt")
-    assert found is not None
-    return found
-
-
-async def _in_effect() -> None:
-    """The controllers have seen the settings as they are now."""
-    generation: int = (await _settings())["metadata"]["generation"]
-
-    def holds(state: Json | None) -> bool:
-        seen: int = (state or {}).get("status", {}).get("observedGeneration", 0)
-        return seen >= generation
-
-    await INSTALLATION.until(
-        "kubevirt", "kubevirt", holds, within_s=20, what="the settings are in effect"
-    )
-
-
-@pytest.fixture
-async def configure() -> AsyncIterator[Configure]:
-    """Merges into `spec.configuration`; what was there before is there again after the test."""
-    before = (await _settings())["spec"].get("configuration", {})
-
-    async def merge(configuration: Json) -> None:
-        patch = json.dumps({"spec": {"configuration": configuration}})
-        await INSTALLATION.kubectl("patch", "kubevirt", "kubevirt", "--type=merge", "-p", patch)
-        await _in_effect()
-
-    yield merge
-    restore = [{"op": "replace", "path": "/spec/configuration", "value": before}]
-    await INSTALLATION.kubectl(
-        "patch", "kubevirt", "kubevirt", "--type=json", "-p", json.dumps(restore)
-    )
-    await _in_effect()
 
 
 async def restarts() -> dict[str, int]:

@@ -1,4 +1,5 @@
-"""A pod whose private directory is a small disk of its own, which a test can fill without filling the machine's.
+"""A pod whose private directory, or all of its scratch space, is a small disk of its own, which a test can fill without filling
+the machine's.
 
 Invariant: the disk is there before the kubelet makes the pod's directories, which it does not replace, and it goes with the pod.
 The pod waits for it by a label that no node has before.
@@ -46,8 +47,12 @@ class SmallDisk:
 
 
 @asynccontextmanager
-async def small_disk(cluster: Cluster, machine: str) -> AsyncIterator[SmallDisk]:
-    """A small disk for the launcher pod of an instance that was applied with `selector` and that waits for its node."""
+async def small_disk(
+    cluster: Cluster, machine: str, volume: str = "private"
+) -> AsyncIterator[SmallDisk]:
+    """A small disk for the launcher pod of an instance that was applied with `selector` and that waits for its node: for one of
+    its emptyDirs, or for all of them with "".
+    """
 
     def has_pod(state: Json | None) -> bool:
         conditions = (state or {}).get("status", {}).get("conditions", [])
@@ -55,7 +60,7 @@ async def small_disk(cluster: Cluster, machine: str) -> AsyncIterator[SmallDisk]
 
     await cluster.until("vmi", machine, has_pod, within_s=20, what="its pod waits for a node")
     (pod,) = await cluster.all("pods", labels=f"vmi.kubevirt.io/id={machine}")
-    disk = SmallDisk(volume_path(pod["metadata"]["uid"], "private"))
+    disk = SmallDisk(volume_path(pod["metadata"]["uid"], volume))
     await on_node(
         "sh", "-c",
         # Until the pod is bound, the kubelet takes its directory for a left-over, and removes it while it is empty.

@@ -66,7 +66,10 @@ async def test_guest_that_fills_the_disk(
         await machine.console_shows("hungry login:")
         before = await witness_of(machine)
         await _write_too_much(machine, disk, at_mib=0)
-        await history.first("vmi", "hungry", _is_starved, within_s=30, what="Paused: PausedIOError")
+        paused = await history.first(
+            "vmi", "hungry", _is_starved, within_s=30, what="Paused: PausedIOError"
+        )
+        assert '"root"' in _why_paused(paused)
         await history.first(
             "vm", "hungry", lambda seen: seen.phase == "Paused", within_s=5, what="the VM is Paused"
         )
@@ -113,6 +116,54 @@ async def test_guest_that_fills_the_disk(
         assert await pod_processes(pod_uid) == {}
 
 
+async def test_guest_that_fills_its_node(
+    cluster: Cluster, history: History, measured: Measured
+) -> None:
+    """No room for any of the pod's processes: the guest stands still, the condition names the disk that has no room, a launcher
+    that is killed comes back all the same, and the guest goes on where it was when there is room."""
+    manifest = counting_vmi("crowded", nodeSelector=selector(cluster))
+    await cluster.apply(with_disk(manifest, "spare", {"emptyDisk": {"capacity": "32Mi"}}))
+    machine = Machine(cluster, "crowded")
+    async with small_disk(cluster, "crowded", "") as disk:
+        await let_it_start(cluster)
+        await machine.console_shows("crowded login:")
+        before = await witness_of(machine)
+        device = (await guest_disks(machine))["spare"].device
+        await _write_too_much(machine, disk, at_mib=0, device=device)
+        paused = await history.first(
+            "vmi", "crowded", _is_starved, within_s=30, what="Paused: PausedIOError"
+        )
+        assert '"spare"' in _why_paused(paused)
+        struck_s = await strike([Victim.LAUNCHER], await uid_of_pod(machine))
+        await history.first(
+            "domain",
+            "crowded",
+            lambda seen: (seen.connection, seen.phase) == ("CONNECTED", "DOMAIN_STATE_PAUSED"),
+            after_s=struck_s,
+            within_s=20,
+            what="the launcher is back and says the same",
+        )
+        await disk.clear()
+        cleared_s = time.time()
+        on_again = await history.first(
+            "vmi",
+            "crowded",
+            lambda seen: seen.is_right and seen.condition("Paused") == ("", ""),
+            after_s=cleared_s,
+            within_s=90,
+            what="Running and Ready, not Paused",
+        )
+        measured.add(
+            "node has room again, guest goes on", on_again.at_s - cleared_s, limit_s=GOES_ON_S
+        )
+        done = await machine.ssh("until [ -s /tmp/written ]; do sleep 0.2; done; cat /tmp/written")
+        assert done.stdout.strip() == "0", "the guest's write failed"
+        now = await witness_of(machine)
+        assert now.boot_id == before.boot_id
+        assert now.counter > before.counter
+        await cluster.kubectl("delete", "vmi", "crowded", "--timeout=30s")
+
+
 async def test_guest_that_fills_its_volume(
     cluster: Cluster, history: History, measured: Measured
 ) -> None:
@@ -132,10 +183,7 @@ async def test_guest_that_fills_its_volume(
         paused = await history.first(
             "vmi", "stuffed", _is_starved, within_s=30, what="Paused: PausedIOError"
         )
-        (condition,) = (
-            c for c in (paused.state or {})["status"]["conditions"] if c["type"] == "Paused"
-        )
-        assert '"data"' in condition["message"], condition
+        assert '"data"' in _why_paused(paused)
         await on_node("rm", ballast)
         cleared_s = time.time()
         on_again = await history.first(
@@ -202,17 +250,24 @@ async def test_no_room_for_the_handlers_sockets(cluster: Cluster, survivor: Mach
     assert now.boot_id == before.boot_id
 
 
-async def _write_too_much(machine: Machine, disk: SmallDisk, *, at_mib: int) -> None:
+async def _write_too_much(
+    machine: Machine, disk: SmallDisk, *, at_mib: int, device: str = "vda"
+) -> None:
     """Into a part of the guest's disk that it has not written yet."""
-    write = (
-        f"dd if=/dev/zero of=/dev/vda bs=1M seek={at_mib} count={WRITTEN_MIB} conv=fsync,notrunc"
-    )
+    to = f"of=/dev/{device} bs=1M seek={at_mib} count={WRITTEN_MIB} conv=fsync,notrunc"
+    write = f"dd if=/dev/zero {to}"
     await disk.fill(leave_mib=ROOM_MIB)
     await machine.ssh(f"({write}; echo $? >/tmp/written) >/dev/null 2>&1 </dev/null &")
 
 
 def _has_no_space(seen: Seen) -> bool:
     return seen.condition("Synchronized") == ("False", "NoSpace")
+
+
+def _why_paused(seen: Seen) -> str:
+    conditions = (seen.state or {})["status"]["conditions"]
+    (message,) = (str(c["message"]) for c in conditions if c["type"] == "Paused")
+    return message
 
 
 def _is_starved(seen: Seen) -> bool:

@@ -10,8 +10,12 @@ from tests.faults.history import History
 from tests.faults.measured import Measured
 from tests.faults.strike import uid_of_pod
 from tests.support.cluster import ROOT, Cluster, on_node
+from tests.support.disks import claimed, read, with_disk, write
 from tests.support.machine import Machine, gone, pod_processes
 from tests.support.process import run
+from tests.support.storage import local_volume
+
+MIB = 1 << 20
 
 
 @pytest.mark.parametrize("daemon", ["kubelet", "containerd"])
@@ -31,22 +35,37 @@ async def test_restarted_daemon(
     await cluster.until("vmi", name, gone, within_s=5, what="gone")
 
 
+@pytest.mark.timeout(240)
 async def test_restarted_node(cluster: Cluster, history: History, measured: Measured) -> None:
-    """The node goes down and comes back: the VM runs again, in a new pod, and nothing of the old one is left."""
-    machine = await booted(cluster, counting_vm("reborn"))
-    first = await machine.running()
-    old_pod = await uid_of_pod(machine)
-    down_s = time.time()
+    """The node goes down and comes back: the VM runs again, in a new pod, with what its guest had synced to its claims, and nothing
+    of the old one is left."""
+    async with (
+        local_volume(cluster, "file", 64 * MIB) as file,
+        local_volume(cluster, "block", 64 * MIB, "Block"),
+    ):
+        manifest = with_disk(counting_vm("reborn"), "file", claimed("file"))
+        machine = await booted(cluster, with_disk(manifest, "block", claimed("block")))
+        first = await machine.running()
+        old_pod = await uid_of_pod(machine)
+        for serial in ("file", "block"):
+            await write(machine, serial, "synced")
+        down_s = time.time()
+        await _restart_node()
+        await file.mount_again()
+        second = await machine.running(within_s=120, not_uid=first["metadata"]["uid"])
+        assert second["status"]["nodeName"] == "node1"
+        assert await pod_processes(old_pod) == {}
+        await machine.console_shows(r"reborn login:")
+        await witness_of(machine)
+        assert [await read(machine, serial, 6) for serial in ("file", "block")] == ["synced"] * 2
+        ends = [seen for seen in history.of("vmi", "reborn") if seen.phase == "Failed"]
+        assert ends, history
+        back = [seen for seen in history.of("vmi", "reborn") if seen.is_right][-1]
+        measured.add("node restarted, VM Running again", back.at_s - down_s, limit_s=120)
+        left = await on_node("sh", "-c", f"ls -d /var/lib/kubelet/pods/{old_pod}", check=False)
+        assert left.stdout == "", left.stdout
+        await cluster.kubectl("delete", "vm", "reborn", "--timeout=30s")
+
+
+async def _restart_node() -> None:
     await run("bash", "-c", f". {ROOT}/dev/env && docker restart podvisor-node1-1", timeout_s=60)
-    second = await machine.running(within_s=120, not_uid=first["metadata"]["uid"])
-    assert second["status"]["nodeName"] == "node1"
-    assert await pod_processes(old_pod) == {}
-    await machine.console_shows(r"reborn login:")
-    await witness_of(machine)
-    ends = [seen for seen in history.of("vmi", "reborn") if seen.phase == "Failed"]
-    assert ends, history
-    back = [seen for seen in history.of("vmi", "reborn") if seen.is_right][-1]
-    measured.add("node restarted, VM Running again", back.at_s - down_s, limit_s=120)
-    left = await on_node("sh", "-c", f"ls -d /var/lib/kubelet/pods/{old_pod}", check=False)
-    assert left.stdout == "", left.stdout
-    await cluster.kubectl("delete", "vm", "reborn", "--wait=false")

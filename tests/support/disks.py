@@ -1,7 +1,8 @@
 """Disks of machines under test: put into manifests, and looked at from inside the guest."""
 
 import shlex
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,18 @@ async def guest_disks(machine: Machine) -> dict[str, GuestDisk]:
         device, sectors, read_only, *serial = line.split()
         found = GuestDisk(device, int(sectors) * 512, read_only == "1", "".join(serial))
         disks[found.serial or device] = found
+    return disks
+
+
+async def all_disks(
+    machine: Machine, serials: Iterable[str], *, within_s: float = 40
+) -> dict[str, GuestDisk]:
+    """The guest's block devices once those are among them: its drivers for some buses come after the prompt."""
+    disks: dict[str, GuestDisk] = {}
+    deadline_s = time.monotonic() + within_s
+    while missing := set(serials) - set(disks):
+        assert time.monotonic() < deadline_s, f"{machine.name}: no {missing} among {disks}"
+        disks = await guest_disks(machine)
     return disks
 
 

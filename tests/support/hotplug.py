@@ -56,6 +56,22 @@ async def unplug(cluster: Cluster, name: str, volume: str) -> None:
     await _edit(cluster, name, lambda spec: remove_volume(spec, volume))
 
 
+async def insert(cluster: Cluster, name: str, drive: str, claim: str) -> None:
+    """Put a claim into a machine's CD-ROM drive, which is empty."""
+    source = {"claimName": claim, "hotpluggable": True}
+    volume = {"name": drive, "persistentVolumeClaim": source}
+    await _edit(cluster, name, lambda spec: spec["volumes"].append(volume))
+
+
+async def eject(cluster: Cluster, name: str, drive: str) -> None:
+    """Empty a machine's CD-ROM drive, which stays."""
+
+    def change(spec: Json) -> None:
+        spec["volumes"] = [volume for volume in spec["volumes"] if volume["name"] != drive]
+
+    await _edit(cluster, name, change)
+
+
 async def _edit(cluster: Cluster, name: str, change: Callable[[Json], None]) -> None:
     patch = json.dumps(await edited(cluster, name, change))
     await cluster.kubectl("patch", "vm", name, "--type=merge", "-p", patch)

@@ -151,13 +151,15 @@ async def local_volume(
     *,
     node: str = "node1",
     access_mode: str = "ReadWriteOnce",
+    sector_bytes: int = 512,
 ) -> AsyncIterator[LocalVolume]:
-    """A local volume of exactly that size with PersistentVolume, StorageClass and claim; bound when a pod wants it.
+    """A local volume of exactly that size with PersistentVolume, StorageClass and claim; bound when a pod wants it. A device has
+    logical sectors of `sector_bytes`.
 
     Afterwards all machines and pods of the namespace are gone, too.
     """
     identity = f"{cluster.namespace}-{name}"
-    path = await _make(str(_ON_NODE / identity), size_bytes, mode, node)
+    path = await _make(str(_ON_NODE / identity), size_bytes, mode, node, sector_bytes)
     volume = LocalVolume(name, mode, node, path)
     try:
         for manifest in _objects(volume, identity, size_bytes, access_mode):
@@ -210,7 +212,7 @@ def _objects(volume: LocalVolume, identity: str, size_bytes: int, access_mode: s
     ]
 
 
-async def _make(path: str, size_bytes: int, mode: VolumeMode, node: str) -> str:
+async def _make(path: str, size_bytes: int, mode: VolumeMode, node: str, sector_bytes: int) -> str:
     """The image `path`.img on a node, and what serves it: a directory with an ext4, or a loop device."""
     script = f"set -e; mkdir -p {_ON_NODE}; truncate -s {size_bytes} {path}.img;"
     if mode == "Filesystem":
@@ -221,7 +223,7 @@ async def _make(path: str, size_bytes: int, mode: VolumeMode, node: str) -> str:
             f" mount -o loop {path}.img {path}; echo {path}"
         )
     else:
-        script += f" losetup --find --show {path}.img"
+        script += f" losetup --find --show --sector-size {sector_bytes} {path}.img"
     return (await on_node("sh", "-c", script, node=node)).stdout.strip()
 
 

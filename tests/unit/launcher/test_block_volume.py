@@ -56,6 +56,11 @@ def test_a_device_that_is_only_read(device: str, tmp_path: Path) -> None:
     assert (resolved.read_only, resolved.logical_block_bytes) == (True, 0)
 
 
+def test_a_lun_is_of_a_device_that_takes_scsi_commands(device: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidDisk, match='Volume "block": its device takes no SCSI commands'):
+        prepared(block_disk(device, device=pb.DISK_DEVICE_LUN), tmp_path)
+
+
 def test_an_overlay_over_a_device(device: str, tmp_path: Path) -> None:
     disk = block_disk(device, ephemeral=True, match_volume_block_sizes=True)
     resolved = prepared(disk, tmp_path)

@@ -15,7 +15,7 @@ from podvisor_launcher.storage.bulkheads import in_volume_thread
 from podvisor_launcher.storage.errors import Unusable, about_volume
 from podvisor_launcher.storage.image import confirm
 from podvisor_launcher.storage.image_safety import QCOW2, RAW
-from podvisor_launcher.storage.resolve import block_sizes_of, is_only_read
+from podvisor_launcher.storage.resolve import block_sizes_of, check_lun, is_only_read
 from podvisor_launcher.storage.volume import grow_qcow2, look_at_open_image, remember_format_of
 
 
@@ -61,6 +61,7 @@ async def _prepared(disk: pb.DiskSpec, descriptor: int) -> OpenVolume:
     if is_block:
         if not await in_volume_thread(os.lseek, descriptor, 0, os.SEEK_END):
             raise Unusable("its device has a size of 0")
+        await in_volume_thread(check_lun, disk, descriptor)
     else:
         format_ = await _look_at_file(disk, descriptor)
     sizes = (0, 0)

@@ -8,8 +8,11 @@ from struct import pack, unpack
 from podvisor.domain.v1 import domain_pb2 as pb
 
 from podvisor_launcher.domain.build import Image, ResolvedDisk
+from podvisor_launcher.storage.errors import Unusable
 
 _BLKSSZGET, _BLKPBSZGET = 0x1268, 0x127B
+# <scsi/sg.h>. Its third version is the first that passes commands, and QEMU asks for the same.
+_SG_GET_VERSION_NUM, _LEAST_SG_VERSION = 0x2282, 30000
 # What guests can use for a logical sector. File systems of the network speak of a megabyte.
 _SMALLEST_BLOCK_BYTES, _LARGEST_BLOCK_BYTES = 512, 4096
 
@@ -69,6 +72,18 @@ def block_sizes_of(descriptor: int) -> tuple[int, int]:
     size = os.fstatvfs(descriptor).f_bsize
     size = min(max(size, _SMALLEST_BLOCK_BYTES), _LARGEST_BLOCK_BYTES)
     return size, size
+
+
+def check_lun(disk: pb.DiskSpec, descriptor: int) -> None:
+    """Raise Unusable when `disk` is a LUN and the open device behind it takes no SCSI commands."""
+    if disk.device != pb.DISK_DEVICE_LUN:
+        return
+    try:
+        version = _number(descriptor, _SG_GET_VERSION_NUM)
+    except OSError:
+        version = 0  # the device does not know the question
+    if version < _LEAST_SG_VERSION:
+        raise Unusable("its device takes no SCSI commands, which a lun needs and a disk does not")
 
 
 def _number(descriptor: int, request: int) -> int:

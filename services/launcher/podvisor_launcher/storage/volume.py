@@ -22,7 +22,7 @@ from podvisor_launcher.storage.image import confirm, look_into
 from podvisor_launcher.storage.image_safety import QCOW2, RAW, ImageFacts
 from podvisor_launcher.storage.open_elsewhere import identity_in, open_again
 from podvisor_launcher.storage.overlay import overlaid
-from podvisor_launcher.storage.resolve import is_only_read, is_written, resolve
+from podvisor_launcher.storage.resolve import check_lun, is_only_read, is_written, resolve
 from podvisor_launcher.storage.sizes import Room, size_to_grow, size_to_make
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -110,6 +110,7 @@ def _look_at_device(disk: pb.DiskSpec) -> _Found:
         raise Unusable(words) from error
     try:
         size = os.lseek(descriptor, 0, os.SEEK_END)
+        check_lun(disk, descriptor)
     finally:
         os.close(descriptor)
     if not size:
