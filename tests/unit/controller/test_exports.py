@@ -72,6 +72,23 @@ async def test_a_disk_in_a_claim(exports: ExportUser, leading: Controllers) -> N
     await exports.server.until(lambda: "ExporterPodCreated" in exports.events())
 
 
+async def test_an_export_costs_eight_writes_and_four_events(
+    exports: ExportUser, leading: Controllers
+) -> None:
+    exports.provide()
+    await exports.ask()
+    await exports.until_pod()
+    exports.run_pod(0)
+    await exports.until_ready()
+    await exports.server.until(lambda: len(exports.events()) == 4)
+    writes = [
+        request.path
+        for request in exports.server.requests
+        if request.method != "GET" and request.headers["User-Agent"] == "test"
+    ]
+    assert len([path for path in writes if "/shop/" in path and "/events" not in path]) <= 8
+
+
 async def test_files_in_a_claim(exports: ExportUser, leading: Controllers) -> None:
     exports.provide()
     await exports.ask()

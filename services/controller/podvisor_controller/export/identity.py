@@ -26,7 +26,8 @@ def joined(base: str, suffix: str, limit: int = LABEL_MAX) -> str:
     if len(name) <= limit:
         return name
     room = limit - _HASH_LENGTH - 2 - len(suffix)
-    if room < 0:
+    # Without any of the base it would begin with a dash.
+    if room < 1:
         return f"{base[: limit - _HASH_LENGTH - 1]}-{_fnv(name)}"[:limit]
     return f"{base[:room]}-{_fnv(base)}-{suffix}"
 
