@@ -73,10 +73,8 @@ def pod(phase: str = "Pending", **changes: Any) -> core.Pod:
 
 
 def observed(carrier: core.Pod | None = None, source: Source = DATA, **changes: Any) -> Observed:
-    return Observed(
-        **{"export": export(), "at": NOW, "source": source, "pod": carrier, "authority": b"CA"}
-        | changes
-    )
+    defaults: dict[str, Any] = {"export": export(), "at": NOW, "authority": b"CA"}
+    return Observed(source=source, pod=carrier, **(defaults | changes))
 
 
 READY = pod("Running", ready=True)

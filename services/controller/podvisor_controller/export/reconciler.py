@@ -52,6 +52,9 @@ from podvisor_controller.status_patch import patch_of
 from podvisor_controller.vmi.claim_users import USERS_INDEX
 from podvisor_controller.vmi.claims import claim_key
 
+# After the end of an export, with which its pod is deleted, it ends by itself even if nobody does that.
+_BACKSTOP = timedelta(seconds=30)
+
 
 class _PodList(msgspec.Struct, frozen=True):
     items: list[core.Pod]
@@ -249,7 +252,7 @@ class ExportReconciler:
 
     async def _create_pod(self, now: Observed, notes: _Notes) -> None:
         export = now.export
-        deadline = min(expires_at(export), await self._authority.lasts_until())
+        deadline = min(expires_at(export) + _BACKSTOP, await self._authority.lasts_until())
         manifest = render_pod(
             export,
             now.source.volumes,

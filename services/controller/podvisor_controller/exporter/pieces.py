@@ -31,10 +31,10 @@ _FAST = 1  # the network and the disk are to be the limit, not the compression
 _NOT_ARCHIVED = "lost+found"
 
 
-def file_pieces(descriptor: int, start: int, stop: int) -> Pieces:
+def file_pieces(descriptor: int, start: int, stop: int, *, read_bytes: int = READ_BYTES) -> Pieces:
     """The bytes of an open file from `start` on, before `stop`. OSError when it cannot be read, or has less."""
     while start < stop:
-        piece = os.pread(descriptor, min(READ_BYTES, stop - start), start)
+        piece = os.pread(descriptor, min(read_bytes, stop - start), start)
         if not piece:
             raise OSError(errno.EIO, "the file has become shorter")
         start += len(piece)
@@ -42,16 +42,24 @@ def file_pieces(descriptor: int, start: int, stop: int) -> Pieces:
 
 
 def gzip_pieces(descriptor: int, size_bytes: int) -> Pieces:
-    """An open file in gzip's format. Stretches of zeros, as holes are, cost no compression: they are members made once.
+    """An open file in gzip's format. Stretches of zeros cost no compression, for they are members made once, and holes not even reading.
 
     A file of several members (RFC 1952, 2.2) is one file to whoever decompresses it.
     """
     zeros = bytes(GZIP_READ_BYTES)
     member = zlib.compress(zeros, 9, _GZIP)
     compressor = None
+    data_from = 0
     for start in range(0, size_bytes, GZIP_READ_BYTES):
         stop = min(start + GZIP_READ_BYTES, size_bytes)
-        chunk = b"".join(file_pieces(descriptor, start, stop))
+        if start >= data_from:
+            data_from = _next_data(descriptor, start, size_bytes)
+        is_hole = stop - start == GZIP_READ_BYTES and data_from >= stop
+        chunk = (
+            zeros
+            if is_hole
+            else b"".join(file_pieces(descriptor, start, stop, read_bytes=GZIP_READ_BYTES))
+        )
         if chunk == zeros:
             if compressor is not None:
                 yield compressor.flush()
@@ -66,6 +74,14 @@ def gzip_pieces(descriptor: int, size_bytes: int) -> Pieces:
         yield compressor.flush()
     elif not size_bytes:
         yield zlib.compress(b"", _FAST, _GZIP)
+
+
+def _next_data(descriptor: int, start: int, size_bytes: int) -> int:
+    """Where something is written from `start` on; the end where nothing is. Of what knows no holes everything counts as written."""
+    try:
+        return os.lseek(descriptor, start, os.SEEK_DATA)
+    except OSError as error:
+        return size_bytes if error.errno == errno.ENXIO else start
 
 
 def archive_pieces(root: int) -> Pieces:
