@@ -23,7 +23,8 @@ from podvisor_controller.webhooks.validation_fields import (
     is_dns_subdomain,
     quoted,
 )
-from podvisor_controller.webhooks.validation_template import decoding_cause, is_unchanged
+from podvisor_controller.webhooks.validation_template import decoding_cause
+from podvisor_controller.webhooks.validation_updates import is_unchanged
 
 Raw = Mapping[str, Any]
 

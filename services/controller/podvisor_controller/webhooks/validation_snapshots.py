@@ -14,6 +14,7 @@ from podvisor_common.api.v1.names import RunStrategy
 
 from podvisor_controller.webhooks.validation_fields import Cause, CauseReason, invalid, quoted
 from podvisor_controller.webhooks.validation_template import decoding_cause
+from podvisor_controller.webhooks.validation_updates import is_unchanged
 
 Raw = Mapping[str, Any]
 
@@ -27,11 +28,7 @@ def validate_snapshot(
     """Why a snapshot is refused; empty when it is not. `old` is what an update replaces; no gate is looked at."""
     if old is not None:
         text = "spec is immutable after creation"
-        return (
-            []
-            if obj.get("spec") == old.get("spec")
-            else [Cause("spec", text, CauseReason.NOT_SUPPORTED)]
-        )
+        return [] if is_unchanged(obj, old) else [Cause("spec", text, CauseReason.NOT_SUPPORTED)]
     try:
         spec = msgspec.convert(obj, VirtualMachineSnapshot).spec
     except msgspec.ValidationError as error:

@@ -23,10 +23,15 @@ def update_causes(obj: Raw, old: Raw, causes_of: Callable[[Raw], list[Cause]]) -
 
     One that is being deleted is let go: nothing is made of it any more, and its finalizers have to come off.
     """
-    if obj.get("spec") == old.get("spec") or _is_being_deleted(obj):
+    if is_unchanged(obj, old) or _is_being_deleted(obj):
         return []
     causes = causes_of(obj)
     return new_causes(causes, causes_of(old), obj, old) if causes else []
+
+
+def is_unchanged(obj: Raw, old: Raw) -> bool:
+    """What the object shall be stays as it is."""
+    return bool(obj.get("spec") == old.get("spec"))
 
 
 def new_causes(causes: Iterable[Cause], known: Iterable[Cause], obj: Raw, old: Raw) -> list[Cause]:
