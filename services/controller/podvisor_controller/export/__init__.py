@@ -1,1 +1,0 @@
-"""VirtualMachineExports: volumes that are served for download by a pod of their own."""
