@@ -164,16 +164,12 @@ def _pools() -> str:
 
 
 def _snapshots() -> str:
-    """What snapshots and restores may say."""
+    """What snapshots may say."""
     rows = [
-        (kind, f"`{path}`", _code(json_fields(struct)))
-        for kind, spec in (
-            ("VirtualMachineSnapshot", snapshot.VirtualMachineSnapshotSpec),
-            ("VirtualMachineRestore", snapshot.VirtualMachineRestoreSpec),
-        )
-        for path, struct in _structs(spec, "spec")
+        (f"`{path}`", _code(json_fields(struct)))
+        for path, struct in _structs(snapshot.VirtualMachineSnapshotSpec, "spec")
     ]
-    return "## Fields of snapshots and restores\n\n" + _table(("Kind", "Place", "Served"), rows)
+    return "## Fields of VirtualMachineSnapshot\n\n" + _table(("Place", "Served"), rows)
 
 
 def _first_version() -> str:

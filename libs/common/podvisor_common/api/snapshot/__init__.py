@@ -8,13 +8,6 @@ from podvisor_common.api.snapshot.content import (
     VolumeBackup,
     VolumeSnapshotStatus,
 )
-from podvisor_common.api.snapshot.virtual_machine_restore import (
-    VirtualMachineRestore,
-    VirtualMachineRestoreSpec,
-    VirtualMachineRestoreStatus,
-    VolumeRestore,
-    VolumeRestoreOverride,
-)
 from podvisor_common.api.snapshot.virtual_machine_snapshot import (
     SnapshotError,
     SnapshotVolumes,
@@ -29,9 +22,6 @@ __all__ = [
     "SnapshotVolumes",
     "SourceIndication",
     "SourceSpec",
-    "VirtualMachineRestore",
-    "VirtualMachineRestoreSpec",
-    "VirtualMachineRestoreStatus",
     "VirtualMachineSnapshot",
     "VirtualMachineSnapshotContent",
     "VirtualMachineSnapshotContentSpec",
@@ -39,7 +29,5 @@ __all__ = [
     "VirtualMachineSnapshotSpec",
     "VirtualMachineSnapshotStatus",
     "VolumeBackup",
-    "VolumeRestore",
-    "VolumeRestoreOverride",
     "VolumeSnapshotStatus",
 ]
