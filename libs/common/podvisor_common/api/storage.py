@@ -2,7 +2,6 @@
 
 from podvisor_common.api.base import ApiObject, ApiStruct
 from podvisor_common.api.meta import ObjectMeta
-from podvisor_common.api.quantity import Quantity
 
 SNAPSHOT_API_VERSION = "snapshot.storage.k8s.io/v1"
 
@@ -23,21 +22,6 @@ class VolumeSnapshotClass(ApiObject, frozen=True):
     api_version: str = SNAPSHOT_API_VERSION
     kind: str = "VolumeSnapshotClass"
     driver: str = ""
-    deletion_policy: str = ""
-
-
-class VolumeSnapshotSource(ApiStruct, frozen=True):
-    """What a snapshot is of: exactly one of the two is set."""
-
-    persistent_volume_claim_name: str | None = None
-    volume_snapshot_content_name: str | None = None
-
-
-class VolumeSnapshotSpec(ApiStruct, frozen=True):
-    """What a snapshot shall be of."""
-
-    source: VolumeSnapshotSource = VolumeSnapshotSource()
-    volume_snapshot_class_name: str | None = None
 
 
 class VolumeSnapshotError(ApiStruct, frozen=True):
@@ -50,10 +34,8 @@ class VolumeSnapshotError(ApiStruct, frozen=True):
 class VolumeSnapshotStatus(ApiStruct, frozen=True):
     """How far a snapshot is."""
 
-    bound_volume_snapshot_content_name: str | None = None
     creation_time: str | None = None
     ready_to_use: bool | None = None
-    restore_size: Quantity | None = None
     error: VolumeSnapshotError | None = None
 
 
@@ -63,30 +45,4 @@ class VolumeSnapshot(ApiObject, frozen=True):
     metadata: ObjectMeta
     api_version: str = SNAPSHOT_API_VERSION
     kind: str = "VolumeSnapshot"
-    spec: VolumeSnapshotSpec = VolumeSnapshotSpec()
     status: VolumeSnapshotStatus = VolumeSnapshotStatus()
-
-
-class VolumeSnapshotContentSpec(ApiStruct, frozen=True):
-    """Which driver a snapshot belongs to, and what becomes of it."""
-
-    driver: str = ""
-    deletion_policy: str = ""
-
-
-class VolumeSnapshotContentStatus(ApiStruct, frozen=True):
-    """What the driver says of a snapshot."""
-
-    snapshot_handle: str | None = None
-    ready_to_use: bool | None = None
-    restore_size: int | None = None  # in bytes
-
-
-class VolumeSnapshotContent(ApiObject, frozen=True):
-    """A snapshot as its driver has it."""
-
-    metadata: ObjectMeta
-    api_version: str = SNAPSHOT_API_VERSION
-    kind: str = "VolumeSnapshotContent"
-    spec: VolumeSnapshotContentSpec = VolumeSnapshotContentSpec()
-    status: VolumeSnapshotContentStatus = VolumeSnapshotContentStatus()
