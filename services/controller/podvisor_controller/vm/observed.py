@@ -48,9 +48,7 @@ class Observed:
     plug_retry_at: datetime | None = None
     requests_refusal: str = ""  # why the template does not get those that are requested
     volume_snapshot_statuses: list[v1.VolumeSnapshotStatus] | None = None
-    requests_one_by_one: bool = (
-        False  # they were refused together, and each shall have its own verdict
-    )
+    requests_one_by_one: bool = False  # refused together: each shall have its own verdict
 
     @property
     def vmi(self) -> v1.VirtualMachineInstance | None:

@@ -12,7 +12,13 @@ from podvisor_common.api.snapshot import VirtualMachineSnapshot, VirtualMachineS
 from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.names import RunStrategy
 
-from podvisor_controller.webhooks.validation_fields import Cause, CauseReason, invalid, quoted
+from podvisor_controller.webhooks.validation_fields import (
+    Cause,
+    CauseReason,
+    invalid,
+    quoted,
+    raw_at,
+)
 from podvisor_controller.webhooks.validation_template import decoding_cause
 from podvisor_controller.webhooks.validation_updates import is_unchanged
 
@@ -38,10 +44,10 @@ def validate_snapshot(
 
 def progress_causes(obj: Raw, old: Raw) -> Iterator[Cause]:
     """Why a machine that a snapshot is being taken of may not be changed so."""
-    name = _at(old, "status").get("snapshotInProgress")
+    name = raw_at(old, "status").get("snapshotInProgress")
     if not name:
         return
-    new_spec, old_spec = _at(obj, "spec"), _at(old, "spec")
+    new_spec, old_spec = raw_at(obj, "spec"), raw_at(old, "spec")
     if any(_value(new_spec, path) != _value(old_spec, path) for path in (_DISKS, _VOLUMES)):
         text = f'Cannot update vm disks or volumes until snapshot "{name}" completes'
         yield Cause("spec", text, CauseReason.NOT_SUPPORTED)
@@ -78,13 +84,6 @@ def _strategy(spec: Raw) -> str:
     return spec.get("runStrategy") or by_flag
 
 
-def _at(obj: Raw, name: str) -> Raw:
-    child = obj.get(name)
-    return child if isinstance(child, Mapping) else {}
-
-
 def _value(obj: Raw, path: tuple[str, ...]) -> Any:
     """What stands there; an empty list is as good as nothing."""
-    for name in path[:-1]:
-        obj = _at(obj, name)
-    return obj.get(path[-1]) or None
+    return raw_at(obj, *path[:-1]).get(path[-1]) or None

@@ -90,9 +90,8 @@ def _wanted(
         message = f"Successfully attach hotplugged volume {name} to VM"
         return _device(name, said, disk, VolumePhase.READY, EventReason.VOLUME_READY, message)
     if disk is not None and attachment == domain_pb2.DISK_ATTACHMENT_DETACHING:
-        return _detaching(
-            name, said, disk
-        )  # removed and wanted anew: the guest lets go of it first
+        # Removed and wanted anew: the guest lets go of it first.
+        return _detaching(name, said, disk)
     attempt, holder = now.handovers.get(name), now.holders.get(name)
     phase, reason, message = VolumePhase.PENDING, "", ""
     if holder is not None:

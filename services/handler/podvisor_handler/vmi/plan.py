@@ -194,8 +194,8 @@ def _volumes(
 def _handovers(
     now: Observed, report: domain_pb2.DomainReport, spec: domain_pb2.DomainSpec
 ) -> list[Action]:
-    """Of the volumes that the launcher waits for, unless they are on their way. One of which it was said that nobody has it may be about to lose the pod that
-    holds it: something else is said first."""
+    """Of the volumes that the launcher waits for, unless they are on their way. One of which it was said that nobody has it may be
+    about to lose the pod that holds it: something else is said first."""
     awaited = awaited_disks(report)
     let_go = {volume.name for volume in now.vmi.status.volume_status or () if volume.is_let_go}
     found: list[Action] = []
