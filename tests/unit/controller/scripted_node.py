@@ -95,6 +95,14 @@ def losing_writes(
     return fates
 
 
+async def lead(client: KubeClient, settings: Settings) -> None:
+    """The life of one controller that leads."""
+    controllers = Controllers(client, settings)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(controllers.watch(), name="watch")
+        group.create_task(controllers.lead(), name="lead")
+
+
 @asynccontextmanager
 async def changing_leaders(
     server: ApiServer, client: KubeClient, settings: Settings, *, writes_each: int
@@ -110,15 +118,9 @@ async def changing_leaders(
                 over.set()
         return Fate.ANSWERED
 
-    async def lead() -> None:
-        controllers = Controllers(client, settings)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(controllers.watch(), name="watch")
-            group.create_task(controllers.lead(), name="lead")
-
     async def take_turns() -> None:
         while True:
-            leader = asyncio.create_task(lead(), name="leader")
+            leader = asyncio.create_task(lead(client, settings), name="leader")
             try:
                 await over.wait()
                 over.clear()

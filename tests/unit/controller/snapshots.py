@@ -182,6 +182,19 @@ class SnapshotUser:
         del body["metadata"]["resourceVersion"]
         self.server.put(VIRTUAL_MACHINES, body)
 
+    def put_machine_and_claims(self, *claims: str) -> None:
+        """A machine, and claims of a class that has snapshots."""
+        for claim in claims:
+            self.storage.provide(claim)
+        self.put_machine(*claims)
+
+    async def begin_to_take(self) -> None:
+        """A snapshot of a machine with one claim, which its driver has been asked for and does not take."""
+        self.storage.takes = lambda _: False
+        self.put_machine_and_claims("data")
+        await self.take()
+        await self.server.until(lambda: bool(self.volume_snapshots))
+
     async def take(self, **spec: Any) -> None:
         body = snapshot_body(**spec)
         for name in ("uid", "resourceVersion", "finalizers"):

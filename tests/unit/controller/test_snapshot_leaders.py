@@ -12,16 +12,14 @@ from podvisor_controller.controllers import Controllers
 from podvisor_controller.settings import Settings
 
 from tests.unit.controller.api_server import ApiServer, Fate
-from tests.unit.controller.scripted_node import is_ours, losing_writes
+from tests.unit.controller.scripted_node import is_ours, lead, losing_writes
 from tests.unit.controller.snapshots import SnapshotUser
 
 
 async def test_a_snapshot_is_taken_whatever_becomes_of_its_writes(
     user: SnapshotUser, leading: Controllers
 ) -> None:
-    user.storage.provide("data")
-    user.storage.provide("logs")
-    user.put_machine("data", "logs")
+    user.put_machine_and_claims("data", "logs")
     losing_writes(user.server, random.Random(7), (4, 3, 3))
     await user.take()
     await user.until_ready()
@@ -47,21 +45,15 @@ async def leader_that_ends(
         count += "events" not in request.path
         return Fate.ANSWERED if count <= after else Fate.REFUSED
 
-    async def lead() -> None:
-        controllers = Controllers(client, settings)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(controllers.watch(), name="watch")
-            group.create_task(controllers.lead(), name="lead")
-
     async def take_turns() -> None:
-        first = asyncio.create_task(lead(), name="first leader")
+        first = asyncio.create_task(lead(client, settings), name="first leader")
         try:
             await server.until(lambda: count > after)
         finally:
             first.cancel()
             await asyncio.wait([first])
         is_over.set()
-        await lead()
+        await lead(client, settings)
 
     server.fate_of = fate_of
     async with asyncio.TaskGroup() as group:
@@ -75,9 +67,7 @@ async def leader_that_ends(
 async def test_a_leader_that_ends_at_any_step_is_gone_on_from(
     user: SnapshotUser, client: KubeClient, settings: Settings, after: int
 ) -> None:
-    user.storage.provide("data")
-    user.storage.provide("logs")
-    user.put_machine("data", "logs")
+    user.put_machine_and_claims("data", "logs")
     async with leader_that_ends(user.server, client, settings, after=after):
         await user.take()
         await user.until_ready()
@@ -91,8 +81,7 @@ async def test_the_end_of_a_snapshot_is_gone_on_with_as_well(
     user: SnapshotUser, client: KubeClient, settings: Settings, after: int
 ) -> None:
     user.storage.takes = lambda _: False
-    user.storage.provide("data")
-    user.put_machine("data")
+    user.put_machine_and_claims("data")
     begun = 1 + 2 + 1 + 1  # protected, locked, content and VolumeSnapshot made
     async with leader_that_ends(user.server, client, settings, after=begun + after):
         await user.take()

@@ -23,9 +23,7 @@ MYVM = ObjectKey("shop", "myvm")
 
 
 async def test_a_machine_is_kept_with_its_claims(user: SnapshotUser, leading: Controllers) -> None:
-    user.storage.provide("data")
-    user.storage.provide("logs")
-    user.put_machine("data", "logs")
+    user.put_machine_and_claims("data", "logs")
     await user.take()
     await user.until_ready()
     status = user.status
@@ -111,8 +109,7 @@ async def test_a_claim_is_left_out_in_a_cluster_without_snapshots(
     user: SnapshotUser, leading: Controllers
 ) -> None:
     user.server.absent.add("snapshot.storage.k8s.io")
-    user.storage.provide("data")
-    user.put_machine("data")
+    user.put_machine_and_claims("data")
     await user.take()
     await user.until_ready()
     assert user.status["snapshotVolumes"]["excludedVolumes"] == ["root", "data"]
@@ -154,11 +151,7 @@ async def test_a_machine_that_does_not_exist_is_waited_for(
 async def test_one_snapshot_of_a_machine_is_taken_after_another(
     user: SnapshotUser, leading: Controllers
 ) -> None:
-    user.storage.takes = lambda _: False
-    user.storage.provide("data")
-    user.put_machine("data")
-    await user.take()
-    await user.server.until(lambda: bool(user.volume_snapshots))
+    await user.begin_to_take()
     await user.take(metadata={"name": "second"})
     second = ObjectKey("shop", "second")
 
@@ -184,8 +177,7 @@ async def test_what_takes_too_long_fails_and_leaves_nothing(
     user: SnapshotUser, leading: Controllers
 ) -> None:
     user.storage.takes = lambda _: False
-    user.storage.provide("data")
-    user.put_machine("data")
+    user.put_machine_and_claims("data")
     await user.take(failureDeadline="1s")
     await user.server.until(lambda: user.status.get("phase") == "Failed")
     failure = user.condition("Failure")
@@ -199,11 +191,7 @@ async def test_what_takes_too_long_fails_and_leaves_nothing(
 
 
 async def test_what_the_driver_says_is_told(user: SnapshotUser, leading: Controllers) -> None:
-    user.storage.takes = lambda _: False
-    user.storage.provide("data")
-    user.put_machine("data")
-    await user.take()
-    await user.server.until(lambda: bool(user.volume_snapshots))
+    await user.begin_to_take()
     [one] = user.volume_snapshots
     user.storage.report(one, error={"message": "out of space"}, readyToUse=False)
     await user.server.until(
@@ -219,8 +207,7 @@ async def test_a_machine_is_free_when_all_was_taken_and_not_only_when_it_is_read
     user: SnapshotUser, leading: Controllers
 ) -> None:
     user.storage.is_quick = False
-    user.storage.provide("data")
-    user.put_machine("data")
+    user.put_machine_and_claims("data")
     await user.take()
     await user.server.until(lambda: user.status.get("phase") == "Succeeded")
     await user.until_free()
@@ -233,8 +220,7 @@ async def test_a_machine_is_free_when_all_was_taken_and_not_only_when_it_is_read
 async def test_a_deleted_snapshot_takes_everything_along(
     user: SnapshotUser, leading: Controllers
 ) -> None:
-    user.storage.provide("data")
-    user.put_machine("data")
+    user.put_machine_and_claims("data")
     await user.take()
     await user.until_ready()
     await user.delete()
@@ -245,8 +231,7 @@ async def test_a_deleted_snapshot_takes_everything_along(
 async def test_a_retained_content_stays_and_may_go_later(
     user: SnapshotUser, users: KubeClient, leading: Controllers
 ) -> None:
-    user.storage.provide("data")
-    user.put_machine("data")
+    user.put_machine_and_claims("data")
     await user.take(deletionPolicy="Retain")
     await user.until_ready()
     await user.delete()
@@ -260,11 +245,7 @@ async def test_a_retained_content_stays_and_may_go_later(
 async def test_a_snapshot_that_is_deleted_midway_frees_its_machine(
     user: SnapshotUser, leading: Controllers
 ) -> None:
-    user.storage.takes = lambda _: False
-    user.storage.provide("data")
-    user.put_machine("data")
-    await user.take()
-    await user.server.until(lambda: bool(user.volume_snapshots))
+    await user.begin_to_take()
     await user.delete()
     await user.server.until(lambda: user.body is None)
     assert not user.is_locked
@@ -274,11 +255,7 @@ async def test_a_snapshot_that_is_deleted_midway_frees_its_machine(
 async def test_a_snapshot_that_was_torn_away_frees_its_machine_and_its_content(
     user: SnapshotUser, users: KubeClient, leading: Controllers
 ) -> None:
-    user.storage.takes = lambda _: False
-    user.storage.provide("data")
-    user.put_machine("data")
-    await user.take()
-    await user.server.until(lambda: bool(user.volume_snapshots))
+    await user.begin_to_take()
     user.server.remove(SNAPSHOTS, KEY)
     await user.until_free()
     await user.server.until(lambda: not user.contents[0]["metadata"].get("finalizers"))
@@ -287,8 +264,7 @@ async def test_a_snapshot_that_was_torn_away_frees_its_machine_and_its_content(
 async def test_a_volume_snapshot_that_vanished_is_told_of_once(
     user: SnapshotUser, leading: Controllers
 ) -> None:
-    user.storage.provide("data")
-    user.put_machine("data")
+    user.put_machine_and_claims("data")
     await user.take()
     await user.until_ready()
     [one] = user.volume_snapshots
@@ -304,11 +280,7 @@ async def test_a_volume_snapshot_that_vanished_is_told_of_once(
 async def test_a_machine_that_is_deleted_stays_until_its_snapshot_is_taken(
     user: SnapshotUser, users: KubeClient, leading: Controllers
 ) -> None:
-    user.storage.takes = lambda _: False
-    user.storage.provide("data")
-    user.put_machine("data")
-    await user.take()
-    await user.server.until(lambda: bool(user.volume_snapshots))
+    await user.begin_to_take()
     await users.delete(VIRTUAL_MACHINES, MYVM)
     await user.server.until(
         lambda: user.machine["metadata"].get("finalizers") == [names.SOURCE_FINALIZER]
@@ -320,8 +292,7 @@ async def test_a_machine_that_is_deleted_stays_until_its_snapshot_is_taken(
 
 
 async def test_a_refusal_is_told_and_tried_again(user: SnapshotUser, leading: Controllers) -> None:
-    user.storage.provide("data")
-    user.put_machine("data")
+    user.put_machine_and_claims("data")
     user.server.refuse("POST", "/volumesnapshots", Refuse(403, "Forbidden", "quota"))
     await user.take()
     await user.server.until(lambda: "quota" in user.status.get("error", {}).get("message", ""))
@@ -345,9 +316,7 @@ def writes(user: SnapshotUser) -> Counter[str]:
 async def test_a_snapshot_costs_what_the_ledger_says(
     user: SnapshotUser, leading: Controllers
 ) -> None:
-    user.storage.provide("data")
-    user.storage.provide("logs")
-    user.put_machine("data", "logs")
+    user.put_machine_and_claims("data", "logs")
     await user.server.until(lambda: "volumeSnapshotStatuses" in user.machine.get("status", {}))
     user.server.requests.clear()
     await user.take()
@@ -366,8 +335,7 @@ async def test_a_snapshot_costs_what_the_ledger_says(
 async def test_classes_are_not_read_for_every_machine(
     user: SnapshotUser, leading: Controllers
 ) -> None:
-    user.storage.provide("data")
-    user.put_machine("data")
+    user.put_machine_and_claims("data")
     await user.server.until(lambda: "volumeSnapshotStatuses" in user.machine.get("status", {}))
     generation = user.machine["metadata"]["generation"]
 

@@ -126,6 +126,27 @@ def find_condition(conditions: Sequence[Condition] | None, type_: str) -> Condit
     return next((c for c in conditions or () if c.type == type_), None)
 
 
+def renewed_condition(
+    known: Sequence[Condition] | None,
+    at: datetime,
+    type_: str,
+    reason: str,
+    message: str = "",
+    *,
+    status: str,
+) -> Condition:
+    """A condition as of `at`, of an object that said what is `known` until then: while the status stays, so does the time since when."""
+    old = find_condition(known, type_)
+    since = old.last_transition_time if old is not None and old.status == status else None
+    return Condition(
+        type=type_,
+        status=status,
+        reason=reason,
+        message=message,
+        last_transition_time=since or format_time(at),
+    )
+
+
 def now() -> datetime:
     """The wall clock, in UTC."""
     return datetime.now(UTC)

@@ -190,15 +190,8 @@ def _progressing(now: Observed, phase: SnapshotPhase, error: SnapshotError | Non
 def _condition(
     now: Observed, type_: str, reason: str, message: str = "", *, status: str = "True"
 ) -> Condition:
-    known = meta.find_condition(now.snapshot.status.conditions, type_)
-    since = known.last_transition_time if known is not None and known.status == status else None
-    return Condition(
-        type=type_,
-        status=status,
-        reason=reason,
-        message=message,
-        last_transition_time=since or meta.format_time(now.at),
-    )
+    known = now.snapshot.status.conditions
+    return meta.renewed_condition(known, now.at, type_, reason, message, status=status)
 
 
 def _trouble(now: Observed, snapshots: list[VolumeSnapshot]) -> str:
