@@ -115,7 +115,7 @@ class Growth:
 def _can_grow(disk: pb.DiskSpec, seen: Disk) -> bool:
     if seen.resolved is None or not is_written(disk):
         return False
-    # Nobody here can ask a device that was handed over, and QEMU sees by itself that it has grown.
+    # Nobody here can ask a device that was handed over for its size: it is what it was until it is plugged in again.
     return not (seen.is_handed_over and seen.resolved.image.is_block)
 
 
