@@ -1,15 +1,26 @@
 """Machines with volumes that come and go, as the controller sees them: manifests, pods that hold volumes, what is said of either."""
 
+from datetime import timedelta
 from typing import Any
 
 import msgspec
 from podvisor_common.api import core, v1
 from podvisor_common.api.v1 import names
 from podvisor_controller.vmi.attachment_pod import attachment_pod_name
-from podvisor_controller.vmi.attachments import Attachments
+from podvisor_controller.vmi.attachments import Attachments, Failure
 from podvisor_controller.vmi.claims import Rival
 
-from tests.unit.controller.builders import NOW, UID, Json, claim, pod, spec_body, stamp, vmi
+from tests.unit.controller.builders import (
+    NOW,
+    UID,
+    Json,
+    claim,
+    on_claim,
+    pod,
+    spec_body,
+    stamp,
+    vmi,
+)
 
 LAUNCHER = pod("Running", node="n1")
 INFO = {
@@ -100,3 +111,9 @@ def rival(spec: Json, *, age_s: float = 30, node: str = "n1", **changes: Any) ->
     metadata = {"name": "other", "uid": "other", "creationTimestamp": stamp(age_s)}
     other = vmi(metadata=metadata, spec=spec, status=status)
     return Rival(other, **({"has_pod": bool(node)} | changes))
+
+
+FIRST, SECOND = attachment_pod_name(UID, "data"), attachment_pod_name(UID, "data", 1)
+LATER, EARLIER = Failure("why", NOW + timedelta(seconds=5)), Failure("why", NOW)
+DYING = {"deletionTimestamp": stamp(1)}
+PLUGGED, FIXED = with_volumes(volume()), on_claim()

@@ -9,36 +9,26 @@ import pytest
 from podvisor_common.api.v1 import names
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.resources import (
-    VIRTUAL_MACHINE_INSTANCES,
-    VIRTUAL_MACHINES,
     ObjectKey,
     Resource,
 )
 from podvisor_controller.subresources.volume_verbs import ATTEMPTS
 
 from tests.unit.controller.builders import situations, spec_body, vm_body, vmi_body
-from tests.unit.edge.subresource_session import USER, Authorizer, Json, path_of, served
+from tests.unit.edge.refused_volume_calls import BAD, CONFLICTS, PLURAL
+from tests.unit.edge.subresource_session import Authorizer, Json, served
+from tests.unit.edge.volume_calls import (
+    ADD,
+    NAMED,
+    OTHER,
+    VM,
+    VMI,
+    ask,
+    found,
+    requests,
+    spec_with,
+)
 from tests.unit.kube.fake_apiserver import Refuse
-
-VM, VMI = VIRTUAL_MACHINES, VIRTUAL_MACHINE_INSTANCES
-KEY = ObjectKey("shop", "myvm")
-CLAIM = {"persistentVolumeClaim": {"claimName": "data"}}
-ADD: Json = {
-    "name": "data",
-    "disk": {"disk": {"bus": "virtio"}, "serial": "s1"},
-    "volumeSource": CLAIM,
-}
-NAMED = {**ADD, "disk": {**ADD["disk"], "name": "data"}}
-OTHER = {"name": "other", "persistentVolumeClaim": {"claimName": "other", "hotpluggable": True}}
-
-
-def spec_with(*volumes: Json) -> Json:
-    """The specification of the machine, and volumes with a disk of their name."""
-    spec = spec_body()
-    spec["volumes"] += volumes
-    disks = [{"name": v["name"], "disk": {"bus": "scsi"}} for v in volumes]
-    spec["domain"]["devices"]["disks"] += disks
-    return spec
 
 
 @pytest.fixture
@@ -57,38 +47,6 @@ async def proxy(server: Authorizer) -> AsyncIterator[aiohttp.ClientSession]:
         api.asked_by(api.proxy) as session,
     ):
         yield session
-
-
-async def ask(
-    session: aiohttp.ClientSession,
-    resource: Resource,
-    verb: str,
-    body: Any,
-    *,
-    key: ObjectKey = KEY,
-    version: str = "v1",
-) -> tuple[int, str]:
-    """The code and the text of the answer, which is a Status or empty."""
-    path = path_of(resource.plural, key, verb, version)
-    sent = {"data": body} if isinstance(body, bytes) else {"json": body}
-    async with session.put(path, headers=USER, **sent) as answer:
-        text = await answer.text()
-        if answer.status == 202:
-            return 202, text
-        status = await answer.json()
-        assert (status["kind"], status["code"]) == ("Status", answer.status)
-        return answer.status, status["message"]
-
-
-def found(server: Authorizer, resource: Resource) -> Json:
-    obj = server.get(resource, KEY)
-    assert obj is not None
-    return obj
-
-
-def requests(server: Authorizer) -> list[Json]:
-    asked: list[Json] = found(server, VM)["status"].get("volumeRequests", [])
-    return asked
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha3"])
@@ -223,75 +181,6 @@ async def test_a_dry_run_only_checks(
     assert code == 409
 
 
-PLURAL = "Operation cannot be fulfilled on virtualmachine{}.kubevirt.io"
-LUN = {"lun": {"bus": "virtio"}}
-BAD = situations(
-    ("no body", "addvolume", b"", "AddVolumeOptions requires name to be set"),
-    ("no name", "addvolume", {"disk": {}}, "AddVolumeOptions requires name to be set"),
-    ("no disk", "addvolume", {"name": "a"}, "AddVolumeOptions requires disk to not be nil"),
-    (
-        "no source",
-        "addvolume",
-        {"name": "a", "disk": {}},
-        "AddVolumeOptions requires VolumeSource to not be nil",
-    ),
-    ("nothing to remove", "removevolume", {}, "RemoveVolumeOptions requires name to be set"),
-    ("no JSON", "removevolume", b"{", "Can not unmarshal Request body to struct, error: "),
-    ("a list", "removevolume", [], "Can not unmarshal Request body to struct, error: "),
-    (
-        "a name that is none",
-        "removevolume",
-        {"name": 1},
-        "Can not unmarshal Request body to struct, error: ",
-    ),
-    ("nesting", "addvolume", b"[" * 100_000, "Can not unmarshal Request body to struct, error: "),
-    (
-        "a source of another kind",
-        "addvolume",
-        {**ADD, "volumeSource": {"containerDisk": {"image": "x"}}},
-        "AddVolumeOptions.volumeSource.containerDisk is not a field",
-    ),
-    (
-        "two sources",
-        "addvolume",
-        {**ADD, "volumeSource": {**CLAIM, "dataVolume": {"name": "data"}}},
-        'Volume "data" is not attached: volumeSource must be exactly one of',
-    ),
-    (
-        "a typing error in what may not be done",
-        "removevolume",
-        {"name": "other", "dryrun": ["All"]},
-        "RemoveVolumeOptions.dryrun is not a field",
-    ),
-    (
-        "a field of a disk that there is not",
-        "addvolume",
-        {**ADD, "disk": {"disk": {"bus": "virtio", "fast": True}}},
-        "AddVolumeOptions.disk.disk.fast is not a field",
-    ),
-    (
-        "a thread of its own",
-        "addvolume",
-        {**ADD, "disk": {"disk": {"bus": "virtio"}, "dedicatedIOThread": True}},
-        "AddVolumeOptions.disk.dedicatedIOThread is not supported: ",
-    ),
-    (
-        "something to start from",
-        "addvolume",
-        {**ADD, "disk": {"disk": {"bus": "virtio"}, "bootOrder": 1}},
-        "AddVolumeOptions.disk.bootOrder is not supported: ",
-    ),
-    ("a bus that is fixed", "addvolume", {**ADD, "disk": LUN}, 'Volume "data" is not attached: '),
-    (
-        "what is not supported",
-        "addvolume",
-        {**ADD, "disk": {"changedBlockTracking": True}},
-        "AddVolumeOptions.disk.changedBlockTracking is not supported yet",
-    ),
-    ("half a dry run", "removevolume", {"name": "other", "dryRun": ["Some"]}, "dryRun must be"),
-)
-
-
 @pytest.mark.parametrize("resource", [VM, VMI], ids=["vm", "vmi"])
 @pytest.mark.parametrize(("verb", "body", "text"), BAD)
 async def test_bad_requests(
@@ -305,34 +194,6 @@ async def test_bad_requests(
     code, message = await ask(proxy, resource, verb, body)
     assert (code, message[: len(text)]) == (400, text)
     assert not [r for r in server.requests if r.method == "PATCH"]
-
-
-CONFLICTS = situations(
-    (
-        "the name is taken",
-        "addvolume",
-        {**ADD, "name": "root"},
-        "Unable to add volume [root] because volume with that name already exists",
-    ),
-    (
-        "the claim is here",
-        "addvolume",
-        {**ADD, "volumeSource": {"persistentVolumeClaim": {"claimName": "other"}}},
-        "Unable to add volume source [other] because it already exists",
-    ),
-    (
-        "there is none",
-        "removevolume",
-        {"name": "no"},
-        "Unable to remove volume [no] because it does not exist",
-    ),
-    (
-        "it is fixed",
-        "removevolume",
-        {"name": "root"},
-        "Unable to remove volume [root] because it is not hotpluggable",
-    ),
-)
 
 
 @pytest.mark.parametrize(("resource", "kind"), [(VM, ""), (VMI, "instance")], ids=["vm", "vmi"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.launcher.test_native import compiled
+from tests.unit.launcher.native import compiled
 
 NO_LANDLOCK = 3
 

@@ -6,83 +6,51 @@ from operator import itemgetter
 import pytest
 from podvisor_launcher.lifecycle.hotplug_plan import Change, DiskChange
 from podvisor_launcher.lifecycle.plan import (
-    EXIT_CLEAN,
-    EXIT_FAILED,
     LOOK_FOR_ROOM_MS,
-    MAX_START_ATTEMPTS,
     NO_SPACE,
     POWER_BUTTON_INTERVAL_MS,
-    QEMU_END_WITHIN_MS,
     UNREACHABLE_AFTER_MS,
     ChangeDisk,
     DestroyGuest,
     GrowDisk,
-    Leave,
     LetGoOn,
     NoteStarted,
     Plan,
     PrepareDisks,
     PressPowerButton,
-    RecordEnd,
     ResumeGuest,
     StartGuest,
     plan,
 )
-from podvisor_launcher.lifecycle.record import End, EndReason, QemuEnd, Record, Start, Stop
+from podvisor_launcher.lifecycle.record import EndReason
 from podvisor_launcher.lifecycle.situation import (
-    Blocked,
     DiskTrouble,
     PendingGrowth,
     Situation,
-    StartFailure,
     State,
     Status,
     Why,
 )
-from podvisor_launcher.virt.guest import Absent, Active, Guest, Inactive, Off, Paused
+from podvisor_launcher.virt.guest import Active, Inactive, Off, Paused
 
-NOW = 1_000_000
-RUNNING = Active()
-STARVED = Active(Paused.IO_ERROR)
-FULL = DiskTrouble("data", no_space=True, has_room=False)
-FULL_BEFORE = DiskTrouble("data", no_space=True, has_room=True)
-BROKEN = DiskTrouble("data", no_space=False, has_room=True)
-PLUG = DiskChange("data", Change.PLUG)
-ABSENT = Absent()
-NEW = Record()
-STARTED = Record(start=Start.DONE)
-ATTEMPTED = Record(start=Start.ATTEMPTED)
-
-
-def stop(in_ms: int = 30_000) -> Stop:
-    return Stop(NOW + in_ms, by_container=False)
-
-
-def now(guest: Guest | None = ABSENT, record: Record = NEW, **facts: object) -> Situation:
-    return replace(Situation(now_ms=NOW, record=record, guest=guest), **facts)  # type: ignore[arg-type]
-
-
-def specified(guest: Guest | None = ABSENT, record: Record = NEW, **facts: object) -> Situation:
-    return now(guest, record, has_spec=True, **facts)
-
-
-def ready(guest: Guest | None = ABSENT, record: Record = NEW, **facts: object) -> Situation:
-    return specified(guest, record, disks_ready=True, **facts)
-
-
-def gone(guest: Guest, qemu_end: QemuEnd | None) -> Situation:
-    """The started guest is there no more, for so long that a note of QEMU's end would be there."""
-    since_ms = NOW - QEMU_END_WITHIN_MS
-    return ready(guest, STARTED, qemu_end=qemu_end, gone_since_ms=since_ms)
-
-
-def failure(attempts: int = 1, retry_in_ms: int = 0, final: bool = False) -> StartFailure:
-    return StartFailure("QEMU said no", attempts, NOW + retry_in_ms, final)
-
-
-def blocked(retry_in_ms: int) -> Blocked:
-    return Blocked(Why.MISSING_SECRET, "no Secret", NOW + retry_in_ms)
-
+from tests.unit.launcher.observations import (
+    ATTEMPTED,
+    BROKEN,
+    FULL,
+    FULL_BEFORE,
+    NOW,
+    PLUG,
+    RUNNING,
+    STARTED,
+    STARVED,
+    blocked,
+    failure,
+    now,
+    ready,
+    specified,
+    stop,
+    told,
+)
 
 STEPS = [
     ("nothing was applied yet", now(), State.NONE, None),
@@ -294,11 +262,6 @@ def test_a_step(situation: str, observed: Situation, state: State | None, action
     assert (step.status.state if step.status else None, step.action) == (state, action)
 
 
-def told(step: Plan) -> Status:
-    assert step.status is not None
-    return step.status
-
-
 @pytest.mark.parametrize(
     ("last", "state"),
     [
@@ -347,112 +310,6 @@ def test_a_disk_in_use_is_waited_for_without_an_end() -> None:
     assert told(plan(ready(start_failure=in_use))).reason is Why.INVALID_DISK
     again = plan(ready(start_failure=replace(in_use, retry_ms=NOW)))
     assert (told(again).reason, again.action) == (Why.INVALID_DISK, StartGuest())
-
-
-ENDS = [
-    ("the guest shut itself down", ready(Inactive(Off.SHUTDOWN), STARTED), EndReason.SHUTDOWN),
-    ("QEMU was killed", gone(Inactive(Off.CRASHED), QemuEnd(-1, 9)), EndReason.CRASHED),
-    ("QEMU failed", gone(Inactive(Off.CRASHED), QemuEnd(1, 0)), EndReason.CRASHED),
-    (
-        "it shut down while libvirt was being restarted",
-        gone(Inactive(Off.CRASHED), QemuEnd(0, 0)),
-        EndReason.SHUTDOWN,
-    ),
-    (
-        "it shut down while nobody looked",
-        gone(Inactive(Off.UNKNOWN), QemuEnd(0, 0)),
-        EndReason.SHUTDOWN,
-    ),
-    ("nobody knows how QEMU ended", gone(Inactive(Off.CRASHED), None), EndReason.CRASHED),
-    ("somebody undefined the domain", gone(Absent(), None), EndReason.CRASHED),
-    ("virsh destroy", ready(Inactive(Off.DESTROYED), STARTED), EndReason.DESTROYED),
-    (
-        "destroyed at the end of the grace period",
-        ready(Inactive(Off.DESTROYED), replace(STARTED, destroy=EndReason.GRACE_PERIOD_EXPIRED)),
-        EndReason.GRACE_PERIOD_EXPIRED,
-    ),
-    (
-        "it obeyed in the last moment",
-        ready(Inactive(Off.SHUTDOWN), replace(STARTED, destroy=EndReason.GRACE_PERIOD_EXPIRED)),
-        EndReason.SHUTDOWN,
-    ),
-    (
-        "a client destroyed it",
-        ready(Inactive(Off.DESTROYED), replace(STARTED, destroy=EndReason.DESTROYED)),
-        EndReason.DESTROYED,
-    ),
-    (
-        "it ran and ended while the launcher was away",
-        ready(Inactive(Off.SHUTDOWN), ATTEMPTED),
-        EndReason.SHUTDOWN,
-    ),
-    (
-        "told to end before any specification",
-        now(record=Record(stop=stop())),
-        EndReason.NEVER_STARTED,
-    ),
-    ("told to end before the start", ready(record=Record(stop=stop())), EndReason.NEVER_STARTED),
-    (
-        "told to end while a Secret is missing",
-        specified(record=Record(stop=stop()), blocked=blocked(500)),
-        EndReason.NEVER_STARTED,
-    ),
-    (
-        "told to end while libvirt is away",
-        specified(None, Record(stop=stop())),
-        EndReason.NEVER_STARTED,
-    ),
-    (
-        "destroyed before the start",
-        ready(record=Record(destroy=EndReason.DESTROYED)),
-        EndReason.NEVER_STARTED,
-    ),
-    ("libvirt refused the domain", ready(start_failure=failure(final=True)), EndReason.REJECTED),
-    (
-        "it failed to start once too often",
-        ready(Inactive(Off.FAILED), ATTEMPTED, start_failure=failure(MAX_START_ATTEMPTS)),
-        EndReason.START_FAILED,
-    ),
-]
-
-
-def test_the_note_of_how_qemu_ended_is_waited_for() -> None:
-    observed = ready(Inactive(Off.CRASHED), STARTED, gone_since_ms=NOW - 1)
-    due_ms = NOW - 1 + QEMU_END_WITHIN_MS
-    assert plan(observed) == Plan(None, wake_ms=due_ms)
-    for last in (Active(), Active(Paused.BY_USER)):
-        assert plan(replace(observed, last_active=last)) == Plan(
-            told(plan(ready(last, STARTED))), wake_ms=due_ms
-        )
-
-
-@pytest.mark.parametrize(("situation", "observed", "reason"), ENDS, ids=map(itemgetter(0), ENDS))
-def test_an_end(situation: str, observed: Situation, reason: EndReason) -> None:
-    step = plan(observed)
-    assert told(step).state is State.ENDED
-    assert isinstance(step.action, RecordEnd)
-    assert step.action.end.reason is reason
-    assert step.action.end.message
-
-
-@pytest.mark.parametrize(
-    ("reason", "exit_code"),
-    [
-        (EndReason.SHUTDOWN, EXIT_CLEAN),
-        (EndReason.DESTROYED, EXIT_CLEAN),
-        (EndReason.NEVER_STARTED, EXIT_CLEAN),
-        (EndReason.CRASHED, EXIT_FAILED),
-        (EndReason.GRACE_PERIOD_EXPIRED, EXIT_FAILED),
-        (EndReason.REJECTED, EXIT_FAILED),
-        (EndReason.START_FAILED, EXIT_FAILED),
-    ],
-)
-def test_an_end_is_final(reason: EndReason, exit_code: int) -> None:
-    record = replace(STARTED, end=End(reason, "over"), stop=stop())
-    for guest in (None, Absent(), Inactive(Off.UNKNOWN), RUNNING):
-        step = plan(ready(guest, record))
-        assert (told(step).state, told(step).reason) == (State.ENDED, reason)
-        assert step.action == Leave(exit_code)
 
 
 def test_it_wakes_for_whatever_is_due_first() -> None:

@@ -30,8 +30,8 @@ from podvisor_launcher.virt.errors import DomainStartFailed
 from structlog.testing import capture_logs
 
 from tests.unit.launcher.conftest import connected
+from tests.unit.launcher.native import compiled, eventually
 from tests.unit.launcher.specs import spec
-from tests.unit.launcher.test_native import compiled, eventually
 
 STAND_IN = r"""
 #include <stdio.h>
