@@ -1,7 +1,9 @@
 """Snapshots of machines against an API server on a real socket, with a storage driver that does its part."""
 
 from collections import Counter
+from datetime import timedelta
 
+from podvisor_common.api import meta
 from podvisor_common.api.snapshot import names
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.resources import (
@@ -178,7 +180,15 @@ async def test_what_takes_too_long_fails_and_leaves_nothing(
 ) -> None:
     user.storage.takes = lambda _: False
     user.put_machine_and_claims("data")
-    await user.take(failureDeadline="1s")
+    await user.take(failureDeadline="1h")
+    await user.server.until(
+        lambda: user.condition("Progressing").get("message", "").endswith("are not taken yet.")
+    )
+    assert user.body is not None
+    an_hour_ago = meta.format_time(meta.now() - timedelta(seconds=3599))
+    # What it waits for is known by now; that the rest of its time is over, no event tells.
+    almost_over = user.body["metadata"] | {"creationTimestamp": an_hour_ago}
+    user.server.put(SNAPSHOTS, user.body | {"metadata": almost_over})
     await user.server.until(lambda: user.status.get("phase") == "Failed")
     failure = user.condition("Failure")
     assert failure["reason"] == "snapshot deadline exceeded"
