@@ -88,9 +88,10 @@ class Api:
                 await _hang_up(answer)
 
     async def _resource(self, kind: str) -> Resource:
-        if kind not in self._resources:
+        name = kind.lower()
+        if name not in self._resources:
             self._resources = await self._discovered()
-        return self._resources[kind]
+        return self._resources[name]
 
     async def _discovered(self) -> dict[str, Resource]:
         """Every resource by all of its names. The core group's come first, and the version that its group prefers."""
@@ -108,7 +109,8 @@ class Api:
 def _note(found: dict[str, Resource], group: str, version: str, one: Json) -> None:
     plural, kind = one["resource"], one["responseKind"]["kind"]
     resource = Resource(group, version, plural, kind, namespaced=one["scope"] == "Namespaced")
-    for name in (plural, one.get("singularResource"), *one.get("shortNames", ()), f"{plural}.{group}"):  # fmt: skip
+    full_names = (f"{plural}.{group}", f"{plural}.{version}.{group}")
+    for name in (plural, one.get("singularResource"), *one.get("shortNames", ()), *full_names):
         if name:
             found.setdefault(name, resource)
 
