@@ -150,6 +150,7 @@ def test_only_virtual_machines_need_a_conversion_webhook() -> None:
         "virtualmachinepools": "None",
         "virtualmachinesnapshots": "None",
         "virtualmachinesnapshotcontents": "None",
+        "virtualmachinerestores": "None",
         "kubevirts": "None",
     }
 
@@ -166,6 +167,7 @@ def test_versions() -> None:
         "virtualmachinepools": [("v1beta1", True), ("v1alpha1", False)],
         "virtualmachinesnapshots": [("v1beta1", True), ("v1alpha1", False)],
         "virtualmachinesnapshotcontents": [("v1beta1", True), ("v1alpha1", False)],
+        "virtualmachinerestores": [("v1beta1", True), ("v1alpha1", False)],
         "kubevirts": [("v1", True), ("v1alpha3", False)],
     }
 
@@ -185,6 +187,11 @@ def test_instances_can_be_selected_by_node() -> None:
             True,
         ),
         ("virtualmachinesnapshotcontents", ["ReadyToUse", "CreationTime", "Error"], False),
+        (
+            "virtualmachinerestores",
+            ["TargetKind", "TargetName", "Complete", "RestoreTime"],
+            True,
+        ),
     ],
 )
 def test_snapshots_look_like_kubevirts(plural: str, expected: list[str], is_fixed: bool) -> None:

@@ -29,6 +29,7 @@ async def test_definitions_are_applied_but_conversion_is_left_alone() -> None:
             "virtualmachinepools.pool.kubevirt.io",
             "virtualmachinesnapshots.snapshot.kubevirt.io",
             "virtualmachinesnapshotcontents.snapshot.kubevirt.io",
+            "virtualmachinerestores.snapshot.kubevirt.io",
             "kubevirts.kubevirt.io",
         }
         found = server.get(CRDS, key)

@@ -164,12 +164,16 @@ def _pools() -> str:
 
 
 def _snapshots() -> str:
-    """What snapshots may say."""
+    """What snapshots and restores may say."""
     rows = [
-        (f"`{path}`", _code(json_fields(struct)))
-        for path, struct in _structs(snapshot.VirtualMachineSnapshotSpec, "spec")
+        (kind, f"`{path}`", _code(json_fields(struct)))
+        for kind, spec in (
+            ("VirtualMachineSnapshot", snapshot.VirtualMachineSnapshotSpec),
+            ("VirtualMachineRestore", snapshot.VirtualMachineRestoreSpec),
+        )
+        for path, struct in _structs(spec, "spec")
     ]
-    return "## Fields of VirtualMachineSnapshot\n\n" + _table(("Place", "Served"), rows)
+    return "## Fields of snapshots and restores\n\n" + _table(("Kind", "Place", "Served"), rows)
 
 
 def _first_version() -> str:

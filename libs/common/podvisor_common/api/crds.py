@@ -58,6 +58,7 @@ def all_crds() -> dict[str, Manifest]:
         "virtualmachinepools": _pools(),
         "virtualmachinesnapshots": _snapshots(),
         "virtualmachinesnapshotcontents": _snapshot_contents(),
+        "virtualmachinerestores": _restores(),
         "kubevirts": _kubevirts(),
     }
 
@@ -251,6 +252,23 @@ def _snapshot_contents() -> Manifest:
         snapshot.VirtualMachineSnapshotContent,
         columns,
     )
+
+
+def _restores() -> Manifest:
+    columns = [
+        _column("TargetKind", ".spec.target.kind", description="Kind of what is restored"),
+        _column("TargetName", ".spec.target.name", description="Name of what is restored"),
+        _column("Complete", ".status.complete", "boolean"),
+        _column("RestoreTime", ".status.restoreTime", "date"),
+    ]
+    definition = _snapshot_definition(
+        snapshot_names.RESTORE,
+        "virtualmachinerestores",
+        ["vmrestore", "vmrestores"],
+        snapshot.VirtualMachineRestore,
+        columns,
+    )
+    return _immutable(definition)
 
 
 def _snapshot_definition(

@@ -135,11 +135,21 @@ SNAPSHOT_CONTENTS = Resource(
     "virtualmachinesnapshotcontents",
     "VirtualMachineSnapshotContent",
 )
+RESTORES = Resource(
+    "snapshot.kubevirt.io", "v1beta1", "virtualmachinerestores", "VirtualMachineRestore"
+)
 STORAGE_CLASSES = Resource(
     "storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False
 )
 # Of the CSI snapshotter: a cluster may be without them.
 VOLUME_SNAPSHOTS = Resource("snapshot.storage.k8s.io", "v1", "volumesnapshots", "VolumeSnapshot")
+VOLUME_SNAPSHOT_CONTENTS = Resource(
+    "snapshot.storage.k8s.io",
+    "v1",
+    "volumesnapshotcontents",
+    "VolumeSnapshotContent",
+    namespaced=False,
+)
 VOLUME_SNAPSHOT_CLASSES = Resource(
     "snapshot.storage.k8s.io",
     "v1",

@@ -8,6 +8,13 @@ from podvisor_common.api.snapshot.content import (
     VolumeBackup,
     VolumeSnapshotStatus,
 )
+from podvisor_common.api.snapshot.virtual_machine_restore import (
+    VirtualMachineRestore,
+    VirtualMachineRestoreSpec,
+    VirtualMachineRestoreStatus,
+    VolumeRestore,
+    VolumeRestoreOverride,
+)
 from podvisor_common.api.snapshot.virtual_machine_snapshot import (
     SnapshotError,
     SnapshotVolumes,
@@ -22,6 +29,9 @@ __all__ = [
     "SnapshotVolumes",
     "SourceIndication",
     "SourceSpec",
+    "VirtualMachineRestore",
+    "VirtualMachineRestoreSpec",
+    "VirtualMachineRestoreStatus",
     "VirtualMachineSnapshot",
     "VirtualMachineSnapshotContent",
     "VirtualMachineSnapshotContentSpec",
@@ -29,5 +39,7 @@ __all__ = [
     "VirtualMachineSnapshotSpec",
     "VirtualMachineSnapshotStatus",
     "VolumeBackup",
+    "VolumeRestore",
+    "VolumeRestoreOverride",
     "VolumeSnapshotStatus",
 ]

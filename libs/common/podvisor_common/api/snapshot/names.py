@@ -10,9 +10,11 @@ API_VERSION = "snapshot.kubevirt.io/v1beta1"
 
 SNAPSHOT = "VirtualMachineSnapshot"
 SNAPSHOT_CONTENT = "VirtualMachineSnapshotContent"
+RESTORE = "VirtualMachineRestore"
 
-# When a snapshot names no deadline.
+# When a snapshot names no deadline, and how long a restore waits for its target to be stopped.
 DEFAULT_FAILURE_DEADLINE_S = 300
+DEFAULT_GRACE_PERIOD_S = 300
 
 
 class DeletionPolicy(StrEnum):
@@ -44,25 +46,54 @@ class Indication(StrEnum):
 
 
 class ConditionType(StrEnum):
-    """Condition types of snapshots."""
+    """Condition types of snapshots and restores."""
 
     READY = "Ready"
     PROGRESSING = "Progressing"
     FAILURE = "Failure"
 
 
+class TargetReadinessPolicy(StrEnum):
+    """What a restore does about a target that runs."""
+
+    STOP_TARGET = "StopTarget"
+    WAIT_GRACE_PERIOD = "WaitGracePeriod"
+    FAIL_IMMEDIATE = "FailImmediate"
+    WAIT_EVENTUALLY = "WaitEventually"
+
+
+class VolumeRestorePolicy(StrEnum):
+    """Which names the claims get that a restore makes."""
+
+    RANDOMIZE_NAMES = "RandomizeNames"
+    IN_PLACE = "InPlace"
+    PREFIX_TARGET_NAME = "PrefixTargetName"
+
+
+class VolumeOwnershipPolicy(StrEnum):
+    """Who owns the claims that a restore makes."""
+
+    VM = "Vm"
+    NONE = "None"
+
+
 class EventReason(StrEnum):
-    """Reasons of events about snapshots."""
+    """Reasons of events about snapshots and restores."""
 
     CONTENT_CREATED = "SuccessfulVirtualMachineSnapshotContentCreate"
     VOLUME_SNAPSHOT_CREATED = "SuccessfulVolumeSnapshotCreate"
     VOLUME_SNAPSHOT_MISSING = "VolumeSnapshotMissing"
+    RESTORE_COMPLETE = "VirtualMachineRestoreComplete"
+    RESTORE_ERROR = "VirtualMachineRestoreError"
+    RESTORE_TARGET_NOT_READY = "RestoreTargetNotReady"
+    RESTORE_DATA_VOLUME_CREATE_ERROR = "RestoreDataVolumeCreateError"
 
 
 SNAPSHOT_FINALIZER = "snapshot.kubevirt.io/vmsnapshot-protection"
 CONTENT_FINALIZER = "snapshot.kubevirt.io/vmsnapshotcontent-protection"
 # On the machine, for as long as a snapshot of it is in progress.
 SOURCE_FINALIZER = "snapshot.kubevirt.io/snapshot-source-protection"
+RESTORE_FINALIZER = "snapshot.kubevirt.io/vmrestore-protection"
 
 # Labels of the VolumeSnapshots of a machine.
 SOURCE_NAME_LABEL = "snapshot.kubevirt.io/source-vm-name"
