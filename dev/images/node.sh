@@ -20,6 +20,7 @@ grep -qwE 'vmx|svm' /proc/cpuinfo || rm -f /dev/kvm   # the device node alone do
 chmod 0666 /dev/net/tun
 for number in {0..63}; do                    # the kernel makes loop devices on demand, but no node for them here
   [ -b "/dev/loop$number" ] || mknod -m 0660 "/dev/loop$number" b 7 "$number"
+  chgrp disk "/dev/loop$number"              # as udev has it, which decides who in a pod may read a block claim
 done
 [ -s /etc/machine-id ] || tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id
 

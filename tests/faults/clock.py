@@ -54,6 +54,7 @@ async def replica(
         "POD_NAME": IDENTITY,
         "POD_NAMESPACE": Cluster("kubevirt").namespace,
         "LAUNCHER_IMAGE": launcher_image,
+        "EXPORTER_IMAGE": launcher_image,
         "OBSERVABILITY_PORT": "0",
         "WEBHOOK_PORT": "0",
         "SUBRESOURCE_PORT": "0",

@@ -39,6 +39,50 @@ async def patch_node(body: Any) -> tuple[bool, str]:
     return done.exit_code == 0, done.stderr
 
 
+async def make_secret(owners: list[Any], type_: str = "Opaque") -> tuple[bool, str]:
+    """Whether the controller may make a Secret in somebody else's namespace, and the API server's words if not."""
+    body = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "policy-test", "namespace": "default", "ownerReferences": owners},
+        "type": type_,
+        "data": {"tls.crt": "", "tls.key": ""},
+    }
+    done = await run(
+        str(ROOT / "dev/kubectl"), "create", "--as", ACCOUNT, "--dry-run=server", "-f", "-",
+        stdin=json.dumps(body), check=False,
+    )  # fmt: skip
+    return done.exit_code == 0, done.stderr
+
+
+OF_EXPORT = {
+    "apiVersion": "export.kubevirt.io/v1",
+    "kind": "VirtualMachineExport",
+    "name": "copy",
+    "uid": "1",
+}
+OF_POD = {"apiVersion": "v1", "kind": "Pod", "name": "virt-export-copy", "uid": "2"}
+
+
+async def test_it_makes_the_secrets_of_exports() -> None:
+    assert await make_secret([OF_EXPORT]) == (True, "")
+    assert await make_secret([OF_POD], "kubernetes.io/tls") == (True, "")
+
+
+@pytest.mark.parametrize(
+    ("owners", "type_"),
+    [
+        pytest.param([], "Opaque", id="nobody's"),
+        pytest.param([OF_POD | {"kind": "Node"}], "Opaque", id="somebody else's"),
+        pytest.param([OF_EXPORT], "kubernetes.io/service-account-token", id="an identity"),
+    ],
+)
+async def test_it_makes_no_other_secret(owners: list[Any], type_: str) -> None:
+    is_let, said = await make_secret(owners, type_)
+    assert not is_let
+    assert "virt-controller-secrets" in said
+
+
 async def test_it_takes_a_node_out_of_scheduling() -> None:
     label = {"kubevirt.io/schedulable": "false"}
     assert await patch_node({"metadata": {"labels": label}}) == (True, "")

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from podvisor_common.api import core, v1
+from podvisor_common.api.export import VirtualMachineExport
+from podvisor_common.api.export.names import EXPORTER_APP
 from podvisor_common.api.pool import VirtualMachinePool
 from podvisor_common.api.snapshot import VirtualMachineSnapshot, VirtualMachineSnapshotContent
 from podvisor_common.api.v1 import names
@@ -15,6 +17,7 @@ from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
     CONFIGMAPS,
     DAEMONSETS,
+    EXPORTS,
     KUBEVIRTS,
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
@@ -28,6 +31,8 @@ from podvisor_common.kube.resources import (
     KubeObject,
 )
 
+from podvisor_controller.export.holders import EXPORTED_INDEX, claims_exported
+from podvisor_controller.export.sources import SOURCES_INDEX, by_source_of_export
 from podvisor_controller.installation import CONFIG_MAP_NAME
 from podvisor_controller.installation_status import HANDLER
 from podvisor_controller.sets.claims import CLAIM_INDEX, claimable
@@ -69,6 +74,9 @@ _OF_INSTANCES = {
 }
 
 
+_APPS = (names.LAUNCHER_APP, names.HOTPLUG_DISK_APP, EXPORTER_APP)
+
+
 class Caches:
     """One informer for each kind. Those of the installation itself look into `namespace` alone."""
 
@@ -99,14 +107,17 @@ class Caches:
             indexers={SNAPSHOT_INDEX: by_snapshot},
             keep=content_outline,
         )
+        self.exports = Informer(
+            client, EXPORTS, VirtualMachineExport, indexers={SOURCES_INDEX: by_source_of_export}
+        )
         # Not one of those that must be complete: a cluster may have none of them, and no such kind.
         self.volume_snapshots = VolumeSnapshots(client)
         self.pods = Informer(
             client,
             PODS,
             core.Pod,
-            label_selector=f"{names.APP_LABEL} in ({names.LAUNCHER_APP},{names.HOTPLUG_DISK_APP})",
-            indexers={OWNER_INDEX: owner_keys},
+            label_selector=f"{names.APP_LABEL} in ({','.join(_APPS)})",
+            indexers={OWNER_INDEX: owner_keys, EXPORTED_INDEX: claims_exported},
             keep=outline,
         )
         self.volume_claims = Informer(
@@ -138,6 +149,7 @@ class Caches:
             self.pools,
             self.snapshots,
             self.snapshot_contents,
+            self.exports,
             self.pods,
             self.volume_claims,
             self.nodes,

@@ -25,6 +25,7 @@ from podvisor_common.obs.logging import set_log_level
 from podvisor_controller import config
 from podvisor_controller.caches import NAMESPACE_INDEX, Caches
 from podvisor_controller.capabilities import ImageVolumes
+from podvisor_controller.export.controller import Exports
 from podvisor_controller.installation import BadSettings, Installation
 from podvisor_controller.installation_status import HANDLER
 from podvisor_controller.node.attendance import Attendance
@@ -87,6 +88,7 @@ class Controllers:
         self._replica_set_reconciler = ReplicaSetReconciler(
             client, replica_sets=caches.replica_sets, vmis=caches.vmis, recorder=self.recorder
         )
+        self._exports = self._exports_of(client)
         self._vm = Controller("vm", self._machines(client).reconcile, workers=VM_WORKERS)
         self._vmi = Controller("vmi", self._instances(client).reconcile, workers=VMI_WORKERS)
         self._replica_set = Controller(
@@ -122,6 +124,7 @@ class Controllers:
             volume_claims=caches.volume_claims,
             nodes=caches.nodes,
             attendance=self._attendance,
+            exports=self._exports.claims.of,
             config=self.config,
             recorder=self.recorder,
         )
@@ -144,6 +147,17 @@ class Controllers:
             volume_claims=caches.volume_claims,
             classes=self._classes,
             recorder=self.recorder,
+        )
+
+    def _exports_of(self, client: KubeClient) -> Exports:
+        return Exports(
+            client,
+            self.caches,
+            self._settings,
+            config=self.config,
+            recorder=self.recorder,
+            wake=self._wake,
+            wake_instance=lambda key: self._wake(self._vmi, key),
         )
 
     def _nodes(self, client: KubeClient) -> NodeReconciler:
@@ -213,6 +227,7 @@ class Controllers:
             self._replica_set,
             self._pool,
             self._snapshot,
+            self._exports.controller,
             self._node,
             self._installation,
         )
@@ -227,6 +242,7 @@ class Controllers:
         self.caches.snapshot_contents.subscribe(self._on_snapshot_content)
         self.caches.volume_snapshots.subscribe(self._on_volume_snapshot)
         self.caches.volume_claims.subscribe(self._on_claim)
+        self._exports.subscribe()
         self.caches.nodes.subscribe(self._on_node)
         self.caches.kubevirts.subscribe(lambda _, __, ___: self._on_settings())
         for settled in (self.caches.config_maps, self.caches.daemon_sets):
@@ -364,6 +380,7 @@ class Controllers:
             (self._replica_set, caches.replica_sets),
             (self._pool, caches.pools),
             (self._snapshot, caches.snapshots),
+            (self._exports.controller, caches.exports),
             (self._node, caches.nodes),
         )
         for controller, informer in every:

@@ -25,6 +25,7 @@ class Settings:
     pod_name: str
     pod_namespace: str
     launcher_image: str
+    exporter_image: str
     architecture: str
     log_level: str = "INFO"
     observability_port: int = 8080
@@ -41,6 +42,7 @@ class Settings:
             pod_name=_required(environment, "POD_NAME"),
             pod_namespace=_required(environment, "POD_NAMESPACE"),
             launcher_image=_required(environment, "LAUNCHER_IMAGE"),
+            exporter_image=_required(environment, "EXPORTER_IMAGE"),
             architecture=_ARCHITECTURES.get(platform.machine(), platform.machine()),
             log_level=environment.get("LOG_LEVEL", "INFO"),
             observability_port=_port(environment, "OBSERVABILITY_PORT", 8080),

@@ -151,6 +151,7 @@ def test_only_virtual_machines_need_a_conversion_webhook() -> None:
         "virtualmachinesnapshots": "None",
         "virtualmachinesnapshotcontents": "None",
         "virtualmachinerestores": "None",
+        "virtualmachineexports": "None",
         "kubevirts": "None",
     }
 
@@ -168,6 +169,7 @@ def test_versions() -> None:
         "virtualmachinesnapshots": [("v1beta1", True), ("v1alpha1", False)],
         "virtualmachinesnapshotcontents": [("v1beta1", True), ("v1alpha1", False)],
         "virtualmachinerestores": [("v1beta1", True), ("v1alpha1", False)],
+        "virtualmachineexports": [("v1", True), ("v1beta1", False)],
         "kubevirts": [("v1", True), ("v1alpha3", False)],
     }
 
@@ -204,6 +206,21 @@ def test_snapshots_look_like_kubevirts(plural: str, expected: list[str], is_fixe
         spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
         rules = [rule["rule"] for rule in spec.get("x-kubernetes-validations", [])]
         assert rules == (["self == oldSelf"] if is_fixed else [])
+
+
+def test_exports_look_like_kubevirts() -> None:
+    definition = all_crds()["virtualmachineexports"]
+    assert definition["metadata"]["name"] == "virtualmachineexports.export.kubevirt.io"
+    assert definition["spec"]["names"]["shortNames"] == ["vmexport", "vmexports"]
+    new, old = definition["spec"]["versions"]
+    assert old["deprecationWarning"].startswith("export.kubevirt.io/v1beta1 is deprecated")
+    assert "deprecated" not in new
+    for version in (new, old):
+        columns = [column["name"] for column in version["additionalPrinterColumns"]]
+        assert columns == ["SourceKind", "SourceName", "Phase"]
+        spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+        assert spec["x-kubernetes-validations"][0]["rule"] == "self == oldSelf"
+        assert version["subresources"] == {"status": {}}
 
 
 @pytest.mark.parametrize("plural", ["virtualmachineinstancereplicasets", "virtualmachinepools"])

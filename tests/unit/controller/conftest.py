@@ -27,6 +27,7 @@ SETTINGS = Settings(
     pod_name="virt-controller-1",
     pod_namespace="kubevirt",
     launcher_image=IMAGE,
+    exporter_image="registry.example/virt-controller:1",
     architecture="amd64",
     observability_port=0,
     webhook_port=0,

@@ -20,6 +20,7 @@ ENVIRONMENT = {
     "POD_NAME": "virt-controller-1",
     "POD_NAMESPACE": "kubevirt",
     "LAUNCHER_IMAGE": "l:1",
+    "EXPORTER_IMAGE": "c:1",
 }
 
 

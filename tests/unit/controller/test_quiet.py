@@ -90,6 +90,7 @@ class Scene:
             volume_claims=Informer(client, PERSISTENT_VOLUME_CLAIMS, core.PersistentVolumeClaim),
             nodes=self.nodes,
             attendance=Attendance(),
+            exports=lambda _: {},
             config=lambda: CONFIG,
             recorder=self.recorder,
             clock=lambda: self.at,

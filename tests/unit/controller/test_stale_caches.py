@@ -45,6 +45,7 @@ class Scene:
             volume_claims=Informer(client, PERSISTENT_VOLUME_CLAIMS, core.PersistentVolumeClaim),
             nodes=self.nodes,
             attendance=self.attendance,
+            exports=lambda _: {},
             config=lambda: CONFIG,
             recorder=EventRecorder(client, "test", "test"),
             clock=lambda: self.at,

@@ -249,6 +249,7 @@ class Scene:
             volume_claims=self.claims,
             nodes=Informer(client, NODES, core.Node),
             attendance=Attendance(),
+            exports=lambda _: {},
             config=lambda: CONFIG,
             recorder=EventRecorder(client, "test", "test"),
         )

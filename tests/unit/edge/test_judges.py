@@ -10,6 +10,7 @@ import pytest
 from podvisor_controller.webhooks.defaults import ClusterDefaults
 from podvisor_controller.webhooks.judges import webhooks_for
 from podvisor_controller.webhooks.registration import (
+    EXPORT_VALIDATE,
     POOL_VALIDATE,
     REPLICA_SET_VALIDATE,
     SNAPSHOT_VALIDATE,
@@ -156,6 +157,18 @@ def test_a_snapshot_is_judged() -> None:
     assert [cause["field"] for cause in response["status"]["details"]["causes"]] == [
         "spec.source.kind"
     ]
+
+
+def test_an_export_is_judged() -> None:
+    source = {"kind": "PersistentVolumeClaim", "name": "data"}
+    obj = {"metadata": {"name": "copy"}, "spec": {"source": source}}
+    assert answer(EXPORT_VALIDATE, obj) == {"uid": "u", "allowed": True}
+    bad = {**obj, "spec": {"source": source | {"kind": "Pod"}}}
+    response = answer(EXPORT_VALIDATE, bad)
+    assert [cause["field"] for cause in response["status"]["details"]["causes"]] == [
+        "spec.source.kind"
+    ]
+    assert answer(EXPORT_VALIDATE, bad, bad)["allowed"] is True
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 from msgspec import inspect as types
 
-from podvisor_common.api import pool, snapshot, v1, v1alpha1
+from podvisor_common.api import export, pool, snapshot, v1, v1alpha1
 from podvisor_common.api.crds import all_crds
 from podvisor_common.api.schema import json_fields
 from podvisor_common.api.unsupported import UNSUPPORTED, UNSUPPORTED_SETTINGS
@@ -91,6 +91,10 @@ _DIFFERENCES = """## Differences that a client can see
   under `Once` are left alone. A pool has no finalizer, and adopts matching machines with a name of its own that nobody manages.
 - No file system is frozen for a snapshot: those of a running guest are indicated as `NoGuestAgent`. Of several VolumeSnapshotClasses with the driver
   of a claim's StorageClass, of which none is the default one, the first by name is taken. Only claims that will be in a snapshot have to be bound.
+- Of a claim's file system an export serves `raw` and `gzip` where there is a regular file `disk.img`, else `dir` and `tar.gz`; annotations of CDI are not
+  looked at. A machine that is to start with a claim which is being exported waits for the end of the export (`VolumeInUse`); pods that only read a claim do
+  not keep it from being exported. There is no virt-exportproxy, and so no external links: clients outside of the cluster use
+  `virtctl vmexport --port-forward` or `kubectl port-forward`.
 - Of `subresources.kubevirt.io`, `addvolume` and `removevolume` are served; console, VNC, restart, pause and the others are not yet. Neither is
   live migration."""
 
@@ -164,16 +168,19 @@ def _pools() -> str:
 
 
 def _snapshots() -> str:
-    """What snapshots and restores may say."""
+    """What snapshots, restores and exports may say."""
     rows = [
         (kind, f"`{path}`", _code(json_fields(struct)))
         for kind, spec in (
             ("VirtualMachineSnapshot", snapshot.VirtualMachineSnapshotSpec),
             ("VirtualMachineRestore", snapshot.VirtualMachineRestoreSpec),
+            ("VirtualMachineExport", export.VirtualMachineExportSpec),
         )
         for path, struct in _structs(spec, "spec")
     ]
-    return "## Fields of snapshots and restores\n\n" + _table(("Kind", "Place", "Served"), rows)
+    return "## Fields of snapshots, restores and exports\n\n" + _table(
+        ("Kind", "Place", "Served"), rows
+    )
 
 
 def _first_version() -> str:

@@ -6,8 +6,9 @@ all their versions, so that the API server converts them alone, whatever runs or
 
 from typing import Any
 
-from podvisor_common.api import pool, snapshot, v1, v1alpha1
+from podvisor_common.api import export, pool, snapshot, v1, v1alpha1
 from podvisor_common.api.base import ApiStruct
+from podvisor_common.api.export import names as export_names
 from podvisor_common.api.schema import object_schema
 from podvisor_common.api.snapshot import names as snapshot_names
 from podvisor_common.api.v1 import names
@@ -20,6 +21,7 @@ _POOL_DEPRECATION = "pool.kubevirt.io/v1alpha1 is deprecated, use pool.kubevirt.
 _SNAPSHOT_DEPRECATION = (
     "snapshot.kubevirt.io/v1alpha1 is deprecated, use snapshot.kubevirt.io/v1beta1"
 )
+_EXPORT_DEPRECATION = "export.kubevirt.io/v1beta1 is deprecated, use export.kubevirt.io/v1"
 # What the API server reads and writes for `kubectl scale` and autoscalers.
 _SCALE = {
     "specReplicasPath": ".spec.replicas",
@@ -59,6 +61,7 @@ def all_crds() -> dict[str, Manifest]:
         "virtualmachinesnapshots": _snapshots(),
         "virtualmachinesnapshotcontents": _snapshot_contents(),
         "virtualmachinerestores": _restores(),
+        "virtualmachineexports": _exports(),
         "kubevirts": _kubevirts(),
     }
 
@@ -293,6 +296,27 @@ def _immutable(definition: Manifest) -> Manifest:
         spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
         spec["x-kubernetes-validations"] = _IMMUTABLE_RULES
     return definition
+
+
+def _exports() -> Manifest:
+    columns = [
+        _column("SourceKind", ".spec.source.kind", description="Kind of what is exported"),
+        _column("SourceName", ".spec.source.name", description="Name of what is exported"),
+        _column("Phase", ".status.phase", description="How far it is"),
+    ]
+    old = _version("v1beta1", export.VirtualMachineExport, columns)
+    versions = [
+        _version("v1", export.VirtualMachineExport, columns, storage=True),
+        _deprecated(old, _EXPORT_DEPRECATION),
+    ]
+    definition = _definition(
+        export_names.EXPORT,
+        "virtualmachineexports",
+        ["vmexport", "vmexports"],
+        versions,
+        group=export_names.GROUP,
+    )
+    return _immutable(definition)
 
 
 def _kubevirts() -> Manifest:

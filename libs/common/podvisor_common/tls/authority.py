@@ -67,9 +67,15 @@ class CertificateAuthority:
         return self.pair.certificate
 
     def issue(
-        self, common_name: str, names: Sequence[str], *, now: datetime, valid_for: timedelta
+        self,
+        common_name: str,
+        names: Sequence[str],
+        *,
+        now: datetime,
+        valid_for: timedelta,
+        for_clients: bool = True,
     ) -> KeyPair:
-        """A leaf for server and client use, valid for DNS names and IP addresses in `names`.
+        """A leaf for server use, and for client use unless told otherwise, valid for DNS names and IP addresses in `names`.
 
         It never outlives the authority. Raises BadCertificate when the authority itself is damaged.
         """
@@ -77,9 +83,8 @@ class CertificateAuthority:
         signer = _load_key(self.pair.key)
         key = ec.generate_private_key(ec.SECP256R1())
         until = min(now + valid_for, authority.not_valid_after_utc)
-        usages = x509.ExtendedKeyUsage(
-            [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        )
+        clients = [ExtendedKeyUsageOID.CLIENT_AUTH] if for_clients else []
+        usages = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, *clients])
         issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
         certificate = (
             _builder(_name(common_name), authority.subject, key.public_key(), now, until)

@@ -30,11 +30,12 @@ from podvisor_controller.refusals import refusal
 from podvisor_controller.vmi import attachments
 from podvisor_controller.vmi.attachment_pod import RELEASE_GRACE_S, render_attachment_pod
 from podvisor_controller.vmi.attachments import Attachments, Failure, held_claim, held_volume
-from podvisor_controller.vmi.claims import Rival, pluggable
+from podvisor_controller.vmi.claims import Exports, Rival, pluggable
 from podvisor_controller.vmi.observed import Observed, has_ended
 from podvisor_controller.vmi.pod_index import OWNER_INDEX, owned_key, owner_keys
 
 Rivals = Callable[[v1.VirtualMachineInstance, Iterable[v1.Volume]], tuple[Rival, ...]]
+FindExports = Callable[[v1.VirtualMachineInstance], Exports]
 
 _decode_vmi = msgspec.json.Decoder(v1.VirtualMachineInstance).decode
 _decode_kind = msgspec.json.Decoder(meta.TypeMeta).decode
@@ -61,7 +62,8 @@ class _Notes:
 
 
 class Attacher:
-    """Sees to the pods that hold volumes. `rivals` tells who else has the claims of some volumes of an instance."""
+    """Sees to the pods that hold volumes. `rivals` tells who else has the claims of some volumes of an instance, and `exports`
+    which of its claims are being exported."""
 
     def __init__(
         self,
@@ -69,12 +71,14 @@ class Attacher:
         pods: Informer[core.Pod],
         recorder: events.EventRecorder,
         rivals: Rivals,
+        exports: FindExports,
         clock: Callable[[], datetime],
     ) -> None:
         self._client = client
         self._pods = pods
         self._recorder = recorder
         self._rivals = rivals
+        self._exports = exports
         self._clock = clock
         self._notes: dict[str, _Notes] = {}
 
@@ -92,7 +96,8 @@ class Attacher:
             refused = {uid: pause.failure for uid, pause in notes.refused.items()}
             seen = replace(seen, failures=failures, refused=refused)
         if lacking := seen.lacking:
-            seen = replace(seen, rivals=self._rivals(vmi, lacking))
+            exports = self._exports(vmi)
+            seen = replace(seen, rivals=self._rivals(vmi, lacking), exports=exports)
         return seen
 
     async def bring_about(self, now: Observed) -> None:

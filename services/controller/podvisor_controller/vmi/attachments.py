@@ -16,7 +16,7 @@ from podvisor_controller.pauses import retry_left
 from podvisor_controller.vmi import claims as claimed
 from podvisor_controller.vmi import scheduling
 from podvisor_controller.vmi.attachment_pod import RELEASE_GRACE_S, attachment_pod_name
-from podvisor_controller.vmi.claims import Claims, Rival
+from podvisor_controller.vmi.claims import Claims, Exports, Rival
 from podvisor_controller.vmi.trouble import Trouble
 
 
@@ -40,6 +40,7 @@ class Attachments:
     pods: tuple[core.Pod, ...] = ()
     claims: Claims = field(default_factory=dict)
     rivals: tuple[Rival, ...] = ()
+    exports: Exports = field(default_factory=dict)
     failures: Mapping[str, Failure] = field(default_factory=dict)
     refused: Mapping[str, Failure] = field(default_factory=dict)  # deletions, by uid of the pod
 
@@ -146,7 +147,9 @@ class Attachments:
             state = "does not exist" if claim is None else "is being deleted"
             why = f'{title} {state}. Volume "{volume.name}" needs it, and is attached when it is created.'
             return Trouble(names.Reason.FAILED_PVC_NOT_FOUND, why)
-        if why := _in_use(self.vmi, volume, self.rivals):
+        if why := _in_use(self.vmi, volume, self.rivals) or _exported(
+            self.vmi, volume, self.exports
+        ):
             return Trouble(names.Reason.VOLUME_IN_USE, why)
         return None
 
@@ -264,6 +267,11 @@ def _in_use(vmi: v1.VirtualMachineInstance, volume: v1.Volume, rivals: tuple[Riv
             told = claimed.conflict_told(vmi, volume, rival)
             return f"{told} The volume is attached when that one has let go of it."
     return ""
+
+
+def _exported(vmi: v1.VirtualMachineInstance, volume: v1.Volume, exports: Exports) -> str:
+    told = claimed.export_told(vmi, volume, exports)
+    return f"{told} The volume is attached when that has ended." if told else ""
 
 
 def _goes_first(rival: Rival, vmi: v1.VirtualMachineInstance, claim: str) -> bool:

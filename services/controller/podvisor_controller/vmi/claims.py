@@ -8,8 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from podvisor_common.api import core, v1
+from podvisor_common.kube.resources import ObjectKey
 
 Claims = Mapping[str, core.PersistentVolumeClaim]
+# By what claims are being exported.
+Exports = Mapping[str, ObjectKey]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,25 @@ def in_use(vmi: v1.VirtualMachineInstance, rivals: Iterable[Rival]) -> str:
             if conflicts(vmi, volume, rival):
                 return f"{conflict_told(vmi, volume, rival)} The machine starts when that one has ended."
     return ""
+
+
+def exported(vmi: v1.VirtualMachineInstance, exports: Exports) -> str:
+    """Which claim that this one would write to is being exported, for a person; empty when none is."""
+    for volume in claimed(vmi):
+        if why := export_told(vmi, volume, exports):
+            return f"{why} The machine starts when that has ended."
+    return ""
+
+
+def export_told(vmi: v1.VirtualMachineInstance, volume: v1.Volume, exports: Exports) -> str:
+    """That the volume's claim is being exported, for a person; empty when it is not, or is only read."""
+    export = exports.get(volume.claim_name)
+    if export is None or is_only_read(vmi, volume):
+        return ""
+    return (
+        f'{claim_title(vmi, volume)} of volume "{volume.name}" is being exported by VirtualMachineExport {export}, and must'
+        f" not be written to meanwhile (to end that: kubectl delete vmexport {export.name} --namespace {export.namespace})."
+    )
 
 
 def conflicts(vmi: v1.VirtualMachineInstance, volume: v1.Volume, rival: Rival) -> bool:

@@ -15,7 +15,7 @@ from podvisor_controller.pauses import left_of, retry_left
 from podvisor_controller.vmi import claims as claimed
 from podvisor_controller.vmi import scheduling
 from podvisor_controller.vmi.attachments import Attachments
-from podvisor_controller.vmi.claims import Claims, Rival
+from podvisor_controller.vmi.claims import Claims, Exports, Rival
 from podvisor_controller.vmi.container import COMPUTE
 from podvisor_controller.vmi.trouble import Trouble
 
@@ -79,6 +79,7 @@ class Observed:
     has_successor: bool = False  # once it is gone, its machine gets another instance
     claims: Claims = field(default_factory=dict)  # by name, those that exist of its volumes'
     rivals: tuple[Rival, ...] = ()  # who else has one of them, where a pod is to be made
+    exports: Exports = field(default_factory=dict)  # of its claims those that are being exported
     attached: Attachments | None = None  # what there is of volumes that may come and go
     attempt: int = 0
     retry_at: datetime | None = None
@@ -160,7 +161,7 @@ class Observed:
             return trouble
         if why := claimed.missing(self.vmi, self.claims):
             return Trouble(names.Reason.FAILED_PVC_NOT_FOUND, why)
-        if why := claimed.in_use(self.vmi, self.rivals):
+        if why := claimed.in_use(self.vmi, self.rivals) or claimed.exported(self.vmi, self.exports):
             return Trouble(names.Reason.VOLUME_IN_USE, why)
         return None
 

@@ -8,24 +8,39 @@ from functools import lru_cache
 
 from msgspec.structs import replace
 from podvisor_common.api import core
-from podvisor_common.api.meta import ObjectMeta
+from podvisor_common.api.export.names import EXPORT
+from podvisor_common.api.meta import ObjectMeta, OwnerReference
 from podvisor_common.api.quantity import Quantity
 from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.names import ConditionType
+
+from podvisor_controller.export.pod import ANNOTATIONS as EXPORT_ANNOTATIONS
+from podvisor_controller.export.pod import export_of_pod
+
+_OF_OTHERS = frozenset({ConditionType.POD_SCHEDULED})
+_OF_EXPORTERS = _OF_OTHERS | {"Ready"}
 
 
 def outline(pod: core.Pod) -> core.Pod:
     """The pod without what the controller does not read: half of its memory."""
     containers = tuple(_container(c.name, c.image) for c in pod.spec.containers or ())
-    conditions = tuple(
-        c for c in pod.status.conditions or () if c.type == ConditionType.POD_SCHEDULED
-    )
+    is_exporter = export_of_pod(pod) is not None
+    kept = _OF_EXPORTERS if is_exporter else _OF_OTHERS
+    conditions = tuple(c for c in pod.status.conditions or () if c.type in kept)
+    held = _exported(pod.metadata) if is_exporter else _held(pod.metadata)
     return replace(
         pod,
-        metadata=replace(pod.metadata, **_held(pod.metadata)),
+        metadata=replace(pod.metadata, **held),
         spec=core.PodSpec(node_name=pod.spec.node_name, containers=containers),
         status=replace(pod.status, conditions=conditions),
     )
+
+
+def _exported(metadata: ObjectMeta) -> dict[str, dict[str, str] | None]:
+    """Of labels and annotations, what tells how a pod serves which claims."""
+    annotations = metadata.annotations or {}
+    kept = {key: text for key, text in annotations.items() if key in EXPORT_ANNOTATIONS}
+    return {"labels": None, "annotations": kept}
 
 
 def _held(metadata: ObjectMeta) -> dict[str, dict[str, str] | None]:
@@ -51,6 +66,7 @@ def claim_outline(claim: core.PersistentVolumeClaim) -> core.PersistentVolumeCla
         uid=old.uid,
         resource_version=old.resource_version,
         deletion_timestamp=old.deletion_timestamp,
+        owner_references=_exports_of(old),
     )
     spec, status = claim.spec, claim.status
     requests = spec.resources.requests if spec.resources is not None else None
@@ -64,6 +80,12 @@ def claim_outline(claim: core.PersistentVolumeClaim) -> core.PersistentVolumeCla
         ),
         status=_claim_status(status.phase, (status.capacity or {}).get("storage")),
     )
+
+
+def _exports_of(metadata: ObjectMeta) -> tuple[OwnerReference, ...] | None:
+    """The export that a claim was made for; of no other owner is anything asked."""
+    owner = metadata.controller_reference()
+    return (owner,) if owner is not None and owner.kind == EXPORT else None
 
 
 @lru_cache(maxsize=256)

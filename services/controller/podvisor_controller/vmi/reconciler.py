@@ -43,7 +43,7 @@ from podvisor_controller.refusals import explain, refusal
 from podvisor_controller.refused_deletion import RefusedDeletion
 from podvisor_controller.vm.observed import wants_new
 from podvisor_controller.vmi import plan, status
-from podvisor_controller.vmi.attacher import Attacher
+from podvisor_controller.vmi.attacher import Attacher, FindExports
 from podvisor_controller.vmi.claim_lookup import ClaimLookup
 from podvisor_controller.vmi.claim_users import rivals_of
 from podvisor_controller.vmi.claims import Rival, claimed
@@ -107,6 +107,7 @@ class VmiReconciler:
         volume_claims: Informer[core.PersistentVolumeClaim],
         nodes: Informer[core.Node],
         attendance: Attendance,
+        exports: FindExports,
         config: Callable[[], ClusterConfig],
         recorder: events.EventRecorder,
         clock: Callable[[], datetime] = meta.now,
@@ -116,7 +117,8 @@ class VmiReconciler:
         self._vmis = vmis
         self._pods = pods
         self._claims = ClaimLookup(client, volume_claims)
-        self._attacher = Attacher(client, pods, recorder, self._rivals_of, clock)
+        self._attacher = Attacher(client, pods, recorder, self._rivals_of, exports, clock)
+        self._exports = exports
         self._nodes = nodes
         self._attendance = attendance
         self._config = config
@@ -175,6 +177,7 @@ class VmiReconciler:
             node_patience_left=timedelta(seconds=self._attendance.patience_left_s(node)),
             claims=claims,
             rivals=() if pods or node else self._rivals_of(vmi, claimed(vmi)),
+            exports={} if pods or node else self._exports(vmi),
         )
         now = replace(now, attached=self._attacher.see(now))
         if now.pod is None or not has_ended(now.pod):

@@ -28,6 +28,7 @@ from podvisor_controller.webhooks.validation import (
     validate_virtual_machine_instance_update,
     warnings_of,
 )
+from podvisor_controller.webhooks.validation_exports import validate_export
 from podvisor_controller.webhooks.validation_fields import invalid
 from podvisor_controller.webhooks.validation_paths import causes_as_written, warnings_as_written
 from podvisor_controller.webhooks.validation_pools import validate_virtual_machine_pool
@@ -101,6 +102,7 @@ def webhooks_for(
         registration.REPLICA_SET_VALIDATE: _on_each_write(validate_replica_set, defaults),
         registration.POOL_VALIDATE: _on_each_write(validate_virtual_machine_pool, defaults),
         registration.SNAPSHOT_VALIDATE: _on_each_write(validate_snapshot, defaults),
+        registration.EXPORT_VALIDATE: _on_each_write(validate_export, defaults),
     }
     return Webhooks(judges, convert, {registration.POD_EVICTION: review_eviction})
 

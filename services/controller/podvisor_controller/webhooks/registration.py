@@ -31,6 +31,7 @@ POD_EVICTION = "/pod-eviction-validate"
 REPLICA_SET_VALIDATE = "/virtualmachinereplicaset-validate"
 POOL_VALIDATE = "/virtualmachinepool-validate"
 SNAPSHOT_VALIDATE = "/virtualmachinesnapshots-validate"
+EXPORT_VALIDATE = "/virtualmachineexports-validate"
 CONVERT = "/convert"
 
 Manifest = Mapping[str, Any]
@@ -77,6 +78,14 @@ _VALIDATORS: dict[tuple[str, str], list[tuple[str, str, str, Sequence[str]]]] = 
             "virtualmachinesnapshot-validator.snapshot.kubevirt.io",
             SNAPSHOT_VALIDATE,
             "virtualmachinesnapshots",
+            _EACH_WRITE,
+        )
+    ],
+    ("export.kubevirt.io", "v1"): [
+        (
+            "virtualmachineexport-validator.export.kubevirt.io",
+            EXPORT_VALIDATE,
+            "virtualmachineexports",
             _EACH_WRITE,
         )
     ],

@@ -1,0 +1,1 @@
+"""VirtualMachineExports: volumes that are served for download by a pod of their own."""

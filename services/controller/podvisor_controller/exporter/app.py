@@ -1,0 +1,202 @@
+"""What is served under which address: KubeVirt's addresses, so that virtctl and importers find everything where they look for it.
+
+Invariant: reads only. Nothing is looked for before the token was shown (access.py), nothing is opened but what tree.py opens, and
+nothing of that in the event loop.
+"""
+
+import asyncio
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote_to_bytes
+
+import msgspec
+from aiohttp import web
+
+from podvisor_controller.exporter import manifests, pieces
+from podvisor_controller.exporter.access import Token, only_with
+from podvisor_controller.exporter.ranges import select
+from podvisor_controller.exporter.sending import Downloads
+from podvisor_controller.exporter.settings import MANIFESTS, READY_PATH, Settings
+from podvisor_controller.exporter.tree import (
+    NotServed,
+    holds_disk,
+    inode,
+    is_directory,
+    open_disk,
+    reopened,
+    size_of,
+)
+
+_BINARY = "application/octet-stream"
+_GZIP = "application/gzip"
+_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+
+_decode_ingredients = msgspec.json.Decoder(manifests.Ingredients).decode
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A file that is open for reading, or a directory."""
+
+    descriptor: int
+    size_bytes: int = 0
+    etag: str = ""
+    is_directory: bool = False
+
+
+class _Exporter:
+    def __init__(self, settings: Settings, downloads: Downloads) -> None:
+        self._settings = settings
+        self._downloads = downloads
+        self._token = Token(settings.token_directory)
+        self._served_since = secrets.token_hex(4)
+        self._numbers = {volume.name: n for n, volume in enumerate(settings.volumes)}
+
+    def app(self) -> web.Application:
+        app = web.Application(middlewares=[only_with(self._token)])
+        volume = "/volumes/{volume}"
+        app.add_routes(
+            [
+                web.get(READY_PATH, self._ready),
+                web.get(f"{volume}/disk.img", self._disk),
+                web.get(f"{volume}/disk.img.gz", self._compressed_disk),
+                web.get(f"{volume}/disk.tar.gz", self._archive),
+                web.get(f"{volume}/dir", self._directory_itself),
+                web.get(f"{volume}/dir/{{path:.*}}", self._directory),
+                web.get("/internal/manifests/all", self._manifests),
+                web.get("/internal/manifests/secret", self._secret_manifest),
+            ]
+        )
+        return app
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        return web.Response(text="OK")
+
+    async def _disk(self, request: web.Request) -> web.StreamResponse:
+        with self._downloads.place():
+            return await self._send_file(request, await self._open(self._open_disk, request))
+
+    async def _compressed_disk(self, request: web.Request) -> web.StreamResponse:
+        with self._downloads.place():
+            opened = await self._open(self._open_disk, request)
+            made = pieces.gzip_pieces(opened.descriptor, opened.size_bytes)
+            return await self._send_made(request, _GZIP, opened, made)
+
+    async def _archive(self, request: web.Request) -> web.StreamResponse:
+        with self._downloads.place():
+            opened = await self._open(self._open_root, request)
+            made = pieces.archive_pieces(opened.descriptor)
+            return await self._send_made(request, _GZIP, opened, made)
+
+    async def _directory_itself(self, request: web.Request) -> web.StreamResponse:
+        raise web.HTTPMovedPermanently(location="dir/")
+
+    async def _directory(self, request: web.Request) -> web.StreamResponse:
+        with self._downloads.place():
+            opened = await self._open(self._open_path, request)
+            if not opened.is_directory:
+                return await self._send_file(request, opened)
+            if not request.rel_url.raw_path.endswith("/"):
+                os.close(opened.descriptor)
+                [*_, last] = _parts_of(request)
+                raise web.HTTPMovedPermanently(location=f"./{quote(last)}/")
+            made = pieces.listing_pieces(opened.descriptor)
+            return await self._send_made(request, "text/html", opened, made)
+
+    async def _manifests(self, request: web.Request) -> web.Response:
+        with_disk = await asyncio.to_thread(self._with_disk)
+        ingredients = await self._ingredients()
+        resources = manifests.everything(ingredients, self._settings.volumes, with_disk)
+        return _written(resources, request)
+
+    async def _secret_manifest(self, request: web.Request) -> web.Response:
+        token = (await self._token.read()).decode(errors="replace")
+        return _written(manifests.header_secret(await self._ingredients(), token), request)
+
+    async def _ingredients(self) -> manifests.Ingredients:
+        path = Path(self._settings.identity_directory) / MANIFESTS
+        return _decode_ingredients(await asyncio.to_thread(path.read_bytes))
+
+    def _with_disk(self) -> dict[str, bool]:
+        return {name: self._has_disk(number) for name, number in self._numbers.items()}
+
+    def _has_disk(self, number: int) -> bool:
+        settings = self._settings
+        return settings.volumes[number].block or holds_disk(settings.path_of(number))
+
+    async def _open(
+        self, open_it: Callable[[int, web.Request], _Opened], request: web.Request
+    ) -> _Opened:
+        """What is asked for, open. HTTPNotFound when there is no such thing, HTTPForbidden when it may not be read."""
+        number = self._numbers.get(request.match_info["volume"])
+        if number is None:
+            raise web.HTTPNotFound
+        try:
+            return await asyncio.to_thread(open_it, number, request)
+        except (NotServed, ValueError):
+            raise web.HTTPNotFound from None
+        except PermissionError:
+            raise web.HTTPForbidden(text="The exporter may not read this.\n") from None
+
+    def _open_disk(self, number: int, _: web.Request) -> _Opened:
+        is_block = self._settings.volumes[number].block
+        return self._opened(open_disk(self._settings.path_of(number), is_block=is_block))
+
+    def _open_root(self, number: int, _: web.Request) -> _Opened:
+        return self._open_below(number, [])
+
+    def _open_path(self, number: int, request: web.Request) -> _Opened:
+        return self._open_below(number, _parts_of(request))
+
+    def _open_below(self, number: int, parts: list[bytes]) -> _Opened:
+        if self._has_disk(number):
+            raise NotServed
+        with inode(self._settings.path_of(number), parts) as found:
+            if is_directory(found):
+                return _Opened(reopened(found), is_directory=True)
+            return self._opened(reopened(found))
+
+    def _opened(self, descriptor: int) -> _Opened:
+        size_bytes, changed = size_of(descriptor), os.fstat(descriptor).st_mtime_ns
+        # Nobody writes to a volume while this process serves it; a device does not say when somebody did.
+        etag = f'"{size_bytes:x}-{changed:x}-{self._served_since}"'
+        return _Opened(descriptor, size_bytes, etag)
+
+    async def _send_file(self, request: web.Request, opened: _Opened) -> web.StreamResponse:
+        selection = select(request.headers, opened.size_bytes, opened.etag)
+        start, stop = selection.start, selection.stop
+        response = web.StreamResponse(status=selection.status, headers=_HEADERS | selection.headers)
+        response.content_type = _BINARY
+        response.content_length = stop - start
+        is_wanted = request.method != "HEAD"
+        made = pieces.file_pieces(opened.descriptor, start, stop if is_wanted else start)
+        return await self._downloads.send(request, response, made, opened.descriptor)
+
+    async def _send_made(
+        self, request: web.Request, content_type: str, opened: _Opened, made: pieces.Pieces
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers=_HEADERS)
+        response.content_type = content_type
+        if request.method == "HEAD":
+            made = pieces.file_pieces(opened.descriptor, 0, 0)
+        together = pieces.put_together(made)
+        return await self._downloads.send(request, response, together, opened.descriptor)
+
+
+def exporter_app(settings: Settings, downloads: Downloads | None = None) -> web.Application:
+    """The application of one exporter."""
+    return _Exporter(settings, downloads or Downloads()).app()
+
+
+def _parts_of(request: web.Request) -> list[bytes]:
+    """The names that the address has below `dir/`. As bytes: nothing says that those of files are text."""
+    _, _, path = request.rel_url.raw_path.partition("/dir/")
+    return [unquote_to_bytes(part) for part in path.removesuffix("/").split("/") if path]
+
+
+def _written(resources: list[manifests.Json], request: web.Request) -> web.Response:
+    text, content_type = manifests.written(resources, request.headers.get("Accept", ""))
+    return web.Response(text=text, content_type=content_type, headers=_HEADERS)

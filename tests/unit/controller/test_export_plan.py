@@ -1,0 +1,405 @@
+"""What an export needs next, what is said of it, and what is made for it: data in, data out."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from podvisor_common.api import core, v1
+from podvisor_common.api.export import VirtualMachineExport
+from podvisor_common.api.export.names import Phase
+from podvisor_common.api.meta import format_time
+from podvisor_common.kube.resources import ObjectKey
+from podvisor_controller.export import identity, plan, users
+from podvisor_controller.export.observed import LOOK_AGAIN, Observed
+from podvisor_controller.export.pod import (
+    findings_of,
+    render_pod,
+    render_service,
+    served_by,
+)
+from podvisor_controller.export.sources import (
+    UNKNOWN,
+    ExportedVolume,
+    Finding,
+    Source,
+    of_claim,
+    of_machine,
+)
+from podvisor_controller.export.status import status_of
+from podvisor_controller.exporter.settings import Settings
+from podvisor_controller.vmi import claims
+from podvisor_controller.vmi.attachments import Attachments
+from podvisor_controller.vmi.outline import claim_outline, outline
+
+from tests.unit.controller.builders import (
+    NOW,
+    claim,
+    claim_body,
+    situations,
+    spec_body,
+    stamp,
+    vm_body,
+    vmi_body,
+)
+from tests.unit.controller.exports import EXPORT_UID, MACHINE, export
+from tests.unit.controller.snapshots import on_claims
+
+DATA = Source((ExportedVolume("data", claim()),), finding=Finding(True, "PVCBound"))
+IMAGE = "registry.example/virt-controller:1"
+
+
+def rendered(
+    volumes: tuple[ExportedVolume, ...] = DATA.volumes, of: VirtualMachineExport | None = None
+) -> dict[str, Any]:
+    return render_pod(
+        of or export(),
+        volumes,
+        image=IMAGE,
+        pull_policy="IfNotPresent",
+        deadline=NOW + timedelta(hours=1),
+        identity="virt-export-1",
+    )
+
+
+def pod(phase: str = "Pending", **changes: Any) -> core.Pod:
+    """The export's pod, as the controller keeps it."""
+    body = rendered()
+    body["metadata"] |= {"uid": "pod-uid"} | changes.pop("metadata", {})
+    conditions = [{"type": "Ready", "status": "True"}] if changes.pop("ready", False) else []
+    body["status"] = {"phase": phase, "conditions": conditions} | changes
+    return outline(msgspec.convert(body, core.Pod))
+
+
+def observed(carrier: core.Pod | None = None, source: Source = DATA, **changes: Any) -> Observed:
+    defaults: dict[str, Any] = {"export": export(), "at": NOW, "authority": b"CA"}
+    return Observed(source=source, pod=carrier, **(defaults | changes))
+
+
+READY = pod("Running", ready=True)
+THEIRS = pod(metadata={"ownerReferences": []})
+GOING = pod(metadata={"deletionTimestamp": stamp()})
+OTHERS = Source((ExportedVolume("logs", claim("logs")),))
+IN_USE = "PersistentVolumeClaim shop/data is in use by Pod x"
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    situations(
+        (
+            "first sight",
+            observed(),
+            [plan.EnsureService, plan.EnsureToken, plan.CreatePod],
+        ),
+        ("no source yet", observed(source=UNKNOWN), [plan.EnsureService]),
+        ("in use", observed(users=IN_USE), [plan.EnsureService]),
+        (
+            "a pause after a failure",
+            observed(retry_at=NOW + timedelta(seconds=2)),
+            [plan.EnsureService],
+        ),
+        (
+            "claims of a snapshot to be made",
+            observed(source=Source(hindrance=Finding(False, "x"), lacking=("data",))),
+            [plan.EnsureService, plan.RestoreClaims],
+        ),
+        ("a predecessor's pod is there still", observed(THEIRS), [plan.EnsureService]),
+        (
+            "the pod waits",
+            observed(pod()),
+            [plan.EnsureService, plan.EnsureToken, plan.FurnishPod],
+        ),
+        (
+            "the pod has what it needs",
+            observed(pod(), is_furnished=True),
+            [plan.EnsureService, plan.EnsureToken],
+        ),
+        ("served", observed(READY), [plan.EnsureService]),
+        ("the pod goes", observed(GOING), [plan.EnsureService]),
+        ("the pod has failed", observed(pod("Failed")), [plan.EnsureService, plan.DeletePod]),
+        ("somebody takes it", observed(READY, users=IN_USE), [plan.EnsureService, plan.DeletePod]),
+        ("other volumes", observed(READY, OTHERS), [plan.EnsureService, plan.DeletePod]),
+        ("over", observed(READY, at=NOW + timedelta(hours=2)), [plan.DeleteExport]),
+        (
+            "being deleted",
+            observed(READY, export=export(metadata={"deletionTimestamp": stamp()})),
+            [],
+        ),
+    ),
+)
+def test_plan(now: Observed, expected: list[type]) -> None:
+    assert [type(action) for action in plan.plan(now)] == expected
+
+
+@pytest.mark.parametrize(
+    ("now", "phase", "status", "reason"),
+    situations(
+        ("first sight", observed(), Phase.PENDING, "False", "Initializing"),
+        ("in use", observed(users=IN_USE), Phase.PENDING, "False", "InUse"),
+        ("refused", observed(trouble="quota"), Phase.PENDING, "False", "PodPending"),
+        ("pod waits", observed(pod()), Phase.PENDING, "False", "PodPending"),
+        ("pod runs", observed(pod("Running")), Phase.PENDING, "False", "Unknown"),
+        ("served", observed(READY), Phase.READY, "True", "PodReady"),
+        ("completed", observed(pod("Succeeded")), Phase.TERMINATED, "False", "PodCompleted"),
+        ("pod goes", observed(GOING, users=IN_USE), Phase.PENDING, "False", "InUse"),
+    ),
+)
+def test_status(now: Observed, phase: str, status: str, reason: str) -> None:
+    told = status_of(now)
+    assert told.phase == phase
+    assert (told.links is not None) == (phase == Phase.READY)
+    [ready, of_claims] = told.conditions or []
+    assert (ready.type, ready.status, ready.reason) == ("Ready", status, reason)
+    assert (of_claims.type, of_claims.status) == ("PVCReady", "True")
+    assert told.ttl_expiration_time == format_time(NOW - timedelta(seconds=30) + timedelta(hours=2))
+
+
+def test_an_export_without_anything_to_export_is_not_looked_at_before_its_end() -> None:
+    empty = observed(source=Source(hindrance=Finding(False, "VMNoVolumes"), is_empty=True))
+    assert empty.look_again_in > timedelta(hours=1)
+    assert observed().look_again_in == LOOK_AGAIN
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("copy", "virt-export-copy"),
+        ("a" * 51, "virt-export-" + "a" * 51),
+        ("a" * 52, "v-db0d3b7b-" + "a" * 52),
+        ("a" * 53, None),
+        ("a" * 253, None),
+    ],
+)
+def test_long_names_become_short(name: str, expected: str | None) -> None:
+    one = export(metadata={"name": name})
+    made = identity.pod_name(one)
+    assert len(made) <= 63
+    if expected is not None:
+        assert made.split("-")[0] == expected.split("-")[0]
+        assert made.endswith(name)
+    else:
+        assert made.startswith("virt-export-")
+        assert made != identity.pod_name(export(metadata={"name": name[:-1] + "b"}))
+    assert len(identity.service_label(one)) <= 63
+
+
+def test_the_hash_in_a_name_is_kubevirts() -> None:
+    """Test vectors of FNV-1a."""
+    assert identity.joined("a", "b" * 62, 63).endswith(identity._fnv("a-" + "b" * 62))
+    assert identity._fnv("") == "811c9dc5"
+    assert identity._fnv("foobar") == "bf9cf968"
+
+
+def test_the_pod_passes_the_profile_restricted() -> None:
+    volumes = (*DATA.volumes, ExportedVolume("raw", claim("raw", mode="Block")))
+    spec = rendered(volumes)["spec"]
+    security = spec["securityContext"]
+    assert security["runAsNonRoot"] is True
+    assert security["runAsUser"] == 107
+    assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["automountServiceAccountToken"] is False
+    assert {"hostNetwork", "hostPID", "hostIPC"} & spec.keys() == set()
+    for container in (*spec["containers"], *spec["initContainers"]):
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert context["readOnlyRootFilesystem"] is True
+        assert all(mount["readOnly"] for mount in container["volumeMounts"])
+    kinds = {key for volume in spec["volumes"] for key in volume if key != "name"}
+    assert kinds == {"persistentVolumeClaim", "secret"}
+    found = [v["persistentVolumeClaim"] for v in spec["volumes"] if "persistentVolumeClaim" in v]
+    assert found == [
+        {"claimName": "data", "readOnly": True},
+        {"claimName": "raw", "readOnly": True},
+    ]
+
+
+def test_the_program_is_told_where_everything_is() -> None:
+    volumes = (*DATA.volumes, ExportedVolume("raw", claim("raw", mode="Block")))
+    spec = rendered(volumes)["spec"]
+    [container] = spec["containers"]
+    settings = Settings.from_environment({e["name"]: e["value"] for e in container["env"]})
+    places = {m["mountPath"] for m in container["volumeMounts"]}
+    devices = {d["devicePath"] for d in container["volumeDevices"]}
+    assert settings.path_of(0) in places
+    assert settings.path_of(1) in devices
+    assert {settings.token_directory, settings.identity_directory} <= places
+    assert [one.name for one in settings.volumes] == ["data", "raw"]
+    assert spec["initContainers"][0]["command"] == [*container["command"], "look"]
+    assert "supplementalGroups" not in rendered()["spec"]["securityContext"]
+
+
+def test_the_service_finds_the_pod_whatever_labels_the_export_has() -> None:
+    labels = {"kubevirt.io": "virt-launcher", "team": "blue"}
+    one = export(metadata={"labels": labels, "annotations": {"a": "b"}})
+    made = rendered(of=one)["metadata"]
+    selector = render_service(one)["spec"]["selector"]
+    assert selector.items() <= made["labels"].items()
+    assert made["labels"]["kubevirt.io"] == "virt-exporter"
+    assert made["labels"]["team"] == "blue"
+    assert made["annotations"]["a"] == "b"
+
+
+def test_what_is_kept_of_a_pod_tells_what_it_serves() -> None:
+    looked = {"terminated": {"exitCode": 0, "message": '{"disks":[0]}'}}
+    kept = pod("Running", ready=True, initContainerStatuses=[{"name": "look", "state": looked}])
+    [served] = served_by(kept)
+    assert (served.name, served.claim, served.block) == ("data", "data", False)
+    assert findings_of(kept).disks == (0,)
+    assert kept.metadata.labels is None
+
+
+@pytest.mark.parametrize("message", ["", "no JSON", '{"disks": "all"}'])
+def test_a_message_that_makes_no_sense_says_nothing(message: str) -> None:
+    looked = {"terminated": {"exitCode": 1, "message": message}}
+    kept = pod("Failed", initContainerStatuses=[{"name": "look", "state": looked}])
+    assert findings_of(kept).disks == ()
+
+
+def test_of_a_claims_owners_an_export_is_kept() -> None:
+    owner = {"kind": "VirtualMachineExport", "name": "copy", "uid": "1", "controller": True}
+    other = {"kind": "StatefulSet", "name": "db", "uid": "2", "controller": True}
+    for one, kept in ((owner, "1"), (other, None)):
+        body = claim_body(ownerReferences=[one])
+        found = claim_outline(msgspec.convert(body, core.PersistentVolumeClaim))
+        reference = found.metadata.controller_reference()
+        assert (reference.uid if reference else None) == kept
+
+
+def of_pod(
+    volume: dict[str, Any], phase: str = "Running", owner: str = "", name: str = "x"
+) -> core.Pod:
+    references = [{"kind": "K", "name": "n", "uid": owner, "controller": True}] if owner else []
+    body = {
+        "metadata": {"namespace": "shop", "name": name, "ownerReferences": references},
+        "spec": {"volumes": [{"name": "v", **volume}]},
+        "status": {"phase": phase},
+    }
+    return msgspec.convert(body, core.Pod)
+
+
+CLAIMED = {"persistentVolumeClaim": {"claimName": "data"}}
+
+
+@pytest.mark.parametrize(
+    ("carrier", "is_in_the_way"),
+    situations(
+        ("a pod with the claim", of_pod(CLAIMED), True),
+        ("one that is still to be scheduled", of_pod(CLAIMED, phase=""), True),
+        ("one that has ended", of_pod(CLAIMED, phase="Failed"), False),
+        ("our own", of_pod(CLAIMED, owner=EXPORT_UID), False),
+        ("a namesake's", of_pod(CLAIMED, owner="other"), True),
+        ("another claim", of_pod({"persistentVolumeClaim": {"claimName": "logs"}}), False),
+        (
+            "one that only reads",
+            of_pod({"persistentVolumeClaim": {"claimName": "data", "readOnly": True}}),
+            False,
+        ),
+        ("no claim", of_pod({"emptyDir": {}}), False),
+    ),
+)
+def test_pods_in_the_way(carrier: core.Pod, is_in_the_way: bool) -> None:
+    told = users.pod_in_the_way([carrier], ["data"], export())
+    assert told == (IN_USE if is_in_the_way else "")
+
+
+def test_a_claim_that_is_made_for_a_pod_is_in_use_by_it() -> None:
+    carrier = of_pod({"ephemeral": {"volumeClaimTemplate": {}}}, name="web")
+    assert users.pod_in_the_way([carrier], ["web-v"], export())
+
+
+def instance(volume: dict[str, Any], **disk: Any) -> v1.VirtualMachineInstance:
+    domain = spec_body()["domain"]
+    domain["devices"] = {"disks": [{"name": "data", **(disk or {"disk": {}})}]}
+    body = vmi_body(spec=spec_body(domain=domain, volumes=[{"name": "data", **volume}]))
+    return msgspec.convert(body, v1.VirtualMachineInstance)
+
+
+@pytest.mark.parametrize(
+    ("vmi", "is_in_the_way"),
+    situations(
+        ("it writes", instance(CLAIMED), True),
+        ("a read-only disk", instance(CLAIMED, disk={"readonly": True}), False),
+        ("over it", instance({"ephemeral": CLAIMED}), False),
+        ("another", instance({"persistentVolumeClaim": {"claimName": "logs"}}), False),
+    ),
+)
+def test_instances_in_the_way_of_an_export_and_the_other_way_round(
+    vmi: v1.VirtualMachineInstance, is_in_the_way: bool
+) -> None:
+    assert bool(users.instance_in_the_way("data", [vmi], export())) == is_in_the_way
+    exports = {"data": ObjectKey("shop", "copy")}
+    told = claims.exported(vmi, exports)
+    assert bool(told) == is_in_the_way
+    assert ("VirtualMachineExport shop/copy" in told) == is_in_the_way
+
+
+def test_a_claim_that_is_exported_is_not_attached() -> None:
+    volume = {"persistentVolumeClaim": {"claimName": "data", "hotpluggable": True}}
+    vmi = instance(volume)
+    [plugged] = vmi.spec.volumes or []
+    exports = {"data": ObjectKey("shop", "copy")}
+    seen = Attachments(vmi, None, NOW, claims={"data": claim()}, exports=exports)
+    trouble = seen.obstacle(plugged)
+    assert trouble is not None
+    assert trouble.reason == "VolumeInUse"
+    assert "attached when that has ended" in trouble.message
+
+
+@pytest.mark.parametrize(
+    ("run_strategy", "is_in_the_way"), [("Always", True), ("Halted", False), ("Manual", False)]
+)
+def test_machines_in_the_way(run_strategy: str, is_in_the_way: bool) -> None:
+    vm = msgspec.convert(vm_body(run_strategy, spec=on_claims("data")), v1.VirtualMachine)
+    assert bool(users.machine_in_the_way("data", [vm], export())) == is_in_the_way
+
+
+def test_a_claim_on_its_way_out_is_as_good_as_none() -> None:
+    source = of_claim(export(), lambda _: claim(deletionTimestamp=stamp()))
+    assert not source.is_available
+    assert source.finding.reason == "PVCNotFound"
+
+
+@pytest.mark.parametrize(
+    ("phase", "status", "reason"),
+    [("Bound", True, "PVCBound"), ("Pending", False, "PVCPending"), ("Lost", False, "Unknown")],
+)
+def test_the_worst_of_claims_is_said(phase: str, status: bool, reason: str) -> None:
+    body = claim_body()
+    body["status"]["phase"] = phase
+    found = msgspec.convert(body, core.PersistentVolumeClaim)
+    vm = msgspec.convert(vm_body("Halted", spec=on_claims("data", "logs")), v1.VirtualMachine)
+    find = {"data": found, "logs": claim("logs")}.get
+    source = of_machine(export(MACHINE), vm, None, find)
+    assert (source.finding.status, source.finding.reason) == (status, reason)
+
+
+def test_a_machine_whose_claims_are_not_all_there() -> None:
+    vm = msgspec.convert(vm_body("Halted", spec=on_claims("data", "logs")), v1.VirtualMachine)
+    source = of_machine(export(MACHINE), vm, None, {"data": claim()}.get)
+    assert source.hindrance is not None
+    assert source.hindrance.reason == "VolumesNotPopulated"
+    assert "PersistentVolumeClaim logs" in source.hindrance.message
+
+
+def test_a_claim_that_a_machine_has_twice_is_served_once() -> None:
+    spec = on_claims("data")
+    volumes = spec["template"]["spec"]["volumes"]
+    volumes.append({"name": "again", "persistentVolumeClaim": {"claimName": "data"}})
+    vm = msgspec.convert(vm_body("Halted", spec=spec), v1.VirtualMachine)
+    assert len(of_machine(export(MACHINE), vm, None, {"data": claim()}.get).volumes) == 1
+
+
+@pytest.mark.parametrize(
+    ("duration", "expected"),
+    [(None, timedelta(hours=2)), ("90s", timedelta(seconds=90)), ("soon", timedelta(hours=2))],
+)
+def test_when_an_export_is_over(duration: str | None, expected: timedelta) -> None:
+    one = export(ttlDuration=duration)
+    assert identity.expires_at(one) == NOW - timedelta(seconds=30) + expected
+
+
+def test_what_a_pod_is_told_is_no_longer_than_what_it_has() -> None:
+    text = json.dumps(rendered())
+    assert "hunter2" not in text

@@ -1,0 +1,544 @@
+"""The exporter on a real port with TLS, with real files, some of them such as nobody who means well would leave in a volume."""
+
+import asyncio
+import gzip
+import hashlib
+import io
+import json
+import os
+import socket
+import ssl
+import tarfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+from podvisor_common.api.meta import now
+from podvisor_common.http.server import serve_http
+from podvisor_common.tls.authority import CertificateAuthority
+from podvisor_controller.exporter.app import exporter_app
+from podvisor_controller.exporter.look import look
+from podvisor_controller.exporter.pieces import GZIP_READ_BYTES, MOST_LEVELS, archive_pieces
+from podvisor_controller.exporter.sending import Downloads
+from podvisor_controller.exporter.serving import run
+from podvisor_controller.exporter.settings import Settings, SettingsError, Volume
+from yarl import URL
+
+TOKEN = "a-token-of-twenty-ch"
+MIB = 1 << 20
+
+
+@dataclass
+class Pod:
+    """The file system of an exporter's pod, and the settings for it."""
+
+    root: Path
+    volumes: list[Volume]
+    authority: CertificateAuthority
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(
+            tuple(self.volumes),
+            now() + timedelta(hours=1),
+            port=0,
+            directories=str(self.root / "volumes"),
+            devices=str(self.root / "devices"),
+            token_directory=str(self.root / "token"),
+            identity_directory=str(self.root / "identity"),
+        )
+
+    def directory(self, name: str) -> Path:
+        """A new volume with a file system."""
+        path = self.root / "volumes" / str(len(self.volumes))
+        path.mkdir(parents=True)
+        self.volumes.append(Volume(name))
+        return path
+
+    def device(self, name: str, content: bytes) -> None:
+        """A new volume without one."""
+        path = self.root / "devices" / str(len(self.volumes))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        self.volumes.append(Volume(name, block=True))
+
+    def write_manifests(self, **ingredients: Any) -> None:
+        (self.root / "identity" / "manifests.json").write_text(json.dumps(ingredients))
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> Pod:
+    authority = CertificateAuthority.create("test", now=now(), valid_for=timedelta(hours=1))
+    pair = authority.issue("exporter", ["127.0.0.1"], now=now(), valid_for=timedelta(hours=1))
+    for name in ("token", "identity"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "token" / "token").write_text(TOKEN)
+    (tmp_path / "identity" / "tls.crt").write_bytes(pair.certificate)
+    (tmp_path / "identity" / "tls.key").write_bytes(pair.key)
+    return Pod(tmp_path, [], authority)
+
+
+class Client:
+    """Downloads with the token, over TLS that it checks."""
+
+    def __init__(self, session: aiohttp.ClientSession, base: str) -> None:
+        self.session = session
+        self.base = base
+
+    async def get(
+        self, path: str, *, token: str | None = TOKEN, method: str = "GET", **headers: str
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if token is not None:
+            sent["x-kubevirt-export-token"] = token
+        url = URL(self.base + path, encoded=True)
+        async with self.session.request(method, url, headers=sent, allow_redirects=False) as answer:
+            return answer.status, await answer.read(), answer.headers
+
+
+@asynccontextmanager
+async def exporter(pod: Pod, downloads: Downloads | None = None) -> AsyncIterator[Client]:
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    identity = pod.root / "identity"
+    server.load_cert_chain(identity / "tls.crt", identity / "tls.key")
+    app = exporter_app(pod.settings, downloads)
+    trusting = ssl.create_default_context(cadata=pod.authority.certificate.decode())
+    async with (
+        serve_http(app, host="127.0.0.1", port=0, tls=server, grace_s=0.1) as port,
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=trusting), auto_decompress=False
+        ) as session,
+    ):
+        yield Client(session, f"https://127.0.0.1:{port}")
+
+
+@pytest.fixture
+async def client(pod: Pod) -> AsyncIterator[Client]:
+    """Volumes: `disk` with a sparse disk image, `raw` a device, `files` with files."""
+    image = pod.directory("disk") / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(5 * MIB + 123)
+        for offset in (0, 2 * MIB + 77):
+            file.seek(offset)
+            file.write(os.urandom(70_000))
+    pod.device("raw", os.urandom(3 * MIB))
+    files = pod.directory("files")
+    (files / "readme.txt").write_text("hello")
+    (files / "sub").mkdir()
+    (files / "sub" / "data.bin").write_bytes(os.urandom(1000))
+    async with exporter(pod) as one:
+        yield one
+
+
+def image_of(pod: Pod) -> bytes:
+    return (pod.root / "volumes" / "0" / "disk.img").read_bytes()
+
+
+async def test_a_disk_is_served_as_it_is(pod: Pod, client: Client) -> None:
+    status, body, headers = await client.get("/volumes/disk/disk.img")
+    assert (status, body) == (200, image_of(pod))
+    assert headers["Content-Length"] == str(5 * MIB + 123)
+    status, body, _ = await client.get("/volumes/raw/disk.img")
+    assert (status, body) == (200, (pod.root / "devices" / "1").read_bytes())
+
+
+@pytest.mark.parametrize("volume", ["disk", "raw"])
+async def test_a_disk_is_served_compressed(pod: Pod, client: Client, volume: str) -> None:
+    status, body, headers = await client.get(f"/volumes/{volume}/disk.img.gz")
+    assert (status, headers["Content-Type"]) == (200, "application/gzip")
+    assert "Content-Encoding" not in headers
+    _, raw, _ = await client.get(f"/volumes/{volume}/disk.img")
+    assert gzip.decompress(body) == raw
+
+
+async def test_what_is_empty_of_a_disk_hardly_takes_anything(pod: Pod) -> None:
+    image = pod.directory("disk") / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(200 * GZIP_READ_BYTES + 1)
+    async with exporter(pod) as client:
+        _, body, _ = await client.get("/volumes/disk/disk.img.gz")
+    assert len(body) < 300_000
+    digest = hashlib.sha256()
+    with gzip.open(io.BytesIO(body)) as unpacked:
+        while piece := unpacked.read(MIB):
+            digest.update(piece)
+    assert digest.digest() == hashlib.sha256(bytes(200 * GZIP_READ_BYTES + 1)).digest()
+
+
+async def test_a_disk_of_nothing(pod: Pod) -> None:
+    (pod.directory("disk") / "disk.img").touch()
+    async with exporter(pod) as client:
+        assert (await client.get("/volumes/disk/disk.img"))[:2] == (200, b"")
+        _, body, _ = await client.get("/volumes/disk/disk.img.gz")
+        assert gzip.decompress(body) == b""
+        assert (await client.get("/volumes/disk/disk.img", Range="bytes=0-"))[0] == 416
+
+
+@pytest.mark.parametrize(
+    ("asked", "start", "stop"),
+    [
+        ("bytes=0-0", 0, 1),
+        ("bytes=1000-", 1000, None),
+        ("bytes=-500", -500, None),
+        ("bytes=100-99999999999", 100, None),
+    ],
+)
+async def test_a_download_can_go_on(
+    pod: Pod, client: Client, asked: str, start: int, stop: int | None
+) -> None:
+    status, body, headers = await client.get("/volumes/disk/disk.img", Range=asked)
+    whole = image_of(pod)
+    assert (status, body) == (206, whole[start:stop])
+    assert headers["Content-Range"].endswith(f"/{len(whole)}")
+
+
+@pytest.mark.parametrize("asked", ["bytes=5-4", "bytes=0-1,3-4", "lines=1-2", "bytes=-", "x"])
+async def test_a_range_that_is_none_is_ignored(client: Client, asked: str) -> None:
+    status, body, _ = await client.get("/volumes/raw/disk.img", Range=asked)
+    assert (status, len(body)) == (200, 3 * MIB)
+
+
+async def test_a_range_behind_the_end_is_refused(client: Client) -> None:
+    status, _, headers = await client.get("/volumes/raw/disk.img", Range=f"bytes={3 * MIB}-")
+    assert (status, headers["Content-Range"]) == (416, f"bytes */{3 * MIB}")
+
+
+async def test_a_download_does_not_go_on_with_another_disk(client: Client) -> None:
+    _, _, headers = await client.get("/volumes/raw/disk.img", method="HEAD")
+    assert headers["Content-Length"] == str(3 * MIB)
+    etag = headers["ETag"]
+    status, _, _ = await client.get("/volumes/raw/disk.img", Range="bytes=9-", If_Range=etag)
+    assert status == 206
+    status, _, _ = await client.get("/volumes/raw/disk.img", Range="bytes=9-", If_Range='"old"')
+    assert status == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/volumes/disk/disk.img",
+        "/volumes/files/dir/",
+        "/internal/manifests/secret",
+        "/volumes/none/disk.img",
+        "/none",
+    ],
+)
+@pytest.mark.parametrize("token", [None, "", "wrong", TOKEN[:-1], "\u00e4"])
+async def test_nobody_gets_anything_without_the_token(
+    client: Client, path: str, token: str | None
+) -> None:
+    status, body, _ = await client.get(path, token=token)
+    assert status == 401
+    assert TOKEN.encode() not in body
+
+
+async def test_readiness_needs_no_token(client: Client) -> None:
+    assert (await client.get("/exportready", token=None))[:2] == (200, b"OK")
+
+
+async def test_a_token_may_be_in_the_address(client: Client) -> None:
+    path = f"/volumes/raw/disk.img?x-kubevirt-export-token={TOKEN}"
+    assert (await client.get(path, token=None))[0] == 200
+
+
+async def test_a_token_that_is_replaced_counts_at_once(pod: Pod, client: Client) -> None:
+    file = pod.root / "token" / "token"
+    file.write_text("another\n")
+    assert (await client.get("/volumes/raw/disk.img"))[0] == 401
+    assert (await client.get("/volumes/raw/disk.img", token="another"))[0] == 200
+    file.write_text("")
+    assert (await client.get("/volumes/raw/disk.img", token=""))[0] == 401
+    file.unlink()
+    assert (await client.get("/volumes/raw/disk.img", token=""))[0] == 401
+
+
+async def test_files_are_served_as_a_directory(pod: Pod, client: Client) -> None:
+    status, body, headers = await client.get("/volumes/files/dir/")
+    assert (status, headers["Content-Type"]) == (200, "text/html")
+    assert b'<a href="./readme.txt">readme.txt</a>' in body
+    assert b'<a href="./sub/">sub/</a>' in body
+    assert (await client.get("/volumes/files/dir/readme.txt"))[:2] == (200, b"hello")
+    status, body, _ = await client.get("/volumes/files/dir/sub/data.bin", Range="bytes=10-19")
+    data = (pod.root / "volumes" / "2" / "sub" / "data.bin").read_bytes()
+    assert (status, body) == (206, data[10:20])
+    status, _, headers = await client.get("/volumes/files/dir/sub")
+    assert (status, headers["Location"]) == (301, "./sub/")
+    status, _, headers = await client.get("/volumes/files/dir")
+    assert (status, headers["Location"]) == (301, "dir/")
+
+
+async def test_files_are_served_as_an_archive(client: Client) -> None:
+    status, body, _ = await client.get("/volumes/files/disk.tar.gz")
+    assert status == 200
+    with tarfile.open(fileobj=io.BytesIO(body)) as archive:
+        assert sorted(archive.getnames()) == [".", "./readme.txt", "./sub", "./sub/data.bin"]
+        readme = archive.extractfile("./readme.txt")
+        assert readme is not None
+        assert readme.read() == b"hello"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/volumes/files/disk.img",
+        "/volumes/files/disk.img.gz",
+        "/volumes/disk/dir/",
+        "/volumes/disk/disk.tar.gz",
+        "/volumes/raw/disk.tar.gz",
+        "/volumes/raw/dir/",
+        "/volumes/files/dir/none",
+        "/volumes/files/dir/readme.txt/x",
+    ],
+)
+async def test_what_there_is_not(client: Client, path: str) -> None:
+    assert (await client.get(path))[0] == 404
+
+
+@pytest.fixture
+async def hostile(pod: Pod) -> AsyncIterator[Client]:
+    """A volume that its guest has prepared: everything in it leads, or hangs, who follows it."""
+    secret = pod.root / "secret"
+    secret.mkdir()
+    (secret / "key").write_text("of the pod")
+    files = pod.directory("files")
+    (files / "link").symlink_to(secret / "key")
+    (files / "up").symlink_to("../..")
+    (files / "away").symlink_to(secret)
+    (files / "loop").symlink_to("loop")
+    os.mkfifo(files / "pipe")
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(files / "socket"))
+    os.mkdir(os.fsencode(files) + b'/\xff<b>&"')
+    (files / "lost+found").mkdir()
+    (files / "lost+found" / "x").touch()
+    (files / ("n" * 200)).write_text("long")
+    async with exporter(pod) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "link",
+        "up/",
+        "up/secret/key",
+        "away/",
+        "away/key",
+        "loop",
+        "pipe",
+        "socket",
+        "..",
+        "../",
+        "../0/link",
+        "%2e%2e/",
+        "%2e%2e%2fsecret%2fkey",
+        "..%2f..%2fsecret/key",
+        "a%00b",
+        "//",
+        "lost+found/..",
+    ],
+)
+async def test_nothing_leads_out_of_a_volume(hostile: Client, path: str) -> None:
+    status, body, _ = await hostile.get(f"/volumes/files/dir/{path}")
+    assert status == 404
+    assert b"of the pod" not in body
+
+
+async def test_names_are_shown_as_text_and_linked_by_their_bytes(hostile: Client) -> None:
+    _, body, _ = await hostile.get("/volumes/files/dir/")
+    assert b"<b>" not in body
+    assert b'<a href="./%FF%3Cb%3E%26%22/">' in body
+    assert (await hostile.get("/volumes/files/dir/%FF%3Cb%3E%26%22/"))[0] == 200
+
+
+async def test_an_archive_has_links_as_links_and_nothing_that_is_no_file(hostile: Client) -> None:
+    _, body, _ = await hostile.get("/volumes/files/disk.tar.gz")
+    with tarfile.open(fileobj=io.BytesIO(body)) as archive:
+        members = {one.name: one for one in archive}
+    assert {name for name, one in members.items() if one.issym()} == {
+        "./link",
+        "./up",
+        "./away",
+        "./loop",
+    }
+    assert "./" + "n" * 200 in members
+    assert not {"./pipe", "./socket", "./lost+found"} & members.keys()
+    assert b"of the pod" not in gzip.decompress(body)
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "directory"])
+async def test_a_disk_image_that_is_none_is_not_opened(pod: Pod, kind: str) -> None:
+    image = pod.directory("disk") / "disk.img"
+    if kind == "link":
+        image.symlink_to("/etc/passwd")
+    elif kind == "pipe":
+        os.mkfifo(image)
+    else:
+        image.mkdir()
+    assert look(pod.settings).disks == ()
+    async with exporter(pod) as client:
+        assert (await client.get("/volumes/disk/disk.img"))[0] == 404
+        assert (await client.get("/volumes/disk/dir/"))[0] == 200
+
+
+async def test_an_archive_of_too_many_levels_is_broken_off(pod: Pod) -> None:
+    path = pod.directory("files")
+    for _ in range(MOST_LEVELS + 1):
+        path = path / "d"
+        path.mkdir()
+    async with exporter(pod) as client:
+        with pytest.raises(aiohttp.ClientError):
+            await client.get("/volumes/files/disk.tar.gz")
+        assert (await client.get("/volumes/files/dir/"))[0] == 200
+
+
+def test_an_archive_that_is_broken_off_leaves_nothing_open(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "file").write_bytes(os.urandom(MIB))
+    root = os.open(tmp_path, os.O_RDONLY)
+    before = os.listdir("/proc/self/fd")
+    made = archive_pieces(root)
+    # The first one is gzip's header.
+    next(made), next(made)
+    assert len(os.listdir("/proc/self/fd")) > len(before)
+    made.close()
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+    os.close(root)
+
+
+async def test_a_client_that_does_not_read_holds_little_and_is_dropped(pod: Pod) -> None:
+    image = pod.directory("disk") / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(1 << 30)
+    downloads = Downloads(most=1, stall_s=0.2)
+    async with exporter(pod, downloads) as client:
+        headers = {"x-kubevirt-export-token": TOKEN}
+        url = f"{client.base}/volumes/disk/disk.img"
+        async with client.session.get(url, headers=headers) as answer:
+            # Nobody reads: what has been sent fills the buffers, and no second download begins before this one is dropped.
+            assert answer.status == 200
+            status, _, told = await client.get("/volumes/disk/disk.img", method="HEAD")
+            assert (status, told["Retry-After"]) == (503, "10")
+            async with asyncio.timeout(10):
+                while status == 503:
+                    status, _, _ = await client.get("/volumes/disk/disk.img", method="HEAD")
+            with pytest.raises(aiohttp.ClientError):
+                await answer.read()
+
+
+async def test_a_disk_that_becomes_shorter_does_not_look_complete(pod: Pod) -> None:
+    image = pod.directory("disk") / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(1 << 30)
+    async with exporter(pod) as client:
+        headers = {"x-kubevirt-export-token": TOKEN}
+        async with client.session.get(
+            f"{client.base}/volumes/disk/disk.img", headers=headers
+        ) as answer:
+            os.truncate(image, MIB)
+            with pytest.raises(aiohttp.ClientError):
+                await answer.read()
+
+
+CLAIM_SPEC = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+
+
+async def test_manifests_make_the_machine_elsewhere(pod: Pod, client: Client) -> None:
+    machine = {"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "metadata": {"name": "vm"}}
+    pod.write_manifests(
+        exportName="copy",
+        namespace="shop",
+        host="virt-export-copy.shop.svc",
+        authority="PEM",
+        machine=machine,
+        claims=[
+            {"name": "root", "volume": "disk", "spec": CLAIM_SPEC},
+            {"name": "files", "volume": "files", "spec": CLAIM_SPEC},
+        ],
+    )
+    status, body, headers = await client.get("/internal/manifests/all")
+    assert (status, headers["Content-Type"].split(";")[0]) == (200, "application/json")
+    listed = json.loads(body)
+    assert (listed["kind"], listed["apiVersion"]) == ("List", "v1")
+    authority, made, root, files = listed["items"]
+    assert authority == {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "export-ca-cm-copy"},
+        "data": {"ca.pem": "PEM"},
+    }
+    assert made == machine
+    assert root == {
+        "apiVersion": "cdi.kubevirt.io/v1beta1",
+        "kind": "DataVolume",
+        "metadata": {"name": "root", "namespace": "shop"},
+        "spec": {
+            "source": {
+                "http": {
+                    "url": "https://virt-export-copy.shop.svc/volumes/disk/disk.img.gz",
+                    "certConfigMap": "export-ca-cm-copy",
+                    "secretExtraHeaders": ["header-secret-copy"],
+                }
+            },
+            "pvc": CLAIM_SPEC,
+        },
+    }
+    assert files["spec"]["contentType"] == "archive"
+    assert files["spec"]["source"]["http"]["url"].endswith("/volumes/files/disk.tar.gz")
+    assert TOKEN.encode() not in body
+
+
+async def test_manifests_can_be_had_as_yaml(pod: Pod, client: Client) -> None:
+    pod.write_manifests(exportName="copy", host="h", authority="PEM")
+    status, body, headers = await client.get(
+        "/internal/manifests/secret", Accept="application/yaml"
+    )
+    assert (status, headers["Content-Type"].split(";")[0]) == (200, "application/yaml")
+    [secret, *rest] = [one for one in yaml.safe_load_all(body) if one]
+    assert rest == []
+    assert secret == {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "header-secret-copy"},
+        "stringData": {"token": f"x-kubevirt-export-token:{TOKEN}"},
+    }
+
+
+def test_look_tells_disks_from_files(pod: Pod) -> None:
+    pod.directory("files")
+    (pod.directory("disk") / "disk.img").touch()
+    pod.device("raw", b"x")
+    assert look(pod.settings).disks == (1, 2)
+
+
+def test_look_names_the_volume_that_is_not_there(pod: Pod) -> None:
+    pod.directory("files")
+    pod.volumes.append(Volume("raw", block=True))
+    trouble = look(pod.settings).trouble
+    assert trouble.startswith('PersistentVolumeClaim "raw" cannot be read: No such file')
+
+
+async def test_it_ends_well_at_its_deadline(pod: Pod) -> None:
+    settings = pod.settings
+    object.__setattr__(settings, "deadline", now() + timedelta(seconds=0.2))
+    async with asyncio.timeout(10):
+        await run(settings, asyncio.Event())
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({}, "EXPORT_VOLUMES"),
+        ({"EXPORT_VOLUMES": '[{"block": true}]'}, "EXPORT_VOLUMES"),
+        ({"EXPORT_VOLUMES": "[]", "EXPORT_DEADLINE": "soon"}, "EXPORT_DEADLINE"),
+    ],
+)
+def test_an_environment_that_makes_no_sense(environment: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        Settings.from_environment(environment)
