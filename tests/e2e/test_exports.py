@@ -14,7 +14,7 @@ from tests.support.cluster import ROOT, Cluster, Json
 from tests.support.disks import claimed, with_disk, write
 from tests.support.machine import Machine, condition, gone, vm
 from tests.support.process import end
-from tests.support.storage import VolumeMode, checksum, local_volume, user_of
+from tests.support.storage import CSI_IMMEDIATE, VolumeMode, checksum, claim, local_volume, user_of
 
 MIB = 1 << 20
 SIZE = 64 * MIB
@@ -240,6 +240,47 @@ async def test_from_outside_of_the_cluster(cluster: Cluster) -> None:
             url = f"https://127.0.0.1:{port}/volumes/data/disk.img"
             async with session.head(url, ssl=context, server_hostname=host) as answer:
                 assert 0.8 * SIZE < int(answer.headers["Content-Length"]) < SIZE
+
+
+@pytest.mark.long
+async def test_what_a_snapshot_has_kept(
+    cluster: Cluster, tools_pod: str, storage_classes: None
+) -> None:
+    """What a guest had written before is exported beside the machine, which runs and writes on; the claim for it goes with the export."""
+    await cluster.apply(claim("data", "64Mi", storage_class=CSI_IMMEDIATE, mode="Block"))
+    await cluster.apply(with_disk(vm("author"), "data", claimed("data")))
+    author = Machine(cluster, "author")
+    await author.console_shows("author login:")
+    await write(author, "data", "before")
+    source = {"apiGroup": "kubevirt.io", "kind": "VirtualMachine", "name": "author"}
+    await cluster.apply(
+        {
+            "apiVersion": "snapshot.kubevirt.io/v1beta1",
+            "kind": "VirtualMachineSnapshot",
+            "metadata": {"name": "kept"},
+            "spec": {"source": source},
+        }
+    )
+    await cluster.until(
+        "vmsnapshot",
+        "kept",
+        lambda state: bool((state or {}).get("status", {}).get("readyToUse")),
+        within_s=40,
+        what="ready to use",
+    )
+    await write(author, "data", "behind")
+    export = export_of("VirtualMachineSnapshot", "kept")
+    export["spec"]["source"]["apiGroup"] = "snapshot.kubevirt.io"
+    await cluster.apply(export)
+    links = await ready(cluster)
+    client = await curl(cluster, tools_pod, links)
+    raw = url_of(links, "raw")
+    assert raw.endswith("/volumes/copy-data/disk.img")
+    # As tests.support.disks.write() has it: a MiB from the beginning.
+    assert await client.sh(f"get -r {MIB}-{MIB + 5} {raw}") == "before"
+    await cluster.kubectl("delete", "vmexport", "copy", "--timeout=30s")
+    await nothing_is_left(cluster)
+    await cluster.until("pvc", "copy-data", gone, within_s=30, what="gone")
 
 
 async def test_a_pod_of_the_profile_restricted(cluster: Cluster) -> None:

@@ -30,6 +30,9 @@ from podvisor_controller.exporter.tree import (
     size_of,
 )
 
+# How long a volume may take to open a file.
+OPEN_S = 30.0
+
 _BINARY = "application/octet-stream"
 _GZIP = "application/gzip"
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
@@ -130,12 +133,18 @@ class _Exporter:
     async def _open(
         self, open_it: Callable[[int, web.Request], _Opened], request: web.Request
     ) -> _Opened:
-        """What is asked for, open. HTTPNotFound when there is no such thing, HTTPForbidden when it may not be read."""
+        """What is asked for, open.
+
+        HTTPNotFound when there is no such thing, HTTPForbidden when it may not be read, HTTPGatewayTimeout when the volume does not answer.
+        """
         number = self._numbers.get(request.match_info["volume"])
         if number is None:
             raise web.HTTPNotFound
         try:
-            return await asyncio.to_thread(open_it, number, request)
+            async with asyncio.timeout(OPEN_S):
+                return await asyncio.to_thread(open_it, number, request)
+        except TimeoutError:
+            raise web.HTTPGatewayTimeout(text="The volume does not answer.\n") from None
         except (NotServed, ValueError):
             raise web.HTTPNotFound from None
         except PermissionError:

@@ -19,7 +19,7 @@ from podvisor_controller.exporter.tree import NotServed
 MOST_DOWNLOADS = 32
 # What a client is asked to wait when there are so many.
 RETRY_AFTER_S = 10
-# How long a client may take for one piece.
+# How long a client may take for one piece, and a volume to be read.
 STALL_S = 300.0
 
 _log = structlog.get_logger(__name__)
@@ -59,7 +59,7 @@ class Downloads:
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="download")
         try:
             await response.prepare(request)
-            while piece := await loop.run_in_executor(thread, next, pieces, b""):
+            while piece := await self._made(loop.run_in_executor(thread, next, pieces, b"")):
                 async with asyncio.timeout(self._stall_s):
                     await response.write(piece)
         except (OSError, NotServed, TimeoutError) as error:
@@ -71,6 +71,11 @@ class Downloads:
             thread.submit(_close, pieces, descriptor)
             thread.shutdown(wait=False)
         return response
+
+    async def _made(self, piece: asyncio.Future[bytes]) -> bytes:
+        """The piece. TimeoutError when a volume does not answer; its thread is left to itself."""
+        async with asyncio.timeout(self._stall_s):
+            return await piece
 
 
 def _close(pieces: Pieces, descriptor: int) -> None:
