@@ -3,9 +3,12 @@
 import json
 from collections.abc import AsyncIterator, Callable
 
+import msgspec
 import pytest
 from aiohttp import web
+from podvisor_common.api import core, v1
 from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
     EXPORTS,
     PERSISTENT_VOLUME_CLAIMS,
@@ -20,6 +23,7 @@ from podvisor_common.kube.resources import (
 )
 from podvisor_common.tls.authority import is_signed_by, parse_certificate
 from podvisor_controller.controllers import Controllers
+from podvisor_controller.export.holders import EXPORTED_INDEX, ExportedClaims, claims_exported
 from podvisor_controller.export.makers import TOKEN_LENGTH
 from podvisor_controller.settings import Settings
 
@@ -29,6 +33,7 @@ from tests.unit.controller.exports import KEY, MACHINE, POD, SNAPSHOT, TOKEN, Ex
 from tests.unit.controller.snapshots import snapshot_body
 from tests.unit.kube.fake_apiserver import Refuse
 
+INDEXERS = {EXPORTED_INDEX: claims_exported}
 BASE = "https://virt-export-copy.shop.svc"
 
 
@@ -233,6 +238,20 @@ async def test_a_machine_that_starts_waits_for_the_end_of_the_export(
     await server.until(lambda: len(launchers(server)) == 1)
 
 
+def test_a_claim_counts_as_exported_while_its_pod_is_being_asked_for(client: KubeClient) -> None:
+    """However long the answer takes: a machine that is looked at meanwhile does not get the claim as well."""
+    freed: list[str] = []
+    claims = ExportedClaims(Informer(client, PODS, core.Pod, indexers=INDEXERS), freed.append)
+    volume = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}
+    body = vmi_body(spec=spec_body(volumes=[volume]))
+    vmi = msgspec.convert(body, v1.VirtualMachineInstance)
+    with claims.asking_for(KEY, ["data"]):
+        assert claims.of(vmi) == {"data": KEY}
+        assert freed == []
+    assert claims.of(vmi) == {}
+    assert freed == ["shop/data"]
+
+
 async def test_an_export_waits_for_a_machine_that_has_the_claim(
     exports: ExportUser, leading: Controllers
 ) -> None:
@@ -242,22 +261,6 @@ async def test_an_export_waits_for_a_machine_that_has_the_claim(
     await exports.ask()
     told = await exports.until_reason("InUse")
     assert "in use by Pod virt-launcher-myvm" in told["message"]
-    assert exports.pod is None
-
-
-async def test_an_export_does_not_begin_between_two_runs_of_a_machine(
-    exports: ExportUser, leading: Controllers
-) -> None:
-    """Whoever restarts a machine does not find it kept from running by an export that had waited for the claim."""
-    exports.provide()
-    exports.put_machine("data", run_strategy="Always")
-    await exports.ask()
-    server, myvm = exports.server, ObjectKey("shop", "myvm")
-    await server.until(lambda: len(launchers(server)) == 1)
-    await exports.until_reason("InUse")
-    server.remove(PODS, ObjectKey("shop", launchers(server)[0]))
-    server.remove(VIRTUAL_MACHINE_INSTANCES, myvm)
-    await server.until(lambda: len(launchers(server)) == 1)
     assert exports.pod is None
 
 
