@@ -152,6 +152,7 @@ def test_only_virtual_machines_need_a_conversion_webhook() -> None:
         "virtualmachinesnapshotcontents": "None",
         "virtualmachinerestores": "None",
         "virtualmachineexports": "None",
+        "virtualmachineclones": "None",
         "kubevirts": "None",
     }
 
@@ -170,6 +171,7 @@ def test_versions() -> None:
         "virtualmachinesnapshotcontents": [("v1beta1", True), ("v1alpha1", False)],
         "virtualmachinerestores": [("v1beta1", True), ("v1alpha1", False)],
         "virtualmachineexports": [("v1", True), ("v1beta1", False)],
+        "virtualmachineclones": [("v1beta1", True), ("v1alpha1", False)],
         "kubevirts": [("v1", True), ("v1alpha3", False)],
     }
 

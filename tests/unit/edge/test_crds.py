@@ -31,6 +31,7 @@ async def test_definitions_are_applied_but_conversion_is_left_alone() -> None:
             "virtualmachinesnapshotcontents.snapshot.kubevirt.io",
             "virtualmachinerestores.snapshot.kubevirt.io",
             "virtualmachineexports.export.kubevirt.io",
+            "virtualmachineclones.clone.kubevirt.io",
             "kubevirts.kubevirt.io",
         }
         found = server.get(CRDS, key)

@@ -20,6 +20,7 @@ _JSON_NAMES = {
     "host_ip": "hostIP",
     "image_id": "imageID",
     "last_failed_vmi_uid": "lastFailedVMIUID",
+    "new_smbios_serial": "newSMBiosSerial",
     "minimum_reserve_pvc_bytes": "minimumReservePVCBytes",
     "pod_cidr": "podCIDR",
     "pod_ip": "podIP",

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 from msgspec import inspect as types
 
-from podvisor_common.api import export, pool, snapshot, v1, v1alpha1
+from podvisor_common.api import clone, export, pool, snapshot, v1, v1alpha1
 from podvisor_common.api.crds import all_crds
 from podvisor_common.api.schema import json_fields
 from podvisor_common.api.unsupported import UNSUPPORTED, UNSUPPORTED_SETTINGS
@@ -95,6 +95,13 @@ _DIFFERENCES = """## Differences that a client can see
   looked at. A machine that is to start with a claim which is being exported waits for the end of the export (`VolumeInUse`); pods that only read a claim do
   not keep it from being exported. There is no virt-exportproxy, and so no external links: clients outside of the cluster use
   `virtctl vmexport --port-forward` or `kubectl port-forward`.
+- What can never come of a restore is its condition `Failure`, where KubeVirt tries again forever: a snapshot that failed, patches that cannot be
+  applied, a target that is another machine than the one that was kept. A claim that exists and is not the restore's own is never taken for
+  it, and `InPlace` deletes none that another machine or instance has.
+- A machine that a restore makes beside the one that was kept has no MAC address, firmware UUID or serial of that one, unless a patch gives it
+  other ones.
+- A name for a clone's target is made up by the controller, and stands in its status alone. A filter is a key or the beginning of keys before
+  a `*`, and no regular expression.
 - Of `subresources.kubevirt.io`, `addvolume` and `removevolume` are served; console, VNC, restart, pause and the others are not yet. Neither is
   live migration."""
 
@@ -168,17 +175,18 @@ def _pools() -> str:
 
 
 def _snapshots() -> str:
-    """What snapshots, restores and exports may say."""
+    """What snapshots, restores, clones and exports may say."""
     rows = [
         (kind, f"`{path}`", _code(json_fields(struct)))
         for kind, spec in (
             ("VirtualMachineSnapshot", snapshot.VirtualMachineSnapshotSpec),
             ("VirtualMachineRestore", snapshot.VirtualMachineRestoreSpec),
+            ("VirtualMachineClone", clone.VirtualMachineCloneSpec),
             ("VirtualMachineExport", export.VirtualMachineExportSpec),
         )
         for path, struct in _structs(spec, "spec")
     ]
-    return "## Fields of snapshots, restores and exports\n\n" + _table(
+    return "## Fields of snapshots, restores, clones and exports\n\n" + _table(
         ("Kind", "Place", "Served"), rows
     )
 

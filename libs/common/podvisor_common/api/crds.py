@@ -6,8 +6,9 @@ all their versions, so that the API server converts them alone, whatever runs or
 
 from typing import Any
 
-from podvisor_common.api import export, pool, snapshot, v1, v1alpha1
+from podvisor_common.api import clone, export, pool, snapshot, v1, v1alpha1
 from podvisor_common.api.base import ApiStruct
+from podvisor_common.api.clone import names as clone_names
 from podvisor_common.api.export import names as export_names
 from podvisor_common.api.schema import object_schema
 from podvisor_common.api.snapshot import names as snapshot_names
@@ -22,6 +23,7 @@ _SNAPSHOT_DEPRECATION = (
     "snapshot.kubevirt.io/v1alpha1 is deprecated, use snapshot.kubevirt.io/v1beta1"
 )
 _EXPORT_DEPRECATION = "export.kubevirt.io/v1beta1 is deprecated, use export.kubevirt.io/v1"
+_CLONE_DEPRECATION = "clone.kubevirt.io/v1alpha1 is deprecated, use clone.kubevirt.io/v1beta1"
 # What the API server reads and writes for `kubectl scale` and autoscalers.
 _SCALE = {
     "specReplicasPath": ".spec.replicas",
@@ -62,6 +64,7 @@ def all_crds() -> dict[str, Manifest]:
         "virtualmachinesnapshotcontents": _snapshot_contents(),
         "virtualmachinerestores": _restores(),
         "virtualmachineexports": _exports(),
+        "virtualmachineclones": _clones(),
         "kubevirts": _kubevirts(),
     }
 
@@ -288,6 +291,28 @@ def _snapshot_definition(
         _deprecated(old, _SNAPSHOT_DEPRECATION),
     ]
     return _definition(kind, plural, short_names, versions, group=snapshot_names.GROUP)
+
+
+def _clones() -> Manifest:
+    columns = [
+        _column("Phase", ".status.phase", description="How far it is"),
+        _column("SourceVirtualMachine", ".spec.source.name", description="Name of the source"),
+        _column("TargetVirtualMachine", ".status.targetName", description="Name of the target"),
+    ]
+    old = _version("v1alpha1", clone.VirtualMachineClone, columns)
+    versions = [
+        _version("v1beta1", clone.VirtualMachineClone, columns, storage=True),
+        _deprecated(old, _CLONE_DEPRECATION),
+    ]
+    return _immutable(
+        _definition(
+            clone_names.CLONE,
+            "virtualmachineclones",
+            ["vmclone", "vmclones"],
+            versions,
+            group=clone_names.GROUP,
+        )
+    )
 
 
 def _immutable(definition: Manifest) -> Manifest:

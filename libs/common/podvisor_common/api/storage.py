@@ -13,6 +13,7 @@ class StorageClass(ApiObject, frozen=True):
     api_version: str = "storage.k8s.io/v1"
     kind: str = "StorageClass"
     provisioner: str = ""
+    volume_binding_mode: str = "Immediate"
 
 
 class VolumeSnapshotClass(ApiObject, frozen=True):

@@ -99,5 +99,12 @@ RESTORE_FINALIZER = "snapshot.kubevirt.io/vmrestore-protection"
 SOURCE_NAME_LABEL = "snapshot.kubevirt.io/source-vm-name"
 SOURCE_NAMESPACE_LABEL = "snapshot.kubevirt.io/source-vm-namespace"
 
+# On what a restore made, or changed: its name, and its name with its UID.
+RESTORE_NAME_ANNOTATION = "restore.kubevirt.io/name"
+LAST_RESTORE_ANNOTATION = "restore.kubevirt.io/lastRestoreUID"
+# Labels of the claims that a restore made: the machine that was kept.
+RESTORE_SOURCE_NAME_LABEL = "restore.kubevirt.io/source-vm-name"
+RESTORE_SOURCE_NAMESPACE_LABEL = "restore.kubevirt.io/source-vm-namespace"
+
 # Of the snapshotter: the class to take where several have the same driver.
 DEFAULT_CLASS_ANNOTATION = "snapshot.storage.kubernetes.io/is-default-class"
