@@ -14,12 +14,12 @@ def patch_between(before: Any, after: Any, path: str = "") -> list[Operation]:
 def _operations(before: Any, after: Any, path: str) -> Iterator[Operation]:
     if isinstance(before, dict) and isinstance(after, dict):
         for key in before.keys() - after.keys():
-            yield {"op": "remove", "path": _join(path, key)}
+            yield {"op": "remove", "path": pointer(path, key)}
         for key, value in after.items():
             if key in before:
-                yield from _operations(before[key], value, _join(path, key))
+                yield from _operations(before[key], value, pointer(path, key))
             else:
-                yield {"op": "add", "path": _join(path, key), "value": value}
+                yield {"op": "add", "path": pointer(path, key), "value": value}
     elif isinstance(before, list) and isinstance(after, list) and len(before) <= len(after):
         for index, old in enumerate(before):
             yield from _operations(old, after[index], f"{path}/{index}")
@@ -29,5 +29,6 @@ def _operations(before: Any, after: Any, path: str) -> Iterator[Operation]:
         yield {"op": "replace", "path": path, "value": after}
 
 
-def _join(path: str, key: str) -> str:
+def pointer(path: str, key: str) -> str:
+    """The JSON Pointer (RFC 6901) of a member of what is at `path`."""
     return f"{path}/{key.replace('~', '~0').replace('/', '~1')}"
