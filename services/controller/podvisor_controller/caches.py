@@ -7,14 +7,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from podvisor_common.api import core, v1
+from podvisor_common.api.clone import VirtualMachineClone
 from podvisor_common.api.export import VirtualMachineExport
 from podvisor_common.api.export.names import EXPORTER_APP
 from podvisor_common.api.pool import VirtualMachinePool
-from podvisor_common.api.snapshot import VirtualMachineSnapshot, VirtualMachineSnapshotContent
+from podvisor_common.api.snapshot import (
+    VirtualMachineRestore,
+    VirtualMachineSnapshot,
+    VirtualMachineSnapshotContent,
+)
 from podvisor_common.api.v1 import names
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
+    CLONES,
     CONFIGMAPS,
     DAEMONSETS,
     EXPORTS,
@@ -24,6 +30,7 @@ from podvisor_common.kube.resources import (
     PODS,
     POOLS,
     REPLICA_SETS,
+    RESTORES,
     SNAPSHOT_CONTENTS,
     SNAPSHOTS,
     VIRTUAL_MACHINE_INSTANCES,
@@ -31,10 +38,24 @@ from podvisor_common.kube.resources import (
     KubeObject,
 )
 
+from podvisor_controller.clone.indexes import (
+    CLONE_SOURCE_INDEX,
+    CLONE_TARGET_INDEX,
+    by_clone_source,
+    by_clone_target,
+)
 from podvisor_controller.export.holders import EXPORTED_INDEX, claims_exported
 from podvisor_controller.export.sources import SOURCES_INDEX, by_source_of_export
 from podvisor_controller.installation import CONFIG_MAP_NAME
 from podvisor_controller.installation_status import HANDLER
+from podvisor_controller.restore.indexes import (
+    RESTORE_LOCK_INDEX,
+    RESTORED_SNAPSHOT_INDEX,
+    TARGET_INDEX,
+    by_restore_lock,
+    by_restored_snapshot,
+    by_target,
+)
 from podvisor_controller.sets.claims import CLAIM_INDEX, claimable
 from podvisor_controller.snapshot.outline import (
     LOCK_INDEX,
@@ -64,6 +85,7 @@ def namespaces(obj: KubeObject) -> list[str]:
 _OF_MACHINES = {
     CLAIM_INDEX: claimable(names.POOL),
     LOCK_INDEX: by_lock,
+    RESTORE_LOCK_INDEX: by_restore_lock,
     MACHINES_INDEX: claims_of,
 }
 _OF_INSTANCES = {
@@ -110,6 +132,18 @@ class Caches:
         self.exports = Informer(
             client, EXPORTS, VirtualMachineExport, indexers={SOURCES_INDEX: by_source_of_export}
         )
+        self.restores = Informer(
+            client,
+            RESTORES,
+            VirtualMachineRestore,
+            indexers={TARGET_INDEX: by_target, RESTORED_SNAPSHOT_INDEX: by_restored_snapshot},
+        )
+        self.clones = Informer(
+            client,
+            CLONES,
+            VirtualMachineClone,
+            indexers={CLONE_SOURCE_INDEX: by_clone_source, CLONE_TARGET_INDEX: by_clone_target},
+        )
         # Not one of those that must be complete: a cluster may have none of them, and no such kind.
         self.volume_snapshots = VolumeSnapshots(client)
         self.pods = Informer(
@@ -150,6 +184,8 @@ class Caches:
             self.snapshots,
             self.snapshot_contents,
             self.exports,
+            self.restores,
+            self.clones,
             self.pods,
             self.volume_claims,
             self.nodes,

@@ -11,8 +11,6 @@ import structlog
 from podvisor_common.aio.tasks import spawn
 from podvisor_common.api import core, v1
 from podvisor_common.api.pool import VirtualMachinePool
-from podvisor_common.api.snapshot import VirtualMachineSnapshotContent
-from podvisor_common.api.storage import VolumeSnapshot
 from podvisor_common.api.v1 import names
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.controller import Controller
@@ -25,6 +23,7 @@ from podvisor_common.obs.logging import set_log_level
 from podvisor_controller import config
 from podvisor_controller.caches import NAMESPACE_INDEX, Caches
 from podvisor_controller.capabilities import ImageVolumes
+from podvisor_controller.copies import Copies
 from podvisor_controller.export.controller import Exports
 from podvisor_controller.installation import BadSettings, Installation
 from podvisor_controller.installation_status import HANDLER
@@ -37,8 +36,6 @@ from podvisor_controller.sets.claims import Member
 from podvisor_controller.sets.selectors import matches
 from podvisor_controller.settings import Settings
 from podvisor_controller.snapshot.class_reader import ClassReader
-from podvisor_controller.snapshot.outline import SOURCE_INDEX, content_key, owner_of
-from podvisor_controller.snapshot.reconciler import SnapshotReconciler
 from podvisor_controller.snapshot.volume_statuses import VolumeStatuses
 from podvisor_controller.snapshot.volumes import MACHINES_INDEX
 from podvisor_controller.vm.reconciler import VmReconciler
@@ -53,7 +50,6 @@ COMPONENT = "virt-controller"
 VM_WORKERS = 4
 VMI_WORKERS = 8
 SET_WORKERS = 2
-SNAPSHOT_WORKERS = 2
 
 S = TypeVar("S", v1.VirtualMachineInstanceReplicaSet, VirtualMachinePool)
 
@@ -95,9 +91,7 @@ class Controllers:
             "replicaset", self._replica_set_reconciler.reconcile, workers=SET_WORKERS
         )
         self._pool = Controller("pool", self._pools(client).reconcile, workers=SET_WORKERS)
-        self._snapshot = Controller(
-            "snapshot", self._snapshots(client).reconcile, workers=SNAPSHOT_WORKERS
-        )
+        self._copies = Copies(client, caches, self._classes, self.recorder, self._wake)
         self._node = Controller("node", self._nodes(client).reconcile, workers=1)
         self._installation = Controller("installation", self.installation.reconcile, workers=1)
         self._is_leading = False
@@ -133,20 +127,6 @@ class Controllers:
         caches = self.caches
         return PoolReconciler(
             client, pools=caches.pools, vms=caches.vms, vmis=caches.vmis, recorder=self.recorder
-        )
-
-    def _snapshots(self, client: KubeClient) -> SnapshotReconciler:
-        caches = self.caches
-        return SnapshotReconciler(
-            client,
-            snapshots=caches.snapshots,
-            contents=caches.snapshot_contents,
-            volume_snapshots=caches.volume_snapshots,
-            vms=caches.vms,
-            vmis=caches.vmis,
-            volume_claims=caches.volume_claims,
-            classes=self._classes,
-            recorder=self.recorder,
         )
 
     def _exports_of(self, client: KubeClient) -> Exports:
@@ -226,8 +206,8 @@ class Controllers:
             self._vmi,
             self._replica_set,
             self._pool,
-            self._snapshot,
             self._exports.controller,
+            *self._copies.controllers,
             self._node,
             self._installation,
         )
@@ -238,9 +218,7 @@ class Controllers:
         self.caches.pools.subscribe(lambda key, _, __: self._wake(self._pool, key))
         self.caches.replica_sets.subscribe(lambda key, _, __: self._wake(self._replica_set, key))
         self.caches.pods.subscribe(self._on_pod)
-        self.caches.snapshots.subscribe(lambda key, _, __: self._wake(self._snapshot, key))
-        self.caches.snapshot_contents.subscribe(self._on_snapshot_content)
-        self.caches.volume_snapshots.subscribe(self._on_volume_snapshot)
+        self._copies.subscribe()
         self.caches.volume_claims.subscribe(self._on_claim)
         self._exports.subscribe()
         self.caches.nodes.subscribe(self._on_node)
@@ -258,10 +236,7 @@ class Controllers:
         self, key: ObjectKey, old: v1.VirtualMachine | None, new: v1.VirtualMachine | None
     ) -> None:
         self._wake(self._vm, key)
-        for snapshot in self.caches.snapshots.by_index(SOURCE_INDEX, str(key)):
-            self._wake(self._snapshot, key_of(snapshot))
-        if new is not None and new.status.snapshot_in_progress:
-            self._wake(self._snapshot, ObjectKey(key.namespace, new.status.snapshot_in_progress))
+        self._copies.on_machine(key, new)
         for vm in (old, new):
             if vm is not None:
                 self._wake_claimants(names.POOL, self.caches.pools, self._pool, vm)
@@ -275,6 +250,7 @@ class Controllers:
         self._wake(self._vmi, key)
         for waiting in freed_for(self.caches.vmis, old, new):
             self._wake(self._vmi, waiting)
+        self._copies.on_target(key)
         # A machine's instance has its name, and one that has it without being its own matters to it as well.
         vm = self.caches.vms.get(key)
         if vm is not None:
@@ -309,27 +285,6 @@ class Controllers:
             if owner is not None:
                 self._wake(self._vmi, owner)
 
-    def _on_snapshot_content(
-        self,
-        _: ObjectKey,
-        old: VirtualMachineSnapshotContent | None,
-        new: VirtualMachineSnapshotContent | None,
-    ) -> None:
-        content = new or old
-        assert content is not None
-        if content.spec.volume_backups:
-            self.caches.volume_snapshots.want()
-        self._wake(self._snapshot, content_key(content))
-
-    def _on_volume_snapshot(
-        self, _: ObjectKey, old: VolumeSnapshot | None, new: VolumeSnapshot | None
-    ) -> None:
-        snapshot = new or old
-        owner = owner_of(snapshot) if snapshot is not None else None
-        content = self.caches.snapshot_contents.get(owner) if owner is not None else None
-        if content is not None:
-            self._wake(self._snapshot, content_key(content))
-
     def _on_claim(
         self,
         key: ObjectKey,
@@ -341,6 +296,10 @@ class Controllers:
         if old is None or new is None:
             for vm in self.caches.vms.by_index(MACHINES_INDEX, claim_key(*key)):
                 self._wake(self._vm, key_of(vm))
+                self._copies.on_target(key_of(vm))
+        for claim in (old, new):
+            if claim is not None:
+                self._copies.on_claim(claim)
 
     def _on_node(self, key: ObjectKey, old: core.Node | None, new: core.Node | None) -> None:
         attendance = self._attendance
@@ -379,18 +338,11 @@ class Controllers:
             (self._vmi, caches.vmis),
             (self._replica_set, caches.replica_sets),
             (self._pool, caches.pools),
-            (self._snapshot, caches.snapshots),
             (self._exports.controller, caches.exports),
             (self._node, caches.nodes),
         )
         for controller, informer in every:
             for obj in informer.list():
                 controller.enqueue(key_of(obj))
-        # Of these, some may be of snapshots that went without our leave.
-        for content in caches.snapshot_contents.list():
-            self._snapshot.enqueue(content_key(content))
-        for vm in caches.vms.list():
-            if vm.status.snapshot_in_progress:
-                key = ObjectKey(vm.metadata.namespace, vm.status.snapshot_in_progress)
-                self._snapshot.enqueue(key)
+        self._copies.enqueue_everything()
         self._installation.enqueue(self.installation.key)

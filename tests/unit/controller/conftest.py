@@ -17,6 +17,8 @@ from podvisor_controller.settings import Settings
 
 from tests.unit.controller.api_server import ApiServer
 from tests.unit.controller.builders import IMAGE, handlers_body
+from tests.unit.controller.clones import CloneUser
+from tests.unit.controller.restores import RestoreUser, restore_user
 from tests.unit.controller.scripted_cluster import Cluster
 from tests.unit.controller.scripted_node import node
 from tests.unit.controller.set_users import Pools, Sets
@@ -95,6 +97,19 @@ async def user(server: ApiServer, users: KubeClient) -> AsyncIterator[SnapshotUs
     """Who takes snapshots of a machine, where a storage driver works."""
     async with snapshot_user(server, users) as one:
         yield one
+
+
+@pytest.fixture
+async def restorer(server: ApiServer, users: KubeClient) -> AsyncIterator[RestoreUser]:
+    """Who takes snapshots of a machine and restores it, where a storage driver works."""
+    async with restore_user(server, users) as one:
+        yield one
+
+
+@pytest.fixture
+def cloner(restorer: RestoreUser, users: KubeClient) -> CloneUser:
+    """Who clones a machine, where a storage driver works."""
+    return CloneUser(restorer, users)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -132,4 +132,44 @@ async def changing_leaders(
     async with asyncio.TaskGroup() as group:
         turns = group.create_task(take_turns(), name="turns")
         yield writes
+        turns.cancel()
+
+
+@asynccontextmanager
+async def leader_that_ends(
+    server: ApiServer, client: KubeClient, settings: Settings, *, after: int | None
+) -> AsyncIterator[Callable[[int], None]]:
+    """One controller leads until that many of its writes about machines were done, and another from then on. Without a number the
+    first one leads until the function that is given is called with one, and that many more were done."""
+    count, is_spent, is_over = 0, asyncio.Event(), asyncio.Event()
+
+    def end_after(more: int) -> None:
+        nonlocal after
+        after = count + more
+
+    def fate_of(request: web.Request) -> Fate:
+        nonlocal count
+        if is_over.is_set() or not is_ours(request) or "/namespaces/shop/" not in request.path:
+            return Fate.ANSWERED
+        count += "events" not in request.path
+        if after is None or count <= after:
+            return Fate.ANSWERED
+        is_spent.set()
+        return Fate.REFUSED
+
+    async def take_turns() -> None:
+        first = asyncio.create_task(lead(client, settings), name="first leader")
+        try:
+            await is_spent.wait()
+        finally:
+            first.cancel()
+            await asyncio.wait([first])
+        is_over.set()
+        await lead(client, settings)
+
+    server.fate_of = fate_of
+    async with asyncio.TaskGroup() as group:
+        turns = group.create_task(take_turns(), name="turns")
+        yield end_after
+        assert is_over.is_set()
         turns.cancel()

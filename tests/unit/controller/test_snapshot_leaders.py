@@ -1,18 +1,13 @@
 """Snapshots whose writes get lost, and whose controllers end in the middle of them."""
 
-import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
-from aiohttp import web
 from podvisor_common.kube.client import KubeClient
 from podvisor_controller.controllers import Controllers
 from podvisor_controller.settings import Settings
 
-from tests.unit.controller.api_server import ApiServer, Fate
-from tests.unit.controller.scripted_node import is_ours, lead, losing_writes
+from tests.unit.controller.scripted_node import leader_that_ends, losing_writes
 from tests.unit.controller.snapshots import SnapshotUser
 
 
@@ -29,38 +24,6 @@ async def test_a_snapshot_is_taken_whatever_becomes_of_its_writes(
     await user.server.until(lambda: user.body is None)
     assert not user.contents
     assert not user.is_locked
-
-
-@asynccontextmanager
-async def leader_that_ends(
-    server: ApiServer, client: KubeClient, settings: Settings, *, after: int
-) -> AsyncIterator[None]:
-    """One controller leads until that many of its writes about machines were done, and another from then on."""
-    count, is_over = 0, asyncio.Event()
-
-    def fate_of(request: web.Request) -> Fate:
-        nonlocal count
-        if is_over.is_set() or not is_ours(request) or "/namespaces/shop/" not in request.path:
-            return Fate.ANSWERED
-        count += "events" not in request.path
-        return Fate.ANSWERED if count <= after else Fate.REFUSED
-
-    async def take_turns() -> None:
-        first = asyncio.create_task(lead(client, settings), name="first leader")
-        try:
-            await server.until(lambda: count > after)
-        finally:
-            first.cancel()
-            await asyncio.wait([first])
-        is_over.set()
-        await lead(client, settings)
-
-    server.fate_of = fate_of
-    async with asyncio.TaskGroup() as group:
-        turns = group.create_task(take_turns(), name="turns")
-        yield
-        assert is_over.is_set()
-        turns.cancel()
 
 
 @pytest.mark.parametrize("after", range(1, 12))

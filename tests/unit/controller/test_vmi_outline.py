@@ -97,6 +97,19 @@ def test_what_is_read_of_a_claim_stays() -> None:
     assert claim_outline(kept) == kept
 
 
+def test_of_a_claim_that_a_restore_made_it_is_known_by_which_and_whose_it_is() -> None:
+    marks = {
+        "restore.kubevirt.io/name": "back",
+        "restore.kubevirt.io/lastRestoreUID": "back-1",
+    }
+    owner = {"kind": "VirtualMachine", "name": "myvm", "uid": "u"}
+    made = claim(annotations=marks | {"other": "x"}, ownerReferences=[owner])
+    kept = claim_outline(made).metadata
+    assert kept.annotations == marks
+    assert kept.owner_references == made.metadata.owner_references
+    assert claim_outline(claim(ownerReferences=[owner])).metadata.owner_references is None
+
+
 def test_a_claim_costs_little() -> None:
     raw = msgspec.json.encode(_claim())
     decode = msgspec.json.Decoder(core.PersistentVolumeClaim).decode

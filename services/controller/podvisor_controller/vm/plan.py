@@ -107,6 +107,9 @@ def plan(now: Observed) -> list[Action]:
 
 
 def _without_instance(now: Observed) -> list[Action]:
+    if now.vm.status.restore_in_progress:
+        # What it would start with is being replaced.
+        return []
     if now.backoff_left > timedelta(0):
         return []
     if now.strategy == RunStrategy.HALTED:

@@ -11,6 +11,7 @@ from podvisor_common.api import core
 from podvisor_common.api.export.names import EXPORT
 from podvisor_common.api.meta import ObjectMeta, OwnerReference
 from podvisor_common.api.quantity import Quantity
+from podvisor_common.api.snapshot import names as snapshot_names
 from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.names import ConditionType
 
@@ -19,6 +20,7 @@ from podvisor_controller.export.pod import export_of_pod
 
 _OF_OTHERS = frozenset({ConditionType.POD_SCHEDULED})
 _OF_EXPORTERS = _OF_OTHERS | {"Ready"}
+_RESTORE_MARKS = (snapshot_names.RESTORE_NAME_ANNOTATION, snapshot_names.LAST_RESTORE_ANNOTATION)
 
 
 def outline(pod: core.Pod) -> core.Pod:
@@ -66,7 +68,8 @@ def claim_outline(claim: core.PersistentVolumeClaim) -> core.PersistentVolumeCla
         uid=old.uid,
         resource_version=old.resource_version,
         deletion_timestamp=old.deletion_timestamp,
-        owner_references=_exports_of(old),
+        annotations=_restore_marks(old),
+        owner_references=_owners_of(old),
     )
     spec, status = claim.spec, claim.status
     requests = spec.resources.requests if spec.resources is not None else None
@@ -82,8 +85,16 @@ def claim_outline(claim: core.PersistentVolumeClaim) -> core.PersistentVolumeCla
     )
 
 
-def _exports_of(metadata: ObjectMeta) -> tuple[OwnerReference, ...] | None:
-    """The export that a claim was made for; of no other owner is anything asked."""
+def _restore_marks(metadata: ObjectMeta) -> dict[str, str] | None:
+    """What says of a claim that a restore made it."""
+    marks = {key: metadata.annotation(key) for key in _RESTORE_MARKS}
+    return {key: value for key, value in marks.items() if value is not None} or None
+
+
+def _owners_of(metadata: ObjectMeta) -> tuple[OwnerReference, ...] | None:
+    """Those of a claim that a restore made, or the export that it was made for; of no other owner is anything asked."""
+    if metadata.annotation(snapshot_names.LAST_RESTORE_ANNOTATION) is not None:
+        return metadata.owner_references
     owner = metadata.controller_reference()
     return (owner,) if owner is not None and owner.kind == EXPORT else None
 

@@ -1,0 +1,1 @@
+"""Makes machines that are like others."""

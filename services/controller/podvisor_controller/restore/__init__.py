@@ -1,0 +1,1 @@
+"""Makes machines what a snapshot kept of one."""

@@ -1,0 +1,131 @@
+"""What stands in the way of a restore, for good or for now. Pure.
+
+Invariant: what somebody can still put right without touching the restore is waited for; what can never be is a failure. Sentences
+that KubeVirt has for the same are KubeVirt's: clients look for them.
+"""
+
+from datetime import timedelta
+
+from podvisor_common.api import v1
+from podvisor_common.api.snapshot import VirtualMachineSnapshot
+from podvisor_common.api.snapshot.names import SnapshotPhase, TargetReadinessPolicy
+from podvisor_common.kube.resources import ObjectKey
+
+from podvisor_controller.json_patch import PatchError
+from podvisor_controller.restore.machine import new_machine
+from podvisor_controller.restore.observed import Observed
+
+GRACE_PERIOD_EXCEEDED = "Restore target failed to be ready within 5m0s"
+TARGET_NOT_READY = "Restore target not ready"
+TARGET_IS_ANOTHER = (
+    "restore source and restore target are different but restore target already exists"
+)
+
+
+def failure_of(now: Observed) -> str:
+    """Why nothing can come of the restore any more; empty while something can."""
+    if now.told_failure:
+        return now.told_failure
+    if now.is_restored or now.is_complete:
+        return ""
+    return _of_policy(now) or _of_snapshot(now) or _of_target(now) or _of_volumes(now)
+
+
+def hindrance_of(now: Observed) -> str:
+    """What is waited for; empty when the next step can be made."""
+    snapshot, key = now.snapshot, _snapshot_key(now)
+    if snapshot is None:
+        return f"VMSnapshot {key} does not exist"
+    if not (now.has_begun or snapshot.status.ready_to_use):
+        return f"VMSnapshot {key} not ready"
+    if now.content is None:
+        return f"VMSnapshotContent of VMSnapshot {key} does not exist"
+    return _busy(now.restore.metadata.name, now.target) or _taken(now)
+
+
+def _of_policy(now: Observed) -> str:
+    if now.is_ready:
+        return ""
+    if now.policy == TargetReadinessPolicy.FAIL_IMMEDIATE:
+        return TARGET_NOT_READY
+    left = now.grace_left
+    return GRACE_PERIOD_EXCEEDED if left is not None and left <= timedelta(0) else ""
+
+
+def _of_snapshot(now: Observed) -> str:
+    snapshot, key = now.snapshot, _snapshot_key(now)
+    if snapshot is not None and _has_failed(snapshot):
+        return f"VMSnapshot {key} failed and is invalid to use"
+    if now.has_begun and snapshot is None:
+        return f"VMSnapshot {key} does not exist"
+    if now.has_begun and now.content is None:
+        return f"VMSnapshotContent of VMSnapshot {key} does not exist"
+    if now.content is not None and now.kept is None:
+        return f"VMSnapshotContent {now.content.metadata.name} holds no VirtualMachine"
+    return ""
+
+
+def _of_target(now: Observed) -> str:
+    snapshot, target = now.snapshot, now.target
+    if target is not None:
+        source = snapshot.status.source_uid if snapshot is not None else None
+        return TARGET_IS_ANOTHER if source and source != target.metadata.uid else ""
+    if now.kept is None:
+        return ""
+    try:
+        new_machine(now.restore, now.kept, now.volumes, source_lives=now.source_lives)
+    except PatchError as error:
+        return f"error patching VM {now.restore.spec.target.name}: spec.patches[{error.index}]: {error.text}"
+    return ""
+
+
+def _of_volumes(now: Observed) -> str:
+    if now.content is None or not (now.has_begun or _is_ready(now.snapshot)):
+        return ""
+    for volume in now.unmade:
+        if volume.volume_snapshot_name not in now.volume_snapshots:
+            return f"missing volumeSnapshot {volume.volume_snapshot_name}"
+    for claim in now.made:
+        if claim.status.phase == "Lost":
+            return f'PVC {claim.metadata.namespace}/{claim.metadata.name} in status "Lost"'
+    return ""
+
+
+def _busy(restore: str, target: v1.VirtualMachine | None) -> str:
+    """Why the target cannot be locked."""
+    if target is None:
+        return ""
+    if target.metadata.is_being_deleted:
+        return f'VirtualMachine "{target.metadata.name}" is being deleted.'
+    if target.status.snapshot_in_progress:
+        return f'VirtualMachineSnapshot "{target.status.snapshot_in_progress}" of the target is in progress.'
+    other = target.status.restore_in_progress
+    return f"vm restore {other} in progress" if other and other != restore else ""
+
+
+def _taken(now: Observed) -> str:
+    """Which claim has a name that is wanted."""
+    replaced = {claim.metadata.name for claim in now.replaced}
+    for claim in now.in_the_way:
+        name = claim.metadata.name
+        if name not in replaced:
+            return (
+                f'PersistentVolumeClaim "{name}" exists and is not of this restore. It goes on when that is deleted;'
+                " another spec.volumeRestorePolicy gives the claims other names."
+            )
+        if name in now.other_users:
+            return f'PersistentVolumeClaim "{name}" cannot be replaced: {now.other_users[name]} has it.'
+    return ""
+
+
+def _snapshot_key(now: Observed) -> ObjectKey:
+    restore = now.restore
+    return ObjectKey(restore.metadata.namespace, restore.spec.virtual_machine_snapshot_name)
+
+
+def _has_failed(snapshot: VirtualMachineSnapshot) -> bool:
+    return snapshot.status.phase == SnapshotPhase.FAILED
+
+
+def _is_ready(snapshot: VirtualMachineSnapshot | None) -> bool:
+    return snapshot is not None and snapshot.status.ready_to_use is True

@@ -1,0 +1,134 @@
+"""What a clone's target does not get of its source, and the names of what a clone is made by."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from podvisor_controller.clone import plan, status
+from podvisor_controller.clone.manifests import restore_manifest, target_name
+from podvisor_controller.clone.observed import Observed
+from podvisor_controller.clone.patches import is_kept, patches_of
+
+from tests.unit.controller.builders import NOW, vm
+from tests.unit.controller.clones import CLONE_UID, clone
+from tests.unit.controller.snapshots import snapshot
+
+Json = dict[str, Any]
+
+MAC = "02:00:00:00:00:09"
+
+
+def kept(firmware: Json | None = None, labels: Json | None = None, *interfaces: Json) -> Json:
+    domain: Json = {"devices": {"interfaces": list(interfaces)}}
+    if firmware is not None:
+        domain["firmware"] = firmware
+    spec = {"template": {"metadata": {"labels": labels or {}}, "spec": {"domain": domain}}}
+    return {"metadata": {"labels": labels or {}}, "spec": spec}
+
+
+def operations(machine: Json, **spec: Any) -> list[Json]:
+    return [json.loads(one) for one in patches_of(clone(**spec), machine)]
+
+
+@pytest.mark.parametrize(
+    ("filters", "keys"),
+    [
+        (["*"], {"a", "app/x", "app/y"}),
+        (["app/*"], {"app/x", "app/y"}),
+        (["*", "!app/*"], {"a"}),
+        (["app/x"], {"app/x"}),
+        (["!a", "*"], {"app/x", "app/y"}),
+        (["!a"], set()),
+        ([], set()),
+    ],
+)
+def test_filters(filters: list[str], keys: set[str]) -> None:
+    assert {key for key in ("a", "app/x", "app/y") if is_kept(key, filters)} == keys
+
+
+def test_everything_is_taken_over_without_filters() -> None:
+    assert operations(kept(None, {"a": "b"})) == []
+
+
+def test_keys_are_named_as_pointers_name_them() -> None:
+    found = operations(kept(None, {"a/b~c": "d"}), labelFilters=[])
+    assert found == [{"op": "remove", "path": "/metadata/labels/a~1b~0c"}]
+
+
+@pytest.mark.parametrize(
+    ("firmware", "serial", "expected"),
+    [
+        (None, None, []),
+        (None, "new", [("add", "/firmware", {"serial": "new"})]),
+        ({"uuid": "u", "serial": "s"}, None, [("remove", "/firmware/uuid", None), ("remove", "/firmware/serial", None)]),
+        ({"serial": "s"}, "new", [("add", "/firmware/serial", "new")]),
+    ],
+)  # fmt: skip
+def test_the_identity_is_another(
+    firmware: Json | None, serial: str | None, expected: list[tuple[str, str, Any]]
+) -> None:
+    found = operations(kept(firmware), newSMBiosSerial=serial)
+    prefix = "/spec/template/spec/domain"
+    assert [
+        (one["op"], one["path"].removeprefix(prefix), one.get("value")) for one in found
+    ] == expected
+
+
+def test_addresses_are_new_ones() -> None:
+    interfaces = ({"name": "one", "macAddress": "x"}, {"name": "two"}, {"name": "three"})
+    found = operations(kept(None, None, *interfaces), newMacAddresses={"three": MAC})
+    prefix = "/spec/template/spec/domain/devices/interfaces"
+    assert found == [
+        {"op": "remove", "path": f"{prefix}/0/macAddress"},
+        {"op": "add", "path": f"{prefix}/2/macAddress", "value": MAC},
+    ]
+
+
+def test_a_made_up_name_is_always_the_same_and_fits() -> None:
+    source = {"apiGroup": "kubevirt.io", "kind": "VirtualMachine", "name": "m" * 63}
+    one = clone(source=source, target=None)
+    assert target_name(one) == target_name(clone(source=source, target=None))
+    assert len(target_name(one)) == 63
+    other = clone(source=source, target=None, metadata={"uid": "other"})
+    assert target_name(other) != target_name(one)
+
+
+def test_why_a_clone_has_failed_stays_as_it_was_said() -> None:
+    now = Observed(clone=clone(status={"phase": "RestoreInProgress"}), at=NOW, source=vm())
+    told = status.status_of(now)
+    assert told.phase == "Failed"
+    [news] = status.news_of(now, told)
+    assert news.reason == "SnapshotDeleted"
+    later = Observed(
+        clone=clone(status=msgspec.to_builtins(told)), at=NOW, source=vm(), target=vm("Halted")
+    )
+    assert status.status_of(later) == told
+    assert status.news_of(later, told) == []
+    assert plan.plan(later) == []
+
+
+def test_a_clone_is_never_made_by_what_somebody_else_made() -> None:
+    name = f"tmp-snapshot-{CLONE_UID}"
+    stranger = snapshot(metadata={"name": name}, status={"readyToUse": True})
+    now = Observed(clone=clone(), at=NOW, source=vm(), snapshot=stranger)
+    assert now.failure is not None
+    assert now.failure.message == f"VirtualMachineSnapshot {name} exists and is not of this clone"
+    done = clone(status={"phase": "Succeeded"})
+    assert plan.plan(Observed(clone=done, at=NOW, snapshot=stranger, target=vm())) == []
+
+
+def test_a_restore_belongs_to_its_clone() -> None:
+    manifest = restore_manifest(clone(volumeNamePolicy="PrefixTargetName"), ["p"])
+    assert manifest["metadata"]["name"] == f"tmp-restore-{CLONE_UID}"
+    [owner] = manifest["metadata"]["ownerReferences"]
+    assert (owner["apiVersion"], owner["kind"]) == (
+        "clone.kubevirt.io/v1beta1",
+        "VirtualMachineClone",
+    )
+    assert manifest["spec"] == {
+        "target": {"apiGroup": "kubevirt.io", "kind": "VirtualMachine", "name": "twin"},
+        "virtualMachineSnapshotName": f"tmp-snapshot-{CLONE_UID}",
+        "patches": ["p"],
+        "volumeRestorePolicy": "PrefixTargetName",
+    }
