@@ -10,9 +10,11 @@ import pytest
 from podvisor_controller.webhooks.defaults import ClusterDefaults
 from podvisor_controller.webhooks.judges import webhooks_for
 from podvisor_controller.webhooks.registration import (
+    CLONE_VALIDATE,
     EXPORT_VALIDATE,
     POOL_VALIDATE,
     REPLICA_SET_VALIDATE,
+    RESTORE_VALIDATE,
     SNAPSHOT_VALIDATE,
     VM_MUTATE,
     VM_VALIDATE,
@@ -169,6 +171,21 @@ def test_an_export_is_judged() -> None:
         "spec.source.kind"
     ]
     assert answer(EXPORT_VALIDATE, bad, bad)["allowed"] is True
+
+
+def test_a_restore_and_a_clone_are_judged() -> None:
+    machine = {"apiGroup": "kubevirt.io", "kind": "VirtualMachine", "name": "myvm"}
+    restore = {"target": machine, "virtualMachineSnapshotName": "before"}
+    clone = {"source": machine, "target": machine | {"name": "twin"}}
+    for path, spec, place in (
+        (RESTORE_VALIDATE, restore, "target"),
+        (CLONE_VALIDATE, clone, "source"),
+    ):
+        obj = {"metadata": {"name": "one"}, "spec": spec}
+        assert answer(path, obj) == {"uid": "u", "allowed": True}
+        bad = obj | {"spec": spec | {place: machine | {"kind": "Pod"}}}
+        causes = answer(path, bad)["status"]["details"]["causes"]
+        assert [cause["field"] for cause in causes] == [f"spec.{place}.kind"]
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ def test_every_version_is_judged_in_its_stored_form_or_refused(webhook: dict[str
         "pool.kubevirt.io": ["v1beta1"],
         "snapshot.kubevirt.io": ["v1beta1"],
         "export.kubevirt.io": ["v1"],
+        "clone.kubevirt.io": ["v1beta1"],
     }
     assert [stored[group] for group in rule["apiGroups"]] == [rule["apiVersions"]]
     assert webhook["clientConfig"]["service"]["name"] == "virt-controller"

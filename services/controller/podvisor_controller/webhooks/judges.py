@@ -28,10 +28,12 @@ from podvisor_controller.webhooks.validation import (
     validate_virtual_machine_instance_update,
     warnings_of,
 )
+from podvisor_controller.webhooks.validation_clones import validate_clone
 from podvisor_controller.webhooks.validation_exports import validate_export
 from podvisor_controller.webhooks.validation_fields import invalid
 from podvisor_controller.webhooks.validation_paths import causes_as_written, warnings_as_written
 from podvisor_controller.webhooks.validation_pools import validate_virtual_machine_pool
+from podvisor_controller.webhooks.validation_restores import validate_restore
 from podvisor_controller.webhooks.validation_sets import validate_replica_set
 from podvisor_controller.webhooks.validation_snapshots import validate_snapshot
 
@@ -103,6 +105,8 @@ def webhooks_for(
         registration.POOL_VALIDATE: _on_each_write(validate_virtual_machine_pool, defaults),
         registration.SNAPSHOT_VALIDATE: _on_each_write(validate_snapshot, defaults),
         registration.EXPORT_VALIDATE: _on_each_write(validate_export, defaults),
+        registration.RESTORE_VALIDATE: _on_each_write(validate_restore, defaults),
+        registration.CLONE_VALIDATE: _on_each_write(validate_clone, defaults),
     }
     return Webhooks(judges, convert, {registration.POD_EVICTION: review_eviction})
 

@@ -32,6 +32,8 @@ REPLICA_SET_VALIDATE = "/virtualmachinereplicaset-validate"
 POOL_VALIDATE = "/virtualmachinepool-validate"
 SNAPSHOT_VALIDATE = "/virtualmachinesnapshots-validate"
 EXPORT_VALIDATE = "/virtualmachineexports-validate"
+RESTORE_VALIDATE = "/virtualmachinerestores-validate"
+CLONE_VALIDATE = "/virtualmachineclones-validate"
 CONVERT = "/convert"
 
 Manifest = Mapping[str, Any]
@@ -78,6 +80,20 @@ _VALIDATORS: dict[tuple[str, str], list[tuple[str, str, str, Sequence[str]]]] = 
             "virtualmachinesnapshot-validator.snapshot.kubevirt.io",
             SNAPSHOT_VALIDATE,
             "virtualmachinesnapshots",
+            _EACH_WRITE,
+        ),
+        (
+            "virtualmachinerestore-validator.snapshot.kubevirt.io",
+            RESTORE_VALIDATE,
+            "virtualmachinerestores",
+            _EACH_WRITE,
+        ),
+    ],
+    ("clone.kubevirt.io", "v1beta1"): [
+        (
+            "virtualmachineclone-validator.clone.kubevirt.io",
+            CLONE_VALIDATE,
+            "virtualmachineclones",
             _EACH_WRITE,
         )
     ],

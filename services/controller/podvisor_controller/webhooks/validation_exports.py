@@ -17,14 +17,13 @@ from podvisor_common.api.v1 import names
 from podvisor_controller.webhooks.validation_fields import (
     LABEL_RULE,
     Cause,
-    CauseReason,
     invalid,
     is_dns_label,
     is_dns_subdomain,
     quoted,
 )
 from podvisor_controller.webhooks.validation_template import decoding_cause
-from podvisor_controller.webhooks.validation_updates import is_unchanged
+from podvisor_controller.webhooks.validation_updates import immutable_causes
 
 Raw = Mapping[str, Any]
 
@@ -41,8 +40,7 @@ def validate_export(
 ) -> list[Cause]:
     """Why an export is refused; empty when it is not. `old` is what an update replaces; no gate is looked at."""
     if old is not None:
-        text = "spec is immutable after creation"
-        return [] if is_unchanged(obj, old) else [Cause("spec", text, CauseReason.NOT_SUPPORTED)]
+        return immutable_causes(obj, old)
     try:
         export = msgspec.convert(obj, VirtualMachineExport)
     except msgspec.ValidationError as error:

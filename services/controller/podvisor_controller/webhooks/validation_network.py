@@ -116,6 +116,17 @@ def _pairing_causes(
         listed.add(network.name)
 
 
+def mac_address_fault(mac: str) -> str:
+    """Why that cannot be the address of an interface; empty when it can."""
+    if not _MAC.fullmatch(mac):
+        return f"{quoted(mac)}: malformed MAC address."
+    if int(mac[:2], 16) & 1:
+        return f"{quoted(mac)} is a multicast MAC address."
+    if mac.lower().replace("-", ":") in _RESERVED_MACS:
+        return f"{quoted(mac)} is a reserved MAC address."
+    return ""
+
+
 def _binding_causes(
     interface: v1.Interface, raw: dict[str, object], other_networks: set[str], field: str
 ) -> Iterator[Cause]:
@@ -140,12 +151,8 @@ def _interface_causes(interface: v1.Interface, field: str) -> Iterator[Cause]:
     mac = interface.mac_address
     if not mac:
         return
-    if not _MAC.fullmatch(mac):
-        yield invalid(f"{field}.macAddress", f"{quoted(mac)}: malformed MAC address.")
-    elif int(mac[:2], 16) & 1:
-        yield invalid(f"{field}.macAddress", f"{quoted(mac)} is a multicast MAC address.")
-    elif mac.lower().replace("-", ":") in _RESERVED_MACS:
-        yield invalid(f"{field}.macAddress", f"{quoted(mac)} is a reserved MAC address.")
+    if fault := mac_address_fault(mac):
+        yield invalid(f"{field}.macAddress", fault)
 
 
 def _port_causes(ports: list[v1.Port], base: str) -> Iterator[Cause]:

@@ -1,4 +1,4 @@
-"""Validation of VirtualMachineSnapshots at admission, and of what may not change of a machine while one is in progress. Pure.
+"""Validation of VirtualMachineSnapshots at admission, and of what may not change of a machine while it is kept or restored. Pure.
 
 Invariant: an update that changes nothing of what is looked at is never refused.
 """
@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from podvisor_common.api.duration import DurationError, parse_duration
+from podvisor_common.api.meta import TypedLocalObjectReference
 from podvisor_common.api.snapshot import VirtualMachineSnapshot, VirtualMachineSnapshotSpec
 from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.names import RunStrategy
@@ -20,7 +21,7 @@ from podvisor_controller.webhooks.validation_fields import (
     raw_at,
 )
 from podvisor_controller.webhooks.validation_template import decoding_cause
-from podvisor_controller.webhooks.validation_updates import is_unchanged
+from podvisor_controller.webhooks.validation_updates import immutable_causes
 
 Raw = Mapping[str, Any]
 
@@ -33,21 +34,24 @@ def validate_snapshot(
 ) -> list[Cause]:
     """Why a snapshot is refused; empty when it is not. `old` is what an update replaces; no gate is looked at."""
     if old is not None:
-        text = "spec is immutable after creation"
-        return [] if is_unchanged(obj, old) else [Cause("spec", text, CauseReason.NOT_SUPPORTED)]
+        return immutable_causes(obj, old)
     try:
         spec = msgspec.convert(obj, VirtualMachineSnapshot).spec
     except msgspec.ValidationError as error:
         return [decoding_cause(error)]
-    return [*_source_causes(spec.source.api_group, spec.source.kind), *_deadline_causes(spec)]
+    causes = reference_causes(spec.source, "spec.source", {names.VIRTUAL_MACHINE: names.GROUP})
+    return [*causes, *_deadline_causes(spec)]
 
 
 def progress_causes(obj: Raw, old: Raw) -> Iterator[Cause]:
-    """Why a machine that a snapshot is being taken of may not be changed so."""
-    name = raw_at(old, "status").get("snapshotInProgress")
+    """Why a machine that a snapshot is being taken of, or that is being restored, may not be changed so."""
+    status, new_spec, old_spec = raw_at(old, "status"), raw_at(obj, "spec"), raw_at(old, "spec")
+    restore, name = status.get("restoreInProgress"), status.get("snapshotInProgress")
+    if restore and _strategy(new_spec) != _strategy(old_spec):
+        text = f'Cannot update VM runStrategy until restore "{restore}" completes'
+        yield Cause("spec", text, CauseReason.NOT_SUPPORTED)
     if not name:
         return
-    new_spec, old_spec = raw_at(obj, "spec"), raw_at(old, "spec")
     if any(_value(new_spec, path) != _value(old_spec, path) for path in (_DISKS, _VOLUMES)):
         text = f'Cannot update vm disks or volumes until snapshot "{name}" completes'
         yield Cause("spec", text, CauseReason.NOT_SUPPORTED)
@@ -56,17 +60,22 @@ def progress_causes(obj: Raw, old: Raw) -> Iterator[Cause]:
         yield Cause("spec", text, CauseReason.NOT_SUPPORTED)
 
 
-def _source_causes(api_group: str | None, kind: str) -> Iterator[Cause]:
-    path = "spec.source"
-    if api_group is None:
-        text = f"missing apiGroup: {path}.apiGroup must be {names.GROUP}"
-        yield Cause(f"{path}.apiGroup", text, CauseReason.NOT_FOUND)
-    elif api_group != names.GROUP:
-        text = f"invalid apiGroup {quoted(api_group)}: {path}.apiGroup must be {names.GROUP}"
-        yield Cause(f"{path}.apiGroup", text)
-    if kind != names.VIRTUAL_MACHINE:
-        text = f"invalid kind {quoted(kind)}: {path}.kind must be {names.VIRTUAL_MACHINE}"
+def reference_causes(
+    reference: TypedLocalObjectReference, path: str, groups: Mapping[str, str]
+) -> Iterator[Cause]:
+    """What is wrong with a reference to an object of one of these kinds, given with their API groups."""
+    kind, group = reference.kind, reference.api_group
+    wanted = groups.get(kind)
+    if wanted is None:
+        text = f"invalid kind {quoted(kind)}: {path}.kind must be {' or '.join(groups)}"
         yield Cause(f"{path}.kind", text)
+    may_be = [wanted] if wanted is not None else list(groups.values())
+    if group is None:
+        text = f"missing apiGroup: {path}.apiGroup must be {' or '.join(may_be)}"
+        yield Cause(f"{path}.apiGroup", text, CauseReason.NOT_FOUND)
+    elif group not in may_be:
+        text = f"invalid apiGroup {quoted(group)}: {path}.apiGroup must be {' or '.join(may_be)}"
+        yield Cause(f"{path}.apiGroup", text)
 
 
 def _deadline_causes(spec: VirtualMachineSnapshotSpec) -> Iterator[Cause]:

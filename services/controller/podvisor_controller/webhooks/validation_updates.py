@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from podvisor_controller.webhooks.validation_fields import Cause, Undecodable
+from podvisor_controller.webhooks.validation_fields import Cause, CauseReason, Undecodable
 
 Raw = Mapping[str, Any]
 
@@ -32,6 +32,12 @@ def update_causes(obj: Raw, old: Raw, causes_of: Callable[[Raw], list[Cause]]) -
 def is_unchanged(obj: Raw, old: Raw) -> bool:
     """What the object shall be stays as it is."""
     return bool(obj.get("spec") == old.get("spec"))
+
+
+def immutable_causes(obj: Raw, old: Raw) -> list[Cause]:
+    """Why `obj` may not take the place of `old`, where what an object shall be is said once and for all."""
+    text = "spec is immutable after creation"
+    return [] if is_unchanged(obj, old) else [Cause("spec", text, CauseReason.NOT_SUPPORTED)]
 
 
 def new_causes(causes: Iterable[Cause], known: Iterable[Cause], obj: Raw, old: Raw) -> list[Cause]:

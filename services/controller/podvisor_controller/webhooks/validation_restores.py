@@ -1,0 +1,83 @@
+"""Validation of VirtualMachineRestores at admission, and of what restores and clones have in common. Pure.
+
+Invariant: an update that changes nothing of what is looked at is never refused.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import Any
+
+import msgspec
+from podvisor_common.api.meta import TypedLocalObjectReference
+from podvisor_common.api.snapshot import VirtualMachineRestore, VolumeRestoreOverride
+from podvisor_common.api.v1 import names
+
+from podvisor_controller.json_patch import PatchError
+from podvisor_controller.restore.machine import patches_in
+from podvisor_controller.webhooks.validation_fields import (
+    Cause,
+    CauseReason,
+    invalid,
+    is_dns_subdomain,
+    quoted,
+)
+from podvisor_controller.webhooks.validation_snapshots import reference_causes
+from podvisor_controller.webhooks.validation_template import decoding_cause
+from podvisor_controller.webhooks.validation_updates import immutable_causes
+
+Raw = Mapping[str, Any]
+
+# The name is the value of a label of the machine's launcher pod.
+_MAX_MACHINE_NAME_LENGTH = 63
+
+
+def validate_restore(
+    obj: Raw, old: Raw | None = None, *, gates: Set[str] = frozenset()
+) -> list[Cause]:
+    """Why a restore is refused; empty when it is not. `old` is what an update replaces; no gate is looked at."""
+    if old is not None:
+        return immutable_causes(obj, old)
+    try:
+        spec = msgspec.convert(obj, VirtualMachineRestore).spec
+    except msgspec.ValidationError as error:
+        return [decoding_cause(error)]
+    path = "spec.target"
+    return [
+        *reference_causes(spec.target, path, {names.VIRTUAL_MACHINE: names.GROUP}),
+        *machine_name_causes(spec.target, path),
+        *patch_causes(spec.patches or (), "spec.patches"),
+        *_override_causes(spec.volume_restore_overrides or (), "spec.volumeRestoreOverrides"),
+    ]
+
+
+def machine_name_causes(reference: TypedLocalObjectReference, path: str) -> Iterator[Cause]:
+    """What is wrong with the name of a machine that is to be made."""
+    name = reference.name
+    if len(name) > _MAX_MACHINE_NAME_LENGTH or not is_dns_subdomain(name):
+        text = (
+            f"{quoted(name)} is no name of a machine: at most {_MAX_MACHINE_NAME_LENGTH} lower-case letters, digits,"
+            " dashes and dots, and a letter or a digit first and last."
+        )
+        yield invalid(f"{path}.name", text)
+
+
+def patch_causes(patches: Sequence[str], path: str) -> Iterator[Cause]:
+    """The first thing that is wrong with the patches for a machine."""
+    try:
+        patches_in(patches)
+    except PatchError as error:
+        yield Cause(path, f"{path}[{error.index}]: {error.text}")
+
+
+def _override_causes(overrides: Sequence[VolumeRestoreOverride], path: str) -> Iterator[Cause]:
+    for index, override in enumerate(overrides):
+        field = f"{path}[{index}]"
+        if not override.volume_name:
+            text = f"{field}: must provide a volume name"
+            yield Cause(f"{field}.volumeName", text, CauseReason.REQUIRED)
+        if not (override.restore_name or override.labels or override.annotations):
+            text = f"{field}: must provide at least one of restoreName, labels and annotations"
+            yield Cause(field, text, CauseReason.REQUIRED)
+        if override.restore_name and not is_dns_subdomain(override.restore_name):
+            yield invalid(
+                f"{field}.restoreName", f"{quoted(override.restore_name)} is no name of a claim."
+            )

@@ -1,0 +1,101 @@
+"""What is refused of restores, and of machines while they are being restored."""
+
+from typing import Any
+
+import pytest
+from podvisor_controller.webhooks.validation import validate_virtual_machine
+from podvisor_controller.webhooks.validation_restores import validate_restore
+
+from tests.unit.api.machines import Json, machine
+
+TARGET = {"apiGroup": "kubevirt.io", "kind": "VirtualMachine", "name": "myvm"}
+LABEL = '{"op": "add", "path": "/metadata/labels/a", "value": "b"}'
+NAME = '{"op": "replace", "path": "/metadata/name", "value": "b"}'
+
+
+def restore(**spec: Any) -> Json:
+    return {
+        "metadata": {"name": "back"},
+        "spec": {"target": TARGET, "virtualMachineSnapshotName": "before"} | spec,
+    }
+
+
+def test_a_good_restore_is_admitted() -> None:
+    overrides = [{"volumeName": "data", "restoreName": "mine"}]
+    assert validate_restore(restore(patches=[LABEL], volumeRestoreOverrides=overrides)) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "field", "message"),
+    [
+        (
+            {"target": TARGET | {"kind": "Pod"}},
+            "spec.target.kind",
+            "invalid kind 'Pod': spec.target.kind must be VirtualMachine",
+        ),
+        (
+            {"target": TARGET | {"apiGroup": "apps"}},
+            "spec.target.apiGroup",
+            "invalid apiGroup 'apps': spec.target.apiGroup must be kubevirt.io",
+        ),
+        (
+            {"target": {"kind": "VirtualMachine", "name": "myvm"}},
+            "spec.target.apiGroup",
+            "missing apiGroup: spec.target.apiGroup must be kubevirt.io",
+        ),
+        (
+            {"target": TARGET | {"name": "My"}},
+            "spec.target.name",
+            "spec.target.name 'My' is no name of a machine: at most 63 lower-case letters, digits, dashes and dots, and a"
+            " letter or a digit first and last.",
+        ),
+        (
+            {"patches": [LABEL, NAME]},
+            "spec.patches",
+            "spec.patches[1]: patching is valid only for elements under /spec/, /metadata/labels/ or /metadata/annotations/",
+        ),
+        (
+            {"patches": ["spec"]},
+            "spec.patches",
+            "spec.patches[0]: is no operation of JSON Patch (RFC 6902)",
+        ),
+        (
+            {"volumeRestoreOverrides": [{"restoreName": "x"}]},
+            "spec.volumeRestoreOverrides[0].volumeName",
+            "spec.volumeRestoreOverrides[0]: must provide a volume name",
+        ),
+        (
+            {"volumeRestoreOverrides": [{"volumeName": "x"}]},
+            "spec.volumeRestoreOverrides[0]",
+            "spec.volumeRestoreOverrides[0]: must provide at least one of restoreName, labels and annotations",
+        ),
+        (
+            {"volumeRestoreOverrides": [{"volumeName": "x", "restoreName": "X"}]},
+            "spec.volumeRestoreOverrides[0].restoreName",
+            "spec.volumeRestoreOverrides[0].restoreName 'X' is no name of a claim.",
+        ),
+    ],
+)
+def test_a_bad_restore(spec: Json, field: str, message: str) -> None:
+    [cause] = validate_restore(restore(**spec))
+    assert (cause.field, cause.message) == (field, message)
+
+
+def test_a_restore_cannot_be_changed_but_labelled_and_let_go() -> None:
+    old = restore()
+    labelled = old | {"metadata": {"name": "back", "finalizers": ["x"]}}
+    assert validate_restore(labelled, old) == []
+    [cause] = validate_restore(restore(patches=[LABEL]), old)
+    assert (cause.field, cause.message) == ("spec", "spec is immutable after creation")
+
+
+def test_a_machine_that_is_being_restored_does_not_start_and_may_be_restored() -> None:
+    old = machine() | {"status": {"restoreInProgress": "back"}}
+    strategy = old["spec"].get("runStrategy")
+    other = "Halted" if strategy != "Halted" else "Always"
+    changed = old | {"spec": old["spec"] | {"runStrategy": other}}
+    [cause] = validate_virtual_machine(changed, old)
+    assert cause.message == 'Cannot update VM runStrategy until restore "back" completes'
+    template = old["spec"]["template"]
+    hostname = template | {"spec": template["spec"] | {"hostname": "other"}}
+    assert validate_virtual_machine(old | {"spec": old["spec"] | {"template": hostname}}, old) == []
