@@ -1,12 +1,11 @@
 """Snapshots of machines with real claims: what a guest wrote is in them, and what goes with them and what does not."""
 
-from collections.abc import Callable
-
 import pytest
 
-from tests.support.cluster import Cluster, Json
+from tests.support.cluster import Cluster
 from tests.support.disks import claimed, with_disk, write
 from tests.support.machine import Machine, condition, gone, vm
+from tests.support.snapshots import is_free, says, snapshot_of, taken
 from tests.support.storage import CSI_IMMEDIATE, claim, local_volume, look_into
 
 MIB = 1 << 20
@@ -17,44 +16,6 @@ pytestmark = [
     pytest.mark.timeout(200),
     pytest.mark.usefixtures("storage_classes"),
 ]
-
-
-def snapshot_of(machine: str, name: str, **spec: str) -> Json:
-    """A VirtualMachineSnapshot."""
-    source = {"apiGroup": "kubevirt.io", "kind": "VirtualMachine", "name": machine}
-    return {
-        "apiVersion": "snapshot.kubevirt.io/v1beta1",
-        "kind": "VirtualMachineSnapshot",
-        "metadata": {"name": name},
-        "spec": {"source": source, **spec},
-    }
-
-
-def says(field: str, value: object) -> Callable[[Json | None], bool]:
-    """A condition for Cluster.until: the status has that value."""
-    return lambda state: bool((state or {}).get("status", {}).get(field) == value)
-
-
-async def taken(cluster: Cluster, machine: str, name: str, **spec: str) -> Json:
-    """Take a snapshot and wait until a machine could be restored from it."""
-    await cluster.apply(snapshot_of(machine, name, **spec))
-    state = await cluster.until(
-        "vmsnapshot", name, says("readyToUse", True), within_s=40, what="ready to use"
-    )
-    assert state is not None
-    return state
-
-
-async def is_free(cluster: Cluster, machine: str) -> None:
-    """The machine is not locked any more."""
-
-    def holds(state: Json | None) -> bool:
-        metadata, status = (state or {}).get("metadata", {}), (state or {}).get("status", {})
-        finalizers = metadata.get("finalizers", [])
-        protected = "snapshot.kubevirt.io/snapshot-source-protection" in finalizers
-        return "snapshotInProgress" not in status and not protected
-
-    await cluster.until("vm", machine, holds, within_s=10, what="free")
 
 
 async def volume_snapshots(cluster: Cluster) -> dict[str, str]:
