@@ -8,8 +8,15 @@ import pytest
 from tests.support.cluster import Cluster, Json
 from tests.support.disks import guest_disks, read, write
 from tests.support.hotplug import plug, reaches, roomy_vm, said_of, seen, unplug
-from tests.support.machine import Machine, condition
-from tests.support.storage import VolumeMode, checksum, local_volume, look_into
+from tests.support.machine import Machine, condition, gone
+from tests.support.storage import (
+    CSI_IMMEDIATE,
+    VolumeMode,
+    checksum,
+    claim,
+    local_volume,
+    look_into,
+)
 
 MIB = 1 << 20
 SIZE = 64 * MIB
@@ -61,6 +68,30 @@ async def test_volume_comes_and_goes(cluster: Cluster, mode: VolumeMode) -> None
         assert (await machine.running())["metadata"]["uid"] == uid
         assert condition(await cluster.get("vm", "host"), "RestartRequired") == {}
         assert await cluster.events(type_="Warning") == []
+
+
+@pytest.mark.usefixtures("storage_classes")
+async def test_volumes_grow(cluster: Cluster) -> None:
+    """A running guest sees more of the claims that it was given on the way, once they are expanded: of an image and of a device."""
+    machine = await started(cluster, "host")
+    before = {}
+    for mode, bus in BUSES.items():
+        name = mode.lower()
+        await cluster.apply(claim(name, "64Mi", storage_class=CSI_IMMEDIATE, mode=mode))
+        await plug(cluster, "host", name, bus)
+        before[name] = (await reaches(cluster, "host", name, "Ready"))["size"]
+    larger = '{"spec":{"resources":{"requests":{"storage":"128Mi"}}}}'
+    for name in before:
+        await cluster.kubectl("patch", "pvc", name, "--type=merge", "-p", larger)
+
+    def have_grown(state: Json | None) -> bool:
+        return all(said_of(state, name).get("size", 0) > size for name, size in before.items())
+
+    await cluster.until("vmi", "host", have_grown, within_s=60, what="larger volumeStatus")
+    for name, size in before.items():
+        assert (await seen(machine, name)).size_bytes > 1.8 * size
+    await cluster.kubectl("delete", "vm", "host", "--timeout=30s")
+    await cluster.until("vmi", "host", gone, within_s=20, what="gone")
 
 
 async def test_volume_outlives_what_holds_and_drives_it(cluster: Cluster) -> None:

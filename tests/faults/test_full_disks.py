@@ -203,10 +203,10 @@ async def test_no_room_for_the_handlers_sockets(cluster: Cluster, survivor: Mach
 async def _goes_on_with_room(
     machine: Machine, disk: SmallDisk, history: History, before: Witness
 ) -> float:
-    """A launcher that is killed while the guest stands still finds it so; given room, the guest goes on where it was, and its write
-    is done. In how many seconds."""
+    """A launcher and a libvirtd that are killed while the guest stands still find it so; given room, the guest goes on where it was,
+    and its write is done. In how many seconds."""
     name = machine.name
-    struck_s = await strike([Victim.LAUNCHER], await uid_of_pod(machine))
+    struck_s = await strike([Victim.LAUNCHER, Victim.LIBVIRTD], await uid_of_pod(machine))
     await history.first(
         "domain",
         name,

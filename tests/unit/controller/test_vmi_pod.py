@@ -102,6 +102,7 @@ def test_containers_and_scratch_space() -> None:
     scratch = [v for v in spec["volumes"] if "emptyDir" in v]
     assert [v["name"] for v in scratch] == ["sockets", "private", "runtime", "console"]
     assert all(v["emptyDir"]["sizeLimit"] for v in scratch)
+    assert [v["name"] for v in scratch if v["emptyDir"].get("medium") == "Memory"] == ["runtime"]
     [console_mount] = spec["containers"][1]["volumeMounts"]
     assert console_mount == {"name": "console", "mountPath": "/run/podvisor/console"}
 

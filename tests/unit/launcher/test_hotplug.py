@@ -345,6 +345,10 @@ async def test_a_device_goes_to_qemu_as_an_open_file(
         assert disk.get("type") == "block"
         assert (qemu.sets, qemu.groups) == ({}, {})
         assert open_here(device) == 0
+        # It grows by itself, which QEMU sees when it is told to look.
+        larger = plugged(volume=pb.VolumeDiskSource(handed_over=True, capacity_bytes=3 * MIB))
+        await it.machine.apply(spec(name=name, generation=2, disks=[larger]))
+        await it.until(lambda report: reported(report, "data").capacity_bytes == 3 * MIB)
 
 
 async def test_what_is_not_taken_is_closed(

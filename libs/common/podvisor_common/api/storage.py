@@ -2,6 +2,7 @@
 
 from podvisor_common.api.base import ApiObject, ApiStruct
 from podvisor_common.api.meta import ObjectMeta
+from podvisor_common.api.quantity import Quantity
 
 SNAPSHOT_API_VERSION = "snapshot.storage.k8s.io/v1"
 
@@ -37,6 +38,7 @@ class VolumeSnapshotStatus(ApiStruct, frozen=True):
 
     creation_time: str | None = None
     ready_to_use: bool | None = None
+    restore_size: Quantity | None = None
     error: VolumeSnapshotError | None = None
 
 

@@ -26,8 +26,10 @@ from podvisor_controller.vmi.claims import Claims, carried, is_only_read
 from podvisor_controller.vmi.container import COMPUTE, NAME_MAX, Manifest
 
 _PRIVATE = "private"
+# In memory: libvirtd that cannot write down the state of its guest, for its node's disk is full, ends the guest.
+_RUNTIME = "runtime"
 # Bounds of the pod's scratch space, but for `private`: that holds what guests write to disks that do not last.
-_SCRATCH = {"sockets": "1Mi", _PRIVATE: "", "runtime": "256Mi", "console": "16Mi"}
+_SCRATCH = {"sockets": "1Mi", _PRIVATE: "", _RUNTIME: "64Mi", "console": "16Mi"}
 # What an overlay may grow to whose size is not known here: to that of the largest image that a launcher opens.
 UNKNOWN_OVERLAY_BYTES = 64 << 40
 # Tables of an image come on top of what is in it: 8 bytes and a reference count for each cluster of 64 KiB.
@@ -75,7 +77,8 @@ def pod_volumes(vmi: v1.VirtualMachineInstance, claims: Claims, *, with_images: 
     found = PodVolumes()
     limits = _SCRATCH | {_PRIVATE: format_bytes(private_limit_bytes(vmi, claims))}
     for name, limit in limits.items():
-        source = {"emptyDir": {"sizeLimit": limit}}
+        medium = {"medium": "Memory"} if name == _RUNTIME else {}
+        source = {"emptyDir": {**medium, "sizeLimit": limit}}
         found.mount(name, f"{RUN_DIRECTORY}/{name}", source, read_only=False)
     for volume in carried(vmi):
         _add_disk(found, vmi, volume, claims)

@@ -80,7 +80,10 @@ class Growth:
         assert seen is not None
         assert seen.resolved is not None
         progress = self._disks.setdefault(name, _Progress())
-        if progress.grown_for != disk.volume.capacity_bytes:
+        if _is_device_elsewhere(seen):
+            # It has grown by itself, and nobody here can ask it for its size. If it has not, QEMU refuses.
+            progress.grown_to = disk.volume.capacity_bytes
+        elif progress.grown_for != disk.volume.capacity_bytes:
             work = self._grow_behind(disk, seen.resolved, progress)
             progress.work = asyncio.create_task(work, name=f"growth {name}")
             return False
@@ -113,10 +116,11 @@ class Growth:
 
 
 def _can_grow(disk: pb.DiskSpec, seen: Disk) -> bool:
-    if seen.resolved is None or not is_written(disk):
-        return False
-    # Nobody here can ask a device that was handed over for its size: it is what it was until it is plugged in again.
-    return not (seen.is_handed_over and seen.resolved.image.is_block)
+    return seen.resolved is not None and is_written(disk)
+
+
+def _is_device_elsewhere(seen: Disk) -> bool:
+    return seen.is_handed_over and seen.resolved is not None and seen.resolved.image.is_block
 
 
 def _failed(name: str, words: str, progress: _Progress, now_ms: int) -> None:
