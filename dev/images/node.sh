@@ -19,8 +19,9 @@ mount --make-rshared /                       # mounts travel into pods and out o
 grep -qwE 'vmx|svm' /proc/cpuinfo || rm -f /dev/kvm   # the device node alone does not run a guest
 chmod 0666 /dev/net/tun
 for number in {0..63}; do                    # the kernel makes loop devices on demand, but no node for them here
-  [ -b "/dev/loop$number" ] || mknod -m 0660 "/dev/loop$number" b 7 "$number"
-  chgrp disk "/dev/loop$number"              # as udev has it, which decides who in a pod may read a block claim
+  [ -b "/dev/loop$number" ] || mknod "/dev/loop$number" b 7 "$number"
+  chgrp disk "/dev/loop$number"              # and its mode: as udev has them, which decides who in a pod may read a block claim
+  chmod 0660 "/dev/loop$number"
 done
 [ -s /etc/machine-id ] || tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id
 

@@ -131,11 +131,12 @@ async def test_in_place_the_claims_have_their_names_and_no_other_machine_loses_o
     assert "ownerReferences" not in claim["metadata"]
 
 
+@pytest.mark.parametrize("policy", ["RandomizeNames", "InPlace"])
 async def test_a_target_that_runs_is_stopped_where_that_is_asked_for(
-    restorer: RestoreUser, leading: Controllers
+    policy: str, restorer: RestoreUser, leading: Controllers
 ) -> None:
     await restorer.keep("data", run_strategy="Always")
-    await restorer.restore(targetReadinessPolicy="StopTarget")
+    await restorer.restore(targetReadinessPolicy="StopTarget", volumeRestorePolicy=policy)
     await restorer.until_complete()
     assert restorer.machine()["spec"]["runStrategy"] == "Halted"
     assert restorer.instance() is None

@@ -193,10 +193,12 @@ class RestoreReconciler:
         return {name: claim for name, claim in found.items() if claim is not None}
 
     def _other_user(self, now: Observed, claim: core.PersistentVolumeClaim) -> str:
-        """Who else than the target has a claim; empty when nobody has."""
+        """Who else than the target and its instance, whose end is awaited, has a claim; empty when nobody has."""
         key, target = key_of(claim), now.target
+        own = key_of(now.instance) if target is not None and now.instance is not None else None
         for user in users_of(self._vmis, key):
-            return f"VirtualMachineInstance {user}"
+            if user != own:
+                return f"VirtualMachineInstance {user}"
         for vm in self._vms.by_index(MACHINES_INDEX, claim_key(*key)):
             if target is None or vm.metadata.uid != target.metadata.uid:
                 return f"VirtualMachine {key_of(vm)}"
