@@ -149,8 +149,6 @@ class App:
         name = _instance_of(pod) if pod is not None else None
         if name:
             self._look_at(ObjectKey(key.namespace, name))
-        if pod is not None and not _is_launcher(pod):
-            self._holders.enqueue(key)
 
     def _launcher_changed(self, connection: LauncherConnection, gone: bool) -> None:
         self._look_at(ObjectKey(connection.pod.namespace, connection.pod.vmi_name))

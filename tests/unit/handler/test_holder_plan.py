@@ -88,6 +88,11 @@ def let_go(now: machine.Observed | None) -> Observed:
             None,
             id="it was said of the pod before",
         ),
+        pytest.param(
+            let_go(guest(held(uid="another", phase="UnMountedFromPod", unmountedPodUID="another"))),
+            None,
+            id="the instance names another pod by now",
+        ),
         pytest.param(let_go(guest(handing_over=frozenset({"extra"}))), None, id="it is on its way"),
         pytest.param(
             let_go(guest(handing_over=frozenset({"other"}))), LET_GO, id="another is on its way"

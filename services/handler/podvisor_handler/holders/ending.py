@@ -1,7 +1,7 @@
 """Ends the process that holds a volume.
 
-It is killed, not asked: one that is stopped or was started by an older release ends as well, and nothing that could be said to it has
-to be believed. A pod that is not being deleted after all starts it again, with the volume mounted all the time.
+It is killed, not asked: one that is stopped or was started by an older release ends as well, and nothing that could be said to
+it has to be believed. In a pod that is not being deleted after all it is started again, with the volume mounted all the time.
 """
 
 import structlog

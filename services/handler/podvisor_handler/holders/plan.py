@@ -1,8 +1,8 @@
 """Whether the process of a pod that holds a volume is ended before its pod's grace period is over.
 
-Invariant: pure, and only about pods that are being deleted: that is never taken back and nothing is handed over from one any more,
-so what nobody has of it now, nobody will have. Silence proves nothing: a guest has let go when its launcher says so now, or when
-no process is left of the launcher's pod.
+Invariant: pure, and only about pods that are being deleted: that is never taken back, and nothing is handed over from one any
+more, so what nobody has of it now, nobody will have. Silence proves nothing: a guest has let go when its launcher says so now, or
+when no process is left of the launcher's pod.
 """
 
 from dataclasses import dataclass

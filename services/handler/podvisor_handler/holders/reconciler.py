@@ -1,7 +1,7 @@
 """Has the processes ended that hold volumes of nobody in pods that are being deleted: looks, asks plan.py, does what that says.
 
-Invariant: nothing is done to a pod that does not follow from what is there now; what it remembers only saves work. It goes on until
-the pod has ended, and no pod waits for another.
+Invariant: nothing is done to a pod that does not follow from what is there now; what it remembers only saves work. It goes on
+until the pod has ended, and no pod waits for another.
 """
 
 from collections.abc import Callable, Iterator
