@@ -1,4 +1,4 @@
-"""Puts the handler together: caches, launchers, reconciler, sockets, device plugins, heartbeat.
+"""Puts the handler together: caches, launchers, reconcilers, sockets, device plugins, heartbeat.
 
 Invariant: it lists and watches only its own node's instances, their launcher pods and the pods that hold volumes for them,
 selected by the API server, and reads no Secret.
@@ -20,7 +20,13 @@ from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.controller import Controller
 from podvisor_common.kube.events import WARNING, EventRecorder, ObjectReference
 from podvisor_common.kube.informer import Informer
-from podvisor_common.kube.resources import NODES, PODS, VIRTUAL_MACHINE_INSTANCES, ObjectKey
+from podvisor_common.kube.resources import (
+    NODES,
+    PODS,
+    VIRTUAL_MACHINE_INSTANCES,
+    ObjectKey,
+    key_of,
+)
 from podvisor_common.obs.metrics import Health, observability_app
 from podvisor_common.rpc.server import RpcService, serve_unix
 from prometheus_client import REGISTRY
@@ -29,6 +35,7 @@ from podvisor_handler import __version__
 from podvisor_handler.devices.kvm import DEVICE as KVM_DEVICE
 from podvisor_handler.devices.kvm import KvmVerdict, probe_kvm
 from podvisor_handler.devices.plugin import DeviceResource, run_device_plugin
+from podvisor_handler.holders.reconciler import HolderReconciler, Sources
 from podvisor_handler.launchers.connection import LauncherConnection
 from podvisor_handler.launchers.registry import LauncherRegistry
 from podvisor_handler.linux.inotify import Inotify
@@ -43,7 +50,12 @@ from podvisor_handler.vmi.vanished import VanishedPods
 WORKERS = 8
 INOTIFY_LIMIT = "InotifyLimitReached"
 VHOST_NET_DEVICE = "/dev/vhost-net"
+HOLDER_WORKERS = 4
 _BY_CREATOR = "created-by"
+_BY_UID = "uid"
+# Pods that hold volumes and are being deleted, by the instance.
+_BY_INSTANCE = "instance"
+_BY_HOLDER = "holder"
 
 _log = structlog.get_logger(__name__)
 
@@ -63,13 +75,18 @@ class App:
             label_selector=f"{names.APP_LABEL} in ({names.LAUNCHER_APP},{names.HOTPLUG_DISK_APP})",
             keep=outline,
             field_selector=f"spec.nodeName={node}",
-            indexers={_BY_CREATOR: _creator_of},
+            indexers={
+                _BY_CREATOR: _creator_of,
+                _BY_UID: lambda pod: [pod.metadata.uid],
+                _BY_INSTANCE: _left_instance,
+            },
         )
         self._vmis: Informer[v1.VirtualMachineInstance] = Informer(
             client,
             VIRTUAL_MACHINE_INSTANCES,
             v1.VirtualMachineInstance,
             field_selector=f"status.nodeName={node}",
+            indexers={_BY_HOLDER: _holders_of},
         )
         self._registry = LauncherRegistry(settings.pods_directory, self._inotify_limited)
         self._events = EventRecorder(client, "virt-handler", settings.pod_name)
@@ -81,6 +98,15 @@ class App:
             client, self._events, self._registry, caches, vanished, self._look_at
         )
         self._controller = Controller("vmi", self._reconciler.reconcile, workers=WORKERS)
+        sources = Sources(
+            pod=self._pods.get,
+            launcher=self._pod_of_uid,
+            has_lost_container=self._has_lost_container,
+            vmis_naming=lambda uid: self._vmis.by_index(_BY_HOLDER, uid),
+            machine=self._reconciler.observed,
+        )
+        holders = HolderReconciler(settings.pods_directory, sources)
+        self._holders = Controller("holder", holders.reconcile, workers=HOLDER_WORKERS)
         self._heartbeat = Heartbeat(client, node)
         self._links = LauncherLinks(settings.run_directory / "launchers", self._registry)
 
@@ -96,7 +122,8 @@ class App:
                 spawn(group, self._vmis.run(), name="vmis"),
                 spawn(group, self._events.run(), name="events"),
                 spawn(group, self._registry.run(), name="launchers"),
-                spawn(group, self._work(), name="work"),
+                spawn(group, self._work(self._controller), name="work"),
+                spawn(group, self._work(self._holders), name="holders"),
                 spawn(group, self._link(), name="links"),
                 spawn(group, self._serve(), name="socket"),
                 spawn(group, self._heartbeat.run(self._synced), name="heartbeat"),
@@ -111,7 +138,7 @@ class App:
         """Lets every change lead to the key of the instance it concerns."""
         self._registry.subscribe(self._launcher_changed)
         self._registry.subscribe_directory(self._directory_changed)
-        self._vmis.subscribe(lambda key, old, new: self._controller.enqueue(key))
+        self._vmis.subscribe(lambda key, old, new: self._look_at(key))
         self._pods.subscribe(self._pod_changed)
 
     def _pod_changed(self, key: ObjectKey, old: core.Pod | None, new: core.Pod | None) -> None:
@@ -121,13 +148,23 @@ class App:
         pod = new or old
         name = _instance_of(pod) if pod is not None else None
         if name:
-            self._controller.enqueue(ObjectKey(key.namespace, name))
+            self._look_at(ObjectKey(key.namespace, name))
 
     def _launcher_changed(self, connection: LauncherConnection, gone: bool) -> None:
-        self._controller.enqueue(ObjectKey(connection.pod.namespace, connection.pod.vmi_name))
+        self._look_at(ObjectKey(connection.pod.namespace, connection.pod.vmi_name))
 
     def _look_at(self, key: ObjectKey) -> None:
+        """At an instance, and at the pods of its volumes that are on their way out."""
         self._controller.enqueue(key)
+        for pod in self._pods.by_index(_BY_INSTANCE, str(key)):
+            self._holders.enqueue(key_of(pod))
+
+    def _pod_of_uid(self, uid: str) -> core.Pod | None:
+        return next(iter(self._pods.by_index(_BY_UID, uid)), None)
+
+    def _has_lost_container(self, pod_uid: str) -> bool:
+        connection = self._registry.of_pod(pod_uid)
+        return connection is not None and connection.is_over
 
     def _directory_changed(self) -> None:
         for key in self._reconciler.without_pod:
@@ -147,9 +184,9 @@ class App:
         await self._pods.wait_synced()
         await self._vmis.wait_synced()
 
-    async def _work(self) -> None:
+    async def _work(self, controller: Controller) -> None:
         await self._synced()
-        await self._controller.run()
+        await controller.run()
 
     async def _link(self) -> None:
         await self._synced()
@@ -218,16 +255,33 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
         await App(settings, client, kvm).run(stop)
 
 
+def _is_launcher(pod: core.Pod) -> bool:
+    return pod.metadata.label(names.APP_LABEL) == names.LAUNCHER_APP
+
+
 def _creator_of(pod: core.Pod) -> list[str]:
     """Launcher pods only: what holds a volume carries no instance."""
     creator = pod.metadata.label(names.CREATED_BY_LABEL)
-    is_launcher = pod.metadata.label(names.APP_LABEL) == names.LAUNCHER_APP
-    return [creator] if creator and is_launcher else []
+    return [creator] if creator and _is_launcher(pod) else []
 
 
 def _instance_of(pod: core.Pod) -> str | None:
     """The name of the instance that is worth a look when the pod changes."""
-    is_launcher = pod.metadata.label(names.APP_LABEL) == names.LAUNCHER_APP
     return pod.metadata.annotation(
-        names.DOMAIN_ANNOTATION if is_launcher else names.OWNER_VMI_NAME_ANNOTATION
+        names.DOMAIN_ANNOTATION if _is_launcher(pod) else names.OWNER_VMI_NAME_ANNOTATION
     )
+
+
+def _left_instance(pod: core.Pod) -> list[str]:
+    """The instance that a pod which is being deleted held a volume for, as it says."""
+    if _is_launcher(pod) or not pod.metadata.is_being_deleted:
+        return []
+    name = _instance_of(pod)
+    return [str(ObjectKey(pod.metadata.namespace, name))] if name else []
+
+
+def _holders_of(vmi: v1.VirtualMachineInstance) -> list[str]:
+    """The pods that hold volumes for an instance, as the controller says."""
+    volumes = vmi.status.volume_status or ()
+    told = (volume.hotplug_volume for volume in volumes)
+    return [holder.attach_pod_uid for holder in told if holder is not None]

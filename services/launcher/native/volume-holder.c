@@ -1,10 +1,12 @@
 /* volume-holder: the one process of a pod that has a volume mounted for a guest which runs already; keeps the pod alive.
  *
- * It listens on sockets/holder.sock, by which virt-handler knows this process from any other of the node, walks from its root to the
+ * It listens on sockets/holder.sock, by which virt-handler knows this process from others of the node, walks from its root to the
  * volume and passes what it opens there on to the guest. Nothing is said on the socket: a connection is closed at once.
  *
- * An order to end is not obeyed: a node that is drained or shut down, or whoever deletes the pod, gives one while the guest has the
- * volume still, and the mount goes with the pod. It holds until it is killed, which virt-controller sees to once the guest has let go.
+ * An order to end is not obeyed: a node that is drained or shut down, or whoever deletes the pod, gives one while the guest has
+ * the volume still, and the mount goes with the pod. It holds until it is killed. Once the guest has let go, virt-controller sees
+ * to that by deleting the pod; where somebody has deleted it before, the kubelet goes on waiting as long as it was told first,
+ * and virt-handler, root of the node, kills this process. So there is nothing to be asked for on the socket, by anybody.
  *
  * Exit 1 when there is no listening, 2 for wrong arguments.
  */

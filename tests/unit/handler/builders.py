@@ -118,6 +118,7 @@ def holder_manifest(
     phase: str = "Running",
     deleted: bool = False,
     is_device: bool = False,
+    owner: str = POD_UID,
 ) -> dict[str, Any]:
     """The pod that holds a volume for that instance."""
     device = {"name": volume, "devicePath": f"/dev/podvisor/{volume}"}
@@ -133,6 +134,7 @@ def holder_manifest(
             "creationTimestamp": CREATED,
             "labels": {"kubevirt.io": "hotplug-disk", "kubevirt.io/created-by": VMI_UID},
             "annotations": {"kubevirt.io/owner-vmi-name": "myvm"},
+            "ownerReferences": [{"kind": "Pod", "uid": owner, "controller": True}] if owner else [],
             **({"deletionTimestamp": CREATED} if deleted else {}),
         },
         "spec": {

@@ -1,5 +1,6 @@
 """A volume comes and goes, through the whole handler: a pod that holds it, a launcher that takes it, a fake API server."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -7,18 +8,27 @@ from typing import Any
 import pytest
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.kube.resources import EVENTS, PODS, VIRTUAL_MACHINE_INSTANCES
+from podvisor_handler.linux.process import PinnedProcess, ProcessEnded
 
-from tests.unit.handler.builders import HOLDER_UID, held, holder_manifest
-from tests.unit.handler.fake_launcher import FakeLauncher, needs_root, serving, sockets_directory
+from tests.unit.handler.builders import HOLDER_UID, held, holder_manifest, pod_manifest
+from tests.unit.handler.fake_launcher import (
+    OTHER_POD_UID,
+    FakeLauncher,
+    needs_root,
+    serving,
+    sockets_directory,
+)
 from tests.unit.handler.pod_tree import VOLUME, PodTree, freeze, mounted, thaw, tree_in
 from tests.unit.handler.volume_taker import Taker
-from tests.unit.handler.world import RUNNING, World, handler, start, world_in
+from tests.unit.handler.world import POD_KEY, RUNNING, World, handler, start, world_in
+from tests.unit.launcher.native import eventually
 
 pytestmark = needs_root
 
 OTHER_HOLDER_UID = "7c5b2c3e-0d3b-4a3e-9a39-4f1c6b0f3f78"
 ATTACHED = domain_pb2.DISK_ATTACHMENT_ATTACHED
 AWAITED = domain_pb2.DISK_ATTACHMENT_AWAITED
+DETACHING = domain_pb2.DISK_ATTACHMENT_DETACHING
 
 
 @pytest.fixture
@@ -96,6 +106,67 @@ async def test_a_volume_comes_and_goes(world: World, tree: PodTree) -> None:
         await world.until(lambda: len(world.server.list(EVENTS)) == 5)
     assert [event["reason"] for event in world.server.list(EVENTS)].count("HotplugFailed") == 0
     assert len(taker.taken) == 1
+
+
+def lives(process: PinnedProcess) -> bool:
+    try:
+        process.check_alive()
+    except ProcessEnded:
+        return False
+    return True
+
+
+async def end_of(process: PinnedProcess) -> None:
+    await asyncio.to_thread(eventually, lambda: not lives(process))
+
+
+async def test_a_pod_that_is_deleted_holds_a_volume_until_the_guest_has_let_go(
+    world: World, tree: PodTree
+) -> None:
+    launcher = FakeLauncher()
+    start(world, spec=spec(), status={"volumeStatus": [held("data")]})
+    async with serving(launcher, world.pods), handler(world):
+        with tree.running() as process:
+            world.server.put(PODS, holder_manifest(volume="data", deleted=True))
+            await say(launcher, DETACHING, accepted_generation=1, disks_settled=True, **RUNNING)
+            await world.until(lambda: phase(world) == "Detaching")
+            await asyncio.sleep(0.2)
+            assert lives(process)
+            await say(launcher, None)
+            await end_of(process)
+    assert phase(world) == "UnMountedFromPod"
+
+
+async def test_the_controller_ends_what_holds_a_volume_in_a_pod_that_nobody_has_deleted(
+    world: World, tree: PodTree
+) -> None:
+    launcher = FakeLauncher()
+    start(world, spec=spec(), status={"volumeStatus": [held("data")]})
+    async with serving(launcher, world.pods), handler(world):
+        with tree.running() as process:
+            world.server.put(PODS, holder_manifest(volume="data"))
+            await say(launcher, None, accepted_generation=1, disks_settled=True, **RUNNING)
+            await world.until(lambda: phase(world) == "UnMountedFromPod")
+            await asyncio.sleep(0.5)
+            assert lives(process)
+            world.server.put(PODS, holder_manifest(volume="data", deleted=True))
+            await end_of(process)
+
+
+async def test_a_pod_that_is_deleted_holds_a_volume_until_the_launchers_pod_has_ended(
+    world: World, tree: PodTree
+) -> None:
+    """Nobody is left to say that the guest has let go, and no instance either."""
+    world.server.put(PODS, pod_manifest(uid=OTHER_POD_UID, deletion_grace_s=65))
+    async with handler(world):
+        with tree.running() as process:
+            world.server.put(
+                PODS, holder_manifest(volume="data", deleted=True, owner=OTHER_POD_UID)
+            )
+            await asyncio.sleep(0.5)
+            assert lives(process)
+            world.server.remove(PODS, POD_KEY)
+            await end_of(process)
 
 
 async def test_what_cannot_be_handed_over_is_the_volumes_problem(

@@ -17,7 +17,8 @@ from podvisor_controller.vmi.pod import pod_grace_period_s
 
 ATTACHMENT_POD_PREFIX = "hp-volume-"
 HOLDER = "hotplug-disk"
-# The program ends only when it is killed: this soon once the guest has let go of the volume.
+# The program ends only when it is killed: this soon once the guest has let go of the volume. Where the pod is being deleted
+# already, the kubelet does not cut the time it has begun to wait, and virt-handler kills the program.
 RELEASE_GRACE_S = 1
 # After the launcher pod, where both are told to end at once: what is mounted here goes with this pod.
 _OUTLASTS_GUEST_S = 30

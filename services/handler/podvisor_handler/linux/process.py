@@ -7,6 +7,7 @@ and no path under /proc/<pid> that was opened before the check can belong to ano
 import contextlib
 import os
 import select
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -53,6 +54,13 @@ class PinnedProcess:
         poll.register(self._pidfd, select.POLLIN)
         if poll.poll(0):
             raise ProcessEnded(f"process {self.pid} has ended")
+
+    def kill(self) -> None:
+        """Kills the process. Raises ProcessEnded when there is nothing to kill."""
+        try:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        except ProcessLookupError as error:
+            raise ProcessEnded(f"process {self.pid} has ended") from error
 
     def container_in_pod(self, pod_uid: str) -> str:
         """The control group of the pod's container that the process runs in. Raises ForeignProcess and ProcessEnded."""

@@ -60,6 +60,24 @@ def known_volumes(now: Observed) -> list[v1.VolumeStatus]:
     return [volume for volume in known if volume != v1.VolumeStatus(name=volume.name)]
 
 
+def has_let_go(now: Observed, pod_uid: str) -> bool:
+    """Whether nobody has what a pod holds: it was said in the status, and the launcher, which is connected, says so still."""
+    launcher = now.launcher
+    if (
+        now.pod is None
+        or launcher.report is None
+        or launcher.connection is not Connection.CONNECTED
+    ):
+        return False
+    told = [
+        entry
+        for entry in now.vmi.status.volume_status or ()
+        if entry.hotplug_volume is not None and entry.hotplug_volume.attach_pod_uid == pod_uid
+    ]
+    still = {volume.name for volume in volumes_of(now) if volume.unmounted_pod_uid == pod_uid}
+    return bool(told) and all(entry.is_let_go and entry.name in still for entry in told)
+
+
 def events_of(
     current: v1.VirtualMachineInstanceStatus, desired: v1.VirtualMachineInstanceStatus
 ) -> list[tuple[str, str, str]]:

@@ -139,6 +139,14 @@ class VmiReconciler:
             await self._say(now, vmi, self._nothing_of(key))
         return None
 
+    def observed(self, vmi: v1.VirtualMachineInstance) -> plan.Observed | None:
+        """What is known of an instance now; None before it was looked at, or when there is no pod of it here."""
+        pod = plan.select_pod(vmi, self.caches.pods_of(vmi.metadata.uid))
+        memory = self._memory.get(pod.metadata.uid) if pod is not None else None
+        if pod is None or memory is None:
+            return None
+        return self._observe(self._latest(vmi, memory), pod, memory)
+
     def forget(self, pod_uid: str) -> None:
         """The pod has left the node."""
         memory = self._memory.pop(pod_uid, None)

@@ -1,0 +1,1 @@
+"""Pods that hold volumes for running guests: when their process is ended."""
