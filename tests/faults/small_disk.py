@@ -2,7 +2,8 @@
 the machine's.
 
 Invariant: the disk is there before the kubelet makes the pod's directories, which it does not replace, and it goes with the pod.
-The pod waits for it by a label that no node has before.
+The pod waits for it by a label that no node has before, and that no other machine waits for: the scheduler hears late that a
+node has lost one.
 """
 
 from collections.abc import AsyncIterator
@@ -16,9 +17,9 @@ LABEL = "podvisor.test/small-disk"
 SIZE_MIB = 48
 
 
-def selector(cluster: Cluster) -> dict[str, str]:
-    """What a machine asks of its node to wait for its disk. A label that an earlier run left behind is another's."""
-    return {LABEL: cluster.namespace}
+def selector(cluster: Cluster, machine: str) -> dict[str, str]:
+    """What a machine asks of its node to wait for its disk."""
+    return {LABEL: f"{cluster.namespace}.{machine}"}
 
 
 def volume_path(pod_uid: str, name: str) -> str:
@@ -74,6 +75,7 @@ async def small_disk(
         await on_node("sh", "-c", f"umount -l {disk.path} 2>/dev/null; true")
 
 
-async def let_it_start(cluster: Cluster) -> None:
-    """The node has what the pod waits for."""
-    await cluster.kubectl("label", "node", NODE, f"{LABEL}={cluster.namespace}", "--overwrite")
+async def let_it_start(cluster: Cluster, machine: str) -> None:
+    """The node has what the machine's pod waits for."""
+    value = selector(cluster, machine)[LABEL]
+    await cluster.kubectl("label", "node", NODE, f"{LABEL}={value}", "--overwrite")

@@ -26,11 +26,11 @@ GOES_ON_S = 15.0
 
 async def test_start_on_a_full_disk(cluster: Cluster, history: History, measured: Measured) -> None:
     """The reason is in a condition, in one event, for as long as it takes; then the machine starts."""
-    await cluster.apply(counting_vmi("starved", nodeSelector=selector(cluster)))
+    await cluster.apply(counting_vmi("starved", nodeSelector=selector(cluster, "starved")))
     machine = Machine(cluster, "starved")
     async with small_disk(cluster, "starved") as disk:
         await disk.fill()
-        await let_it_start(cluster)
+        await let_it_start(cluster, "starved")
         shown = await history.first(
             "vmi", "starved", _has_no_space, within_s=30, what="Synchronized is False: NoSpace"
         )
@@ -59,10 +59,10 @@ async def test_guest_that_fills_the_disk(
 ) -> None:
     """It stands still and is said to, also by a launcher that is killed meanwhile, and goes on where it was. When that comes
     again, it can be ended all the same."""
-    await cluster.apply(counting_vm("hungry", nodeSelector=selector(cluster)))
+    await cluster.apply(counting_vm("hungry", nodeSelector=selector(cluster, "hungry")))
     machine = Machine(cluster, "hungry")
     async with small_disk(cluster, "hungry") as disk:
-        await let_it_start(cluster)
+        await let_it_start(cluster, "hungry")
         await machine.console_shows("hungry login:")
         before = await witness_of(machine)
         await _write_too_much(machine, disk, at_mib=0)
@@ -96,11 +96,11 @@ async def test_guest_that_fills_its_node(
 ) -> None:
     """No room for any of the pod's processes: the guest stands still, the condition names the disk that has no room, a launcher
     that is killed comes back all the same, and the guest goes on where it was when there is room."""
-    manifest = counting_vmi("crowded", nodeSelector=selector(cluster))
+    manifest = counting_vmi("crowded", nodeSelector=selector(cluster, "crowded"))
     await cluster.apply(with_disk(manifest, "spare", {"emptyDisk": {"capacity": "32Mi"}}))
     machine = Machine(cluster, "crowded")
     async with small_disk(cluster, "crowded", "") as disk:
-        await let_it_start(cluster)
+        await let_it_start(cluster, "crowded")
         await machine.console_shows("crowded login:")
         before = await witness_of(machine)
         device = (await guest_disks(machine))["spare"].device
