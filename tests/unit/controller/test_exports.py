@@ -335,6 +335,9 @@ def put_snapshot(server: ApiServer, *, is_ready: bool = True) -> None:
         "spec": {
             "storageClassName": "fast",
             "volumeName": "pv-1",
+            "selector": {"matchLabels": {"disk": "1"}},
+            "volumeAttributesClassName": "gold",
+            "dataSourceRef": {"kind": "VolumeSnapshot", "name": "of-another"},
             "accessModes": ["ReadWriteOnce"],
             "resources": {"requests": {"storage": "1Gi"}},
         },
