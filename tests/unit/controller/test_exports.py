@@ -34,6 +34,7 @@ from tests.unit.controller.snapshots import snapshot_body
 from tests.unit.kube.fake_apiserver import Refuse
 
 INDEXERS = {EXPORTED_INDEX: claims_exported}
+CONTENT = ObjectKey("shop", "vmsnapshot-content-1")
 BASE = "https://virt-export-copy.shop.svc"
 
 
@@ -321,7 +322,7 @@ async def test_a_machine_that_is_not_there_is_waited_for(
 
 
 def put_snapshot(server: ApiServer, *, is_ready: bool = True) -> None:
-    name = "vmsnapshot-content-1"
+    name = CONTENT.name
     status = {
         "phase": "Succeeded",
         "readyToUse": is_ready,
@@ -397,6 +398,49 @@ async def test_what_a_snapshot_has_kept(exports: ExportUser, leading: Controller
     told = json.loads(identity["manifests.json"])
     assert told["machine"]["spec"] == {"kept": True}
     assert [(one["name"], one["volume"]) for one in told["claims"]] == [("data", "copy-data")]
+
+
+@pytest.mark.parametrize(
+    ("claim", "told"),
+    [
+        ({}, "data: metadata is no object."),
+        ({"metadata": {}, "spec": {}}, "data: metadata.name is no name."),
+        ({"metadata": {"name": "data"}, "spec": "x"}, "data: spec is no object."),
+        (
+            {"metadata": {"name": "data"}, "spec": {"resources": []}},
+            "data: spec: resources is no object.",
+        ),
+    ],
+)
+async def test_a_damaged_content_is_told_of(
+    exports: ExportUser, leading: Controllers, claim: Json, told: str
+) -> None:
+    put_snapshot(exports.server)
+    content = exports.server.get(SNAPSHOT_CONTENTS, CONTENT) or {}
+    content["spec"]["volumeBackups"][0]["persistentVolumeClaim"] = claim
+    exports.server.put(SNAPSHOT_CONTENTS, content)
+    await exports.ask(SNAPSHOT)
+    message = f"VirtualMachineSnapshotContent {CONTENT.name} is damaged: {told}"
+    await exports.server.until(lambda: exports.condition("Ready").get("message") == message)
+    assert exports.pod is None
+
+
+async def test_a_machine_that_is_kept_damaged_is_told_of_until_it_is_mended(
+    exports: ExportUser, leading: Controllers
+) -> None:
+    put_snapshot(exports.server)
+    content = exports.server.get(SNAPSHOT_CONTENTS, CONTENT) or {}
+    machine = content["spec"]["source"]["virtualMachine"]
+    content["spec"]["source"]["virtualMachine"] = {"metadata": machine["metadata"]}
+    exports.server.put(SNAPSHOT_CONTENTS, content)
+    await exports.ask(SNAPSHOT)
+    title = f"VirtualMachineSnapshotContent {CONTENT.name}"
+    message = f"{title} is damaged: virtualMachine: spec is no object."
+    await exports.server.until(lambda: exports.condition("Ready").get("message") == message)
+    assert exports.condition("Ready")["reason"] == "PodPending"
+    put_snapshot(exports.server)
+    await exports.until_pod()
+    await exports.server.until(lambda: not exports.condition("Ready").get("message"))
 
 
 async def test_a_snapshot_that_is_not_ready_is_waited_for(
