@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from aiohttp import web
 from podvisor_common.api import core, v1
+from podvisor_common.api.export import VirtualMachineExport
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
@@ -25,11 +26,21 @@ from podvisor_common.tls.authority import is_signed_by, parse_certificate
 from podvisor_controller.controllers import Controllers
 from podvisor_controller.export.holders import EXPORTED_INDEX, ExportedClaims, claims_exported
 from podvisor_controller.export.makers import TOKEN_LENGTH
+from podvisor_controller.export.pod import VOLUMES_ANNOTATION
 from podvisor_controller.settings import Settings
 
 from tests.unit.controller.api_server import ApiServer, Fate, Json
 from tests.unit.controller.builders import spec_body, vmi_body
-from tests.unit.controller.exports import KEY, MACHINE, POD, SNAPSHOT, TOKEN, ExportUser, leader
+from tests.unit.controller.exports import (
+    KEY,
+    MACHINE,
+    POD,
+    SNAPSHOT,
+    TOKEN,
+    ExportUser,
+    export,
+    leader,
+)
 from tests.unit.controller.snapshots import snapshot_body
 from tests.unit.kube.fake_apiserver import Refuse
 
@@ -239,18 +250,95 @@ async def test_a_machine_that_starts_waits_for_the_end_of_the_export(
     await server.until(lambda: len(launchers(server)) == 1)
 
 
+def with_claim() -> v1.VirtualMachineInstance:
+    volume = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}
+    body = vmi_body(spec=spec_body(volumes=[volume]))
+    return msgspec.convert(body, v1.VirtualMachineInstance)
+
+
 def test_a_claim_counts_as_exported_while_its_pod_is_being_asked_for(client: KubeClient) -> None:
     """However long the answer takes: a machine that is looked at meanwhile does not get the claim as well."""
     freed: list[str] = []
-    claims = ExportedClaims(Informer(client, PODS, core.Pod, indexers=INDEXERS), freed.append)
-    volume = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}
-    body = vmi_body(spec=spec_body(volumes=[volume]))
-    vmi = msgspec.convert(body, v1.VirtualMachineInstance)
+    claims = ExportedClaims(
+        Informer(client, PODS, core.Pod, indexers=INDEXERS),
+        Informer(client, EXPORTS, VirtualMachineExport),
+        freed.append,
+    )
+    vmi = with_claim()
     with claims.asking_for(KEY, ["data"]):
         assert claims.of(vmi) == {"data": KEY}
         assert freed == []
     assert claims.of(vmi) == {}
     assert freed == ["shop/data"]
+
+
+def exporter_pod(owner: Json, name: str = POD.name) -> core.Pod:
+    """A pod that says of itself that it serves the claim `data`."""
+    whole = {"apiVersion": EXPORTS.api_version, "kind": EXPORTS.kind, "name": KEY.name}
+    metadata = {
+        "namespace": KEY.namespace,
+        "name": name,
+        "uid": "pod-uid",
+        "annotations": {VOLUMES_ANNOTATION: '[{"name":"data","claim":"data"}]'},
+        "ownerReferences": [whole | {"controller": True} | owner],
+    }
+    return msgspec.convert({"metadata": metadata}, core.Pod)
+
+
+UID = export().metadata.uid
+
+
+@pytest.mark.parametrize(
+    ("situation", "pod", "is_held"),
+    [
+        ("the export's own", exporter_pod({"uid": UID}), True),
+        (
+            "of an older version of the kind",
+            exporter_pod({"uid": UID, "apiVersion": "export.kubevirt.io/v0"}),
+            True,
+        ),
+        ("of no export that there is", exporter_pod({"uid": UID, "name": "other"}), False),
+        ("of an export of that name before", exporter_pod({"uid": "before"}), False),
+        (
+            "of another kind of that name",
+            exporter_pod({"uid": UID, "apiVersion": "x.test/v1"}),
+            False,
+        ),
+        ("not the export's by its name", exporter_pod({"uid": UID}, name="mine"), False),
+    ],
+)
+def test_only_an_exports_own_pod_holds_claims(
+    client: KubeClient, situation: str, pod: core.Pod, is_held: bool
+) -> None:
+    pods = Informer(client, PODS, core.Pod, indexers=INDEXERS)
+    known = Informer(client, EXPORTS, VirtualMachineExport)
+    known.apply(export())
+    pods.apply(pod)
+    claims = ExportedClaims(pods, known, lambda _: None)
+    assert claims.of(with_claim()) == ({"data": KEY} if is_held else {}), situation
+
+
+def test_a_pod_holds_its_claims_for_longer_than_there_is_its_export(client: KubeClient) -> None:
+    pods = Informer(client, PODS, core.Pod, indexers=INDEXERS)
+    known = Informer(client, EXPORTS, VirtualMachineExport)
+    claims = ExportedClaims(pods, known, lambda _: None)
+    pod = exporter_pod({"uid": UID})
+    pods.apply(pod)
+    claims.export_gone(export())
+    assert claims.of(with_claim()) == {"data": KEY}
+    claims.pod_gone(pod)
+    assert claims.of(with_claim()) == {}
+
+
+async def test_a_pod_that_poses_as_an_exporter_keeps_no_machine_from_starting(
+    exports: ExportUser, leading: Controllers
+) -> None:
+    exports.provide()
+    pod = msgspec.to_builtins(exporter_pod({"uid": "made-up", "name": "none"}))
+    pod["metadata"]["labels"] = {"kubevirt.io": "virt-exporter"}
+    exports.server.put(PODS, pod)
+    start(exports.server)
+    await exports.server.until(lambda: len(launchers(exports.server)) == 1)
 
 
 async def test_an_export_waits_for_a_machine_that_has_the_claim(

@@ -13,7 +13,7 @@ import msgspec
 from podvisor_common.api import core, meta
 from podvisor_common.api.export import VirtualMachineExport, names
 from podvisor_common.api.v1.names import APP_LABEL, LAUNCHER_UID
-from podvisor_common.kube.resources import ObjectKey
+from podvisor_common.kube.resources import EXPORTS, ObjectKey
 from podvisor_common.tls.authority import KeyPair
 
 from podvisor_controller.export.identity import (
@@ -70,9 +70,11 @@ def served_by(pod: core.Pod) -> tuple[ServedVolume, ...]:
 
 
 def export_of_pod(pod: core.Pod) -> ObjectKey | None:
-    """The key of the export that a pod serves."""
+    """The key of the export that a pod says it serves. Of whatever version: a pod outlives releases of the controller."""
     owner = pod.metadata.controller_reference()
     if owner is None or owner.kind != names.EXPORT:
+        return None
+    if owner.api_version.partition("/")[0] != EXPORTS.group:
         return None
     return ObjectKey(pod.metadata.namespace, owner.name)
 
