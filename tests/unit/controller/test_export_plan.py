@@ -81,6 +81,7 @@ READY = pod("Running", ready=True)
 THEIRS = pod(metadata={"ownerReferences": []})
 GOING = pod(metadata={"deletionTimestamp": stamp()})
 OTHERS = Source((ExportedVolume("logs", claim("logs")),))
+RUNNING = Source((ExportedVolume("data", claim("data")),), Finding(False, "InUse"))
 IN_USE = "PersistentVolumeClaim shop/data is in use by Pod x"
 
 
@@ -130,6 +131,26 @@ IN_USE = "PersistentVolumeClaim shop/data is in use by Pod x"
 )
 def test_plan(now: Observed, expected: list[type]) -> None:
     assert [type(action) for action in plan.plan(now)] == expected
+
+
+@pytest.mark.parametrize(
+    ("now", "is_needed"),
+    situations(
+        ("a pod is about to be made", observed(), True),
+        ("the claims are handed out", observed(READY), True),
+        ("the pod goes", observed(GOING), True),
+        ("the pod waits", observed(pod()), False),
+        ("the pod runs and does not answer", observed(pod("Running")), False),
+        ("the pod has ended", observed(pod("Failed")), False),
+        ("a predecessor's pod is there still", observed(THEIRS), False),
+        ("a pause after a failure", observed(retry_at=NOW + timedelta(seconds=2)), False),
+        ("no source yet", observed(source=UNKNOWN), False),
+        ("a machine that runs", observed(source=RUNNING), False),
+    ),
+)
+def test_others_are_looked_for_only_where_it_matters(now: Observed, is_needed: bool) -> None:
+    """It takes a list of all pods of a namespace, every few seconds."""
+    assert now.needs_users == is_needed
 
 
 @pytest.mark.parametrize(
@@ -269,14 +290,14 @@ def test_of_a_claims_owners_an_export_is_kept() -> None:
 
 def of_pod(
     volume: dict[str, Any], phase: str = "Running", owner: str = "", name: str = "x"
-) -> core.Pod:
+) -> users.UserPod:
     references = [{"kind": "K", "name": "n", "uid": owner, "controller": True}] if owner else []
     body = {
         "metadata": {"namespace": "shop", "name": name, "ownerReferences": references},
         "spec": {"volumes": [{"name": "v", **volume}]},
         "status": {"phase": phase},
     }
-    return msgspec.convert(body, core.Pod)
+    return msgspec.convert(body, users.UserPod)
 
 
 CLAIMED = {"persistentVolumeClaim": {"claimName": "data"}}
@@ -299,7 +320,7 @@ CLAIMED = {"persistentVolumeClaim": {"claimName": "data"}}
         ("no claim", of_pod({"emptyDir": {}}), False),
     ),
 )
-def test_pods_in_the_way(carrier: core.Pod, is_in_the_way: bool) -> None:
+def test_pods_in_the_way(carrier: users.UserPod, is_in_the_way: bool) -> None:
     told = users.pod_in_the_way([carrier], ["data"], export())
     assert told == (IN_USE if is_in_the_way else "")
 

@@ -43,6 +43,7 @@ from podvisor_controller.export.makers import InTheWay, Makers, check_owner
 from podvisor_controller.export.manifests import restored_claim
 from podvisor_controller.export.observed import Observed
 from podvisor_controller.export.pod import render_pod
+from podvisor_controller.export.pod_users import find_pod_in_the_way
 from podvisor_controller.export.sources import Source
 from podvisor_controller.export.status import status_of
 from podvisor_controller.pauses import retry_backoff
@@ -57,13 +58,8 @@ from podvisor_controller.vmi.claims import claim_key
 _BACKSTOP = timedelta(seconds=30)
 
 
-class _PodList(msgspec.Struct, frozen=True):
-    items: list[core.Pod]
-
-
 _decode_export = msgspec.json.Decoder(VirtualMachineExport).decode
 _decode_pod = msgspec.json.Decoder(core.Pod).decode
-_decode_pods = msgspec.json.Decoder(_PodList).decode
 _decode_claim = msgspec.json.Decoder(core.PersistentVolumeClaim).decode
 
 
@@ -137,13 +133,12 @@ class ExportReconciler:
             return now
         if now.own_pod is not None:
             now = replace(now, authority=await self._authority.bundle())
-        if not now.source.volumes:
+        if not now.needs_users:
             return now
-        answer = await self._client.list_page(PODS, namespace=export.metadata.namespace, limit=0)
+        claims = [volume.claim.metadata.name for volume in now.source.volumes]
+        in_the_way = await find_pod_in_the_way(self._client, claims, export)
         # What waited may have changed what the caches have.
         now = self._look(export, notes, now)
-        claims = [volume.claim.metadata.name for volume in now.source.volumes]
-        in_the_way = users.pod_in_the_way(_decode_pods(answer).items, claims, export)
         if not in_the_way and now.own_pod is None:
             in_the_way = self._machine_in_the_way(now)
         return replace(now, users=in_the_way)
