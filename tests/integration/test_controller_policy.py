@@ -1,12 +1,15 @@
-"""The chart's admission policy on the development cluster: of a node the controller writes one label.
+"""The chart's admission policies on the development cluster: of a node the controller writes one label, and what it makes in
+anybody's namespace is for exports and restores.
 
 Skipped when podvisor is not installed there. Asks as the controller by impersonation; what is let through is a dry run.
 """
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from podvisor_common.api.snapshot import names
 
 from tests.support.cluster import ROOT, Cluster
 from tests.support.process import run
@@ -48,11 +51,36 @@ async def make_secret(owners: list[Any], type_: str = "Opaque") -> tuple[bool, s
         "type": type_,
         "data": {"tls.crt": "", "tls.key": ""},
     }
+    return await make(body)
+
+
+async def make(body: Any) -> tuple[bool, str]:
+    """Whether the controller may make that, and the API server's words if not."""
     done = await run(
         str(ROOT / "dev/kubectl"), "create", "--as", ACCOUNT, "--dry-run=server", "-f", "-",
         stdin=json.dumps(body), check=False,
     )  # fmt: skip
     return done.exit_code == 0, done.stderr
+
+
+def claim_body(**metadata: Any) -> Any:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "policy-test", "namespace": "default"} | metadata,
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Mi"}},
+            "storageClassName": "",
+        },
+    }
+
+
+async def make_service(owners: list[Any]) -> tuple[bool, str]:
+    """Whether the controller may make a Service, and the API server's words if not."""
+    metadata = {"name": "policy-test", "namespace": "default", "ownerReferences": owners}
+    spec = {"ports": [{"protocol": "TCP", "port": 443}], "selector": {"x.test/y": "z"}}
+    return await make({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
 
 
 OF_EXPORT = {
@@ -81,6 +109,64 @@ async def test_it_makes_no_other_secret(owners: list[Any], type_: str) -> None:
     is_let, said = await make_secret(owners, type_)
     assert not is_let
     assert "virt-controller-secrets" in said
+
+
+MARK = {names.RESTORE_NAME_ANNOTATION: "back"}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        pytest.param({"annotations": MARK}, id="a restore's"),
+        pytest.param({"ownerReferences": [OF_EXPORT]}, id="an export's"),
+    ],
+)
+async def test_it_makes_claims_for_restores_and_exports(metadata: Any) -> None:
+    assert await make(claim_body(**metadata)) == (True, "")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        pytest.param({}, id="nobody's"),
+        pytest.param({"annotations": {"x.test/y": "z"}}, id="not marked"),
+        pytest.param({"ownerReferences": [OF_POD]}, id="somebody else's"),
+        pytest.param({"ownerReferences": [OF_EXPORT, OF_POD]}, id="not an export's alone"),
+        pytest.param(
+            {"ownerReferences": [OF_EXPORT | {"apiVersion": "x.test/v1"}]}, id="of the same name"
+        ),
+    ],
+)
+async def test_it_makes_no_other_claim(metadata: Any) -> None:
+    is_let, said = await make(claim_body(**metadata))
+    assert not is_let
+    assert "virt-controller-claims" in said
+
+
+@pytest.fixture
+async def claim() -> AsyncIterator[str]:
+    """A claim that a user has made; nothing ever provisions it."""
+    cluster = Cluster("default")
+    await cluster.kubectl("apply", "-f", "-", stdin=json.dumps(claim_body(name="policy-claim")))
+    yield "policy-claim"
+    await cluster.kubectl("delete", "pvc", "policy-claim", "--wait=false")
+
+
+async def test_it_marks_no_claim_of_a_users(claim: str) -> None:
+    done = await run(
+        str(ROOT / "dev/kubectl"), "patch", "pvc", claim, "-n", "default", "--as", ACCOUNT, "--dry-run=server",
+        "--type=merge", "-p", json.dumps({"metadata": {"annotations": MARK}}), check=False,
+    )  # fmt: skip
+    assert done.exit_code != 0
+    assert "virt-controller-claims" in done.stderr
+
+
+async def test_it_makes_services_for_exports_only() -> None:
+    assert await make_service([OF_EXPORT]) == (True, "")
+    for owners in ([], [OF_POD], [OF_EXPORT, OF_POD]):
+        is_let, said = await make_service(owners)
+        assert not is_let
+        assert "virt-controller-services" in said
 
 
 async def test_it_takes_a_node_out_of_scheduling() -> None:

@@ -4,7 +4,7 @@ Prints every violation and ends with 1 when there is one. Knows the chart's prom
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -12,6 +12,8 @@ import yaml
 Manifest = Mapping[str, Any]
 PRIVILEGED = {"virt-handler"}
 SECRETS = {"podvisor-ca"}
+# What is made in anybody's namespace and is no machine's: for whom, a policy says.
+POLICED = {"secrets", "services", "persistentvolumeclaims"}
 
 
 def rbac_problems(manifest: Manifest) -> Iterator[str]:
@@ -28,6 +30,8 @@ def rbac_problems(manifest: Manifest) -> Iterator[str]:
                 yield "Secrets of every namespace"
             if set(rule.get("resourceNames", ())) != SECRETS:
                 yield "Secrets that are not named"
+        if "persistentvolumeclaims" in resources and "update" in verbs:
+            yield "claims are replaced whole, which nobody does"
         if resources & {"pods/exec", "pods/attach", "nodes/proxy", "serviceaccounts/token"}:
             yield f"a way around every other rule: {sorted(resources)}"
 
@@ -87,14 +91,38 @@ def problems(manifest: Manifest) -> Iterator[str]:
         yield "the controller makes these, with its certificate"
 
 
+def policy_problems(manifests: Sequence[Manifest]) -> Iterator[str]:
+    """Whoever may make what is POLICED everywhere is held to its own by a policy that denies."""
+    denying = {
+        one["spec"]["policyName"]
+        for one in manifests
+        if one["kind"] == "ValidatingAdmissionPolicyBinding"
+        and one["spec"]["validationActions"] == ["Deny"]
+    }
+    policed = {
+        resource
+        for one in manifests
+        if one["kind"] == "ValidatingAdmissionPolicy" and one["metadata"]["name"] in denying
+        for rule in one["spec"]["matchConstraints"]["resourceRules"]
+        if "CREATE" in rule["operations"]
+        for resource in rule["resources"]
+    }
+    for one in manifests:
+        for rule in one.get("rules") or () if one["kind"] == "ClusterRole" else ():
+            if "create" in rule["verbs"]:
+                for resource in sorted(POLICED & {*rule["resources"]} - policed):
+                    yield f"ClusterRole {one['metadata']['name']}: makes any {resource}, by no policy"
+
+
 def main() -> int:
     """The program; returns the exit code."""
+    manifests = [manifest for manifest in yaml.safe_load_all(sys.stdin) if manifest]
     found = [
         f"{manifest['kind']} {manifest['metadata']['name']}: {problem}"
-        for manifest in yaml.safe_load_all(sys.stdin)
-        if manifest
+        for manifest in manifests
         for problem in problems(manifest)
     ]
+    found += policy_problems(manifests)
     sys.stderr.write("".join(f"{line}\n" for line in found))
     return 1 if found else 0
 

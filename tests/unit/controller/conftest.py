@@ -18,6 +18,7 @@ from podvisor_controller.settings import Settings
 from tests.unit.controller.api_server import ApiServer
 from tests.unit.controller.builders import IMAGE, handlers_body
 from tests.unit.controller.clones import CloneUser
+from tests.unit.controller.exports import ExportUser
 from tests.unit.controller.restores import RestoreUser, restore_user
 from tests.unit.controller.scripted_cluster import Cluster
 from tests.unit.controller.scripted_node import node
@@ -120,3 +121,9 @@ def sets(server: ApiServer, users: KubeClient) -> Sets:
 @pytest.fixture
 def pools(server: ApiServer, users: KubeClient) -> Pools:
     return Pools(server, users)
+
+
+@pytest.fixture
+async def exports(server: ApiServer) -> AsyncIterator[ExportUser]:
+    async with KubeClient.for_url(server.url, user_agent="exports") as client:
+        yield ExportUser(server, client)

@@ -19,6 +19,7 @@ from podvisor_common.kube.resources import (
     PODS,
     SECRETS,
     SERVICES,
+    VIRTUAL_MACHINE_INSTANCES,
     VIRTUAL_MACHINES,
     ObjectKey,
 )
@@ -27,7 +28,7 @@ from podvisor_controller.settings import Settings
 from podvisor_controller.webhooks import rotation
 
 from tests.unit.controller.api_server import ApiServer, Json
-from tests.unit.controller.builders import claim_body, stamp, vm_body
+from tests.unit.controller.builders import claim_body, spec_body, stamp, vm_body, vmi_body
 from tests.unit.controller.snapshots import on_claims
 
 KEY = ObjectKey("shop", "copy")
@@ -173,3 +174,27 @@ async def leader(server: ApiServer, settings: Settings) -> AsyncIterator[None]:
             yield
             for task in tasks:
                 task.cancel()
+
+
+def start(server: ApiServer, name: str = "myvm", **volume: object) -> None:
+    """Make an instance with the claim."""
+    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}, **volume}]
+    disks = [{"name": "data", "disk": {"bus": "virtio"}}]
+    domain = spec_body()["domain"] | {"devices": {"disks": disks}}
+    body = vmi_body(spec=spec_body(volumes=volumes, domain=domain))
+    del body["metadata"]["resourceVersion"]
+    body["metadata"] |= {"name": name, "uid": f"uid-{name}"}
+    server.put(VIRTUAL_MACHINE_INSTANCES, body)
+
+
+def synchronized(server: ApiServer, name: str = "myvm") -> Json:
+    """The condition that says whether an instance is as it is asked to be."""
+    vmi = server.get(VIRTUAL_MACHINE_INSTANCES, ObjectKey("shop", name)) or {}
+    conditions = vmi.get("status", {}).get("conditions", [])
+    return next((one for one in conditions if one["type"] == "Synchronized"), {})
+
+
+def launchers(server: ApiServer) -> list[str]:
+    """The names of the pods that run machines."""
+    names = [pod["metadata"]["name"] for pod in server.list(PODS)]
+    return [name for name in names if name.startswith("virt-launcher-")]

@@ -1,137 +1,34 @@
-"""The exporter on a real port with TLS, with real files, some of them such as nobody who means well would leave in a volume."""
+"""The exporter on a real port with TLS, with real files."""
 
 import asyncio
 import gzip
 import hashlib
 import io
 import json
-import os
-import socket
-import ssl
 import tarfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import pytest
 import yaml
 from podvisor_common.api.meta import now
-from podvisor_common.http.server import serve_http
-from podvisor_common.tls.authority import CertificateAuthority
-from podvisor_controller.exporter.app import exporter_app
 from podvisor_controller.exporter.look import look
-from podvisor_controller.exporter.pieces import GZIP_READ_BYTES, MOST_LEVELS, archive_pieces
-from podvisor_controller.exporter.sending import Downloads
+from podvisor_controller.exporter.pieces import GZIP_READ_BYTES
 from podvisor_controller.exporter.serving import run
 from podvisor_controller.exporter.settings import Settings, SettingsError, Volume
-from yarl import URL
 
-TOKEN = "a-token-of-twenty-ch"
-MIB = 1 << 20
-
-
-@dataclass
-class Pod:
-    """The file system of an exporter's pod, and the settings for it."""
-
-    root: Path
-    volumes: list[Volume]
-    authority: CertificateAuthority
-
-    @property
-    def settings(self) -> Settings:
-        return Settings(
-            tuple(self.volumes),
-            now() + timedelta(hours=1),
-            port=0,
-            directories=str(self.root / "volumes"),
-            devices=str(self.root / "devices"),
-            token_directory=str(self.root / "token"),
-            identity_directory=str(self.root / "identity"),
-        )
-
-    def directory(self, name: str) -> Path:
-        """A new volume with a file system."""
-        path = self.root / "volumes" / str(len(self.volumes))
-        path.mkdir(parents=True)
-        self.volumes.append(Volume(name))
-        return path
-
-    def device(self, name: str, content: bytes) -> None:
-        """A new volume without one."""
-        path = self.root / "devices" / str(len(self.volumes))
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(content)
-        self.volumes.append(Volume(name, block=True))
-
-    def write_manifests(self, **ingredients: Any) -> None:
-        (self.root / "identity" / "manifests.json").write_text(json.dumps(ingredients))
+from tests.unit.controller.exporter_pods import MIB, TOKEN, Client, Pod, exporter, fill, new_pod
 
 
 @pytest.fixture
 def pod(tmp_path: Path) -> Pod:
-    authority = CertificateAuthority.create("test", now=now(), valid_for=timedelta(hours=1))
-    pair = authority.issue("exporter", ["127.0.0.1"], now=now(), valid_for=timedelta(hours=1))
-    for name in ("token", "identity"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "token" / "token").write_text(TOKEN)
-    (tmp_path / "identity" / "tls.crt").write_bytes(pair.certificate)
-    (tmp_path / "identity" / "tls.key").write_bytes(pair.key)
-    return Pod(tmp_path, [], authority)
-
-
-class Client:
-    """Downloads with the token, over TLS that it checks."""
-
-    def __init__(self, session: aiohttp.ClientSession, base: str) -> None:
-        self.session = session
-        self.base = base
-
-    async def get(
-        self, path: str, *, token: str | None = TOKEN, method: str = "GET", **headers: str
-    ) -> tuple[int, bytes, Mapping[str, str]]:
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        if token is not None:
-            sent["x-kubevirt-export-token"] = token
-        url = URL(self.base + path, encoded=True)
-        async with self.session.request(method, url, headers=sent, allow_redirects=False) as answer:
-            return answer.status, await answer.read(), answer.headers
-
-
-@asynccontextmanager
-async def exporter(pod: Pod, downloads: Downloads | None = None) -> AsyncIterator[Client]:
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    identity = pod.root / "identity"
-    server.load_cert_chain(identity / "tls.crt", identity / "tls.key")
-    app = exporter_app(pod.settings, downloads)
-    trusting = ssl.create_default_context(cadata=pod.authority.certificate.decode())
-    async with (
-        serve_http(app, host="127.0.0.1", port=0, tls=server, grace_s=0.1) as port,
-        aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=trusting), auto_decompress=False
-        ) as session,
-    ):
-        yield Client(session, f"https://127.0.0.1:{port}")
+    return new_pod(tmp_path)
 
 
 @pytest.fixture
 async def client(pod: Pod) -> AsyncIterator[Client]:
-    """Volumes: `disk` with a sparse disk image, `raw` a device, `files` with files."""
-    image = pod.directory("disk") / "disk.img"
-    with image.open("wb") as file:
-        file.truncate(5 * MIB + 123)
-        for offset in (0, 2 * MIB + 77):
-            file.seek(offset)
-            file.write(os.urandom(70_000))
-    pod.device("raw", os.urandom(3 * MIB))
-    files = pod.directory("files")
-    (files / "readme.txt").write_text("hello")
-    (files / "sub").mkdir()
-    (files / "sub" / "data.bin").write_bytes(os.urandom(1000))
+    fill(pod)
     async with exporter(pod) as one:
         yield one
 
@@ -298,152 +195,6 @@ async def test_files_are_served_as_an_archive(client: Client) -> None:
 )
 async def test_what_there_is_not(client: Client, path: str) -> None:
     assert (await client.get(path))[0] == 404
-
-
-@pytest.fixture
-async def hostile(pod: Pod) -> AsyncIterator[Client]:
-    """A volume that its guest has prepared: everything in it leads, or hangs, who follows it."""
-    secret = pod.root / "secret"
-    secret.mkdir()
-    (secret / "key").write_text("of the pod")
-    files = pod.directory("files")
-    (files / "link").symlink_to(secret / "key")
-    (files / "up").symlink_to("../..")
-    (files / "away").symlink_to(secret)
-    (files / "loop").symlink_to("loop")
-    os.mkfifo(files / "pipe")
-    with socket.socket(socket.AF_UNIX) as one:
-        one.bind(str(files / "socket"))
-    os.mkdir(os.fsencode(files) + b'/\xff<b>&"')
-    (files / "lost+found").mkdir()
-    (files / "lost+found" / "x").touch()
-    (files / ("n" * 200)).write_text("long")
-    async with exporter(pod) as client:
-        yield client
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "link",
-        "up/",
-        "up/secret/key",
-        "away/",
-        "away/key",
-        "loop",
-        "pipe",
-        "socket",
-        "..",
-        "../",
-        "../0/link",
-        "%2e%2e/",
-        "%2e%2e%2fsecret%2fkey",
-        "..%2f..%2fsecret/key",
-        "a%00b",
-        "//",
-        "lost+found/..",
-    ],
-)
-async def test_nothing_leads_out_of_a_volume(hostile: Client, path: str) -> None:
-    status, body, _ = await hostile.get(f"/volumes/files/dir/{path}")
-    assert status == 404
-    assert b"of the pod" not in body
-
-
-async def test_names_are_shown_as_text_and_linked_by_their_bytes(hostile: Client) -> None:
-    _, body, _ = await hostile.get("/volumes/files/dir/")
-    assert b"<b>" not in body
-    assert b'<a href="./%FF%3Cb%3E%26%22/">' in body
-    assert (await hostile.get("/volumes/files/dir/%FF%3Cb%3E%26%22/"))[0] == 200
-
-
-async def test_an_archive_has_links_as_links_and_nothing_that_is_no_file(hostile: Client) -> None:
-    _, body, _ = await hostile.get("/volumes/files/disk.tar.gz")
-    with tarfile.open(fileobj=io.BytesIO(body)) as archive:
-        members = {one.name: one for one in archive}
-    assert {name for name, one in members.items() if one.issym()} == {
-        "./link",
-        "./up",
-        "./away",
-        "./loop",
-    }
-    assert "./" + "n" * 200 in members
-    assert not {"./pipe", "./socket", "./lost+found"} & members.keys()
-    assert b"of the pod" not in gzip.decompress(body)
-
-
-@pytest.mark.parametrize("kind", ["link", "pipe", "directory"])
-async def test_a_disk_image_that_is_none_is_not_opened(pod: Pod, kind: str) -> None:
-    image = pod.directory("disk") / "disk.img"
-    if kind == "link":
-        image.symlink_to("/etc/passwd")
-    elif kind == "pipe":
-        os.mkfifo(image)
-    else:
-        image.mkdir()
-    assert look(pod.settings).disks == ()
-    async with exporter(pod) as client:
-        assert (await client.get("/volumes/disk/disk.img"))[0] == 404
-        assert (await client.get("/volumes/disk/dir/"))[0] == 200
-
-
-async def test_an_archive_of_too_many_levels_is_broken_off(pod: Pod) -> None:
-    path = pod.directory("files")
-    for _ in range(MOST_LEVELS + 1):
-        path = path / "d"
-        path.mkdir()
-    async with exporter(pod) as client:
-        with pytest.raises(aiohttp.ClientError):
-            await client.get("/volumes/files/disk.tar.gz")
-        assert (await client.get("/volumes/files/dir/"))[0] == 200
-
-
-def test_an_archive_that_is_broken_off_leaves_nothing_open(tmp_path: Path) -> None:
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    (tmp_path / "a" / "b" / "file").write_bytes(os.urandom(MIB))
-    root = os.open(tmp_path, os.O_RDONLY)
-    before = os.listdir("/proc/self/fd")
-    made = archive_pieces(root)
-    # The first one is gzip's header.
-    next(made), next(made)
-    assert len(os.listdir("/proc/self/fd")) > len(before)
-    made.close()
-    assert len(os.listdir("/proc/self/fd")) == len(before)
-    os.close(root)
-
-
-async def test_a_client_that_does_not_read_holds_little_and_is_dropped(pod: Pod) -> None:
-    image = pod.directory("disk") / "disk.img"
-    with image.open("wb") as file:
-        file.truncate(1 << 30)
-    downloads = Downloads(most=1, stall_s=0.2)
-    async with exporter(pod, downloads) as client:
-        headers = {"x-kubevirt-export-token": TOKEN}
-        url = f"{client.base}/volumes/disk/disk.img"
-        async with client.session.get(url, headers=headers) as answer:
-            # Nobody reads: what has been sent fills the buffers, and no second download begins before this one is dropped.
-            assert answer.status == 200
-            status, _, told = await client.get("/volumes/disk/disk.img", method="HEAD")
-            assert (status, told["Retry-After"]) == (503, "10")
-            async with asyncio.timeout(10):
-                while status == 503:
-                    status, _, _ = await client.get("/volumes/disk/disk.img", method="HEAD")
-            with pytest.raises(aiohttp.ClientError):
-                await answer.read()
-
-
-async def test_a_disk_that_becomes_shorter_does_not_look_complete(pod: Pod) -> None:
-    image = pod.directory("disk") / "disk.img"
-    with image.open("wb") as file:
-        file.truncate(1 << 30)
-    async with exporter(pod) as client:
-        headers = {"x-kubevirt-export-token": TOKEN}
-        async with client.session.get(
-            f"{client.base}/volumes/disk/disk.img", headers=headers
-        ) as answer:
-            os.truncate(image, MIB)
-            with pytest.raises(aiohttp.ClientError):
-                await answer.read()
 
 
 CLAIM_SPEC = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}

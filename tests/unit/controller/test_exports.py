@@ -1,46 +1,30 @@
 """Exports against an API server on a real socket, with a kubelet that does its part."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
-import msgspec
 import pytest
 from aiohttp import web
-from podvisor_common.api import core, v1
-from podvisor_common.kube.client import KubeClient
-from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
     EXPORTS,
-    PERSISTENT_VOLUME_CLAIMS,
-    PODS,
     SECRETS,
     SERVICES,
-    SNAPSHOT_CONTENTS,
-    SNAPSHOTS,
-    VIRTUAL_MACHINE_INSTANCES,
-    VOLUME_SNAPSHOTS,
-    ObjectKey,
 )
 from podvisor_common.tls.authority import is_signed_by, parse_certificate
 from podvisor_controller.controllers import Controllers
-from podvisor_controller.export.holders import EXPORTED_INDEX, ExportedClaims, claims_exported
 from podvisor_controller.export.makers import TOKEN_LENGTH
 from podvisor_controller.settings import Settings
 
-from tests.unit.controller.api_server import ApiServer, Fate, Json
-from tests.unit.controller.builders import spec_body, vmi_body
-from tests.unit.controller.exports import KEY, MACHINE, POD, SNAPSHOT, TOKEN, ExportUser, leader
-from tests.unit.controller.snapshots import snapshot_body
+from tests.unit.controller.api_server import ApiServer, Fate
+from tests.unit.controller.exports import (
+    POD,
+    TOKEN,
+    ExportUser,
+    leader,
+)
 from tests.unit.kube.fake_apiserver import Refuse
 
-INDEXERS = {EXPORTED_INDEX: claims_exported}
 BASE = "https://virt-export-copy.shop.svc"
-
-
-@pytest.fixture
-async def exports(server: ApiServer) -> AsyncIterator[ExportUser]:
-    async with KubeClient.for_url(server.url, user_agent="exports") as client:
-        yield ExportUser(server, client)
 
 
 async def test_a_disk_in_a_claim(exports: ExportUser, leading: Controllers) -> None:
@@ -149,273 +133,6 @@ async def test_a_claim_that_is_not_there_is_waited_for(
     assert exports.condition("Ready")["reason"] == "Initializing"
     exports.provide()
     await exports.until_pod()
-
-
-def user_pod(**volume: object) -> Json:
-    return {
-        "metadata": {"namespace": "shop", "name": "writer"},
-        "spec": {
-            "volumes": [{"name": "x", "persistentVolumeClaim": {"claimName": "data"} | volume}]
-        },
-        "status": {"phase": "Running"},
-    }
-
-
-async def test_a_claim_in_use_is_not_exported(exports: ExportUser, leading: Controllers) -> None:
-    exports.provide()
-    exports.server.put(PODS, user_pod())
-    await exports.ask()
-    told = await exports.until_reason("InUse")
-    assert told["message"] == "PersistentVolumeClaim shop/data is in use by Pod writer"
-    assert exports.status["phase"] == "Pending"
-    assert exports.pod is None
-
-
-async def test_who_only_reads_is_not_in_the_way(exports: ExportUser, leading: Controllers) -> None:
-    exports.provide()
-    exports.server.put(PODS, user_pod(readOnly=True))
-    await exports.ask()
-    await exports.until_pod()
-
-
-async def test_an_export_ends_when_somebody_takes_its_claim(
-    exports: ExportUser, leading: Controllers
-) -> None:
-    exports.provide()
-    await exports.ask()
-    await exports.until_pod()
-    exports.run_pod(0)
-    await exports.until_ready()
-    exports.server.put(PODS, user_pod())
-    # Nobody tells of pods that are not ours: some other change has it looked at.
-    exports.provide(labels={"a": "b"})
-    await exports.until_reason("InUse")
-    await exports.server.until(lambda: exports.pod is None)
-    assert "links" not in exports.status
-    await exports.server.until(lambda: "ExportPaused" in exports.events())
-
-
-def start(server: ApiServer, name: str = "myvm", **volume: object) -> None:
-    """Make an instance with the claim."""
-    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}, **volume}]
-    disks = [{"name": "data", "disk": {"bus": "virtio"}}]
-    domain = spec_body()["domain"] | {"devices": {"disks": disks}}
-    body = vmi_body(spec=spec_body(volumes=volumes, domain=domain))
-    del body["metadata"]["resourceVersion"]
-    body["metadata"] |= {"name": name, "uid": f"uid-{name}"}
-    server.put(VIRTUAL_MACHINE_INSTANCES, body)
-
-
-def synchronized(server: ApiServer, name: str = "myvm") -> Json:
-    vmi = server.get(VIRTUAL_MACHINE_INSTANCES, ObjectKey("shop", name)) or {}
-    conditions = vmi.get("status", {}).get("conditions", [])
-    return next((one for one in conditions if one["type"] == "Synchronized"), {})
-
-
-def launchers(server: ApiServer) -> list[str]:
-    names = [pod["metadata"]["name"] for pod in server.list(PODS)]
-    return [name for name in names if name.startswith("virt-launcher-")]
-
-
-async def test_a_machine_that_starts_waits_for_the_end_of_the_export(
-    exports: ExportUser, leading: Controllers
-) -> None:
-    server = exports.server
-    exports.provide()
-    await exports.ask()
-    await exports.until_pod()
-    exports.run_pod(0)
-    await exports.until_ready()
-    start(server)
-    await server.until(lambda: synchronized(server).get("reason") == "VolumeInUse")
-    message = synchronized(server)["message"]
-    assert "VirtualMachineExport shop/copy" in message
-    assert "kubectl delete vmexport copy --namespace shop" in message
-    assert launchers(server) == []
-    assert exports.status["phase"] == "Ready"
-    server.remove(EXPORTS, KEY)
-    server.remove(PODS, POD)
-    await server.until(lambda: len(launchers(server)) == 1)
-
-
-def test_a_claim_counts_as_exported_while_its_pod_is_being_asked_for(client: KubeClient) -> None:
-    """However long the answer takes: a machine that is looked at meanwhile does not get the claim as well."""
-    freed: list[str] = []
-    claims = ExportedClaims(Informer(client, PODS, core.Pod, indexers=INDEXERS), freed.append)
-    volume = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}
-    body = vmi_body(spec=spec_body(volumes=[volume]))
-    vmi = msgspec.convert(body, v1.VirtualMachineInstance)
-    with claims.asking_for(KEY, ["data"]):
-        assert claims.of(vmi) == {"data": KEY}
-        assert freed == []
-    assert claims.of(vmi) == {}
-    assert freed == ["shop/data"]
-
-
-async def test_an_export_waits_for_a_machine_that_has_the_claim(
-    exports: ExportUser, leading: Controllers
-) -> None:
-    exports.provide()
-    start(exports.server)
-    await exports.server.until(lambda: len(launchers(exports.server)) == 1)
-    await exports.ask()
-    told = await exports.until_reason("InUse")
-    assert "in use by Pod virt-launcher-myvm" in told["message"]
-    assert exports.pod is None
-
-
-async def test_all_claims_of_a_machine(exports: ExportUser, leading: Controllers) -> None:
-    exports.provide("data")
-    exports.provide("logs", mode="Block")
-    exports.put_machine("data", "logs")
-    await exports.ask(MACHINE)
-    await exports.until_pod()
-    exports.run_pod(0, 1)
-    links = await exports.until_ready()
-    assert [volume["name"] for volume in links["volumes"]] == ["data", "logs"]
-    assert links["manifests"][0] == {"type": "all", "url": f"{BASE}/internal/manifests/all"}
-    assert exports.status["virtualMachineName"] == "myvm"
-    identity = exports.identity
-    assert identity is not None
-    told = json.loads(identity["manifests.json"])
-    assert told["host"] == "virt-export-copy.shop.svc"
-    assert told["machine"]["spec"]["runStrategy"] == "Halted"
-    assert set(told["machine"]["metadata"]) == {"name", "namespace"}
-    assert [claim["name"] for claim in told["claims"]] == ["data", "logs"]
-    assert told["claims"][1]["spec"]["volumeMode"] == "Block"
-
-
-@pytest.mark.parametrize("run_strategy", ["Always", "Halted"])
-async def test_a_machine_that_runs_is_not_exported(
-    exports: ExportUser,
-    leading: Controllers,
-    run_strategy: str,
-) -> None:
-    exports.provide()
-    start(exports.server)
-    exports.put_machine("data", run_strategy=run_strategy)
-    await exports.ask(MACHINE)
-    told = await exports.until_reason("InUse")
-    assert told["message"] == "Virtual Machine shop/myvm is running"
-    assert exports.pod is None
-
-
-async def test_a_machine_without_claims_is_skipped(
-    exports: ExportUser, leading: Controllers
-) -> None:
-    exports.put_machine()
-    await exports.ask(MACHINE)
-    await exports.until_reason("VMNoVolumes")
-    assert exports.status["phase"] == "Skipped"
-    assert exports.pod is None
-
-
-async def test_a_machine_that_is_not_there_is_waited_for(
-    exports: ExportUser, leading: Controllers
-) -> None:
-    exports.provide()
-    await exports.ask(MACHINE)
-    await exports.until_reason("VMNotFound")
-    exports.put_machine("data")
-    await exports.until_pod()
-
-
-def put_snapshot(server: ApiServer, *, is_ready: bool = True) -> None:
-    name = "vmsnapshot-content-1"
-    status = {
-        "phase": "Succeeded",
-        "readyToUse": is_ready,
-        "virtualMachineSnapshotContentName": name,
-    }
-    body = snapshot_body(status=status)
-    del body["metadata"]["resourceVersion"]
-    server.put(SNAPSHOTS, body)
-    claim = {
-        "metadata": {"name": "data"},
-        "spec": {
-            "storageClassName": "fast",
-            "volumeName": "pv-1",
-            "accessModes": ["ReadWriteOnce"],
-            "resources": {"requests": {"storage": "1Gi"}},
-        },
-    }
-    content = {
-        "metadata": {"namespace": "shop", "name": name},
-        "spec": {
-            "virtualMachineSnapshotName": "before",
-            "source": {"virtualMachine": {"metadata": {"name": "myvm"}, "spec": {"kept": True}}},
-            "volumeBackups": [
-                {
-                    "volumeName": "data",
-                    "persistentVolumeClaim": claim,
-                    "volumeSnapshotName": "vs-data",
-                }
-            ],
-        },
-        "status": {"readyToUse": is_ready},
-    }
-    server.put(SNAPSHOT_CONTENTS, content)
-    labels = {"snapshot.kubevirt.io/source-vm-name": "myvm"}
-    taken = {
-        "metadata": {"namespace": "shop", "name": "vs-data", "labels": labels},
-        "status": {"readyToUse": is_ready, "restoreSize": "2Gi"},
-    }
-    server.put(VOLUME_SNAPSHOTS, taken)
-
-
-async def test_what_a_snapshot_has_kept(exports: ExportUser, leading: Controllers) -> None:
-    server, restored = exports.server, ObjectKey("shop", "copy-data")
-    put_snapshot(server)
-    await exports.ask(SNAPSHOT)
-    await server.until(lambda: server.get(PERSISTENT_VOLUME_CLAIMS, restored) is not None)
-    claim = server.get(PERSISTENT_VOLUME_CLAIMS, restored) or {}
-    assert claim["spec"] == {
-        "storageClassName": "fast",
-        "accessModes": ["ReadWriteOnce"],
-        "resources": {"requests": {"storage": "2Gi"}},
-        "dataSource": {
-            "apiGroup": "snapshot.storage.k8s.io",
-            "kind": "VolumeSnapshot",
-            "name": "vs-data",
-        },
-    }
-    assert claim["metadata"]["ownerReferences"][0]["kind"] == "VirtualMachineExport"
-    await exports.until_pod()
-    await exports.until_reason("NotAllPVCsReady", "VolumesCreated")
-    server.put(PERSISTENT_VOLUME_CLAIMS, claim | {"status": {"phase": "Bound"}})
-    exports.run_pod(0)
-    [volume] = (await exports.until_ready())["volumes"]
-    assert volume["name"] == "data"
-    assert volume["formats"][0]["url"] == f"{BASE}/volumes/copy-data/disk.img"
-    assert exports.status["virtualMachineName"] == "myvm"
-    await exports.until_reason("AllPVCsReady", "VolumesCreated")
-    identity = exports.identity
-    assert identity is not None
-    told = json.loads(identity["manifests.json"])
-    assert told["machine"]["spec"] == {"kept": True}
-    assert [(one["name"], one["volume"]) for one in told["claims"]] == [("data", "copy-data")]
-
-
-async def test_a_snapshot_that_is_not_ready_is_waited_for(
-    exports: ExportUser, leading: Controllers
-) -> None:
-    put_snapshot(exports.server, is_ready=False)
-    await exports.ask(SNAPSHOT)
-    told = await exports.until_reason("NotAllPVCsCreated", "VolumesCreated")
-    assert told["message"] == "VirtualMachineSnapshot shop/before is not ready to use"
-    put_snapshot(exports.server)
-    await exports.until_pod()
-
-
-async def test_a_claim_of_somebody_elses_is_never_taken_for_a_restored_one(
-    exports: ExportUser, leading: Controllers
-) -> None:
-    exports.provide("copy-data")
-    put_snapshot(exports.server)
-    await exports.ask(SNAPSHOT)
-    why = "PersistentVolumeClaim copy-data is in the way"
-    await exports.server.until(lambda: why in exports.condition("Ready").get("message", ""))
-    assert exports.pod is None
 
 
 async def test_an_export_is_deleted_when_its_time_is_over(

@@ -146,13 +146,6 @@ STORAGE_CLASSES = Resource(
 )
 # Of the CSI snapshotter: a cluster may be without them.
 VOLUME_SNAPSHOTS = Resource("snapshot.storage.k8s.io", "v1", "volumesnapshots", "VolumeSnapshot")
-VOLUME_SNAPSHOT_CONTENTS = Resource(
-    "snapshot.storage.k8s.io",
-    "v1",
-    "volumesnapshotcontents",
-    "VolumeSnapshotContent",
-    namespaced=False,
-)
 VOLUME_SNAPSHOT_CLASSES = Resource(
     "snapshot.storage.k8s.io",
     "v1",

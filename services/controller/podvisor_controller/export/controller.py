@@ -6,6 +6,7 @@ Invariant: decides nothing about exports; callbacks only enqueue.
 from collections.abc import Callable
 
 from podvisor_common.api import core
+from podvisor_common.api.export import VirtualMachineExport
 from podvisor_common.api.export.names import SourceKind
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.controller import Controller
@@ -42,7 +43,7 @@ class Exports:
         self._caches = caches
         self._wake = wake
         self._wake_instance = wake_instance
-        self.claims = ExportedClaims(caches.pods, self._freed)
+        self.claims = ExportedClaims(caches.pods, caches.exports, self._freed)
         reconciler = ExportReconciler(
             client,
             caches,
@@ -57,7 +58,7 @@ class Exports:
     def subscribe(self) -> None:
         """Be told of what matters to exports from now on."""
         caches = self._caches
-        caches.exports.subscribe(lambda key, _, __: self._wake(self.controller, key))
+        caches.exports.subscribe(self._on_export)
         caches.pods.subscribe(self._on_pod)
         caches.volume_claims.subscribe(lambda key, _, __: self._on_source(SourceKind.CLAIM, key))
         caches.vms.subscribe(lambda key, _, __: self._on_source(SourceKind.MACHINE, key))
@@ -69,12 +70,21 @@ class Exports:
         for export in self._caches.exports.by_index(SOURCES_INDEX, source_key(kind, key)):
             self._wake(self.controller, key_of(export))
 
+    def _on_export(
+        self, key: ObjectKey, old: VirtualMachineExport | None, new: VirtualMachineExport | None
+    ) -> None:
+        if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
+            self.claims.export_gone(old)
+        self._wake(self.controller, key)
+
     def _on_pod(self, _: ObjectKey, old: core.Pod | None, new: core.Pod | None) -> None:
         pod = new or old
         export = export_of_pod(pod) if pod is not None else None
         if export is None:
             return
         self._wake(self.controller, export)
+        if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
+            self.claims.pod_gone(old)
         had = claims_exported(old) if old is not None else []
         has = claims_exported(new) if new is not None else []
         for claim in set(had) - set(has):

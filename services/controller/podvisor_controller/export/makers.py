@@ -27,6 +27,7 @@ from podvisor_common.kube.resources import (
 
 from podvisor_controller.export.authority import Authority
 from podvisor_controller.export.identity import expires_at, host, pod_name
+from podvisor_controller.export.kept import kept_claim, kept_machine
 from podvisor_controller.export.manifests import Json, ingredients
 from podvisor_controller.export.pod import (
     deadline_of,
@@ -83,7 +84,10 @@ class Makers:
     async def identity(
         self, export: VirtualMachineExport, pod: core.Pod, content: str | None
     ) -> bool:
-        """Have the Secret that the pod waits for; whether it was made just now. `content` is the name of a snapshot's content."""
+        """Have the Secret that the pod waits for; whether it was made just now. `content` is the name of a snapshot's content.
+
+        Raises Malformed, NoAuthority and ApiError.
+        """
         pair = await self._authority.issue([host(export)], deadline_of(pod, expires_at(export)))
         machine, claims = await self._sources(export, pod, content)
         bundle = await self._authority.bundle()
@@ -106,11 +110,9 @@ class Makers:
         if source.kind == SourceKind.CLAIM:
             return None, {}
         if content is not None:
-            kept = (await self.content(namespace, content)).spec
-            claims = [backup.persistent_volume_claim for backup in kept.volume_backups or ()]
-            return kept.source.virtual_machine, {
-                claim["metadata"]["name"]: claim["spec"] for claim in claims
-            }
+            kept = await self.content(namespace, content)
+            backups = kept.spec.volume_backups or ()
+            return kept_machine(kept), dict(kept_claim(kept, backup) for backup in backups)
         machine = await self._read(VIRTUAL_MACHINES, ObjectKey(namespace, source.name))
         return machine, {
             one.name: (await self._read(PERSISTENT_VOLUME_CLAIMS, ObjectKey(namespace, one.claim)))[

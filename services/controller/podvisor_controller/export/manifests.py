@@ -5,19 +5,19 @@ claims neither the volume that they are bound to nor where their content came fr
 """
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from typing import Any
 
 import msgspec
 from podvisor_common.api.export import VirtualMachineExport
-from podvisor_common.api.quantity import Quantity, QuantityError, parse_quantity
+from podvisor_common.api.quantity import Quantity
 from podvisor_common.api.snapshot import VolumeBackup
 from podvisor_common.api.v1 import names
-from podvisor_common.kube.resources import VOLUME_SNAPSHOTS
+from podvisor_common.kube.resources import PERSISTENT_VOLUME_CLAIMS
 
 from podvisor_controller.export.identity import host, owner_reference, restored_claim_name
 from podvisor_controller.export.pod import ServedVolume
 from podvisor_controller.exporter.manifests import ExportedClaim, Ingredients
+from podvisor_controller.snapshot.kept_claims import spec_of_restored
 from podvisor_controller.snapshot.outline import claim_of
 
 Json = dict[str, Any]
@@ -57,27 +57,16 @@ def restored_claim(
     export: VirtualMachineExport, backup: VolumeBackup, restore_size: Quantity | None
 ) -> Json:
     """The claim with what the snapshot has of one. It goes with the export."""
-    kept = backup.persistent_volume_claim["spec"]
-    spec = _without(kept, ("volumeName", "dataSource", "dataSourceRef"))
-    group, _, _ = VOLUME_SNAPSHOTS.api_version.partition("/")
     name, _ = claim_of(backup)
     return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
+        "apiVersion": PERSISTENT_VOLUME_CLAIMS.api_version,
+        "kind": PERSISTENT_VOLUME_CLAIMS.kind,
         "metadata": {
             "name": restored_claim_name(export, name),
             "namespace": export.metadata.namespace,
             "ownerReferences": [owner_reference(export)],
         },
-        "spec": spec
-        | {
-            "resources": {"requests": {"storage": _larger(_storage_of(kept), restore_size)}},
-            "dataSource": {
-                "apiGroup": group,
-                "kind": VOLUME_SNAPSHOTS.kind,
-                "name": backup.volume_snapshot_name,
-            },
-        },
+        "spec": spec_of_restored(backup, restore_size),
     }
 
 
@@ -93,23 +82,6 @@ def _machine(machine: Json) -> Json:
         "metadata": metadata,
         "spec": machine["spec"],
     }
-
-
-def _storage_of(spec: Mapping[str, Any]) -> Quantity | None:
-    requests = spec.get("resources", {}).get("requests", {})
-    size: Quantity | None = requests.get("storage")
-    return size
-
-
-def _larger(one: Quantity | None, other: Quantity | None) -> Quantity | None:
-    return max((size for size in (one, other) if size is not None), key=_amount, default=None)
-
-
-def _amount(size: Quantity) -> Decimal:
-    try:
-        return parse_quantity(size)
-    except QuantityError:
-        return Decimal(0)
 
 
 def _without(obj: Mapping[str, Any], keys: Sequence[str]) -> Json:

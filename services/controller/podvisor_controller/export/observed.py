@@ -51,6 +51,14 @@ class Observed:
         return self.source.is_available and not self.users
 
     @property
+    def needs_users(self) -> bool:
+        """It matters who else has the claims: a pod is about to be made for them, hands them out, or goes for their sake."""
+        pod = self.own_pod
+        if pod is not None:
+            return self.is_ready or pod.metadata.is_being_deleted
+        return self.pod is None and self.source.is_available and not self.retry_left
+
+    @property
     def serves_others(self) -> bool:
         """The pod serves other claims than there are to be served by now."""
         pod = self.own_pod

@@ -13,7 +13,7 @@ import msgspec
 from podvisor_common.api import core, meta
 from podvisor_common.api.export import VirtualMachineExport, names
 from podvisor_common.api.v1.names import APP_LABEL, LAUNCHER_UID
-from podvisor_common.kube.resources import ObjectKey
+from podvisor_common.kube.resources import EXPORTS, ObjectKey
 from podvisor_common.tls.authority import KeyPair
 
 from podvisor_controller.export.identity import (
@@ -70,9 +70,11 @@ def served_by(pod: core.Pod) -> tuple[ServedVolume, ...]:
 
 
 def export_of_pod(pod: core.Pod) -> ObjectKey | None:
-    """The key of the export that a pod serves."""
+    """The key of the export that a pod says it serves. Of whatever version: a pod outlives releases of the controller."""
     owner = pod.metadata.controller_reference()
     if owner is None or owner.kind != names.EXPORT:
+        return None
+    if owner.api_version.partition("/")[0] != EXPORTS.group:
         return None
     return ObjectKey(pod.metadata.namespace, owner.name)
 
@@ -107,14 +109,15 @@ def render_pod(
 ) -> Manifest:
     """The pod that serves `volumes` until `deadline`, by the certificate in the Secret `identity`, which need not exist yet."""
     claims = served(volumes)
+    told_deadline = meta.format_time(deadline)
     annotations = _inherited(export) | {
         IDENTITY_ANNOTATION: identity,
-        DEADLINE_ANNOTATION: meta.format_time(deadline),
+        DEADLINE_ANNOTATION: told_deadline,
         VOLUMES_ANNOTATION: msgspec.json.encode(claims).decode(),
     }
     environment = {
         program.VOLUMES_VARIABLE: json.dumps([_as_program(one) for one in claims]),
-        program.DEADLINE_VARIABLE: meta.format_time(deadline),
+        program.DEADLINE_VARIABLE: told_deadline,
     }
     common: Manifest = {
         "image": image,
@@ -122,9 +125,8 @@ def render_pod(
         "env": [{"name": name, "value": value} for name, value in environment.items()],
         "resources": _RESOURCES,
         "securityContext": unprivileged(),
+        **_devices(claims),
     }
-    mounts = _mounts(claims)
-    devices = _devices(claims)
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -135,38 +137,7 @@ def render_pod(
             "annotations": annotations,
             "ownerReferences": [owner_reference(export)],
         },
-        "spec": {
-            "restartPolicy": "Never",
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": _GRACE_S,
-            "securityContext": _pod_security(has_devices=bool(devices)),
-            "initContainers": [
-                {
-                    "name": LOOK_CONTAINER,
-                    "command": [*_command(), program.LOOK],
-                    **common,
-                    "volumeMounts": mounts,
-                    **devices,
-                }
-            ],
-            "containers": [
-                {
-                    "name": CONTAINER,
-                    "command": _command(),
-                    **common,
-                    "ports": [{"name": "https", "containerPort": program.PORT}],
-                    "readinessProbe": _readiness(),
-                    "volumeMounts": [*mounts, *_secret_mounts()],
-                    **devices,
-                }
-            ],
-            "volumes": [
-                *(_claim_volume(number, one) for number, one in enumerate(claims)),
-                _secret_volume(_IDENTITY, identity),
-                _secret_volume(_TOKEN, token_secret_name(export)),
-            ],
-        },
+        "spec": _pod_spec(claims, common, identity, token_secret_name(export)),
     }
 
 
@@ -228,6 +199,41 @@ def render_identity(pod: core.Pod, pair: KeyPair, manifests: bytes) -> Manifest:
         },
         "type": "kubernetes.io/tls",
         "data": {name: base64.b64encode(value).decode() for name, value in content.items()},
+    }
+
+
+def _pod_spec(
+    claims: Sequence[ServedVolume], common: Manifest, identity: str, token: str
+) -> Manifest:
+    """`common` is what both containers have; the others name Secrets."""
+    mounts = _mounts(claims)
+    look = {
+        "name": LOOK_CONTAINER,
+        "command": [*_command(), program.LOOK],
+        **common,
+        "volumeMounts": mounts,
+    }
+    serve = {
+        "name": CONTAINER,
+        "command": _command(),
+        **common,
+        "ports": [{"name": "https", "containerPort": program.PORT}],
+        "readinessProbe": _readiness(),
+        "volumeMounts": [*mounts, *_secret_mounts()],
+    }
+    return {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": _GRACE_S,
+        "securityContext": _pod_security(has_devices="volumeDevices" in common),
+        "initContainers": [look],
+        "containers": [serve],
+        "volumes": [
+            *(_claim_volume(number, one) for number, one in enumerate(claims)),
+            _secret_volume(_IDENTITY, identity),
+            _secret_volume(_TOKEN, token),
+        ],
     }
 
 

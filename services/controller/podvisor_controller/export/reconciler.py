@@ -38,10 +38,12 @@ from podvisor_controller.export import plan, sources, users
 from podvisor_controller.export.authority import Authority
 from podvisor_controller.export.holders import ExportedClaims
 from podvisor_controller.export.identity import expires_at, identity_secret_name, pod_name
+from podvisor_controller.export.kept import Malformed, kept_claim
 from podvisor_controller.export.makers import InTheWay, Makers, check_owner
 from podvisor_controller.export.manifests import restored_claim
 from podvisor_controller.export.observed import Observed
 from podvisor_controller.export.pod import render_pod
+from podvisor_controller.export.pod_users import find_pod_in_the_way
 from podvisor_controller.export.sources import Source
 from podvisor_controller.export.status import status_of
 from podvisor_controller.pauses import retry_backoff
@@ -56,13 +58,8 @@ from podvisor_controller.vmi.claims import claim_key
 _BACKSTOP = timedelta(seconds=30)
 
 
-class _PodList(msgspec.Struct, frozen=True):
-    items: list[core.Pod]
-
-
 _decode_export = msgspec.json.Decoder(VirtualMachineExport).decode
 _decode_pod = msgspec.json.Decoder(core.Pod).decode
-_decode_pods = msgspec.json.Decoder(_PodList).decode
 _decode_claim = msgspec.json.Decoder(core.PersistentVolumeClaim).decode
 
 
@@ -136,13 +133,12 @@ class ExportReconciler:
             return now
         if now.own_pod is not None:
             now = replace(now, authority=await self._authority.bundle())
-        if not now.source.volumes:
+        if not now.needs_users:
             return now
-        answer = await self._client.list_page(PODS, namespace=export.metadata.namespace, limit=0)
+        claims = [volume.claim.metadata.name for volume in now.source.volumes]
+        in_the_way = await find_pod_in_the_way(self._client, claims, export)
         # What waited may have changed what the caches have.
         now = self._look(export, notes, now)
-        claims = [volume.claim.metadata.name for volume in now.source.volumes]
-        in_the_way = users.pod_in_the_way(_decode_pods(answer).items, claims, export)
         if not in_the_way and now.own_pod is None:
             in_the_way = self._machine_in_the_way(now)
         return replace(now, users=in_the_way)
@@ -215,7 +211,7 @@ class ExportReconciler:
         """Carry it out; whether that was possible. What is refused is told of, and tried again later."""
         try:
             await self._carry_out(action, now, notes)
-        except InTheWay as error:
+        except (InTheWay, Malformed) as error:
             notes.refused(str(error), self._clock())
         except (ApiForbidden, ApiInvalid) as error:
             what = type(action).__name__.removeprefix("Create").removeprefix("Ensure")
@@ -290,6 +286,7 @@ class ExportReconciler:
             message = "Created exporter pod secret"
             self._tell(now.export, EventReason.SECRET_CREATED, message)
         notes.furnished_pod = pod.metadata.uid
+        notes.trouble, notes.retry_at = "", None
 
     async def _delete_pod(self, action: plan.DeletePod, now: Observed, notes: _Notes) -> None:
         key = ObjectKey(now.export.metadata.namespace, pod_name(now.export))
@@ -316,6 +313,7 @@ class ExportReconciler:
             name = backup.volume_snapshot_name
             if claim_of(backup)[0] not in claims or name is None:
                 continue
+            kept_claim(content, backup)  # Malformed where it is none
             kept = await self._caches.volume_snapshots.find(ObjectKey(namespace, name))
             if kept is None:
                 raise InTheWay(f"{VOLUME_SNAPSHOTS.kind} {name} does not exist any more.")

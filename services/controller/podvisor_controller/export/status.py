@@ -75,6 +75,8 @@ def _without_pod(now: Observed) -> Finding:
 
 def _pending(now: Observed) -> str:
     """What the pod waits for that only the user can see to."""
+    if now.trouble:
+        return now.trouble
     secret = now.export.spec.token_secret_ref
     if secret is None:
         return ""

@@ -1,6 +1,5 @@
 """Who may download: whoever shows the token. Nothing of a request but readiness is looked at before."""
 
-import asyncio
 import hmac
 from pathlib import Path
 
@@ -8,7 +7,11 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from podvisor_common.api.export.names import TOKEN_HEADER, TOKEN_KEY
 
+from podvisor_controller.exporter.answers import Storage
 from podvisor_controller.exporter.settings import READY_PATH
+
+# How long a directory of the pod's own may take, which is in its node's memory.
+READ_S = 5.0
 
 
 class Token:
@@ -16,13 +19,19 @@ class Token:
 
     def __init__(self, directory: str) -> None:
         self._path = Path(directory) / TOKEN_KEY
+        self._storage = Storage("The directory of the token")
+
+    @property
+    def is_stuck(self) -> bool:
+        """It cannot be read, and nobody gets anything."""
+        return self._storage.is_stuck
 
     async def read(self) -> bytes:
-        """The token, without the end of a line; empty when there is none."""
-        return await asyncio.to_thread(self._read)
+        """The token, without the end of a line; empty when there is none. Raises NoAnswer."""
+        return await self._storage.run(self._read, READ_S)
 
     async def is_shown(self, request: web.Request) -> bool:
-        """Whether the request has it, as a header or in its query. Takes the same time whatever is shown."""
+        """Whether the request has it, as a header or in its query. Takes the same time whatever is shown. Raises NoAnswer."""
         token = await self.read()
         shown = (request.headers.get(TOKEN_HEADER, ""), request.query.get(TOKEN_HEADER, ""))
         matches = [

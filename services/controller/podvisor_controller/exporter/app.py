@@ -4,21 +4,23 @@ Invariant: reads only. Nothing is looked for before the token was shown (access.
 nothing of that in the event loop.
 """
 
-import asyncio
 import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from podvisor_controller.exporter import manifests, pieces
-from podvisor_controller.exporter.access import Token, only_with
+from podvisor_controller.exporter.access import READ_S, Token, only_with
+from podvisor_controller.exporter.answers import NoAnswer, Storage
 from podvisor_controller.exporter.ranges import select
-from podvisor_controller.exporter.sending import Downloads
+from podvisor_controller.exporter.sending import RETRY_AFTER_S, Downloads
 from podvisor_controller.exporter.settings import MANIFESTS, READY_PATH, Settings
 from podvisor_controller.exporter.tree import (
     NotServed,
@@ -49,17 +51,23 @@ class _Opened:
     etag: str = ""
     is_directory: bool = False
 
+    def close(self) -> None:
+        os.close(self.descriptor)
+
 
 class _Exporter:
-    def __init__(self, settings: Settings, downloads: Downloads) -> None:
+    def __init__(self, settings: Settings, downloads: Downloads, open_s: float) -> None:
         self._settings = settings
         self._downloads = downloads
         self._token = Token(settings.token_directory)
         self._served_since = secrets.token_hex(4)
+        self._open_s = open_s
+        self._identity = Storage("The directory of the certificate")
+        self._storage = [Storage(f'Volume "{volume.name}"') for volume in settings.volumes]
         self._numbers = {volume.name: n for n, volume in enumerate(settings.volumes)}
 
     def app(self) -> web.Application:
-        app = web.Application(middlewares=[only_with(self._token)])
+        app = web.Application(middlewares=[_told_of_no_answer, only_with(self._token)])
         volume = "/volumes/{volume}"
         app.add_routes(
             [
@@ -76,6 +84,10 @@ class _Exporter:
         return app
 
     async def _ready(self, _: web.Request) -> web.Response:
+        # One volume that does not answer takes nobody the others.
+        stuck = [storage.is_stuck for storage in self._storage]
+        if self._token.is_stuck or (stuck and all(stuck)):
+            raise web.HTTPServiceUnavailable(text="Nothing that is served answers.\n")
         return web.Response(text="OK")
 
     async def _disk(self, request: web.Request) -> web.StreamResponse:
@@ -103,14 +115,14 @@ class _Exporter:
             if not opened.is_directory:
                 return await self._send_file(request, opened)
             if not request.rel_url.raw_path.endswith("/"):
-                os.close(opened.descriptor)
+                opened.close()
                 [*_, last] = _parts_of(request)
                 raise web.HTTPMovedPermanently(location=f"./{quote(last)}/")
             made = pieces.listing_pieces(opened.descriptor)
             return await self._send_made(request, "text/html", opened, made)
 
     async def _manifests(self, request: web.Request) -> web.Response:
-        with_disk = await asyncio.to_thread(self._with_disk)
+        with_disk = await self._with_disk()
         ingredients = await self._ingredients()
         resources = manifests.everything(ingredients, self._settings.volumes, with_disk)
         return _written(resources, request)
@@ -121,10 +133,13 @@ class _Exporter:
 
     async def _ingredients(self) -> manifests.Ingredients:
         path = Path(self._settings.identity_directory) / MANIFESTS
-        return _decode_ingredients(await asyncio.to_thread(path.read_bytes))
+        return _decode_ingredients(await self._identity.run(path.read_bytes, READ_S))
 
-    def _with_disk(self) -> dict[str, bool]:
-        return {name: self._has_disk(number) for name, number in self._numbers.items()}
+    async def _with_disk(self) -> dict[str, bool]:
+        return {
+            name: await self._storage[number].run(partial(self._has_disk, number), self._open_s)
+            for name, number in self._numbers.items()
+        }
 
     def _has_disk(self, number: int) -> bool:
         settings = self._settings
@@ -135,16 +150,14 @@ class _Exporter:
     ) -> _Opened:
         """What is asked for, open.
 
-        HTTPNotFound when there is no such thing, HTTPForbidden when it may not be read, HTTPGatewayTimeout when the volume does not answer.
+        HTTPNotFound when there is no such thing, HTTPForbidden when it may not be read, NoAnswer when the volume gives none.
         """
         number = self._numbers.get(request.match_info["volume"])
         if number is None:
             raise web.HTTPNotFound
+        work = partial(open_it, number, request)
         try:
-            async with asyncio.timeout(OPEN_S):
-                return await asyncio.to_thread(open_it, number, request)
-        except TimeoutError:
-            raise web.HTTPGatewayTimeout(text="The volume does not answer.\n") from None
+            return await self._storage[number].run(work, self._open_s, _Opened.close)
         except (NotServed, ValueError):
             raise web.HTTPNotFound from None
         except PermissionError:
@@ -182,7 +195,7 @@ class _Exporter:
         response.content_length = stop - start
         is_wanted = request.method != "HEAD"
         made = pieces.file_pieces(opened.descriptor, start, stop if is_wanted else start)
-        return await self._downloads.send(request, response, made, opened.descriptor)
+        return await self._send(request, response, made, opened)
 
     async def _send_made(
         self, request: web.Request, content_type: str, opened: _Opened, made: pieces.Pieces
@@ -192,12 +205,34 @@ class _Exporter:
         if request.method == "HEAD":
             made = pieces.file_pieces(opened.descriptor, 0, 0)
         together = pieces.put_together(made)
-        return await self._downloads.send(request, response, together, opened.descriptor)
+        return await self._send(request, response, together, opened)
+
+    async def _send(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        made: pieces.Pieces,
+        opened: _Opened,
+    ) -> web.StreamResponse:
+        storage = self._storage[self._numbers[request.match_info["volume"]]]
+        return await self._downloads.send(request, response, made, opened.descriptor, storage)
 
 
-def exporter_app(settings: Settings, downloads: Downloads | None = None) -> web.Application:
+def exporter_app(
+    settings: Settings, downloads: Downloads | None = None, *, open_s: float = OPEN_S
+) -> web.Application:
     """The application of one exporter."""
-    return _Exporter(settings, downloads or Downloads()).app()
+    return _Exporter(settings, downloads or Downloads(), open_s).app()
+
+
+@web.middleware
+async def _told_of_no_answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except NoAnswer as error:
+        raise web.HTTPServiceUnavailable(
+            text=f"{error}\n", headers={"Retry-After": str(RETRY_AFTER_S)}
+        ) from None
 
 
 def _parts_of(request: web.Request) -> list[bytes]:

@@ -7,12 +7,13 @@ one that does not read at all is dropped. There are at most MOST_DOWNLOADS at a 
 import asyncio
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import structlog
 from aiohttp import web
 
+from podvisor_controller.exporter.answers import NoAnswer, Storage, Worker
 from podvisor_controller.exporter.pieces import Pieces
 from podvisor_controller.exporter.tree import NotServed
 
@@ -50,32 +51,27 @@ class Downloads:
         response: web.StreamResponse,
         pieces: Pieces,
         descriptor: int,
+        storage: Storage,
     ) -> web.StreamResponse:
-        """Answer `request` with `response` and these bytes, which are read from `descriptor`; both are closed afterwards.
+        """Answer `request` with `response` and these bytes, read from `descriptor` on `storage`; it and they are closed.
 
         What cannot be read, or is not taken, ends the connection in the middle: so the client knows that it has not got everything.
         """
-        loop = asyncio.get_running_loop()
-        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="download")
+        thread = Worker("download")
+        make = partial(next, pieces, b"")
         try:
             await response.prepare(request)
-            while piece := await self._made(loop.run_in_executor(thread, next, pieces, b"")):
+            while piece := await storage.wait_for(thread.submit(make), self._stall_s):
                 async with asyncio.timeout(self._stall_s):
                     await response.write(piece)
-        except (OSError, NotServed, TimeoutError) as error:
+        except (OSError, NotServed, NoAnswer, TimeoutError) as error:
             _log.warning("download broken off", kind=type(error).__name__, error=_words_of(error))
             if request.transport is not None:
                 request.transport.abort()
         finally:
             # Behind the piece that may still be in the making: neither may be closed while it runs.
-            thread.submit(_close, pieces, descriptor)
-            thread.shutdown(wait=False)
+            thread.end(partial(_close, pieces, descriptor))
         return response
-
-    async def _made(self, piece: asyncio.Future[bytes]) -> bytes:
-        """The piece. TimeoutError when a volume does not answer; its thread is left to itself."""
-        async with asyncio.timeout(self._stall_s):
-            return await piece
 
 
 def _close(pieces: Pieces, descriptor: int) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from podvisor_common.api import v1
-from podvisor_common.api.quantity import Quantity, QuantityError, parse_quantity
 from podvisor_common.api.snapshot import (
     VirtualMachineRestore,
     VirtualMachineSnapshotContent,
@@ -18,9 +17,10 @@ from podvisor_common.api.snapshot import (
 )
 from podvisor_common.api.snapshot.names import VolumeOwnershipPolicy, VolumeRestorePolicy
 from podvisor_common.api.storage import VolumeSnapshot
-from podvisor_common.kube.resources import PERSISTENT_VOLUME_CLAIMS, VOLUME_SNAPSHOTS
+from podvisor_common.kube.resources import PERSISTENT_VOLUME_CLAIMS
 
 from podvisor_controller.restore.machine import mark_of
+from podvisor_controller.snapshot.kept_claims import spec_of_restored
 from podvisor_controller.snapshot.outline import claim_of
 from podvisor_controller.webhooks.defaults_instance import owner_reference
 
@@ -36,7 +36,6 @@ _NOTES_OF_OTHERS = (
     "k8s.io/CloneOf",
     "kubectl.kubernetes.io/last-applied-configuration",
 )
-_KEPT_OF_SPEC = ("accessModes", "resources", "storageClassName", "volumeMode")
 
 
 def volumes_of(
@@ -107,33 +106,8 @@ def manifest_of(
         "apiVersion": PERSISTENT_VOLUME_CLAIMS.api_version,
         "kind": PERSISTENT_VOLUME_CLAIMS.kind,
         "metadata": metadata,
-        "spec": _spec(backup, snapshot),
+        "spec": spec_of_restored(backup, snapshot.status.restore_size),
     }
-
-
-def _spec(backup: VolumeBackup, snapshot: VolumeSnapshot) -> Json:
-    kept = backup.persistent_volume_claim.get("spec") or {}
-    spec = {key: kept[key] for key in _KEPT_OF_SPEC if key in kept}
-    resources = spec.get("resources") or {}
-    requests = dict(resources.get("requests") or {})
-    requests["storage"] = _larger(requests.get("storage"), snapshot.status.restore_size)
-    return spec | {
-        "resources": resources | {"requests": requests},
-        "dataSource": {
-            "apiGroup": VOLUME_SNAPSHOTS.group,
-            "kind": VOLUME_SNAPSHOTS.kind,
-            "name": backup.volume_snapshot_name,
-        },
-    }
-
-
-def _larger(asked: Quantity | None, needed: Quantity | None) -> Quantity:
-    """The larger one, in the words in which it was said."""
-    given = [size for size in (asked, needed) if size is not None]
-    try:
-        return max(given, key=parse_quantity, default="0")
-    except QuantityError:
-        return given[0]
 
 
 def _own_annotations(annotations: Mapping[str, str]) -> dict[str, str]:
