@@ -75,7 +75,9 @@ class Curl:
 
     async def sh(self, script: str) -> str:
         """What a shell script prints in which `get URL` downloads."""
-        get = f"curl -sS --fail --location --cacert /tmp/ca.pem -H '{HEADER}: {self._token}'"
+        # A Service refuses connections until the node has heard of its first pod.
+        patience = "--retry 10 --retry-delay 1 --retry-connrefused"
+        get = f"curl -sS --fail --location {patience} --cacert /tmp/ca.pem -H '{HEADER}: {self._token}'"
         lines = [
             "cat >/tmp/ca.pem <<'END'",
             self._cert,
