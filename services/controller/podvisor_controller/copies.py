@@ -57,6 +57,7 @@ class Copies:
             snapshots=caches.snapshots,
             contents=caches.snapshot_contents,
             volume_snapshots=caches.volume_snapshots,
+            restores=caches.restores,
             vms=caches.vms,
             vmis=caches.vmis,
             volume_claims=caches.volume_claims,
@@ -171,6 +172,9 @@ class Copies:
         self._wake(self._restore, key)
         if (restore := new or old) is not None:
             self._wake_maker_of(restore.metadata)
+            # One that is to go waits for the end of the restore.
+            name = restore.spec.virtual_machine_snapshot_name
+            self._wake(self._snapshot, ObjectKey(key.namespace, name))
 
     def _on_content(
         self,

@@ -6,11 +6,13 @@ from typing import Any
 import msgspec
 import pytest
 from podvisor_common.api import core
+from podvisor_common.api.meta import ObjectMeta
 from podvisor_common.api.snapshot import VirtualMachineSnapshotContent, VolumeRestore, names
 from podvisor_controller.json_patch import PatchError
 from podvisor_controller.restore import claims, machine, plan, status
 from podvisor_controller.restore.hindrances import failure_of, hindrance_of
 from podvisor_controller.restore.observed import Observed
+from podvisor_controller.snapshot.outline import volume_snapshot_outline
 
 from tests.unit.controller.builders import (
     NOW,
@@ -39,7 +41,13 @@ def kept(**spec: Any) -> Json:
     return {"metadata": body["metadata"], "spec": body["spec"]}
 
 
-def content(claim: Json | None = None, **of_machine: Any) -> VirtualMachineSnapshotContent:
+def content(
+    claim: Json | None = None,
+    *,
+    metadata: Json | None = None,
+    is_ready: bool = True,
+    **of_machine: Any,
+) -> VirtualMachineSnapshotContent:
     claim = claim or claim_body("data")
     backup = {
         "volumeName": "data",
@@ -47,7 +55,11 @@ def content(claim: Json | None = None, **of_machine: Any) -> VirtualMachineSnaps
         "volumeSnapshotName": DATA,
     }
     source = {"virtualMachine": kept(**of_machine)}
-    body = {"metadata": {"name": "c"}, "spec": {"source": source, "volumeBackups": [backup]}}
+    body = {
+        "metadata": {"name": "c"} | (metadata or {}),
+        "spec": {"source": source, "volumeBackups": [backup]},
+        "status": {"readyToUse": is_ready},
+    }
     return msgspec.convert(body, VirtualMachineSnapshotContent)
 
 
@@ -65,7 +77,7 @@ def observed(**changes: Any) -> Observed:
         "target": vm("Halted"),
         "snapshot": READY,
         "content": content(),
-        "volume_snapshots": {DATA: volume_snapshot()},
+        "volume_snapshots": {DATA: volume_snapshot(readyToUse=True)},
     }
     return Observed(**given | changes)  # type: ignore[arg-type]
 
@@ -240,18 +252,93 @@ def test_what_is_waited_for_is_said() -> None:
     )
 
 
+IN_PLACE = restore(
+    volumeRestorePolicy="InPlace",
+    status={"restores": [TOLD[0] | {"persistentVolumeClaim": "data"}]},
+)
+LEAVING = {"data": msgspec.convert(claim_body("data"), core.PersistentVolumeClaim)}
+GOING = {"data": msgspec.convert(claim_body("data", **DELETED), core.PersistentVolumeClaim)}
+READY_DATA = volume_snapshot(readyToUse=True)
+
+
+@pytest.mark.parametrize(
+    ("doubt", "why"),
+    situations(
+        (
+            "a snapshot on its way out",
+            {
+                "snapshot": msgspec.structs.replace(
+                    READY, metadata=snapshot(metadata=DELETED).metadata
+                )
+            },
+            "VMSnapshot before is being deleted",
+        ),
+        (
+            "a snapshot that is not ready any more",
+            {"snapshot": snapshot(status={"readyToUse": False, "sourceUID": VM_UID})},
+            "VMSnapshot before is not ready to use",
+        ),
+        (
+            "a content on its way out",
+            {"content": content(metadata=DELETED)},
+            "VMSnapshotContent c is being deleted",
+        ),
+        (
+            "a content that is not ready",
+            {"content": content(is_ready=False)},
+            "VMSnapshotContent c is not ready to use",
+        ),
+        (
+            "a VolumeSnapshot on its way out",
+            {
+                "volume_snapshots": {
+                    DATA: msgspec.structs.replace(
+                        READY_DATA, metadata=ObjectMeta(name=DATA, deletion_timestamp=stamp(1))
+                    )
+                }
+            },
+            f"volumeSnapshot {DATA} is being deleted",
+        ),
+        (
+            "a VolumeSnapshot that is not ready",
+            {"volume_snapshots": {DATA: volume_snapshot(readyToUse=False)}},
+            f"volumeSnapshot {DATA} is not ready to use",
+        ),
+    ),
+)
+def test_no_claim_goes_on_the_strength_of_what_may_go(doubt: Json, why: str) -> None:
+    now = begun(restore=IN_PLACE, volume_claims=LEAVING, **doubt)
+    assert failure_of(now) == why
+    assert plan.plan(now) == [plan.UnlockTarget()]
+
+
+def test_a_claim_that_has_gone_is_made_again_of_a_snapshot_that_is_to_go() -> None:
+    going = msgspec.structs.replace(READY, metadata=snapshot(metadata=DELETED).metadata)
+    assert plan.plan(begun(restore=IN_PLACE, snapshot=going)) == [plan.CreateClaims(("data",))]
+
+
+def test_a_restore_does_not_begin_with_a_snapshot_that_is_to_go() -> None:
+    going = msgspec.structs.replace(READY, metadata=snapshot(metadata=DELETED).metadata)
+    now = observed(snapshot=going)
+    assert hindrance_of(now) == "VMSnapshot shop/before is being deleted"
+    assert plan.plan(now) == []
+
+
+def test_the_outline_of_a_volume_snapshot_says_that_it_goes() -> None:
+    going = msgspec.structs.replace(
+        READY_DATA, metadata=ObjectMeta(name=DATA, deletion_timestamp=stamp(1))
+    )
+    assert volume_snapshot_outline(going).metadata.is_being_deleted
+
+
 def test_in_place_a_claim_goes_only_when_it_can_be_had_again_and_nobody_else_has_it() -> None:
-    told = [TOLD[0] | {"persistentVolumeClaim": "data"}]
-    wanted = restore(volumeRestorePolicy="InPlace", status={"restores": told})
-    there = msgspec.convert(claim_body("data"), core.PersistentVolumeClaim)
-    now = begun(restore=wanted, volume_claims={"data": there})
+    now = begun(restore=IN_PLACE, volume_claims=LEAVING)
     assert plan.plan(now) == [plan.DeleteClaims(("data",))]
-    used = begun(restore=wanted, volume_claims={"data": there}, other_users={"data": "VM x"})
+    used = begun(restore=IN_PLACE, volume_claims=LEAVING, other_users={"data": "VM x"})
     assert plan.plan(used) == []
-    lost = begun(restore=wanted, volume_claims={"data": there}, volume_snapshots={})
+    lost = begun(restore=IN_PLACE, volume_claims=LEAVING, volume_snapshots={})
     assert plan.plan(lost) == [plan.UnlockTarget()]
-    going = msgspec.convert(claim_body("data", **DELETED), core.PersistentVolumeClaim)
-    assert plan.plan(begun(restore=wanted, volume_claims={"data": going})) == []
+    assert plan.plan(begun(restore=IN_PLACE, volume_claims=GOING)) == []
 
 
 def test_a_claim_that_the_target_names_is_never_abandoned() -> None:

@@ -1,6 +1,7 @@
 """Restores of machines against an API server on a real socket, with a storage driver that does its part."""
 
 import pytest
+from aiohttp import web
 from podvisor_common.api.snapshot import names
 from podvisor_common.kube.resources import (
     PERSISTENT_VOLUME_CLAIMS,
@@ -12,6 +13,7 @@ from podvisor_common.kube.resources import (
 )
 from podvisor_controller.controllers import Controllers
 
+from tests.unit.controller.api_server import Fate
 from tests.unit.controller.restores import BACK, RestoreUser, writes
 
 
@@ -129,6 +131,52 @@ async def test_in_place_the_claims_have_their_names_and_no_other_machine_loses_o
     assert claim["metadata"]["uid"] != old
     # The machine did not own the one that was there before.
     assert "ownerReferences" not in claim["metadata"]
+
+
+async def test_whether_a_claim_can_be_had_again_is_asked_of_the_api_server(
+    restorer: RestoreUser, leading: Controllers
+) -> None:
+    await restorer.keep("data")
+    [kept] = restorer.snapshots.volume_snapshots
+    name = kept["metadata"]["name"]
+
+    def fate_of(request: web.Request) -> Fate:
+        # The cache has not heard of it when the answer comes.
+        if request.method == "GET" and request.path.endswith(f"/volumesnapshots/{name}"):
+            restorer.snapshots.storage.report(kept, readyToUse=False)
+        return Fate.ANSWERED
+
+    restorer.server.fate_of = fate_of
+    await restorer.restore(volumeRestorePolicy="InPlace")
+    await restorer.until_reason("Failure", f"volumeSnapshot {name} is not ready to use")
+    assert "annotations" not in (restorer.claim("data") or {})["metadata"]
+    await restorer.server.until(lambda: not restorer.is_locked)
+
+
+async def test_a_snapshot_stays_until_what_is_restored_from_it_is_there(
+    restorer: RestoreUser, leading: Controllers
+) -> None:
+    await restorer.keep("data")
+    old = (restorer.claim("data") or {})["metadata"]["uid"]
+    restorer.provisioner.works = False
+    await restorer.restore(volumeRestorePolicy="InPlace")
+    await restorer.server.until(
+        lambda: (restorer.claim("data") or {}).get("metadata", {}).get("uid", old) != old
+    )
+    await restorer.snapshots.delete()
+    await restorer.server.until(
+        lambda: (
+            restorer.snapshots.condition("Progressing").get("message")
+            == 'VirtualMachineRestore "back" is in progress.'
+        )
+    )
+    assert restorer.snapshots.contents
+    assert "deletionTimestamp" not in restorer.snapshots.contents[0]["metadata"]
+    restorer.provisioner.works = True
+    restorer.server.put(PERSISTENT_VOLUME_CLAIMS, restorer.claim("data") or {})
+    await restorer.until_complete()
+    await restorer.server.until(lambda: restorer.snapshots.body is None)
+    assert restorer.claim("data") is not None
 
 
 @pytest.mark.parametrize("policy", ["RandomizeNames", "InPlace"])

@@ -7,6 +7,7 @@ that KubeVirt has for the same are KubeVirt's: clients look for them.
 from datetime import timedelta
 
 from podvisor_common.api import v1
+from podvisor_common.api.meta import ObjectMeta
 from podvisor_common.api.snapshot import VirtualMachineSnapshot
 from podvisor_common.api.snapshot.names import SnapshotPhase, TargetReadinessPolicy
 from podvisor_common.kube.resources import ObjectKey
@@ -38,8 +39,12 @@ def hindrance_of(now: Observed) -> str:
         return f"VMSnapshot {key} does not exist"
     if not (now.has_begun or snapshot.status.ready_to_use):
         return f"VMSnapshot {key} not ready"
+    if snapshot.metadata.is_being_deleted and not now.has_begun:
+        return f"VMSnapshot {key} is being deleted"
     if now.content is None:
         return f"VMSnapshotContent of VMSnapshot {key} does not exist"
+    if now.has_begun and now.leaving and (why := _doubt(now)):
+        return why
     return _busy(now.restore.metadata.name, now.target) or _taken(now)
 
 
@@ -62,6 +67,29 @@ def _of_snapshot(now: Observed) -> str:
         return f"VMSnapshotContent of VMSnapshot {key} does not exist"
     if now.content is not None and now.kept is None:
         return f"VMSnapshotContent {now.content.metadata.name} holds no VirtualMachine"
+    # Once something has gone that only the snapshot has, it is waited for.
+    is_at_stake = now.has_begun and now.leaving and not now.has_replaced
+    return _doubt(now) if is_at_stake else ""
+
+
+def _doubt(now: Observed) -> str:
+    """Why the snapshot may not have, or not keep, what is about to be deleted; empty where it does."""
+    snapshot, content = now.snapshot, now.content
+    # When a claim has gone, the snapshot stays until the restore is over.
+    parts: list[tuple[str, ObjectMeta, bool]] = []
+    if snapshot is not None and not now.has_replaced:
+        parts.append(("VMSnapshot", snapshot.metadata, _is_ready(snapshot)))
+    if content is not None:
+        is_ready = content.status.ready_to_use is True
+        parts.append(("VMSnapshotContent", content.metadata, is_ready))
+    for one in now.volume_snapshots.values():
+        is_ready = one.status.ready_to_use is True
+        parts.append(("volumeSnapshot", one.metadata, is_ready))
+    for kind, metadata, is_ready in parts:
+        if metadata.is_being_deleted:
+            return f"{kind} {metadata.name} is being deleted"
+        if not is_ready:
+            return f"{kind} {metadata.name} is not ready to use"
     return ""
 
 

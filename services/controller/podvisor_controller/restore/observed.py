@@ -170,6 +170,17 @@ class Observed:
         return [claim for claim in self.in_the_way if claim.metadata.name in in_place]
 
     @property
+    def leaving(self) -> list[core.PersistentVolumeClaim]:
+        """Those of them whose deletion has not begun."""
+        return [claim for claim in self.replaced if not claim.metadata.is_being_deleted]
+
+    @property
+    def has_replaced(self) -> bool:
+        """Of a claim whose place is taken nothing is left, or soon, but what was kept."""
+        in_place = [volume for volume in self.volumes if self._is_in_place(volume)]
+        return self.has_begun and any(self._is_replaced(volume) for volume in in_place)
+
+    @property
     def unbound(self) -> list[str]:
         """Claims of the restore that have no volume yet, and do not wait for a guest to get one."""
         return [
@@ -222,6 +233,10 @@ class Observed:
 
     def _is_ours(self, claim: core.PersistentVolumeClaim | None) -> bool:
         return claim is not None and self.is_marked(claim.metadata)
+
+    def _is_replaced(self, volume: VolumeRestore) -> bool:
+        claim = self._claim(volume)
+        return claim is None or claim.metadata.is_being_deleted or self._is_ours(claim)
 
     def _is_in_place(self, volume: VolumeRestore) -> bool:
         backup = self.backup(volume)

@@ -131,9 +131,8 @@ def _next_step(now: Observed) -> list[Action]:
 
 
 def _with_claims(now: Observed) -> list[Action]:
-    leaving = [claim for claim in now.replaced if not claim.metadata.is_being_deleted]
-    if leaving:
-        return [DeleteClaims(tuple(claim.metadata.name for claim in leaving))]
+    if now.leaving:
+        return [DeleteClaims(tuple(claim.metadata.name for claim in now.leaving))]
     if now.missing:
         return [CreateClaims(tuple(volume.volume_name for volume in now.missing))]
     if now.unmade or now.unbound:

@@ -122,44 +122,64 @@ class RestoreReconciler:
                 return None
             if not await self._attempt(action, now, notes):
                 break
-        now = await self._observe(self._restores.get(key) or restore, notes)
+        now = await self._observe(restore, notes)
         await self._write_status(now)
         return _look_again(now)
 
-    async def _observe(self, restore: VirtualMachineRestore, notes: _Notes) -> Observed:
-        key = ObjectKey(restore.metadata.namespace, restore.spec.target.name)
-        now = Observed(
-            restore=restore,
-            at=self._clock(),
-            target=self._vms.get(key),
-            instance=self._vmis.get(key),
-            refusal=notes.refusal,
-        )
+    async def _observe(
+        self, known: VirtualMachineRestore, notes: _Notes, *, surely: bool = False
+    ) -> Observed:
+        """The restore and its surroundings. What can be deleted on the strength of it is asked of the API server where it is to be sure."""
+        now = self._look(known, notes)
         if now.is_over or now.is_deleting:
             notes.content = None
-            return replace(now, volume_claims=self._claims_of(now))
-        snapshot = self._snapshots.get(_snapshot_key(restore))
-        now = replace(now, snapshot=snapshot, content=await self._content(snapshot, notes))
-        now = replace(now, source_lives=self._source_lives(now), volume_claims=self._claims_of(now))
-        return now if now.is_restored else await self._prospects(now)
-
-    async def _prospects(self, now: Observed) -> Observed:
-        """What there is that claims can be made from, and what those wait for that were made."""
-        namespace = now.restore.metadata.namespace
-        found: dict[str, VolumeSnapshot] = {}
-        if now.has_begun or (now.snapshot is not None and now.snapshot.status.ready_to_use):
-            for volume in now.unmade:
-                name = volume.volume_snapshot_name
-                if one := await self._volume_snapshots.find(ObjectKey(namespace, name)):
-                    found[name] = one
+            return now
+        if surely:
+            notes.content = None
+        now = replace(now, content=await self._content(now.snapshot, notes))
+        now = self._look(known, notes, now)
+        if now.is_restored:
+            return now
+        found = await self._volume_snapshots_for(now, surely=surely)
         late = [c.metadata.name for c in now.made if await self._claims.waits_for_guest(c)]
-        others = {claim.metadata.name: self._other_user(now, claim) for claim in now.replaced}
-        return replace(
-            now,
-            volume_snapshots=found,
-            late_bound=frozenset(late),
-            other_users={claim: user for claim, user in others.items() if user},
+        now = replace(now, volume_snapshots=found, late_bound=frozenset(late))
+        # What waited may have changed what the caches have.
+        return self._look(known, notes, now)
+
+    def _look(
+        self, known: VirtualMachineRestore, notes: _Notes, before: Observed | None = None
+    ) -> Observed:
+        """What the caches say; what else there is to know is from `before`. Waits for nothing."""
+        cached = self._restores.get(key_of(known))
+        is_same = cached is not None and cached.metadata.uid == known.metadata.uid
+        restore = cached if cached is not None and is_same else known
+        namespace = restore.metadata.namespace
+        key = ObjectKey(namespace, restore.spec.target.name)
+        now = replace(
+            before or Observed(restore, self._clock()),
+            restore=restore,
+            target=self._vms.get(key),
+            instance=self._vmis.get(key),
+            snapshot=self._snapshots.get(_snapshot_key(restore)),
+            refusal=notes.refusal,
         )
+        now = replace(now, source_lives=self._source_lives(now), volume_claims=self._claims_of(now))
+        others = {claim.metadata.name: self._other_user(now, claim) for claim in now.replaced}
+        return replace(now, other_users={claim: user for claim, user in others.items() if user})
+
+    async def _volume_snapshots_for(
+        self, now: Observed, *, surely: bool
+    ) -> dict[str, VolumeSnapshot]:
+        """What there is that claims can be made from."""
+        if not (now.has_begun or (now.snapshot is not None and now.snapshot.status.ready_to_use)):
+            return {}
+        find = self._volume_snapshots.ask if surely else self._volume_snapshots.find
+        found: dict[str, VolumeSnapshot] = {}
+        for volume in now.unmade:
+            name = volume.volume_snapshot_name
+            if one := await find(ObjectKey(now.restore.metadata.namespace, name)):
+                found[name] = one
+        return found
 
     async def _content(
         self, snapshot: VirtualMachineSnapshot | None, notes: _Notes
@@ -207,7 +227,7 @@ class RestoreReconciler:
     async def _attempt(self, action: plan.Action, now: Observed, notes: _Notes) -> bool:
         """Do it. False where the API server does not let it happen, which is noted, and tried again later."""
         try:
-            await self._carry_out(action, now)
+            await self._carry_out(action, now, notes)
         except (ApiForbidden, ApiInvalid) as error:
             what, done = _ATTEMPTS[type(action)]
             notes.refusal = refusal(what, done, error)
@@ -215,16 +235,15 @@ class RestoreReconciler:
         notes.refusal = ""
         return True
 
-    async def _carry_out(self, action: plan.Action, now: Observed) -> None:
+    async def _carry_out(self, action: plan.Action, now: Observed, notes: _Notes) -> None:
         restore, target = now.restore, now.target
         match action:
             case plan.ProtectRestore():
                 await self._protect(restore, target)
             case plan.CreateClaims(volumes):
                 await self._create_claims(now, volumes)
-            case plan.DeleteClaims(gone):
-                for name in gone:
-                    await self._claims.delete(now.volume_claims[name])
+            case plan.DeleteClaims():
+                await self._delete_claims(action, restore, notes)
             case plan.AbandonClaims():
                 await self._abandon_claims(now)
             case plan.CreateTarget():
@@ -283,6 +302,17 @@ class RestoreReconciler:
                 now.restore, backup, snapshot, source=source, target=now.target
             )
             await self._claims.create(manifest)
+
+    async def _delete_claims(
+        self, action: plan.DeleteClaims, restore: VirtualMachineRestore, notes: _Notes
+    ) -> None:
+        """Delete claims that new ones take the place of, if that is still right by the API server's word."""
+        now = await self._observe(restore, notes, surely=True)
+        # Between this and the first request nothing waits.
+        if action not in plan.plan(now):
+            return
+        for name in action.names:
+            await self._claims.delete(now.volume_claims[name])
 
     async def _abandon_claims(self, now: Observed) -> None:
         """Delete what was made in vain. Whether it was is the API server's word: the target may have been written a moment ago."""

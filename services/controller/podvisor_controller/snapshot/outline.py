@@ -59,6 +59,7 @@ def volume_snapshot_outline(snapshot: VolumeSnapshot) -> VolumeSnapshot:
         namespace=old.namespace,
         uid=old.uid,
         resource_version=old.resource_version,
+        deletion_timestamp=old.deletion_timestamp,
         owner_references=old.owner_references,
     )
     return replace(snapshot, metadata=metadata)
