@@ -63,9 +63,9 @@ def content(
     return msgspec.convert(body, VirtualMachineSnapshotContent)
 
 
-def made(**changes: Any) -> core.PersistentVolumeClaim:
+def made(name: str = MADE, **changes: Any) -> core.PersistentVolumeClaim:
     annotations = {names.LAST_RESTORE_ANNOTATION: MARK}
-    body = claim_body(MADE, annotations=annotations, **changes)
+    body = claim_body(name, annotations=annotations, **changes)
     return msgspec.convert(body, core.PersistentVolumeClaim)
 
 
@@ -345,6 +345,32 @@ def test_a_claim_that_the_target_names_is_never_abandoned() -> None:
     spec = on_claims(MADE)
     now = begun(target=vm("Halted", spec=spec), volume_claims={MADE: made()})
     assert now.abandoned == []
+
+
+@pytest.mark.parametrize(
+    ("target", "content_"),
+    situations(
+        ("the machine is gone, and what was kept not looked at", None, None),
+        ("the machine has other claims by now", vm("Halted"), None),
+        ("it failed", vm("Halted"), content(is_ready=False)),
+    ),
+)
+def test_a_claim_that_took_another_ones_place_is_never_abandoned(
+    target: Any, content_: Any
+) -> None:
+    taken = {"data": made("data")}
+    now = begun(restore=IN_PLACE, target=target, content=content_, volume_claims=taken)
+    assert now.abandoned == []
+    told = [TOLD[0] | {"persistentVolumeClaim": "mine"}]
+    override = [{"volumeName": "data", "restoreName": "mine"}]
+    beside = restore(
+        volumeRestorePolicy="InPlace",
+        volumeRestoreOverrides=override,
+        status={"restores": told},
+    )
+    mine = made("mine")
+    now = begun(restore=beside, target=target, content=content_, volume_claims={"mine": mine})
+    assert now.abandoned == [mine]
 
 
 def with_identity() -> Json:

@@ -10,11 +10,12 @@ from podvisor_common.kube.resources import (
     VIRTUAL_MACHINES,
     VOLUME_SNAPSHOTS,
     ObjectKey,
+    Resource,
 )
 from podvisor_controller.controllers import Controllers
 
 from tests.unit.controller.api_server import Fate
-from tests.unit.controller.restores import BACK, RestoreUser, writes
+from tests.unit.controller.restores import BACK, MYVM, RestoreUser, writes
 
 
 async def test_a_machine_is_what_was_kept_with_claims_made_of_it(
@@ -278,6 +279,23 @@ async def test_what_a_restore_made_goes_with_it_while_the_machine_has_not_got_it
     await restorer.server.until(lambda: restorer.body is None)
     assert restorer.claims == ["data"]
     assert not restorer.is_locked
+
+
+@pytest.mark.parametrize("goes", [RESTORES, VIRTUAL_MACHINES])
+async def test_what_took_the_place_of_a_claim_outlives_restore_and_machine(
+    restorer: RestoreUser, leading: Controllers, goes: Resource
+) -> None:
+    await restorer.keep("data")
+    restorer.provisioner.works = False
+    await restorer.restore(volumeRestorePolicy="InPlace")
+    await restorer.server.until(
+        lambda: "annotations" in (restorer.claim("data") or {}).get("metadata", {})
+    )
+    if goes is VIRTUAL_MACHINES:
+        restorer.server.remove(VIRTUAL_MACHINES, MYVM)
+    await restorer.delete()
+    await restorer.server.until(lambda: restorer.body is None)
+    assert "deletionTimestamp" not in (restorer.claim("data") or {})["metadata"]
 
 
 async def test_what_the_machine_has_got_stays_when_the_restore_goes(

@@ -54,17 +54,17 @@ def volumes_of(
     ]
 
 
-def is_in_place(restore: VirtualMachineRestore, backup: VolumeBackup) -> bool:
-    """The claim that is made takes the place of the one that was kept."""
-    policy = restore.spec.volume_restore_policy
-    return policy == VolumeRestorePolicy.IN_PLACE and _name(restore, backup) == claim_of(backup)[0]
+def is_in_place(restore: VirtualMachineRestore, volume: str) -> bool:
+    """The claim that is made for that volume takes the place of the one that was kept. Said by the restore alone, whatever else is gone."""
+    is_wanted = restore.spec.volume_restore_policy == VolumeRestorePolicy.IN_PLACE
+    return is_wanted and not _override(restore, volume).restore_name
 
 
 def is_to_be_owned(restore: VirtualMachineRestore, backup: VolumeBackup) -> bool:
     """The claim that is made goes with the machine. One that takes another's place goes with it where that one did."""
     if restore.spec.volume_ownership_policy == VolumeOwnershipPolicy.NONE:
         return False
-    if not is_in_place(restore, backup):
+    if not is_in_place(restore, backup.volume_name):
         return True
     metadata = backup.persistent_volume_claim.get("metadata") or {}
     owners = metadata.get("ownerReferences") or ()
@@ -81,7 +81,7 @@ def manifest_of(
 ) -> Json:
     """The claim for one volume of the machine `source`. It belongs to `target` where that is there and is to own it."""
     namespace = restore.metadata.namespace
-    override = _override(restore, backup)
+    override = _override(restore, backup.volume_name)
     old = backup.persistent_volume_claim.get("metadata") or {}
     labels = {
         **(old.get("labels") or {}),
@@ -142,14 +142,14 @@ def _own_annotations(annotations: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _override(restore: VirtualMachineRestore, backup: VolumeBackup) -> VolumeRestoreOverride:
+def _override(restore: VirtualMachineRestore, volume: str) -> VolumeRestoreOverride:
     overrides = restore.spec.volume_restore_overrides or ()
-    found = (one for one in overrides if one.volume_name == backup.volume_name)
+    found = (one for one in overrides if one.volume_name == volume)
     return next(found, VolumeRestoreOverride())
 
 
 def _name(restore: VirtualMachineRestore, backup: VolumeBackup) -> str:
-    if given := _override(restore, backup).restore_name:
+    if given := _override(restore, backup.volume_name).restore_name:
         return given
     match restore.spec.volume_restore_policy:
         case VolumeRestorePolicy.IN_PLACE:

@@ -164,9 +164,7 @@ class Observed:
     @property
     def replaced(self) -> list[core.PersistentVolumeClaim]:
         """Those of them whose place is to be taken."""
-        in_place = {
-            volume.persistent_volume_claim for volume in self.unmade if self._is_in_place(volume)
-        }
+        in_place = self._in_place
         return [claim for claim in self.in_the_way if claim.metadata.name in in_place]
 
     @property
@@ -177,8 +175,9 @@ class Observed:
     @property
     def has_replaced(self) -> bool:
         """Of a claim whose place is taken nothing is left, or soon, but what was kept."""
-        in_place = [volume for volume in self.volumes if self._is_in_place(volume)]
-        return self.has_begun and any(self._is_replaced(volume) for volume in in_place)
+        return self.has_begun and any(
+            self._is_replaced(self.volume_claims.get(name)) for name in self._in_place
+        )
 
     @property
     def unbound(self) -> list[str]:
@@ -197,12 +196,15 @@ class Observed:
 
     @property
     def abandoned(self) -> list[core.PersistentVolumeClaim]:
-        """Those of them that nothing came of: the target does not name them, and never will."""
-        used = claims_named(self.target)
+        """Those of them that nothing came of: the target does not name them, and never will.
+
+        Never one that took another's place: it is what its owner had, and the only one.
+        """
+        own = claims_named(self.target) | self._in_place
         return [
             claim
             for claim in self.made
-            if claim.metadata.name not in used and not claim.metadata.is_being_deleted
+            if claim.metadata.name not in own and not claim.metadata.is_being_deleted
         ]
 
     @property
@@ -234,10 +236,14 @@ class Observed:
     def _is_ours(self, claim: core.PersistentVolumeClaim | None) -> bool:
         return claim is not None and self.is_marked(claim.metadata)
 
-    def _is_replaced(self, volume: VolumeRestore) -> bool:
-        claim = self._claim(volume)
+    def _is_replaced(self, claim: core.PersistentVolumeClaim | None) -> bool:
         return claim is None or claim.metadata.is_being_deleted or self._is_ours(claim)
 
-    def _is_in_place(self, volume: VolumeRestore) -> bool:
-        backup = self.backup(volume)
-        return backup is not None and claims.is_in_place(self.restore, backup)
+    @property
+    def _in_place(self) -> set[str]:
+        """The claims whose place is taken, by name."""
+        return {
+            volume.persistent_volume_claim
+            for volume in self.volumes
+            if claims.is_in_place(self.restore, volume.volume_name)
+        }

@@ -3,7 +3,7 @@
 Invariant: plan() reads only its arguments and returns a value; calling it twice changes nothing. The target is locked before
 anything is made for it, written once, and let go of when it is what it shall be or never will: in whatever state a process ended,
 the next one goes on from what is there. No claim goes but those whose place is to be taken and whose content can be had again, and
-those of the restore that the target does not name.
+those of the restore that the target does not name and that took nobody's place.
 """
 
 from dataclasses import dataclass
