@@ -33,6 +33,7 @@ from podvisor_controller.restore.reconciler import RestoreReconciler
 from podvisor_controller.snapshot.class_reader import ClassReader
 from podvisor_controller.snapshot.outline import SOURCE_INDEX, content_key, owner_of
 from podvisor_controller.snapshot.reconciler import SnapshotReconciler
+from podvisor_controller.vm.starts import Starts
 
 WORKERS = 2
 
@@ -47,6 +48,7 @@ class Copies:
         client: KubeClient,
         caches: Caches,
         classes: ClassReader,
+        starts: Starts,
         recorder: EventRecorder,
         wake: Wake,
     ) -> None:
@@ -73,6 +75,7 @@ class Copies:
             vms=caches.vms,
             vmis=caches.vmis,
             volume_claims=caches.volume_claims,
+            starts=starts,
             recorder=recorder,
         )
         clones = CloneReconciler(

@@ -7,7 +7,12 @@ import msgspec
 import pytest
 from podvisor_common.api import core
 from podvisor_common.api.meta import ObjectMeta
-from podvisor_common.api.snapshot import VirtualMachineSnapshotContent, VolumeRestore, names
+from podvisor_common.api.snapshot import (
+    VirtualMachineRestore,
+    VirtualMachineSnapshotContent,
+    VolumeRestore,
+    names,
+)
 from podvisor_controller.json_patch import PatchError
 from podvisor_controller.restore import claims, machine, plan, status
 from podvisor_controller.restore.hindrances import failure_of, hindrance_of
@@ -89,9 +94,36 @@ def begun(**changes: Any) -> Observed:
     return observed(**{"restore": told, "target": locked} | changes)
 
 
+def in_place(*more: Json, **spec: Any) -> VirtualMachineRestore:
+    """One that has told that it takes the place of claims."""
+    told = [TOLD[0] | {"persistentVolumeClaim": "data"}, *more]
+    return restore(volumeRestorePolicy="InPlace", status={"restores": told}, **spec)
+
+
+def both_in_place() -> VirtualMachineRestore:
+    return in_place(
+        {"volumeName": "logs", "persistentVolumeClaim": "logs", "volumeSnapshotName": "logs"}
+    )
+
+
+def content_of_two() -> VirtualMachineSnapshotContent:
+    one = content()
+    [backup] = one.spec.volume_backups or []
+    claim = {"metadata": {"name": "logs"}, "spec": {}}
+    logs = msgspec.structs.replace(
+        backup, volume_name="logs", persistent_volume_claim=claim, volume_snapshot_name="logs"
+    )
+    spec = msgspec.structs.replace(one.spec, volume_backups=[backup, logs])
+    return msgspec.structs.replace(one, spec=spec)
+
+
 MARKED = vm("Halted", metadata={"annotations": {names.LAST_RESTORE_ANNOTATION: MARK}})
 RUNNING = {"target": vm("Always"), "instance": vmi(owned=True)}
 DELETED = {"deletionTimestamp": stamp(1)}
+IN_PLACE = in_place()
+LEAVING = {"data": msgspec.convert(claim_body("data"), core.PersistentVolumeClaim)}
+GOING = {"data": msgspec.convert(claim_body("data", **DELETED), core.PersistentVolumeClaim)}
+READY_DATA = volume_snapshot(readyToUse=True)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +146,31 @@ DELETED = {"deletionTimestamp": stamp(1)}
             observed(
                 restore=restore(targetReadinessPolicy="StopTarget"),
                 target=vm("Halted"),
+                instance=vmi(owned=True),
+            ),
+            [],
+        ),
+        ("an instance is being asked for", observed(is_starting=True), []),
+        (
+            "in place, and an instance is being asked for",
+            begun(restore=IN_PLACE, volume_claims=LEAVING, is_starting=True),
+            [],
+        ),
+        (
+            "in place, and an instance came when its claim had gone",
+            begun(restore=IN_PLACE, instance=vmi(owned=True)),
+            [plan.CreateClaims(("data",))],
+        ),
+        (
+            "in place, and an instance came when one of two claims had gone",
+            begun(
+                restore=both_in_place(),
+                content=content_of_two(),
+                volume_claims=LEAVING,
+                volume_snapshots={
+                    DATA: READY_DATA,
+                    "logs": volume_snapshot("logs", readyToUse=True),
+                },
                 instance=vmi(owned=True),
             ),
             [],
@@ -213,6 +270,19 @@ def test_plan(now: Observed, expected: list[plan.Action]) -> None:
             "",
         ),
         (
+            "runs and may not, but what it had has gone",
+            begun(
+                restore=in_place(targetReadinessPolicy="FailImmediate"),
+                instance=vmi(owned=True),
+            ),
+            "",
+        ),
+        (
+            "ran too long, but what it had has gone",
+            begun(restore=IN_PLACE, at=NOW + timedelta(minutes=5), instance=vmi(owned=True)),
+            "",
+        ),
+        (
             "failed snapshot",
             observed(snapshot=snapshot(status={"phase": "Failed"})),
             "VMSnapshot shop/before failed and is invalid to use",
@@ -250,15 +320,6 @@ def test_what_is_waited_for_is_said() -> None:
     assert "exists and is not of this restore" in hindrance_of(
         begun(volume_claims={MADE: stranger})
     )
-
-
-IN_PLACE = restore(
-    volumeRestorePolicy="InPlace",
-    status={"restores": [TOLD[0] | {"persistentVolumeClaim": "data"}]},
-)
-LEAVING = {"data": msgspec.convert(claim_body("data"), core.PersistentVolumeClaim)}
-GOING = {"data": msgspec.convert(claim_body("data", **DELETED), core.PersistentVolumeClaim)}
-READY_DATA = volume_snapshot(readyToUse=True)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Restores of machines against an API server on a real socket, with a storage driver that does its part."""
 
+import asyncio
+
 import pytest
 from aiohttp import web
 from podvisor_common.api.snapshot import names
@@ -7,6 +9,7 @@ from podvisor_common.kube.resources import (
     PERSISTENT_VOLUME_CLAIMS,
     RESTORES,
     STORAGE_CLASSES,
+    VIRTUAL_MACHINE_INSTANCES,
     VIRTUAL_MACHINES,
     VOLUME_SNAPSHOTS,
     ObjectKey,
@@ -15,6 +18,7 @@ from podvisor_common.kube.resources import (
 from podvisor_controller.controllers import Controllers
 
 from tests.unit.controller.api_server import Fate
+from tests.unit.controller.builders import vmi_body
 from tests.unit.controller.restores import BACK, MYVM, RestoreUser, writes
 
 
@@ -152,6 +156,76 @@ async def test_whether_a_claim_can_be_had_again_is_asked_of_the_api_server(
     await restorer.until_reason("Failure", f"volumeSnapshot {name} is not ready to use")
     assert "annotations" not in (restorer.claim("data") or {})["metadata"]
     await restorer.server.until(lambda: not restorer.is_locked)
+
+
+async def test_a_machine_that_is_about_to_start_is_not_taken_for_stopped(
+    restorer: RestoreUser, leading: Controllers
+) -> None:
+    await restorer.keep("data")
+    old = (restorer.claim("data") or {})["metadata"]["uid"]
+    may_start, is_asked_for = asyncio.Event(), asyncio.Event()
+
+    def delay_of(request: web.Request) -> asyncio.Event | None:
+        if request.method != "POST" or not request.path.endswith("/virtualmachineinstances"):
+            return None
+        is_asked_for.set()
+        return may_start
+
+    restorer.server.delay_of = delay_of
+    await restorer.edit("myvm", {"spec": {"runStrategy": "Always"}})
+    await is_asked_for.wait()
+    await restorer.restore(volumeRestorePolicy="InPlace")
+    await restorer.until_reason("Progressing", "Waiting for target to be ready")
+    may_start.set()
+    await restorer.server.until(lambda: restorer.instance() is not None)
+    assert not restorer.is_locked
+    assert (restorer.claim("data") or {})["metadata"]["uid"] == old
+    await restorer.edit("myvm", {"spec": {"runStrategy": "Halted"}})
+    await restorer.until_complete()
+
+
+async def test_a_refused_start_lets_the_restore_go_on(
+    restorer: RestoreUser, leading: Controllers
+) -> None:
+    await restorer.keep("data")
+    may_end, is_asked_for = asyncio.Event(), asyncio.Event()
+
+    def delay_of(request: web.Request) -> asyncio.Event | None:
+        if request.method != "POST" or not request.path.endswith("/controllerrevisions"):
+            return None
+        is_asked_for.set()
+        return may_end
+
+    restorer.server.delay_of = delay_of
+    restorer.server.is_forbidden = lambda request: (
+        request.method == "POST" and request.path.endswith("/virtualmachineinstances")
+    )
+    await restorer.edit("myvm", {"spec": {"runStrategy": "Always"}})
+    await is_asked_for.wait()
+    await restorer.restore()
+    await restorer.until_reason("Progressing", "Waiting for target to be ready")
+    may_end.set()
+    await restorer.until_complete()
+
+
+async def test_whether_there_is_an_instance_is_asked_of_the_api_server(
+    restorer: RestoreUser, leading: Controllers
+) -> None:
+    await restorer.keep("data")
+    old = (restorer.claim("data") or {})["metadata"]["uid"]
+
+    def fate_of(request: web.Request) -> Fate:
+        if request.method == "GET" and request.path.endswith("/virtualmachineinstances/myvm"):
+            restorer.server.fate_of = lambda _: Fate.ANSWERED
+            body = vmi_body(owned=True)
+            del body["metadata"]["resourceVersion"]
+            restorer.server.put(VIRTUAL_MACHINE_INSTANCES, body)
+        return Fate.ANSWERED
+
+    restorer.server.fate_of = fate_of
+    await restorer.restore(volumeRestorePolicy="InPlace", targetReadinessPolicy="FailImmediate")
+    await restorer.until_reason("Failure", "Restore target not ready")
+    assert (restorer.claim("data") or {})["metadata"]["uid"] == old
 
 
 async def test_a_snapshot_stays_until_what_is_restored_from_it_is_there(

@@ -55,7 +55,7 @@ def volumes_of(
 
 
 def is_in_place(restore: VirtualMachineRestore, volume: str) -> bool:
-    """The claim that is made for that volume takes the place of the one that was kept. Said by the restore alone, whatever else is gone."""
+    """The claim made for that volume takes the place of the one that was kept. Said by the restore alone, whatever else is gone."""
     is_wanted = restore.spec.volume_restore_policy == VolumeRestorePolicy.IN_PLACE
     return is_wanted and not _override(restore, volume).restore_name
 

@@ -49,7 +49,7 @@ def hindrance_of(now: Observed) -> str:
 
 
 def _of_policy(now: Observed) -> str:
-    if now.is_ready:
+    if now.may_go_on:
         return ""
     if now.policy == TargetReadinessPolicy.FAIL_IMMEDIATE:
         return TARGET_NOT_READY

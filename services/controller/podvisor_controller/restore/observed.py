@@ -35,7 +35,8 @@ class Observed:
 
     `content` is the whole content, and `volume_claims` has those claims that exist under the names of the restore's. `volume_snapshots` has
     what exists of those that claims are still to be made from. `late_bound` are claims that wait for a guest. `other_users` says,
-    for a claim that is to be replaced, who else than the target has it. `refusal` is what the API server refused last, for a person.
+    for a claim that is to be replaced, who else than the target has it. `is_starting`: an instance is being asked for. `refusal` is
+    what the API server refused last, for a person.
     """
 
     restore: VirtualMachineRestore
@@ -48,6 +49,7 @@ class Observed:
     volume_snapshots: Mapping[str, VolumeSnapshot] = field(default_factory=dict)
     late_bound: frozenset[str] = frozenset()
     other_users: Mapping[str, str] = field(default_factory=dict)
+    is_starting: bool = False
     source_lives: bool = False
     refusal: str = ""
 
@@ -105,7 +107,12 @@ class Observed:
     @property
     def is_ready(self) -> bool:
         """No guest has what is to be replaced."""
-        return self.target is None or self.instance is None
+        return self.target is None or (self.instance is None and not self.is_starting)
+
+    @property
+    def may_go_on(self) -> bool:
+        """No guest is waited for: none has what is to be replaced, or what it had has gone already."""
+        return self.is_ready or self.has_replaced
 
     @property
     def is_being_stopped(self) -> bool:

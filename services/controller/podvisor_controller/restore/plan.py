@@ -3,7 +3,7 @@
 Invariant: plan() reads only its arguments and returns a value; calling it twice changes nothing. The target is locked before
 anything is made for it, written once, and let go of when it is what it shall be or never will: in whatever state a process ended,
 the next one goes on from what is there. No claim goes but those whose place is to be taken and whose content can be had again, and
-those of the restore that the target does not name and that took nobody's place.
+those of the restore that the target does not name and that took nobody's place. Once a claim has gone, no guest is waited for.
 """
 
 from dataclasses import dataclass
@@ -110,7 +110,7 @@ def is_done(now: Observed) -> bool:
 
 def may_begin(now: Observed) -> bool:
     """Nothing stands in the way of the claims: they can be told, and be made from then on."""
-    if failure_of(now) or hindrance_of(now) or not now.is_ready:
+    if failure_of(now) or hindrance_of(now) or not now.may_go_on:
         return False
     return now.target is None or now.holds_lock
 
@@ -121,9 +121,10 @@ def _next_step(now: Observed) -> list[Action]:
         return [OwnClaims(unowned)] if unowned else _let_go(now)
     if hindrance_of(now):
         return []
-    if not now.is_ready:
-        is_to_stop = now.policy == TargetReadinessPolicy.STOP_TARGET and not now.is_being_stopped
-        return [StopTarget()] if is_to_stop else []
+    if now.policy == TargetReadinessPolicy.STOP_TARGET and not now.is_being_stopped:
+        return [StopTarget()]
+    if not now.may_go_on:
+        return []
     if now.target is not None and not now.holds_lock:
         return [LockTarget()]
     # What there will be is told before it is there, so that all of it can be found again.
@@ -131,6 +132,8 @@ def _next_step(now: Observed) -> list[Action]:
 
 
 def _with_claims(now: Observed) -> list[Action]:
+    if now.leaving and not now.is_ready:
+        return []
     if now.leaving:
         return [DeleteClaims(tuple(claim.metadata.name for claim in now.leaving))]
     if now.missing:

@@ -24,7 +24,13 @@ from podvisor_common.kube.controller import Requeue
 from podvisor_common.kube.errors import ApiForbidden, ApiInvalid, ApiNotFound
 from podvisor_common.kube.finalizers import release_finalizer
 from podvisor_common.kube.informer import Informer
-from podvisor_common.kube.resources import RESTORES, SNAPSHOT_CONTENTS, ObjectKey, key_of
+from podvisor_common.kube.resources import (
+    RESTORES,
+    SNAPSHOT_CONTENTS,
+    VIRTUAL_MACHINE_INSTANCES,
+    ObjectKey,
+    key_of,
+)
 
 from podvisor_controller.preconditions import as_it_was_seen
 from podvisor_controller.refusals import refusal
@@ -38,6 +44,7 @@ from podvisor_controller.snapshot.observed import content_name
 from podvisor_controller.snapshot.volume_snapshots import VolumeSnapshots
 from podvisor_controller.snapshot.volumes import MACHINES_INDEX
 from podvisor_controller.status_patch import patch_of
+from podvisor_controller.vm.starts import Starts
 from podvisor_controller.vmi.claim_users import users_of
 from podvisor_controller.vmi.claims import claim_key
 from podvisor_controller.webhooks.defaults_instance import owner_reference
@@ -46,6 +53,7 @@ from podvisor_controller.webhooks.defaults_instance import owner_reference
 LOOK_AGAIN_S = 5.0
 
 _decode_restore = msgspec.json.Decoder(VirtualMachineRestore).decode
+_decode_vmi = msgspec.json.Decoder(v1.VirtualMachineInstance).decode
 _decode_content = msgspec.json.Decoder(VirtualMachineSnapshotContent).decode
 _log = structlog.get_logger(__name__)
 
@@ -87,6 +95,7 @@ class RestoreReconciler:
         vms: Informer[v1.VirtualMachine],
         vmis: Informer[v1.VirtualMachineInstance],
         volume_claims: Informer[core.PersistentVolumeClaim],
+        starts: Starts,
         recorder: events.EventRecorder,
         clock: Callable[[], datetime] = meta.now,
     ) -> None:
@@ -98,6 +107,7 @@ class RestoreReconciler:
         self._vms = vms
         self._vmis = vmis
         self._volume_claims = volume_claims
+        self._starts = starts
         self._target = Target(client, vms)
         self._claims = ClaimWriter(client, volume_claims)
         self._recorder = recorder
@@ -129,13 +139,14 @@ class RestoreReconciler:
     async def _observe(
         self, known: VirtualMachineRestore, notes: _Notes, *, surely: bool = False
     ) -> Observed:
-        """The restore and its surroundings. What can be deleted on the strength of it is asked of the API server where it is to be sure."""
+        """The restore and its surroundings, `surely` where claims go on the strength of it: the API server is asked, caches last."""
         now = self._look(known, notes)
         if now.is_over or now.is_deleting:
             notes.content = None
             return now
         if surely:
             notes.content = None
+            await self._look_for_instance(now)
         now = replace(now, content=await self._content(now.snapshot, notes))
         now = self._look(known, notes, now)
         if now.is_restored:
@@ -160,12 +171,23 @@ class RestoreReconciler:
             restore=restore,
             target=self._vms.get(key),
             instance=self._vmis.get(key),
+            is_starting=self._starts.is_under_way(key),
             snapshot=self._snapshots.get(_snapshot_key(restore)),
             refusal=notes.refusal,
         )
         now = replace(now, source_lives=self._source_lives(now), volume_claims=self._claims_of(now))
         others = {claim.metadata.name: self._other_user(now, claim) for claim in now.replaced}
         return replace(now, other_users={claim: user for claim, user in others.items() if user})
+
+    async def _look_for_instance(self, now: Observed) -> None:
+        """Know the target's instance if there is one: after a lost answer it may be there before the cache tells."""
+        if now.target is None:
+            return
+        try:
+            answer = await self._client.get(VIRTUAL_MACHINE_INSTANCES, key_of(now.target))
+        except ApiNotFound:
+            return
+        self._vmis.learn(_decode_vmi(answer))
 
     async def _volume_snapshots_for(
         self, now: Observed, *, surely: bool
@@ -362,6 +384,6 @@ def _look_again(now: Observed) -> Requeue | None:
         return Requeue(LOOK_AGAIN_S) if now.refusal else None
     waits = [LOOK_AGAIN_S] if hindrance_of(now) or now.refusal or now.replaced else []
     left = now.grace_left
-    if left is not None and not now.is_ready and not failure_of(now):
+    if left is not None and not now.may_go_on and not failure_of(now):
         waits.append(max(left, timedelta(0)).total_seconds() + 0.01)
     return Requeue(min(waits)) if waits else None
