@@ -94,7 +94,13 @@ class Controllers:
         )
         self._pool = Controller("pool", self._pools(client).reconcile, workers=SET_WORKERS)
         self._copies = Copies(
-            client, caches, self._classes, self._starts, self.recorder, self._wake
+            client,
+            caches,
+            classes=self._classes,
+            starts=self._starts,
+            exports=self._exports.claims.exporting,
+            recorder=self.recorder,
+            wake=self._wake,
         )
         self._node = Controller("node", self._nodes(client).reconcile, workers=1)
         self._installation = Controller("installation", self.installation.reconcile, workers=1)

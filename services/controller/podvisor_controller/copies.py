@@ -29,7 +29,7 @@ from podvisor_controller.clone.indexes import (
 )
 from podvisor_controller.clone.reconciler import CloneReconciler
 from podvisor_controller.restore.indexes import RESTORED_SNAPSHOT_INDEX, TARGET_INDEX
-from podvisor_controller.restore.reconciler import RestoreReconciler
+from podvisor_controller.restore.reconciler import Exporting, RestoreReconciler
 from podvisor_controller.snapshot.class_reader import ClassReader
 from podvisor_controller.snapshot.outline import SOURCE_INDEX, content_key, owner_of
 from podvisor_controller.snapshot.reconciler import SnapshotReconciler
@@ -47,8 +47,10 @@ class Copies:
         self,
         client: KubeClient,
         caches: Caches,
+        *,
         classes: ClassReader,
         starts: Starts,
+        exports: Exporting,
         recorder: EventRecorder,
         wake: Wake,
     ) -> None:
@@ -76,6 +78,7 @@ class Copies:
             vmis=caches.vmis,
             volume_claims=caches.volume_claims,
             starts=starts,
+            exports=exports,
             recorder=recorder,
         )
         clones = CloneReconciler(

@@ -17,6 +17,7 @@ from podvisor_controller.json_patch import PatchError
 from podvisor_controller.restore import claims, machine, plan, status
 from podvisor_controller.restore.hindrances import failure_of, hindrance_of
 from podvisor_controller.restore.observed import Observed
+from podvisor_controller.restore.pods import pod_with
 from podvisor_controller.snapshot.outline import volume_snapshot_outline
 
 from tests.unit.controller.builders import (
@@ -28,6 +29,9 @@ from tests.unit.controller.builders import (
     vm,
     vm_body,
     vmi,
+)
+from tests.unit.controller.builders import (
+    claim as a_claim,
 )
 from tests.unit.controller.restores import RESTORE_UID, restore
 from tests.unit.controller.snapshots import DATA, on_claims, snapshot, volume_snapshot
@@ -90,7 +94,7 @@ def observed(**changes: Any) -> Observed:
 def begun(**changes: Any) -> Observed:
     """One that has locked its target and said what there will be."""
     told = restore(status={"restores": TOLD}, **changes.pop("spec", {}))
-    locked = vm("Halted", status={"restoreInProgress": "back"})
+    locked = vm("Halted", spec=on_claims("data"), status={"restoreInProgress": "back"})
     return observed(**{"restore": told, "target": locked} | changes)
 
 
@@ -123,6 +127,8 @@ DELETED = {"deletionTimestamp": stamp(1)}
 IN_PLACE = in_place()
 LEAVING = {"data": msgspec.convert(claim_body("data"), core.PersistentVolumeClaim)}
 GOING = {"data": msgspec.convert(claim_body("data", **DELETED), core.PersistentVolumeClaim)}
+LOCKED = vm("Halted", status={"restoreInProgress": "back"})
+LOCKED_WITH_DATA = vm("Halted", spec=on_claims("data"), status={"restoreInProgress": "back"})
 READY_DATA = volume_snapshot(readyToUse=True)
 
 
@@ -400,6 +406,59 @@ def test_in_place_a_claim_goes_only_when_it_can_be_had_again_and_nobody_else_has
     lost = begun(restore=IN_PLACE, volume_claims=LEAVING, volume_snapshots={})
     assert plan.plan(lost) == [plan.UnlockTarget()]
     assert plan.plan(begun(restore=IN_PLACE, volume_claims=GOING)) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "claim", "goes"),
+    situations(
+        ("the target's", LOCKED_WITH_DATA, LEAVING["data"], True),
+        ("not the target's any more", LOCKED, LEAVING["data"], False),
+        ("what was kept, and no target", None, LEAVING["data"], True),
+        ("another of its name, and no target", None, a_claim(uid="other"), False),
+        (
+            "what an earlier restore made, and no target",
+            None,
+            a_claim(uid="other", annotations={names.LAST_RESTORE_ANNOTATION: "earlier"}),
+            True,
+        ),
+    ),
+)
+def test_only_what_was_the_machines_is_replaced(target: Any, claim: Any, goes: bool) -> None:
+    now = begun(restore=IN_PLACE, target=target, volume_claims={"data": claim})
+    assert plan.plan(now) == ([plan.DeleteClaims(("data",))] if goes else [])
+    assert ("exists and is not of this restore" in hindrance_of(now)) is not goes
+
+
+@pytest.mark.parametrize(
+    ("volume", "phase", "has_it"),
+    [
+        ({"name": "v", "persistentVolumeClaim": {"claimName": "data"}}, "Running", True),
+        (
+            {"name": "v", "persistentVolumeClaim": {"claimName": "data", "readOnly": True}},
+            "Pending",
+            True,
+        ),
+        ({"name": "v", "persistentVolumeClaim": {"claimName": "data"}}, "Succeeded", False),
+        ({"name": "v", "persistentVolumeClaim": {"claimName": "other"}}, "Running", False),
+        ({"name": "data", "emptyDir": {}}, "Running", False),
+    ],
+)
+def test_which_pod_has_a_claim(volume: Json, phase: str, has_it: bool) -> None:
+    body = {
+        "metadata": {"name": "backup", "namespace": "shop"},
+        "spec": {"containers": [], "volumes": [volume]},
+        "status": {"phase": phase},
+    }
+    pods = [msgspec.convert(body, core.Pod)]
+    assert pod_with("data", pods) == ("Pod shop/backup" if has_it else "")
+
+
+def test_an_ephemeral_claim_of_a_pod_is_one() -> None:
+    body = {
+        "metadata": {"name": "da", "namespace": "shop"},
+        "spec": {"containers": [], "volumes": [{"name": "ta", "ephemeral": {}}]},
+    }
+    assert pod_with("da-ta", [msgspec.convert(body, core.Pod)]) == "Pod shop/da"
 
 
 def test_a_claim_that_the_target_names_is_never_abandoned() -> None:

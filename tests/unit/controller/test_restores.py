@@ -1,12 +1,15 @@
 """Restores of machines against an API server on a real socket, with a storage driver that does its part."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 from aiohttp import web
 from podvisor_common.api.snapshot import names
+from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.resources import (
     PERSISTENT_VOLUME_CLAIMS,
+    PODS,
     RESTORES,
     STORAGE_CLASSES,
     VIRTUAL_MACHINE_INSTANCES,
@@ -18,8 +21,10 @@ from podvisor_common.kube.resources import (
 from podvisor_controller.controllers import Controllers
 
 from tests.unit.controller.api_server import Fate
-from tests.unit.controller.builders import vmi_body
+from tests.unit.controller.builders import vm_body, vmi_body
+from tests.unit.controller.exports import ExportUser
 from tests.unit.controller.restores import BACK, MYVM, RestoreUser, writes
+from tests.unit.controller.snapshots import on_claims
 
 
 async def test_a_machine_is_what_was_kept_with_claims_made_of_it(
@@ -156,6 +161,49 @@ async def test_whether_a_claim_can_be_had_again_is_asked_of_the_api_server(
     await restorer.until_reason("Failure", f"volumeSnapshot {name} is not ready to use")
     assert "annotations" not in (restorer.claim("data") or {})["metadata"]
     await restorer.server.until(lambda: not restorer.is_locked)
+
+
+async def _with_pod(restorer: RestoreUser, users: KubeClient) -> str:
+    volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]
+    body = {
+        "metadata": {"namespace": "shop", "name": "backup", "ownerReferences": [{"uid": "job"}]},
+        "spec": {"volumes": volumes, "nodeName": "n1"},
+        "status": {"phase": "Running"},
+    }
+    restorer.server.put(PODS, body)
+    return "Pod shop/backup"
+
+
+async def _with_export(restorer: RestoreUser, users: KubeClient) -> str:
+    exports = ExportUser(restorer.server, users)
+    await exports.ask()
+    await exports.until_pod()
+    return "VirtualMachineExport shop/copy"
+
+
+async def _with_copy_over_it(restorer: RestoreUser, users: KubeClient) -> str:
+    spec = on_claims()
+    source = {"persistentVolumeClaim": {"claimName": "data"}}
+    spec["template"]["spec"]["volumes"].append({"name": "v", "ephemeral": source})
+    body = vm_body("Halted", spec=spec, metadata={"name": "other", "uid": "other"})
+    del body["metadata"]["resourceVersion"]
+    restorer.server.put(VIRTUAL_MACHINES, body)
+    return "VirtualMachine shop/other"
+
+
+@pytest.mark.parametrize("put", [_with_pod, _with_export, _with_copy_over_it])
+async def test_who_has_a_claim_keeps_it(
+    restorer: RestoreUser,
+    leading: Controllers,
+    client: KubeClient,
+    put: Callable[[RestoreUser, KubeClient], Awaitable[str]],
+) -> None:
+    await restorer.keep("data")
+    old = (restorer.claim("data") or {})["metadata"]["uid"]
+    user = await put(restorer, client)
+    await restorer.restore(volumeRestorePolicy="InPlace")
+    await restorer.until_reason("Progressing", f"{user} has it")
+    assert (restorer.claim("data") or {})["metadata"]["uid"] == old
 
 
 async def test_a_machine_that_is_about_to_start_is_not_taken_for_stopped(

@@ -6,7 +6,7 @@ Invariant: the names of a restore's claims follow from the restore and what was 
 from collections.abc import Mapping
 from typing import Any
 
-from podvisor_common.api import v1
+from podvisor_common.api import core, v1
 from podvisor_common.api.quantity import Quantity, QuantityError, parse_quantity
 from podvisor_common.api.snapshot import (
     VirtualMachineRestore,
@@ -21,7 +21,7 @@ from podvisor_common.api.storage import VolumeSnapshot
 from podvisor_common.kube.resources import PERSISTENT_VOLUME_CLAIMS, VOLUME_SNAPSHOTS
 
 from podvisor_controller.restore.machine import mark_of
-from podvisor_controller.snapshot.outline import claim_of
+from podvisor_controller.snapshot.outline import claim_of, part
 from podvisor_controller.webhooks.defaults_instance import owner_reference
 
 Json = dict[str, Any]
@@ -55,9 +55,16 @@ def volumes_of(
 
 
 def is_in_place(restore: VirtualMachineRestore, volume: str) -> bool:
-    """The claim made for that volume takes the place of the one that was kept. Said by the restore alone, whatever else is gone."""
+    """The claim of that volume takes the place of the one that was kept: said by the restore alone, whatever else is gone."""
     is_wanted = restore.spec.volume_restore_policy == VolumeRestorePolicy.IN_PLACE
     return is_wanted and not _override(restore, volume).restore_name
+
+
+def is_what_was_kept(claim: core.PersistentVolumeClaim, backup: VolumeBackup) -> bool:
+    """The claim is the one that was kept, or one that a restore has made since."""
+    if claim.metadata.annotation(names.LAST_RESTORE_ANNOTATION) is not None:
+        return True
+    return claim.metadata.uid == part(backup.persistent_volume_claim, "metadata").get("uid")
 
 
 def is_to_be_owned(restore: VirtualMachineRestore, backup: VolumeBackup) -> bool:

@@ -35,8 +35,8 @@ class Observed:
 
     `content` is the whole content, and `volume_claims` has those claims that exist under the names of the restore's. `volume_snapshots` has
     what exists of those that claims are still to be made from. `late_bound` are claims that wait for a guest. `other_users` says,
-    for a claim that is to be replaced, who else than the target has it. `is_starting`: an instance is being asked for. `refusal` is
-    what the API server refused last, for a person.
+    for a claim that is to be replaced, who else than the target has it. `is_starting`: an instance is being asked for. `refusal`
+    says what was refused last, for a person.
     """
 
     restore: VirtualMachineRestore
@@ -170,9 +170,16 @@ class Observed:
 
     @property
     def replaced(self) -> list[core.PersistentVolumeClaim]:
-        """Those of them whose place is to be taken."""
+        """Those of them whose place is to be taken: what the target has or, where there is none, what was kept of it."""
         in_place = self._in_place
-        return [claim for claim in self.in_the_way if claim.metadata.name in in_place]
+        found = ((volume, self._claim(volume)) for volume in self.unmade)
+        return [
+            claim
+            for volume, claim in found
+            if claim is not None
+            and claim.metadata.name in in_place
+            and self._is_machines(claim, volume)
+        ]
 
     @property
     def leaving(self) -> list[core.PersistentVolumeClaim]:
@@ -242,6 +249,12 @@ class Observed:
 
     def _is_ours(self, claim: core.PersistentVolumeClaim | None) -> bool:
         return claim is not None and self.is_marked(claim.metadata)
+
+    def _is_machines(self, claim: core.PersistentVolumeClaim, volume: VolumeRestore) -> bool:
+        if self.target is not None:
+            return claim.metadata.name in claims_named(self.target)
+        backup = self.backup(volume)
+        return backup is not None and claims.is_what_was_kept(claim, backup)
 
     def _is_replaced(self, claim: core.PersistentVolumeClaim | None) -> bool:
         return claim is None or claim.metadata.is_being_deleted or self._is_ours(claim)

@@ -4,7 +4,7 @@ Invariant: decides nothing. What it remembers of a restore only saves work, or i
 process or another, from what there is in the API server. The queue owns retries.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -18,6 +18,7 @@ from podvisor_common.api.snapshot import (
     names,
 )
 from podvisor_common.api.storage import VolumeSnapshot
+from podvisor_common.errors import Terminal
 from podvisor_common.kube import events
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.controller import Requeue
@@ -25,6 +26,7 @@ from podvisor_common.kube.errors import ApiForbidden, ApiInvalid, ApiNotFound
 from podvisor_common.kube.finalizers import release_finalizer
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
+    PODS,
     RESTORES,
     SNAPSHOT_CONTENTS,
     VIRTUAL_MACHINE_INSTANCES,
@@ -37,8 +39,9 @@ from podvisor_controller.refusals import refusal
 from podvisor_controller.restore import claims, machine, plan, status
 from podvisor_controller.restore.claim_writer import ClaimWriter
 from podvisor_controller.restore.hindrances import failure_of, hindrance_of
-from podvisor_controller.restore.indexes import RESTORE_LOCK_INDEX
+from podvisor_controller.restore.indexes import OVERLAID_INDEX, RESTORE_LOCK_INDEX
 from podvisor_controller.restore.observed import Observed
+from podvisor_controller.restore.pods import pod_with
 from podvisor_controller.restore.target import Target
 from podvisor_controller.snapshot.observed import content_name
 from podvisor_controller.snapshot.volume_snapshots import VolumeSnapshots
@@ -51,6 +54,9 @@ from podvisor_controller.webhooks.defaults_instance import owner_reference
 
 # Before what stands in the way, or was refused, is looked at again: no event tells of all that may be waited for.
 LOOK_AGAIN_S = 5.0
+
+# Which export serves a claim; None when none does.
+Exporting = Callable[[ObjectKey], ObjectKey | None]
 
 _decode_restore = msgspec.json.Decoder(VirtualMachineRestore).decode
 _decode_vmi = msgspec.json.Decoder(v1.VirtualMachineInstance).decode
@@ -72,6 +78,17 @@ _ATTEMPTS = {
 }
 
 
+class _InTheWay(Terminal):
+    """A claim is not deleted, for something has come to light that is in the way. Says what, for a person."""
+
+
+class _PodList(msgspec.Struct, frozen=True):
+    items: list[core.Pod]
+
+
+_decode_pods = msgspec.json.Decoder(_PodList).decode
+
+
 @dataclass(slots=True)
 class _Notes:
     """What is remembered of one restore."""
@@ -82,7 +99,10 @@ class _Notes:
 
 
 class RestoreReconciler:
-    """Reconciles restores with their targets. `vms` has the indexes RESTORE_LOCK_INDEX and MACHINES_INDEX, `vmis` USERS_INDEX."""
+    """Reconciles restores with their targets.
+
+    `vms` has the indexes RESTORE_LOCK_INDEX, MACHINES_INDEX and OVERLAID_INDEX, `vmis` USERS_INDEX.
+    """
 
     def __init__(
         self,
@@ -96,6 +116,7 @@ class RestoreReconciler:
         vmis: Informer[v1.VirtualMachineInstance],
         volume_claims: Informer[core.PersistentVolumeClaim],
         starts: Starts,
+        exports: Exporting,
         recorder: events.EventRecorder,
         clock: Callable[[], datetime] = meta.now,
     ) -> None:
@@ -108,6 +129,7 @@ class RestoreReconciler:
         self._vmis = vmis
         self._volume_claims = volume_claims
         self._starts = starts
+        self._exports = exports
         self._target = Target(client, vms)
         self._claims = ClaimWriter(client, volume_claims)
         self._recorder = recorder
@@ -139,11 +161,12 @@ class RestoreReconciler:
     async def _observe(
         self, known: VirtualMachineRestore, notes: _Notes, *, surely: bool = False
     ) -> Observed:
-        """The restore and its surroundings, `surely` where claims go on the strength of it: the API server is asked, caches last."""
+        """The restore and its surroundings. `surely`, where claims go on the strength of it: by the API server's word."""
         now = self._look(known, notes)
         if now.is_over or now.is_deleting:
             notes.content = None
             return now
+        pods: list[core.Pod] = []
         if surely:
             notes.content = None
             await self._look_for_instance(now)
@@ -154,11 +177,19 @@ class RestoreReconciler:
         found = await self._volume_snapshots_for(now, surely=surely)
         late = [c.metadata.name for c in now.made if await self._claims.waits_for_guest(c)]
         now = replace(now, volume_snapshots=found, late_bound=frozenset(late))
+        if surely:
+            namespace = known.metadata.namespace
+            answer = await self._client.list_page(PODS, namespace=namespace, limit=0)
+            pods = _decode_pods(answer).items
         # What waited may have changed what the caches have.
-        return self._look(known, notes, now)
+        return self._look(known, notes, now, pods)
 
     def _look(
-        self, known: VirtualMachineRestore, notes: _Notes, before: Observed | None = None
+        self,
+        known: VirtualMachineRestore,
+        notes: _Notes,
+        before: Observed | None = None,
+        pods: Sequence[core.Pod] = (),
     ) -> Observed:
         """What the caches say; what else there is to know is from `before`. Waits for nothing."""
         cached = self._restores.get(key_of(known))
@@ -176,7 +207,11 @@ class RestoreReconciler:
             refusal=notes.refusal,
         )
         now = replace(now, source_lives=self._source_lives(now), volume_claims=self._claims_of(now))
-        others = {claim.metadata.name: self._other_user(now, claim) for claim in now.replaced}
+        wanted = {claim.metadata.name: claim for claim in now.replaced}
+        others = {
+            name: self._other_user(now, claim) or pod_with(name, pods)
+            for name, claim in wanted.items()
+        }
         return replace(now, other_users={claim: user for claim, user in others.items() if user})
 
     async def _look_for_instance(self, now: Observed) -> None:
@@ -241,9 +276,12 @@ class RestoreReconciler:
         for user in users_of(self._vmis, key):
             if user != own:
                 return f"VirtualMachineInstance {user}"
-        for vm in self._vms.by_index(MACHINES_INDEX, claim_key(*key)):
-            if target is None or vm.metadata.uid != target.metadata.uid:
-                return f"VirtualMachine {key_of(vm)}"
+        if (export := self._exports(key)) is not None:
+            return f"VirtualMachineExport {export}"
+        for index in (MACHINES_INDEX, OVERLAID_INDEX):
+            for vm in self._vms.by_index(index, claim_key(*key)):
+                if target is None or vm.metadata.uid != target.metadata.uid:
+                    return f"VirtualMachine {key_of(vm)}"
         return ""
 
     async def _attempt(self, action: plan.Action, now: Observed, notes: _Notes) -> bool:
@@ -253,6 +291,9 @@ class RestoreReconciler:
         except (ApiForbidden, ApiInvalid) as error:
             what, done = _ATTEMPTS[type(action)]
             notes.refusal = refusal(what, done, error)
+            return False
+        except _InTheWay as error:
+            notes.refusal = str(error)
             return False
         notes.refusal = ""
         return True
@@ -332,7 +373,7 @@ class RestoreReconciler:
         now = await self._observe(restore, notes, surely=True)
         # Between this and the first request nothing waits.
         if action not in plan.plan(now):
-            return
+            raise _InTheWay(failure_of(now) or hindrance_of(now))
         for name in action.names:
             await self._claims.delete(now.volume_claims[name])
 

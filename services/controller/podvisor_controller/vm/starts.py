@@ -1,6 +1,6 @@
 """Which machines an instance is being asked for: so long nobody takes them for stopped.
 
-Invariant: a machine counts as starting from before the API server is asked until its instance is in the cache, or none came of it.
+Invariant: a machine counts as starting from before the API server is asked until its instance is in the cache, or none came.
 """
 
 from collections.abc import Callable, Iterator
