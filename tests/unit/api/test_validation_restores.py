@@ -74,6 +74,16 @@ def test_a_good_restore_is_admitted() -> None:
             "spec.volumeRestoreOverrides[0].restoreName",
             "spec.volumeRestoreOverrides[0].restoreName 'X' is no name of a claim.",
         ),
+        (
+            {
+                "volumeRestoreOverrides": [
+                    {"volumeName": "a", "restoreName": "x"},
+                    {"volumeName": "b", "restoreName": "x"},
+                ]
+            },
+            "spec.volumeRestoreOverrides[1].restoreName",
+            "spec.volumeRestoreOverrides[1].restoreName 'x' is the name of another volume's claim.",
+        ),
     ],
 )
 def test_a_bad_restore(spec: Json, field: str, message: str) -> None:

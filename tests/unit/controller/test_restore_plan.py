@@ -312,6 +312,17 @@ def test_plan(now: Observed, expected: list[plan.Action]) -> None:
             "error patching VM myvm: spec.patches[0]: patching is valid only for elements under /spec/,"
             " /metadata/labels/ or /metadata/annotations/",
         ),
+        (
+            "two volumes with one claim between them",
+            observed(
+                content=content_of_two(),
+                restore=restore(
+                    volumeRestorePolicy="InPlace",
+                    volumeRestoreOverrides=[{"volumeName": "data", "restoreName": "logs"}],
+                ),
+            ),
+            'volumes "data" and "logs" would both get PVC "logs"',
+        ),
         ("a VolumeSnapshot gone", observed(volume_snapshots={}), f"missing volumeSnapshot {DATA}"),
         ("nothing", observed(), ""),
     ),

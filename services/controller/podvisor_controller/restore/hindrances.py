@@ -29,7 +29,13 @@ def failure_of(now: Observed) -> str:
         return now.told_failure
     if now.is_restored or now.is_complete:
         return ""
-    return _of_policy(now) or _of_snapshot(now) or _of_target(now) or _of_volumes(now)
+    return (
+        _of_policy(now)
+        or _of_snapshot(now)
+        or _of_target(now)
+        or _of_names(now)
+        or _of_volumes(now)
+    )
 
 
 def hindrance_of(now: Observed) -> str:
@@ -104,6 +110,19 @@ def _of_target(now: Observed) -> str:
         new_machine(now.restore, now.kept, now.volumes, source_lives=now.source_lives)
     except PatchError as error:
         return f"error patching VM {now.restore.spec.target.name}: spec.patches[{error.index}]: {error.text}"
+    return ""
+
+
+def _of_names(now: Observed) -> str:
+    """Which volumes would get one claim: the content of one of them would be taken for the other's."""
+    if now.has_begun:
+        return ""
+    given: dict[str, str] = {}
+    for volume in now.volumes:
+        name = volume.persistent_volume_claim
+        if name in given:
+            return f'volumes "{given[name]}" and "{volume.volume_name}" would both get PVC "{name}"'
+        given[name] = volume.volume_name
     return ""
 
 

@@ -26,8 +26,8 @@ class Observed:
     """One snapshot, its machine with its instance, and what there is of its content.
 
     `volume_snapshots` has those of the content's VolumeSnapshots that exist. `restore` is the name of one that makes claims of
-    them, and may have deleted what those take the place of. `hindrance` is why the machine cannot be locked yet, and `refusal` what
-    the API server refused last; both are sentences for a person, and empty where there is nothing to say.
+    them, and may have deleted what those take the place of. `hindrance` is why the machine cannot be locked yet, and `refusal`
+    what the API server refused last; both are sentences for a person, and empty where there is nothing to say.
     """
 
     snapshot: VirtualMachineSnapshot

@@ -69,6 +69,7 @@ def patch_causes(patches: Sequence[str], path: str) -> Iterator[Cause]:
 
 
 def _override_causes(overrides: Sequence[VolumeRestoreOverride], path: str) -> Iterator[Cause]:
+    given: set[str] = set()
     for index, override in enumerate(overrides):
         field = f"{path}[{index}]"
         if not override.volume_name:
@@ -81,3 +82,8 @@ def _override_causes(overrides: Sequence[VolumeRestoreOverride], path: str) -> I
             yield invalid(
                 f"{field}.restoreName", f"{quoted(override.restore_name)} is no name of a claim."
             )
+        if override.restore_name in given:
+            text = f"{quoted(override.restore_name)} is the name of another volume's claim."
+            yield invalid(f"{field}.restoreName", text)
+        if override.restore_name:
+            given.add(override.restore_name)
