@@ -227,7 +227,7 @@ READY_DATA = volume_snapshot(readyToUse=True)
         (
             "failed with the lock and a claim",
             begun(volume_claims={MADE: made()}, snapshot=None, content=None),
-            [plan.AbandonClaims(), plan.UnlockTarget()],
+            [plan.UnlockTarget(), plan.AbandonClaims()],
         ),
         (
             "deleted halfway",
@@ -235,7 +235,17 @@ READY_DATA = volume_snapshot(readyToUse=True)
                 restore=restore(status={"restores": TOLD}, metadata=DELETED),
                 volume_claims={MADE: made()},
             ),
-            [plan.AbandonClaims(), plan.UnlockTarget(), plan.ReleaseRestore()],
+            [plan.UnlockTarget(), plan.AbandonClaims(), plan.ReleaseRestore()],
+        ),
+        (
+            "deleted when its target was there, with a claim of nobody's",
+            begun(
+                restore=restore(status={"restores": TOLD}, metadata=DELETED),
+                target=MARKED,
+                content=None,
+                volume_claims={MADE: made()},
+            ),
+            [plan.OwnClaims((MADE,)), plan.ReleaseRestore()],
         ),
         (
             "deleted when it was complete",

@@ -403,6 +403,22 @@ async def test_what_a_restore_made_goes_with_it_while_the_machine_has_not_got_it
     assert not restorer.is_locked
 
 
+async def test_a_claim_goes_with_its_machine_even_if_the_restore_is_deleted_before_it_says_so(
+    restorer: RestoreUser, leading: Controllers
+) -> None:
+    await restorer.keep("data")
+    restorer.server.is_forbidden = lambda request: (
+        request.method == "PATCH" and "/persistentvolumeclaims/" in request.path
+    )
+    await restorer.restore("twin")
+    await restorer.until_reason("Progressing", "The PersistentVolumeClaim cannot be changed")
+    await restorer.delete()
+    restorer.server.is_forbidden = lambda _: False
+    await restorer.server.until(lambda: restorer.body is None)
+    [owner] = restorer.claim_of("data", "twin")["metadata"]["ownerReferences"]
+    assert owner["uid"] == restorer.machine("twin")["metadata"]["uid"]
+
+
 @pytest.mark.parametrize("goes", [RESTORES, VIRTUAL_MACHINES])
 async def test_what_took_the_place_of_a_claim_outlives_restore_and_machine(
     restorer: RestoreUser, leading: Controllers, goes: Resource

@@ -67,14 +67,16 @@ def is_what_was_kept(claim: core.PersistentVolumeClaim, backup: VolumeBackup) ->
     return claim.metadata.uid == part(backup.persistent_volume_claim, "metadata").get("uid")
 
 
-def is_to_be_owned(restore: VirtualMachineRestore, backup: VolumeBackup) -> bool:
-    """The claim that is made goes with the machine. One that takes another's place goes with it where that one did."""
+def is_to_be_owned(
+    restore: VirtualMachineRestore, volume: str, backup: VolumeBackup | None
+) -> bool:
+    """The claim of that volume goes with the machine. One that takes another's place goes with it where that one is known to have."""
     if restore.spec.volume_ownership_policy == VolumeOwnershipPolicy.NONE:
         return False
-    if not is_in_place(restore, backup.volume_name):
+    if not is_in_place(restore, volume):
         return True
-    metadata = backup.persistent_volume_claim.get("metadata") or {}
-    owners = metadata.get("ownerReferences") or ()
+    kept = backup.persistent_volume_claim if backup is not None else {}
+    owners = part(kept, "metadata").get("ownerReferences") or ()
     return any(owner.get("kind") == v1.names.VIRTUAL_MACHINE for owner in owners)
 
 
@@ -108,7 +110,7 @@ def manifest_of(
         "labels": labels,
         "annotations": annotations,
     }
-    if target is not None and is_to_be_owned(restore, backup):
+    if target is not None and is_to_be_owned(restore, backup.volume_name, backup):
         metadata["ownerReferences"] = [owner_reference(target.metadata.name, target.metadata.uid)]
     return {
         "apiVersion": PERSISTENT_VOLUME_CLAIMS.api_version,

@@ -227,7 +227,7 @@ class Observed:
         owned = {
             volume.persistent_volume_claim
             for volume in self.volumes
-            if (backup := self.backup(volume)) and claims.is_to_be_owned(self.restore, backup)
+            if claims.is_to_be_owned(self.restore, volume.volume_name, self.backup(volume))
         }
         return [
             claim

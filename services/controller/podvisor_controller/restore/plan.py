@@ -117,8 +117,7 @@ def may_begin(now: Observed) -> bool:
 
 def _next_step(now: Observed) -> list[Action]:
     if now.is_restored:
-        unowned = tuple(claim.metadata.name for claim in now.unowned)
-        return [OwnClaims(unowned)] if unowned else _let_go(now)
+        return _own(now) or _let_go(now)
     if hindrance_of(now):
         return []
     if now.policy == TargetReadinessPolicy.STOP_TARGET and not now.is_being_stopped:
@@ -145,14 +144,25 @@ def _with_claims(now: Observed) -> list[Action]:
 
 def _give_up(now: Observed) -> list[Action]:
     abandon: list[Action] = [AbandonClaims()] if now.abandoned else []
-    return abandon + _let_go(now)
+    # The lock first: what an earlier leader has still on its way to the target is of a version that is over then.
+    return _let_go(now) + abandon
 
 
 def _wind_down(now: Observed) -> list[Action]:
-    """Deleted: nothing stays of one that nothing came of."""
-    actions = _let_go(now) if now.is_complete or now.is_restored else _give_up(now)
+    """Deleted: nothing stays of one that nothing came of, and what came of one is left as it shall be."""
+    if now.is_complete:
+        actions = _let_go(now)
+    elif now.is_restored:
+        actions = _own(now) + _let_go(now)
+    else:
+        actions = _give_up(now)
     finalizers = now.restore.metadata.finalizers or ()
     return [*actions, ReleaseRestore()] if names.RESTORE_FINALIZER in finalizers else actions
+
+
+def _own(now: Observed) -> list[Action]:
+    unowned = tuple(claim.metadata.name for claim in now.unowned)
+    return [OwnClaims(unowned)] if unowned else []
 
 
 def _let_go(now: Observed) -> list[Action]:

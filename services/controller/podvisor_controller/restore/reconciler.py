@@ -163,7 +163,7 @@ class RestoreReconciler:
     ) -> Observed:
         """The restore and its surroundings. `surely`, where claims go on the strength of it: by the API server's word."""
         now = self._look(known, notes)
-        if now.is_over or now.is_deleting:
+        if now.is_over or (now.is_deleting and not now.is_restored):
             notes.content = None
             return now
         pods: list[core.Pod] = []

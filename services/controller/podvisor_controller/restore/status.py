@@ -70,7 +70,7 @@ def _reason(status: VirtualMachineRestoreStatus, type_: ConditionType) -> str:
 
 
 def _trouble(now: Observed) -> str:
-    return "" if now.is_restored else hindrance_of(now) or now.refusal
+    return now.refusal if now.is_restored else hindrance_of(now) or now.refusal
 
 
 def _conditions(now: Observed, *, is_done: bool) -> list[Condition]:
