@@ -310,14 +310,23 @@ def test_plan(now: Observed, expected: list[plan.Action]) -> None:
         ),
         (
             "a patch that cannot be applied",
-            observed(target=None, restore=restore(patches=['{"op":"remove","path":"/spec/no"}'])),
+            observed(
+                target=None,
+                patch_fault=machine.patch_fault(
+                    restore(patches=['{"op":"remove","path":"/spec/no"}']), kept(), []
+                ),
+            ),
             "error patching VM myvm: spec.patches[0]: there is nothing at the path",
         ),
         (
             "a patch of what no patch may touch",
             observed(
                 target=None,
-                restore=restore(patches=['{"op":"add","path":"/metadata/name","value":"x"}']),
+                patch_fault=machine.patch_fault(
+                    restore(patches=['{"op":"add","path":"/metadata/name","value":"x"}']),
+                    kept(),
+                    [],
+                ),
             ),
             "error patching VM myvm: spec.patches[0]: patching is valid only for elements under /spec/,"
             " /metadata/labels/ or /metadata/annotations/",

@@ -1,7 +1,7 @@
 """Restores of machines against an API server on a real socket, with a storage driver that does its part."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 from aiohttp import web
@@ -18,6 +18,7 @@ from podvisor_common.kube.resources import (
     ObjectKey,
     Resource,
 )
+from podvisor_controller import json_patch
 from podvisor_controller.controllers import Controllers
 
 from tests.unit.controller.api_server import Fate
@@ -91,6 +92,34 @@ async def test_a_new_machine_is_made_that_does_not_run(
     [owner] = restorer.claim_of("data", "twin")["metadata"]["ownerReferences"]
     assert owner["uid"] == twin["metadata"]["uid"]
     assert restorer.claim_of("data")["metadata"]["name"] == "data"
+
+
+async def test_patches_are_read_once_to_look_at_them_and_once_to_apply_them(
+    restorer: RestoreUser, leading: Controllers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Sequence[str]] = []
+
+    def parse(texts: Sequence[str]) -> list[json_patch.Operation]:
+        read.append(texts)
+        return parse_them(texts)
+
+    parse_them = json_patch.parse
+    monkeypatch.setattr(json_patch, "parse", parse)
+    await restorer.keep("data")
+    await restorer.restore("twin", patches=['{"op":"add","path":"/metadata/labels/a","value":"b"}'])
+    await restorer.until_complete()
+    assert len(read) == 2
+
+
+async def test_patches_that_make_no_machine_fail_the_restore(
+    restorer: RestoreUser, leading: Controllers
+) -> None:
+    await restorer.keep("data")
+    await restorer.restore("twin", patches=['{"op":"remove","path":"/spec/no"}'])
+    await restorer.until_reason(
+        "Failure", "error patching VM twin: spec.patches[0]: there is nothing"
+    )
+    assert restorer.claims == ["data"]
 
 
 async def test_a_claim_that_waits_for_a_guest_holds_up_nothing(

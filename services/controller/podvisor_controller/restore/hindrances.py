@@ -12,8 +12,6 @@ from podvisor_common.api.snapshot import VirtualMachineSnapshot
 from podvisor_common.api.snapshot.names import SnapshotPhase, TargetReadinessPolicy
 from podvisor_common.kube.resources import ObjectKey
 
-from podvisor_controller.json_patch import PatchError
-from podvisor_controller.restore.machine import new_machine
 from podvisor_controller.restore.observed import Observed
 
 GRACE_PERIOD_EXCEEDED = "Restore target failed to be ready within 5m0s"
@@ -104,13 +102,8 @@ def _of_target(now: Observed) -> str:
     if target is not None:
         source = snapshot.status.source_uid if snapshot is not None else None
         return TARGET_IS_ANOTHER if source and source != target.metadata.uid else ""
-    if now.kept is None:
-        return ""
-    try:
-        new_machine(now.restore, now.kept, now.volumes, source_lives=now.source_lives)
-    except PatchError as error:
-        return f"error patching VM {now.restore.spec.target.name}: spec.patches[{error.index}]: {error.text}"
-    return ""
+    fault = now.patch_fault
+    return f"error patching VM {now.restore.spec.target.name}: {fault}" if fault else ""
 
 
 def _of_names(now: Observed) -> str:

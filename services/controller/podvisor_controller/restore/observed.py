@@ -1,6 +1,6 @@
 """All that a decision about one VirtualMachineRestore depends on, and the questions asked of it. Pure.
 
-Invariant: an Observed is read in one go and never changes; every property is a fact, never a wish. What says that the target is as
+Invariant: an Observed never changes; what has to be asked for is read first, and then all that caches have, in one go; every property is a fact, never a wish. What says that the target is as
 it shall be is the mark on the target itself, so that it is written once, whoever goes on.
 """
 
@@ -36,7 +36,7 @@ class Observed:
     `content` is the whole content, and `volume_claims` has those claims that exist under the names of the restore's. `volume_snapshots` has
     what exists of those that claims are still to be made from. `late_bound` are claims that wait for a guest. `other_users` says,
     for a claim that is to be replaced, who else than the target has it. `is_starting`: an instance is being asked for. `refusal`
-    says what was refused last, for a person.
+    says what was refused last, and `patch_fault` why no new target can be made, both for a person.
     """
 
     restore: VirtualMachineRestore
@@ -51,6 +51,7 @@ class Observed:
     other_users: Mapping[str, str] = field(default_factory=dict)
     is_starting: bool = False
     source_lives: bool = False
+    patch_fault: str = ""
     refusal: str = ""
 
     @property

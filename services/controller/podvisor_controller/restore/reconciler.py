@@ -96,6 +96,9 @@ class _Notes:
     uid: str
     refusal: str = ""
     content: VirtualMachineSnapshotContent | None = None
+    patch_fault: str | None = (
+        None  # of the restore's patches to what `content` kept, once it is known
+    )
 
 
 class RestoreReconciler:
@@ -206,7 +209,12 @@ class RestoreReconciler:
             snapshot=self._snapshots.get(_snapshot_key(restore)),
             refusal=notes.refusal,
         )
-        now = replace(now, source_lives=self._source_lives(now), volume_claims=self._claims_of(now))
+        now = replace(
+            now,
+            source_lives=self._source_lives(now),
+            patch_fault=_patch_fault(now, notes),
+            volume_claims=self._claims_of(now),
+        )
         wanted = {claim.metadata.name: claim for claim in now.replaced}
         others = {
             name: self._other_user(now, claim) or pod_with(name, pods)
@@ -254,6 +262,7 @@ class RestoreReconciler:
             except ApiNotFound:
                 return None
             notes.content = _decode_content(answer)
+            notes.patch_fault = None
         return notes.content
 
     def _source_lives(self, now: Observed) -> bool:
@@ -417,6 +426,15 @@ class RestoreReconciler:
 
 def _snapshot_key(restore: VirtualMachineRestore) -> ObjectKey:
     return ObjectKey(restore.metadata.namespace, restore.spec.virtual_machine_snapshot_name)
+
+
+def _patch_fault(now: Observed, notes: _Notes) -> str:
+    """Why no new target can be made. There may be many patches: they are tried once."""
+    if now.target is not None or now.kept is None:
+        return ""
+    if notes.patch_fault is None:
+        notes.patch_fault = machine.patch_fault(now.restore, now.kept, now.volumes)
+    return notes.patch_fault
 
 
 def _look_again(now: Observed) -> Requeue | None:
