@@ -350,6 +350,35 @@ def test_what_is_a_failure(now: Observed, why: str) -> None:
     assert failure_of(now) == why
 
 
+@pytest.mark.parametrize(
+    ("kept_claim", "kept_machine"),
+    [
+        ({"metadata": "x", "spec": {}}, {}),
+        ({"metadata": {"name": "data", "labels": "x"}, "spec": {}}, {}),
+        ({"metadata": {"name": "data", "annotations": ["x"]}, "spec": {}}, {}),
+        ({"metadata": {"name": "data", "ownerReferences": ["x"]}, "spec": {}}, {}),
+        ({"metadata": {"name": "data"}, "spec": "x"}, {}),
+        ({"metadata": {"name": "data"}, "spec": {"resources": {"requests": "x"}}}, {}),
+        ({"metadata": {"name": ""}, "spec": {}}, {}),
+        (None, {"template": {"spec": {"volumes": ["x"]}}}),
+        (None, {"template": {"spec": {"volumes": [{"name": "v", "dataVolume": "x"}]}}}),
+        (None, {"template": {"spec": {"volumes": "x"}}}),
+        (None, {"template": "x"}),
+    ],
+)
+@pytest.mark.parametrize("target", [vm("Halted"), MARKED, None])
+@pytest.mark.parametrize("policy", ["RandomizeNames", "InPlace"])
+def test_what_nothing_can_be_made_of_is_a_failure(
+    kept_claim: Any, kept_machine: Json, target: Any, policy: str
+) -> None:
+    wanted = restore(volumeRestorePolicy=policy)
+    now = observed(restore=wanted, target=target, content=content(kept_claim, **kept_machine))
+    if target is not MARKED:
+        assert failure_of(now).startswith("VMSnapshotContent c holds no ")
+        assert plan.plan(now) == []
+    status.status_of(now)
+
+
 def test_what_is_waited_for_is_said() -> None:
     assert hindrance_of(observed(snapshot=snapshot())) == "VMSnapshot shop/before not ready"
     stranger = msgspec.convert(claim_body(MADE), core.PersistentVolumeClaim)

@@ -76,8 +76,11 @@ def is_to_be_owned(
     if not is_in_place(restore, volume):
         return True
     kept = backup.persistent_volume_claim if backup is not None else {}
-    owners = part(kept, "metadata").get("ownerReferences") or ()
-    return any(owner.get("kind") == v1.names.VIRTUAL_MACHINE for owner in owners)
+    owners = part(kept, "metadata").get("ownerReferences")
+    return isinstance(owners, list) and any(
+        isinstance(owner, Mapping) and owner.get("kind") == v1.names.VIRTUAL_MACHINE
+        for owner in owners
+    )
 
 
 def manifest_of(

@@ -12,6 +12,7 @@ from podvisor_common.api.snapshot import VirtualMachineSnapshot
 from podvisor_common.api.snapshot.names import SnapshotPhase, TargetReadinessPolicy
 from podvisor_common.kube.resources import ObjectKey
 
+from podvisor_controller.restore.kept import fault_of
 from podvisor_controller.restore.observed import Observed
 
 GRACE_PERIOD_EXCEEDED = "Restore target failed to be ready within 5m0s"
@@ -69,8 +70,8 @@ def _of_snapshot(now: Observed) -> str:
         return f"VMSnapshot {key} does not exist"
     if now.has_begun and now.content is None:
         return f"VMSnapshotContent of VMSnapshot {key} does not exist"
-    if now.content is not None and now.kept is None:
-        return f"VMSnapshotContent {now.content.metadata.name} holds no VirtualMachine"
+    if now.content is not None and (fault := fault_of(now.content)):
+        return fault
     # Once something has gone that only the snapshot has, it is waited for.
     is_at_stake = now.has_begun and now.leaving and not now.has_replaced
     return _doubt(now) if is_at_stake else ""

@@ -24,6 +24,7 @@ from podvisor_common.api.storage import VolumeSnapshot
 from podvisor_common.api.v1.names import RunStrategy, StateChange
 
 from podvisor_controller.restore import claims
+from podvisor_controller.restore.kept import machine_in
 from podvisor_controller.restore.machine import claims_named, mark_of
 
 _GRACE_PERIOD = timedelta(seconds=names.DEFAULT_GRACE_PERIOD_S)
@@ -138,12 +139,7 @@ class Observed:
     @property
     def kept(self) -> Mapping[str, Any] | None:
         """What was kept of the machine; None where that is no machine."""
-        found = self.content.spec.source.virtual_machine if self.content is not None else None
-        inner: Any = found
-        for name in ("spec", "template", "spec"):
-            inner = inner.get(name) if isinstance(inner, dict) else None
-        is_machine = isinstance(inner, dict) and isinstance((found or {}).get("metadata"), dict)
-        return found if is_machine else None
+        return machine_in(self.content) if self.content is not None else None
 
     @property
     def volumes(self) -> list[VolumeRestore]:
