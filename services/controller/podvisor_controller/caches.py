@@ -49,9 +49,11 @@ from podvisor_controller.export.sources import SOURCES_INDEX, by_source_of_expor
 from podvisor_controller.installation import CONFIG_MAP_NAME
 from podvisor_controller.installation_status import HANDLER
 from podvisor_controller.restore.indexes import (
+    OVERLAID_INDEX,
     RESTORE_LOCK_INDEX,
     RESTORED_SNAPSHOT_INDEX,
     TARGET_INDEX,
+    by_overlaid_claim,
     by_restore_lock,
     by_restored_snapshot,
     by_target,
@@ -86,6 +88,7 @@ _OF_MACHINES = {
     CLAIM_INDEX: claimable(names.POOL),
     LOCK_INDEX: by_lock,
     RESTORE_LOCK_INDEX: by_restore_lock,
+    OVERLAID_INDEX: by_overlaid_claim,
     MACHINES_INDEX: claims_of,
 }
 _OF_INSTANCES = {

@@ -39,6 +39,7 @@ from podvisor_controller.snapshot.class_reader import ClassReader
 from podvisor_controller.snapshot.volume_statuses import VolumeStatuses
 from podvisor_controller.snapshot.volumes import MACHINES_INDEX
 from podvisor_controller.vm.reconciler import VmReconciler
+from podvisor_controller.vm.starts import Starts
 from podvisor_controller.vmi.claim_users import freed_for, users_of
 from podvisor_controller.vmi.claims import claim_key
 from podvisor_controller.vmi.pod_index import instance_of_pod, launcher_of_pod
@@ -85,13 +86,22 @@ class Controllers:
             client, replica_sets=caches.replica_sets, vmis=caches.vmis, recorder=self.recorder
         )
         self._exports = self._exports_of(client)
+        self._starts = Starts(lambda key: self._copies.on_target(key))
         self._vm = Controller("vm", self._machines(client).reconcile, workers=VM_WORKERS)
         self._vmi = Controller("vmi", self._instances(client).reconcile, workers=VMI_WORKERS)
         self._replica_set = Controller(
             "replicaset", self._replica_set_reconciler.reconcile, workers=SET_WORKERS
         )
         self._pool = Controller("pool", self._pools(client).reconcile, workers=SET_WORKERS)
-        self._copies = Copies(client, caches, self._classes, self.recorder, self._wake)
+        self._copies = Copies(
+            client,
+            caches,
+            classes=self._classes,
+            starts=self._starts,
+            exports=self._exports.claims.exporting,
+            recorder=self.recorder,
+            wake=self._wake,
+        )
         self._node = Controller("node", self._nodes(client).reconcile, workers=1)
         self._installation = Controller("installation", self.installation.reconcile, workers=1)
         self._is_leading = False
@@ -105,6 +115,7 @@ class Controllers:
             vms=caches.vms,
             vmis=caches.vmis,
             volume_statuses=VolumeStatuses(caches.volume_claims, self._classes),
+            starts=self._starts,
             recorder=self.recorder,
         )
 

@@ -29,10 +29,11 @@ from podvisor_controller.clone.indexes import (
 )
 from podvisor_controller.clone.reconciler import CloneReconciler
 from podvisor_controller.restore.indexes import RESTORED_SNAPSHOT_INDEX, TARGET_INDEX
-from podvisor_controller.restore.reconciler import RestoreReconciler
+from podvisor_controller.restore.reconciler import Exporting, RestoreReconciler
 from podvisor_controller.snapshot.class_reader import ClassReader
 from podvisor_controller.snapshot.outline import SOURCE_INDEX, content_key, owner_of
 from podvisor_controller.snapshot.reconciler import SnapshotReconciler
+from podvisor_controller.vm.starts import Starts
 
 WORKERS = 2
 
@@ -46,7 +47,10 @@ class Copies:
         self,
         client: KubeClient,
         caches: Caches,
+        *,
         classes: ClassReader,
+        starts: Starts,
+        exports: Exporting,
         recorder: EventRecorder,
         wake: Wake,
     ) -> None:
@@ -57,6 +61,7 @@ class Copies:
             snapshots=caches.snapshots,
             contents=caches.snapshot_contents,
             volume_snapshots=caches.volume_snapshots,
+            restores=caches.restores,
             vms=caches.vms,
             vmis=caches.vmis,
             volume_claims=caches.volume_claims,
@@ -72,6 +77,8 @@ class Copies:
             vms=caches.vms,
             vmis=caches.vmis,
             volume_claims=caches.volume_claims,
+            starts=starts,
+            exports=exports,
             recorder=recorder,
         )
         clones = CloneReconciler(
@@ -171,6 +178,9 @@ class Copies:
         self._wake(self._restore, key)
         if (restore := new or old) is not None:
             self._wake_maker_of(restore.metadata)
+            # One that is to go waits for the end of the restore.
+            name = restore.spec.virtual_machine_snapshot_name
+            self._wake(self._snapshot, ObjectKey(key.namespace, name))
 
     def _on_content(
         self,

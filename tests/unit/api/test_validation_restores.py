@@ -59,6 +59,12 @@ def test_a_good_restore_is_admitted() -> None:
             "spec.patches",
             "spec.patches[0]: is no operation of JSON Patch (RFC 6902)",
         ),
+        ({"patches": [LABEL] * 65}, "spec.patches", "spec.patches: at most 64 patches"),
+        (
+            {"patches": [LABEL.replace('"b"', f'"{"b" * (1 << 15)}"')]},
+            "spec.patches",
+            "spec.patches: at most 32768 bytes in all patches together",
+        ),
         (
             {"volumeRestoreOverrides": [{"restoreName": "x"}]},
             "spec.volumeRestoreOverrides[0].volumeName",
@@ -74,11 +80,29 @@ def test_a_good_restore_is_admitted() -> None:
             "spec.volumeRestoreOverrides[0].restoreName",
             "spec.volumeRestoreOverrides[0].restoreName 'X' is no name of a claim.",
         ),
+        (
+            {
+                "volumeRestoreOverrides": [
+                    {"volumeName": "a", "restoreName": "x"},
+                    {"volumeName": "b", "restoreName": "x"},
+                ]
+            },
+            "spec.volumeRestoreOverrides[1].restoreName",
+            "spec.volumeRestoreOverrides[1].restoreName 'x' is the name of another volume's claim.",
+        ),
     ],
 )
 def test_a_bad_restore(spec: Json, field: str, message: str) -> None:
     [cause] = validate_restore(restore(**spec))
     assert (cause.field, cause.message) == (field, message)
+
+
+def test_the_restore_of_a_clone_leaves_out_what_the_clone_says() -> None:
+    owner = {"kind": "VirtualMachineClone", "name": "copy", "uid": "u", "controller": True}
+    owned = {"metadata": {"name": "back", "ownerReferences": [owner]}}
+    assert validate_restore(restore(patches=[LABEL] * 512) | owned) == []
+    [cause] = validate_restore(restore(patches=[LABEL] * 513) | owned)
+    assert cause.message == "spec.patches: at most 512 patches"
 
 
 def test_a_restore_cannot_be_changed_but_labelled_and_let_go() -> None:

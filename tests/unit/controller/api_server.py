@@ -1,5 +1,6 @@
 """The API server of the controller's tests: the fake one, with dry runs, planned refusals and the real time of day."""
 
+import asyncio
 import copy
 from collections.abc import Callable
 from enum import Enum
@@ -31,6 +32,8 @@ class ApiServer(FakeApiServer):
         self.refused = 0  # planned refusals that were answered; such a request is in no list
         self.created: list[Json] = []  # all that ever was, as it was then
         self.fate_of: Callable[[web.Request], Fate] = lambda _: Fate.ANSWERED
+        # What a request waits for before anything comes of it.
+        self.delay_of: Callable[[web.Request], asyncio.Event | None] = lambda _: None
         self.absent: set[str] = set()  # API groups that nobody has installed
         self.absent_asked: list[
             str
@@ -71,6 +74,8 @@ class ApiServer(FakeApiServer):
             return self._reply(await request.json(), 201)
         if self.is_forbidden(request):
             return self._reply_refusal(Refuse(403, "Forbidden"))
+        if (awaited := self.delay_of(request)) is not None:
+            await awaited.wait()
         fate = self.fate_of(request)
         if fate is Fate.REFUSED:
             return self._reply_refusal(Refuse(503))

@@ -51,6 +51,12 @@ def test_everything_is_taken_over_without_filters() -> None:
     assert operations(kept(None, {"a": "b"})) == []
 
 
+def test_what_is_no_interface_has_no_address() -> None:
+    machine = kept()
+    machine["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"] = ["x", {"name": []}]
+    assert operations(machine, newMacAddresses={"default": "02:00:00:00:00:07"}) == []
+
+
 def test_keys_are_named_as_pointers_name_them() -> None:
     found = operations(kept(None, {"a/b~c": "d"}), labelFilters=[])
     assert found == [{"op": "remove", "path": "/metadata/labels/a~1b~0c"}]

@@ -23,6 +23,7 @@ from podvisor_common.kube.resources import (
 )
 from podvisor_controller.node.attendance import Attendance
 from podvisor_controller.vm.reconciler import VmReconciler
+from podvisor_controller.vm.starts import Starts
 from podvisor_controller.vmi.claim_users import KEEPERS_INDEX, USERS_INDEX
 from podvisor_controller.vmi.claims import claims_kept, claims_used
 from podvisor_controller.vmi.outline import outline
@@ -79,6 +80,7 @@ class Scene:
             vms=self.vms,
             vmis=self.vmis,
             volume_statuses=volume_statuses(client),
+            starts=Starts(lambda _: None),
             recorder=self.recorder,
             clock=lambda: self.at,
         )

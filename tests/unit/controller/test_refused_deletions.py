@@ -19,6 +19,7 @@ from podvisor_common.kube.resources import (
 )
 from podvisor_controller.controllers import Controllers
 from podvisor_controller.vm.reconciler import VmReconciler
+from podvisor_controller.vm.starts import Starts
 
 from tests.unit.controller.api_server import ApiServer, Json
 from tests.unit.controller.builders import NOW, pod, stamp, vm_body, vmi_body
@@ -90,6 +91,7 @@ class Machine:
             vms=self.vms,
             vmis=self.vmis,
             volume_statuses=volume_statuses(client),
+            starts=Starts(lambda _: None),
             recorder=EventRecorder(client, "test", "test"),
             clock=lambda: self.at,
         )

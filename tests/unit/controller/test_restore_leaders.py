@@ -43,7 +43,7 @@ async def test_a_machine_is_cloned_whatever_becomes_of_the_writes(
         (spec, after)
         for spec, writes in (
             ({}, 9),
-            ({"volumeRestorePolicy": "InPlace"}, 11),
+            ({"volumeRestorePolicy": "InPlace"}, 10),
             ({"target": "twin"}, 8),
         )
         for after in range(1, writes + 1)
@@ -66,7 +66,7 @@ async def test_a_leader_that_ends_at_any_step_is_gone_on_from(
         assert len(restorer.server.list(VIRTUAL_MACHINES)) == (2 if name == "twin" else 1)
 
 
-@pytest.mark.parametrize("after", range(1, 4))
+@pytest.mark.parametrize("after", range(1, 3))
 async def test_the_end_of_a_restore_is_gone_on_with_as_well(
     restorer: RestoreUser, client: KubeClient, settings: Settings, after: int
 ) -> None:

@@ -6,11 +6,19 @@ from typing import Any
 import msgspec
 import pytest
 from podvisor_common.api import core
-from podvisor_common.api.snapshot import VirtualMachineSnapshotContent, VolumeRestore, names
+from podvisor_common.api.meta import ObjectMeta
+from podvisor_common.api.snapshot import (
+    VirtualMachineRestore,
+    VirtualMachineSnapshotContent,
+    VolumeRestore,
+    names,
+)
 from podvisor_controller.json_patch import PatchError
 from podvisor_controller.restore import claims, machine, plan, status
 from podvisor_controller.restore.hindrances import failure_of, hindrance_of
 from podvisor_controller.restore.observed import Observed
+from podvisor_controller.restore.pods import pod_with
+from podvisor_controller.snapshot.outline import volume_snapshot_outline
 
 from tests.unit.controller.builders import (
     NOW,
@@ -21,6 +29,9 @@ from tests.unit.controller.builders import (
     vm,
     vm_body,
     vmi,
+)
+from tests.unit.controller.builders import (
+    claim as a_claim,
 )
 from tests.unit.controller.restores import RESTORE_UID, restore
 from tests.unit.controller.snapshots import DATA, on_claims, snapshot, volume_snapshot
@@ -39,7 +50,13 @@ def kept(**spec: Any) -> Json:
     return {"metadata": body["metadata"], "spec": body["spec"]}
 
 
-def content(claim: Json | None = None, **of_machine: Any) -> VirtualMachineSnapshotContent:
+def content(
+    claim: Json | None = None,
+    *,
+    metadata: Json | None = None,
+    is_ready: bool = True,
+    **of_machine: Any,
+) -> VirtualMachineSnapshotContent:
     claim = claim or claim_body("data")
     backup = {
         "volumeName": "data",
@@ -47,13 +64,17 @@ def content(claim: Json | None = None, **of_machine: Any) -> VirtualMachineSnaps
         "volumeSnapshotName": DATA,
     }
     source = {"virtualMachine": kept(**of_machine)}
-    body = {"metadata": {"name": "c"}, "spec": {"source": source, "volumeBackups": [backup]}}
+    body = {
+        "metadata": {"name": "c"} | (metadata or {}),
+        "spec": {"source": source, "volumeBackups": [backup]},
+        "status": {"readyToUse": is_ready},
+    }
     return msgspec.convert(body, VirtualMachineSnapshotContent)
 
 
-def made(**changes: Any) -> core.PersistentVolumeClaim:
+def made(name: str = MADE, **changes: Any) -> core.PersistentVolumeClaim:
     annotations = {names.LAST_RESTORE_ANNOTATION: MARK}
-    body = claim_body(MADE, annotations=annotations, **changes)
+    body = claim_body(name, annotations=annotations, **changes)
     return msgspec.convert(body, core.PersistentVolumeClaim)
 
 
@@ -65,7 +86,7 @@ def observed(**changes: Any) -> Observed:
         "target": vm("Halted"),
         "snapshot": READY,
         "content": content(),
-        "volume_snapshots": {DATA: volume_snapshot()},
+        "volume_snapshots": {DATA: volume_snapshot(readyToUse=True)},
     }
     return Observed(**given | changes)  # type: ignore[arg-type]
 
@@ -73,13 +94,42 @@ def observed(**changes: Any) -> Observed:
 def begun(**changes: Any) -> Observed:
     """One that has locked its target and said what there will be."""
     told = restore(status={"restores": TOLD}, **changes.pop("spec", {}))
-    locked = vm("Halted", status={"restoreInProgress": "back"})
+    locked = vm("Halted", spec=on_claims("data"), status={"restoreInProgress": "back"})
     return observed(**{"restore": told, "target": locked} | changes)
+
+
+def in_place(*more: Json, **spec: Any) -> VirtualMachineRestore:
+    """One that has told that it takes the place of claims."""
+    told = [TOLD[0] | {"persistentVolumeClaim": "data"}, *more]
+    return restore(volumeRestorePolicy="InPlace", status={"restores": told}, **spec)
+
+
+def both_in_place() -> VirtualMachineRestore:
+    return in_place(
+        {"volumeName": "logs", "persistentVolumeClaim": "logs", "volumeSnapshotName": "logs"}
+    )
+
+
+def content_of_two() -> VirtualMachineSnapshotContent:
+    one = content()
+    [backup] = one.spec.volume_backups or []
+    claim = {"metadata": {"name": "logs"}, "spec": {}}
+    logs = msgspec.structs.replace(
+        backup, volume_name="logs", persistent_volume_claim=claim, volume_snapshot_name="logs"
+    )
+    spec = msgspec.structs.replace(one.spec, volume_backups=[backup, logs])
+    return msgspec.structs.replace(one, spec=spec)
 
 
 MARKED = vm("Halted", metadata={"annotations": {names.LAST_RESTORE_ANNOTATION: MARK}})
 RUNNING = {"target": vm("Always"), "instance": vmi(owned=True)}
 DELETED = {"deletionTimestamp": stamp(1)}
+IN_PLACE = in_place()
+LEAVING = {"data": msgspec.convert(claim_body("data"), core.PersistentVolumeClaim)}
+GOING = {"data": msgspec.convert(claim_body("data", **DELETED), core.PersistentVolumeClaim)}
+LOCKED = vm("Halted", status={"restoreInProgress": "back"})
+LOCKED_WITH_DATA = vm("Halted", spec=on_claims("data"), status={"restoreInProgress": "back"})
+READY_DATA = volume_snapshot(readyToUse=True)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +152,31 @@ DELETED = {"deletionTimestamp": stamp(1)}
             observed(
                 restore=restore(targetReadinessPolicy="StopTarget"),
                 target=vm("Halted"),
+                instance=vmi(owned=True),
+            ),
+            [],
+        ),
+        ("an instance is being asked for", observed(is_starting=True), []),
+        (
+            "in place, and an instance is being asked for",
+            begun(restore=IN_PLACE, volume_claims=LEAVING, is_starting=True),
+            [],
+        ),
+        (
+            "in place, and an instance came when its claim had gone",
+            begun(restore=IN_PLACE, instance=vmi(owned=True)),
+            [plan.CreateClaims(("data",))],
+        ),
+        (
+            "in place, and an instance came when one of two claims had gone",
+            begun(
+                restore=both_in_place(),
+                content=content_of_two(),
+                volume_claims=LEAVING,
+                volume_snapshots={
+                    DATA: READY_DATA,
+                    "logs": volume_snapshot("logs", readyToUse=True),
+                },
                 instance=vmi(owned=True),
             ),
             [],
@@ -152,7 +227,7 @@ DELETED = {"deletionTimestamp": stamp(1)}
         (
             "failed with the lock and a claim",
             begun(volume_claims={MADE: made()}, snapshot=None, content=None),
-            [plan.AbandonClaims(), plan.UnlockTarget()],
+            [plan.UnlockTarget(), plan.AbandonClaims()],
         ),
         (
             "deleted halfway",
@@ -160,7 +235,17 @@ DELETED = {"deletionTimestamp": stamp(1)}
                 restore=restore(status={"restores": TOLD}, metadata=DELETED),
                 volume_claims={MADE: made()},
             ),
-            [plan.AbandonClaims(), plan.UnlockTarget(), plan.ReleaseRestore()],
+            [plan.UnlockTarget(), plan.AbandonClaims(), plan.ReleaseRestore()],
+        ),
+        (
+            "deleted when its target was there, with a claim of nobody's",
+            begun(
+                restore=restore(status={"restores": TOLD}, metadata=DELETED),
+                target=MARKED,
+                content=None,
+                volume_claims={MADE: made()},
+            ),
+            [plan.OwnClaims((MADE,)), plan.ReleaseRestore()],
         ),
         (
             "deleted when it was complete",
@@ -201,6 +286,19 @@ def test_plan(now: Observed, expected: list[plan.Action]) -> None:
             "",
         ),
         (
+            "runs and may not, but what it had has gone",
+            begun(
+                restore=in_place(targetReadinessPolicy="FailImmediate"),
+                instance=vmi(owned=True),
+            ),
+            "",
+        ),
+        (
+            "ran too long, but what it had has gone",
+            begun(restore=IN_PLACE, at=NOW + timedelta(minutes=5), instance=vmi(owned=True)),
+            "",
+        ),
+        (
             "failed snapshot",
             observed(snapshot=snapshot(status={"phase": "Failed"})),
             "VMSnapshot shop/before failed and is invalid to use",
@@ -212,17 +310,37 @@ def test_plan(now: Observed, expected: list[plan.Action]) -> None:
         ),
         (
             "a patch that cannot be applied",
-            observed(target=None, restore=restore(patches=['{"op":"remove","path":"/spec/no"}'])),
+            observed(
+                target=None,
+                patch_fault=machine.patch_fault(
+                    restore(patches=['{"op":"remove","path":"/spec/no"}']), kept(), []
+                ),
+            ),
             "error patching VM myvm: spec.patches[0]: there is nothing at the path",
         ),
         (
             "a patch of what no patch may touch",
             observed(
                 target=None,
-                restore=restore(patches=['{"op":"add","path":"/metadata/name","value":"x"}']),
+                patch_fault=machine.patch_fault(
+                    restore(patches=['{"op":"add","path":"/metadata/name","value":"x"}']),
+                    kept(),
+                    [],
+                ),
             ),
             "error patching VM myvm: spec.patches[0]: patching is valid only for elements under /spec/,"
             " /metadata/labels/ or /metadata/annotations/",
+        ),
+        (
+            "two volumes with one claim between them",
+            observed(
+                content=content_of_two(),
+                restore=restore(
+                    volumeRestorePolicy="InPlace",
+                    volumeRestoreOverrides=[{"volumeName": "data", "restoreName": "logs"}],
+                ),
+            ),
+            'volumes "data" and "logs" would both get PVC "logs"',
         ),
         ("a VolumeSnapshot gone", observed(volume_snapshots={}), f"missing volumeSnapshot {DATA}"),
         ("nothing", observed(), ""),
@@ -230,6 +348,35 @@ def test_plan(now: Observed, expected: list[plan.Action]) -> None:
 )
 def test_what_is_a_failure(now: Observed, why: str) -> None:
     assert failure_of(now) == why
+
+
+@pytest.mark.parametrize(
+    ("kept_claim", "kept_machine"),
+    [
+        ({"metadata": "x", "spec": {}}, {}),
+        ({"metadata": {"name": "data", "labels": "x"}, "spec": {}}, {}),
+        ({"metadata": {"name": "data", "annotations": ["x"]}, "spec": {}}, {}),
+        ({"metadata": {"name": "data", "ownerReferences": ["x"]}, "spec": {}}, {}),
+        ({"metadata": {"name": "data"}, "spec": "x"}, {}),
+        ({"metadata": {"name": "data"}, "spec": {"resources": {"requests": "x"}}}, {}),
+        ({"metadata": {"name": ""}, "spec": {}}, {}),
+        (None, {"template": {"spec": {"volumes": ["x"]}}}),
+        (None, {"template": {"spec": {"volumes": [{"name": "v", "dataVolume": "x"}]}}}),
+        (None, {"template": {"spec": {"volumes": "x"}}}),
+        (None, {"template": "x"}),
+    ],
+)
+@pytest.mark.parametrize("target", [vm("Halted"), MARKED, None])
+@pytest.mark.parametrize("policy", ["RandomizeNames", "InPlace"])
+def test_what_nothing_can_be_made_of_is_a_failure(
+    kept_claim: Any, kept_machine: Json, target: Any, policy: str
+) -> None:
+    wanted = restore(volumeRestorePolicy=policy)
+    now = observed(restore=wanted, target=target, content=content(kept_claim, **kept_machine))
+    if target is not MARKED:
+        assert failure_of(now).startswith("VMSnapshotContent c holds no ")
+        assert plan.plan(now) == []
+    status.status_of(now)
 
 
 def test_what_is_waited_for_is_said() -> None:
@@ -240,24 +387,169 @@ def test_what_is_waited_for_is_said() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("doubt", "why"),
+    situations(
+        (
+            "a snapshot on its way out",
+            {
+                "snapshot": msgspec.structs.replace(
+                    READY, metadata=snapshot(metadata=DELETED).metadata
+                )
+            },
+            "VMSnapshot before is being deleted",
+        ),
+        (
+            "a snapshot that is not ready any more",
+            {"snapshot": snapshot(status={"readyToUse": False, "sourceUID": VM_UID})},
+            "VMSnapshot before is not ready to use",
+        ),
+        (
+            "a content on its way out",
+            {"content": content(metadata=DELETED)},
+            "VMSnapshotContent c is being deleted",
+        ),
+        (
+            "a content that is not ready",
+            {"content": content(is_ready=False)},
+            "VMSnapshotContent c is not ready to use",
+        ),
+        (
+            "a VolumeSnapshot on its way out",
+            {
+                "volume_snapshots": {
+                    DATA: msgspec.structs.replace(
+                        READY_DATA, metadata=ObjectMeta(name=DATA, deletion_timestamp=stamp(1))
+                    )
+                }
+            },
+            f"volumeSnapshot {DATA} is being deleted",
+        ),
+        (
+            "a VolumeSnapshot that is not ready",
+            {"volume_snapshots": {DATA: volume_snapshot(readyToUse=False)}},
+            f"volumeSnapshot {DATA} is not ready to use",
+        ),
+    ),
+)
+def test_no_claim_goes_on_the_strength_of_what_may_go(doubt: Json, why: str) -> None:
+    now = begun(restore=IN_PLACE, volume_claims=LEAVING, **doubt)
+    assert failure_of(now) == why
+    assert plan.plan(now) == [plan.UnlockTarget()]
+
+
+def test_a_claim_that_has_gone_is_made_again_of_a_snapshot_that_is_to_go() -> None:
+    going = msgspec.structs.replace(READY, metadata=snapshot(metadata=DELETED).metadata)
+    assert plan.plan(begun(restore=IN_PLACE, snapshot=going)) == [plan.CreateClaims(("data",))]
+
+
+def test_a_restore_does_not_begin_with_a_snapshot_that_is_to_go() -> None:
+    going = msgspec.structs.replace(READY, metadata=snapshot(metadata=DELETED).metadata)
+    now = observed(snapshot=going)
+    assert hindrance_of(now) == "VMSnapshot shop/before is being deleted"
+    assert plan.plan(now) == []
+
+
+def test_the_outline_of_a_volume_snapshot_says_that_it_goes() -> None:
+    going = msgspec.structs.replace(
+        READY_DATA, metadata=ObjectMeta(name=DATA, deletion_timestamp=stamp(1))
+    )
+    assert volume_snapshot_outline(going).metadata.is_being_deleted
+
+
 def test_in_place_a_claim_goes_only_when_it_can_be_had_again_and_nobody_else_has_it() -> None:
-    told = [TOLD[0] | {"persistentVolumeClaim": "data"}]
-    wanted = restore(volumeRestorePolicy="InPlace", status={"restores": told})
-    there = msgspec.convert(claim_body("data"), core.PersistentVolumeClaim)
-    now = begun(restore=wanted, volume_claims={"data": there})
+    now = begun(restore=IN_PLACE, volume_claims=LEAVING)
     assert plan.plan(now) == [plan.DeleteClaims(("data",))]
-    used = begun(restore=wanted, volume_claims={"data": there}, other_users={"data": "VM x"})
+    used = begun(restore=IN_PLACE, volume_claims=LEAVING, other_users={"data": "VM x"})
     assert plan.plan(used) == []
-    lost = begun(restore=wanted, volume_claims={"data": there}, volume_snapshots={})
+    lost = begun(restore=IN_PLACE, volume_claims=LEAVING, volume_snapshots={})
     assert plan.plan(lost) == [plan.UnlockTarget()]
-    going = msgspec.convert(claim_body("data", **DELETED), core.PersistentVolumeClaim)
-    assert plan.plan(begun(restore=wanted, volume_claims={"data": going})) == []
+    assert plan.plan(begun(restore=IN_PLACE, volume_claims=GOING)) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "claim", "goes"),
+    situations(
+        ("the target's", LOCKED_WITH_DATA, LEAVING["data"], True),
+        ("not the target's any more", LOCKED, LEAVING["data"], False),
+        ("what was kept, and no target", None, LEAVING["data"], True),
+        ("another of its name, and no target", None, a_claim(uid="other"), False),
+        (
+            "what an earlier restore made, and no target",
+            None,
+            a_claim(uid="other", annotations={names.LAST_RESTORE_ANNOTATION: "earlier"}),
+            True,
+        ),
+    ),
+)
+def test_only_what_was_the_machines_is_replaced(target: Any, claim: Any, goes: bool) -> None:
+    now = begun(restore=IN_PLACE, target=target, volume_claims={"data": claim})
+    assert plan.plan(now) == ([plan.DeleteClaims(("data",))] if goes else [])
+    assert ("exists and is not of this restore" in hindrance_of(now)) is not goes
+
+
+@pytest.mark.parametrize(
+    ("volume", "phase", "has_it"),
+    [
+        ({"name": "v", "persistentVolumeClaim": {"claimName": "data"}}, "Running", True),
+        (
+            {"name": "v", "persistentVolumeClaim": {"claimName": "data", "readOnly": True}},
+            "Pending",
+            True,
+        ),
+        ({"name": "v", "persistentVolumeClaim": {"claimName": "data"}}, "Succeeded", False),
+        ({"name": "v", "persistentVolumeClaim": {"claimName": "other"}}, "Running", False),
+        ({"name": "data", "emptyDir": {}}, "Running", False),
+    ],
+)
+def test_which_pod_has_a_claim(volume: Json, phase: str, has_it: bool) -> None:
+    body = {
+        "metadata": {"name": "backup", "namespace": "shop"},
+        "spec": {"containers": [], "volumes": [volume]},
+        "status": {"phase": phase},
+    }
+    pods = [msgspec.convert(body, core.Pod)]
+    assert pod_with("data", pods) == ("Pod shop/backup" if has_it else "")
+
+
+def test_an_ephemeral_claim_of_a_pod_is_one() -> None:
+    body = {
+        "metadata": {"name": "da", "namespace": "shop"},
+        "spec": {"containers": [], "volumes": [{"name": "ta", "ephemeral": {}}]},
+    }
+    assert pod_with("da-ta", [msgspec.convert(body, core.Pod)]) == "Pod shop/da"
 
 
 def test_a_claim_that_the_target_names_is_never_abandoned() -> None:
     spec = on_claims(MADE)
     now = begun(target=vm("Halted", spec=spec), volume_claims={MADE: made()})
     assert now.abandoned == []
+
+
+@pytest.mark.parametrize(
+    ("target", "content_"),
+    situations(
+        ("the machine is gone, and what was kept not looked at", None, None),
+        ("the machine has other claims by now", vm("Halted"), None),
+        ("it failed", vm("Halted"), content(is_ready=False)),
+    ),
+)
+def test_a_claim_that_took_another_ones_place_is_never_abandoned(
+    target: Any, content_: Any
+) -> None:
+    taken = {"data": made("data")}
+    now = begun(restore=IN_PLACE, target=target, content=content_, volume_claims=taken)
+    assert now.abandoned == []
+    told = [TOLD[0] | {"persistentVolumeClaim": "mine"}]
+    override = [{"volumeName": "data", "restoreName": "mine"}]
+    beside = restore(
+        volumeRestorePolicy="InPlace",
+        volumeRestoreOverrides=override,
+        status={"restores": told},
+    )
+    mine = made("mine")
+    now = begun(restore=beside, target=target, content=content_, volume_claims={"mine": mine})
+    assert now.abandoned == [mine]
 
 
 def with_identity() -> Json:

@@ -115,6 +115,15 @@ def unlocked(**changes: Any) -> Observed:
             [plan.DeleteContent, plan.ReleaseContent],
         ),
         (
+            "deleted while claims are made of it",
+            unlocked(
+                snapshot=snapshot(metadata=DELETED, **SUCCEEDED),
+                content=content("data", status=READY),
+                restore="back",
+            ),
+            [],
+        ),
+        (
             "deleted, and its content on its way out",
             observed(
                 snapshot=snapshot(metadata=DELETED),
@@ -216,6 +225,16 @@ def test_what_is_missing_is_named_for_a_person() -> None:
         if c.type == "Progressing"
     ]
     assert progressing.message == "Why."
+
+
+def test_a_deleted_snapshot_says_which_restore_it_waits_for() -> None:
+    going = snapshot(metadata=DELETED, **SUCCEEDED)
+    [progressing] = [
+        c
+        for c in status.snapshot_status(unlocked(snapshot=going, restore="back")).conditions or ()
+        if c.type == "Progressing"
+    ]
+    assert progressing.message == 'VirtualMachineRestore "back" is in progress.'
 
 
 def test_what_was_waited_for_is_why_it_failed_for_good() -> None:

@@ -46,8 +46,10 @@ def _matches(key: str, patterns: Iterable[str]) -> bool:
 
 def _addresses(interfaces: Any, given: Mapping[str, str]) -> Iterator[str]:
     for index, interface in enumerate(interfaces if isinstance(interfaces, list) else ()):
+        if not isinstance(interface, Mapping):
+            continue
         path = (*_INTERFACES, index, "macAddress")
-        if address := given.get(interface.get("name")):
+        if address := given.get(str(interface.get("name"))):
             yield text_of("add", path, address)
         elif "macAddress" in interface:
             yield text_of("remove", path)

@@ -72,6 +72,10 @@ class ExportedClaims:
         holders = ((name, self._holder(claim_key(namespace, name))) for name in sorted(names))
         return {name: holder for name, holder in holders if holder is not None}
 
+    def exporting(self, claim: ObjectKey) -> ObjectKey | None:
+        """The export that serves a claim; None when none does."""
+        return self._holder(claim_key(*claim))
+
     def _holder(self, key: str) -> ObjectKey | None:
         for pod in self._pods.by_index(EXPORTED_INDEX, key):
             if (holder := self._export_of(pod)) is not None:

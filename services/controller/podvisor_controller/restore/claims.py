@@ -6,7 +6,7 @@ Invariant: the names of a restore's claims follow from the restore and what was 
 from collections.abc import Mapping
 from typing import Any
 
-from podvisor_common.api import v1
+from podvisor_common.api import core, v1
 from podvisor_common.api.snapshot import (
     VirtualMachineRestore,
     VirtualMachineSnapshotContent,
@@ -21,7 +21,7 @@ from podvisor_common.kube.resources import PERSISTENT_VOLUME_CLAIMS
 
 from podvisor_controller.restore.machine import mark_of
 from podvisor_controller.snapshot.kept_claims import spec_of_restored
-from podvisor_controller.snapshot.outline import claim_of
+from podvisor_controller.snapshot.outline import claim_of, part
 from podvisor_controller.webhooks.defaults_instance import owner_reference
 
 Json = dict[str, Any]
@@ -53,21 +53,33 @@ def volumes_of(
     ]
 
 
-def is_in_place(restore: VirtualMachineRestore, backup: VolumeBackup) -> bool:
-    """The claim that is made takes the place of the one that was kept."""
-    policy = restore.spec.volume_restore_policy
-    return policy == VolumeRestorePolicy.IN_PLACE and _name(restore, backup) == claim_of(backup)[0]
+def is_in_place(restore: VirtualMachineRestore, volume: str) -> bool:
+    """The claim of that volume takes the place of the one that was kept: said by the restore alone, whatever else is gone."""
+    is_wanted = restore.spec.volume_restore_policy == VolumeRestorePolicy.IN_PLACE
+    return is_wanted and not _override(restore, volume).restore_name
 
 
-def is_to_be_owned(restore: VirtualMachineRestore, backup: VolumeBackup) -> bool:
-    """The claim that is made goes with the machine. One that takes another's place goes with it where that one did."""
+def is_what_was_kept(claim: core.PersistentVolumeClaim, backup: VolumeBackup) -> bool:
+    """The claim is the one that was kept, or one that a restore has made since."""
+    if claim.metadata.annotation(names.LAST_RESTORE_ANNOTATION) is not None:
+        return True
+    return claim.metadata.uid == part(backup.persistent_volume_claim, "metadata").get("uid")
+
+
+def is_to_be_owned(
+    restore: VirtualMachineRestore, volume: str, backup: VolumeBackup | None
+) -> bool:
+    """The claim of that volume goes with the machine. One that takes another's place goes with it where that one is known to have."""
     if restore.spec.volume_ownership_policy == VolumeOwnershipPolicy.NONE:
         return False
-    if not is_in_place(restore, backup):
+    if not is_in_place(restore, volume):
         return True
-    metadata = backup.persistent_volume_claim.get("metadata") or {}
-    owners = metadata.get("ownerReferences") or ()
-    return any(owner.get("kind") == v1.names.VIRTUAL_MACHINE for owner in owners)
+    kept = backup.persistent_volume_claim if backup is not None else {}
+    owners = part(kept, "metadata").get("ownerReferences")
+    return isinstance(owners, list) and any(
+        isinstance(owner, Mapping) and owner.get("kind") == v1.names.VIRTUAL_MACHINE
+        for owner in owners
+    )
 
 
 def manifest_of(
@@ -80,7 +92,7 @@ def manifest_of(
 ) -> Json:
     """The claim for one volume of the machine `source`. It belongs to `target` where that is there and is to own it."""
     namespace = restore.metadata.namespace
-    override = _override(restore, backup)
+    override = _override(restore, backup.volume_name)
     old = backup.persistent_volume_claim.get("metadata") or {}
     labels = {
         **(old.get("labels") or {}),
@@ -100,7 +112,7 @@ def manifest_of(
         "labels": labels,
         "annotations": annotations,
     }
-    if target is not None and is_to_be_owned(restore, backup):
+    if target is not None and is_to_be_owned(restore, backup.volume_name, backup):
         metadata["ownerReferences"] = [owner_reference(target.metadata.name, target.metadata.uid)]
     return {
         "apiVersion": PERSISTENT_VOLUME_CLAIMS.api_version,
@@ -116,14 +128,14 @@ def _own_annotations(annotations: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _override(restore: VirtualMachineRestore, backup: VolumeBackup) -> VolumeRestoreOverride:
+def _override(restore: VirtualMachineRestore, volume: str) -> VolumeRestoreOverride:
     overrides = restore.spec.volume_restore_overrides or ()
-    found = (one for one in overrides if one.volume_name == backup.volume_name)
+    found = (one for one in overrides if one.volume_name == volume)
     return next(found, VolumeRestoreOverride())
 
 
 def _name(restore: VirtualMachineRestore, backup: VolumeBackup) -> str:
-    if given := _override(restore, backup).restore_name:
+    if given := _override(restore, backup.volume_name).restore_name:
         return given
     match restore.spec.volume_restore_policy:
         case VolumeRestorePolicy.IN_PLACE:

@@ -7,12 +7,12 @@ that KubeVirt has for the same are KubeVirt's: clients look for them.
 from datetime import timedelta
 
 from podvisor_common.api import v1
+from podvisor_common.api.meta import ObjectMeta
 from podvisor_common.api.snapshot import VirtualMachineSnapshot
 from podvisor_common.api.snapshot.names import SnapshotPhase, TargetReadinessPolicy
 from podvisor_common.kube.resources import ObjectKey
 
-from podvisor_controller.json_patch import PatchError
-from podvisor_controller.restore.machine import new_machine
+from podvisor_controller.restore.kept import fault_of
 from podvisor_controller.restore.observed import Observed
 
 GRACE_PERIOD_EXCEEDED = "Restore target failed to be ready within 5m0s"
@@ -28,7 +28,13 @@ def failure_of(now: Observed) -> str:
         return now.told_failure
     if now.is_restored or now.is_complete:
         return ""
-    return _of_policy(now) or _of_snapshot(now) or _of_target(now) or _of_volumes(now)
+    return (
+        _of_policy(now)
+        or _of_snapshot(now)
+        or _of_target(now)
+        or _of_names(now)
+        or _of_volumes(now)
+    )
 
 
 def hindrance_of(now: Observed) -> str:
@@ -38,13 +44,17 @@ def hindrance_of(now: Observed) -> str:
         return f"VMSnapshot {key} does not exist"
     if not (now.has_begun or snapshot.status.ready_to_use):
         return f"VMSnapshot {key} not ready"
+    if snapshot.metadata.is_being_deleted and not now.has_begun:
+        return f"VMSnapshot {key} is being deleted"
     if now.content is None:
         return f"VMSnapshotContent of VMSnapshot {key} does not exist"
+    if now.has_begun and now.leaving and (why := _doubt(now)):
+        return why
     return _busy(now.restore.metadata.name, now.target) or _taken(now)
 
 
 def _of_policy(now: Observed) -> str:
-    if now.is_ready:
+    if now.may_go_on:
         return ""
     if now.policy == TargetReadinessPolicy.FAIL_IMMEDIATE:
         return TARGET_NOT_READY
@@ -60,8 +70,31 @@ def _of_snapshot(now: Observed) -> str:
         return f"VMSnapshot {key} does not exist"
     if now.has_begun and now.content is None:
         return f"VMSnapshotContent of VMSnapshot {key} does not exist"
-    if now.content is not None and now.kept is None:
-        return f"VMSnapshotContent {now.content.metadata.name} holds no VirtualMachine"
+    if now.content is not None and (fault := fault_of(now.content)):
+        return fault
+    # Once something has gone that only the snapshot has, it is waited for.
+    is_at_stake = now.has_begun and now.leaving and not now.has_replaced
+    return _doubt(now) if is_at_stake else ""
+
+
+def _doubt(now: Observed) -> str:
+    """Why the snapshot may not have, or not keep, what is about to be deleted; empty where it does."""
+    snapshot, content = now.snapshot, now.content
+    # When a claim has gone, the snapshot stays until the restore is over.
+    parts: list[tuple[str, ObjectMeta, bool]] = []
+    if snapshot is not None and not now.has_replaced:
+        parts.append(("VMSnapshot", snapshot.metadata, _is_ready(snapshot)))
+    if content is not None:
+        is_ready = content.status.ready_to_use is True
+        parts.append(("VMSnapshotContent", content.metadata, is_ready))
+    for one in now.volume_snapshots.values():
+        is_ready = one.status.ready_to_use is True
+        parts.append(("volumeSnapshot", one.metadata, is_ready))
+    for kind, metadata, is_ready in parts:
+        if metadata.is_being_deleted:
+            return f"{kind} {metadata.name} is being deleted"
+        if not is_ready:
+            return f"{kind} {metadata.name} is not ready to use"
     return ""
 
 
@@ -70,12 +103,20 @@ def _of_target(now: Observed) -> str:
     if target is not None:
         source = snapshot.status.source_uid if snapshot is not None else None
         return TARGET_IS_ANOTHER if source and source != target.metadata.uid else ""
-    if now.kept is None:
+    fault = now.patch_fault
+    return f"error patching VM {now.restore.spec.target.name}: {fault}" if fault else ""
+
+
+def _of_names(now: Observed) -> str:
+    """Which volumes would get one claim: the content of one of them would be taken for the other's."""
+    if now.has_begun:
         return ""
-    try:
-        new_machine(now.restore, now.kept, now.volumes, source_lives=now.source_lives)
-    except PatchError as error:
-        return f"error patching VM {now.restore.spec.target.name}: spec.patches[{error.index}]: {error.text}"
+    given: dict[str, str] = {}
+    for volume in now.volumes:
+        name = volume.persistent_volume_claim
+        if name in given:
+            return f'volumes "{given[name]}" and "{volume.volume_name}" would both get PVC "{name}"'
+        given[name] = volume.volume_name
     return ""
 
 

@@ -5,9 +5,12 @@ from podvisor_common.api.snapshot import VirtualMachineRestore
 from podvisor_common.api.snapshot.names import ConditionType
 from podvisor_common.kube.resources import ObjectKey
 
+from podvisor_controller.vmi.claims import claim_key
+
 TARGET_INDEX = "target"
 RESTORED_SNAPSHOT_INDEX = "snapshot"
 RESTORE_LOCK_INDEX = "restore-in-progress"
+OVERLAID_INDEX = "overlaid-claims"
 
 
 def by_target(restore: VirtualMachineRestore) -> list[str]:
@@ -26,6 +29,13 @@ def by_restore_lock(vm: v1.VirtualMachine) -> list[str]:
     """The index of machines by the restore that has locked them."""
     name = vm.status.restore_in_progress
     return [str(ObjectKey(vm.metadata.namespace, name))] if name else []
+
+
+def by_overlaid_claim(vm: v1.VirtualMachine) -> list[str]:
+    """The index of machines by the claims that their guests have a copy over, which ends with them."""
+    volumes = vm.spec.template.spec.volumes or ()
+    names = [volume.claim_name for volume in volumes if volume.ephemeral is not None]
+    return [claim_key(vm.metadata.namespace, name) for name in names if name]
 
 
 def _is_over(restore: VirtualMachineRestore) -> bool:

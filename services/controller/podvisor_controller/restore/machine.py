@@ -107,6 +107,17 @@ def new_machine(
     }
 
 
+def patch_fault(
+    restore: VirtualMachineRestore, kept: Mapping[str, Any], volumes: Sequence[VolumeRestore]
+) -> str:
+    """Why the patches make no machine of what was kept, for a person; empty when they do."""
+    try:
+        new_machine(restore, kept, volumes, source_lives=False)
+    except json_patch.PatchError as error:
+        return f"spec.patches[{error.index}]: {error.text}"
+    return ""
+
+
 def patches_in(texts: Sequence[str]) -> list[json_patch.Operation]:
     """The patches of a machine, each of which is a text. PatchError for the first that is none, or touches what no patch may."""
     operations = json_patch.parse(texts)

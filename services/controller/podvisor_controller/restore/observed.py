@@ -1,6 +1,6 @@
 """All that a decision about one VirtualMachineRestore depends on, and the questions asked of it. Pure.
 
-Invariant: an Observed is read in one go and never changes; every property is a fact, never a wish. What says that the target is as
+Invariant: an Observed never changes; what has to be asked for is read first, and then all that caches have, in one go; every property is a fact, never a wish. What says that the target is as
 it shall be is the mark on the target itself, so that it is written once, whoever goes on.
 """
 
@@ -24,6 +24,7 @@ from podvisor_common.api.storage import VolumeSnapshot
 from podvisor_common.api.v1.names import RunStrategy, StateChange
 
 from podvisor_controller.restore import claims
+from podvisor_controller.restore.kept import machine_in
 from podvisor_controller.restore.machine import claims_named, mark_of
 
 _GRACE_PERIOD = timedelta(seconds=names.DEFAULT_GRACE_PERIOD_S)
@@ -35,7 +36,8 @@ class Observed:
 
     `content` is the whole content, and `volume_claims` has those claims that exist under the names of the restore's. `volume_snapshots` has
     what exists of those that claims are still to be made from. `late_bound` are claims that wait for a guest. `other_users` says,
-    for a claim that is to be replaced, who else than the target has it. `refusal` is what the API server refused last, for a person.
+    for a claim that is to be replaced, who else than the target has it. `is_starting`: an instance is being asked for. `refusal`
+    says what was refused last, and `patch_fault` why no new target can be made, both for a person.
     """
 
     restore: VirtualMachineRestore
@@ -48,7 +50,9 @@ class Observed:
     volume_snapshots: Mapping[str, VolumeSnapshot] = field(default_factory=dict)
     late_bound: frozenset[str] = frozenset()
     other_users: Mapping[str, str] = field(default_factory=dict)
+    is_starting: bool = False
     source_lives: bool = False
+    patch_fault: str = ""
     refusal: str = ""
 
     @property
@@ -105,7 +109,12 @@ class Observed:
     @property
     def is_ready(self) -> bool:
         """No guest has what is to be replaced."""
-        return self.target is None or self.instance is None
+        return self.target is None or (self.instance is None and not self.is_starting)
+
+    @property
+    def may_go_on(self) -> bool:
+        """No guest is waited for: none has what is to be replaced, or what it had has gone already."""
+        return self.is_ready or self.has_replaced
 
     @property
     def is_being_stopped(self) -> bool:
@@ -130,12 +139,7 @@ class Observed:
     @property
     def kept(self) -> Mapping[str, Any] | None:
         """What was kept of the machine; None where that is no machine."""
-        found = self.content.spec.source.virtual_machine if self.content is not None else None
-        inner: Any = found
-        for name in ("spec", "template", "spec"):
-            inner = inner.get(name) if isinstance(inner, dict) else None
-        is_machine = isinstance(inner, dict) and isinstance((found or {}).get("metadata"), dict)
-        return found if is_machine else None
+        return machine_in(self.content) if self.content is not None else None
 
     @property
     def volumes(self) -> list[VolumeRestore]:
@@ -163,11 +167,28 @@ class Observed:
 
     @property
     def replaced(self) -> list[core.PersistentVolumeClaim]:
-        """Those of them whose place is to be taken."""
-        in_place = {
-            volume.persistent_volume_claim for volume in self.unmade if self._is_in_place(volume)
-        }
-        return [claim for claim in self.in_the_way if claim.metadata.name in in_place]
+        """Those of them whose place is to be taken: what the target has or, where there is none, what was kept of it."""
+        in_place = self._in_place
+        found = ((volume, self._claim(volume)) for volume in self.unmade)
+        return [
+            claim
+            for volume, claim in found
+            if claim is not None
+            and claim.metadata.name in in_place
+            and self._is_machines(claim, volume)
+        ]
+
+    @property
+    def leaving(self) -> list[core.PersistentVolumeClaim]:
+        """Those of them whose deletion has not begun."""
+        return [claim for claim in self.replaced if not claim.metadata.is_being_deleted]
+
+    @property
+    def has_replaced(self) -> bool:
+        """Of a claim whose place is taken nothing is left, or soon, but what was kept."""
+        return self.has_begun and any(
+            self._is_replaced(self.volume_claims.get(name)) for name in self._in_place
+        )
 
     @property
     def unbound(self) -> list[str]:
@@ -186,12 +207,15 @@ class Observed:
 
     @property
     def abandoned(self) -> list[core.PersistentVolumeClaim]:
-        """Those of them that nothing came of: the target does not name them, and never will."""
-        used = claims_named(self.target)
+        """Those of them that nothing came of: the target does not name them, and never will.
+
+        Never one that took another's place: it is what its owner had, and the only one.
+        """
+        own = claims_named(self.target) | self._in_place
         return [
             claim
             for claim in self.made
-            if claim.metadata.name not in used and not claim.metadata.is_being_deleted
+            if claim.metadata.name not in own and not claim.metadata.is_being_deleted
         ]
 
     @property
@@ -200,7 +224,7 @@ class Observed:
         owned = {
             volume.persistent_volume_claim
             for volume in self.volumes
-            if (backup := self.backup(volume)) and claims.is_to_be_owned(self.restore, backup)
+            if claims.is_to_be_owned(self.restore, volume.volume_name, self.backup(volume))
         }
         return [
             claim
@@ -223,6 +247,20 @@ class Observed:
     def _is_ours(self, claim: core.PersistentVolumeClaim | None) -> bool:
         return claim is not None and self.is_marked(claim.metadata)
 
-    def _is_in_place(self, volume: VolumeRestore) -> bool:
+    def _is_machines(self, claim: core.PersistentVolumeClaim, volume: VolumeRestore) -> bool:
+        if self.target is not None:
+            return claim.metadata.name in claims_named(self.target)
         backup = self.backup(volume)
-        return backup is not None and claims.is_in_place(self.restore, backup)
+        return backup is not None and claims.is_what_was_kept(claim, backup)
+
+    def _is_replaced(self, claim: core.PersistentVolumeClaim | None) -> bool:
+        return claim is None or claim.metadata.is_being_deleted or self._is_ours(claim)
+
+    @property
+    def _in_place(self) -> set[str]:
+        """The claims whose place is taken, by name."""
+        return {
+            volume.persistent_volume_claim
+            for volume in self.volumes
+            if claims.is_in_place(self.restore, volume.volume_name)
+        }

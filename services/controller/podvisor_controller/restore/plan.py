@@ -3,7 +3,7 @@
 Invariant: plan() reads only its arguments and returns a value; calling it twice changes nothing. The target is locked before
 anything is made for it, written once, and let go of when it is what it shall be or never will: in whatever state a process ended,
 the next one goes on from what is there. No claim goes but those whose place is to be taken and whose content can be had again, and
-those of the restore that the target does not name.
+those of the restore that the target does not name and that took nobody's place. Once a claim has gone, no guest is waited for.
 """
 
 from dataclasses import dataclass
@@ -110,20 +110,20 @@ def is_done(now: Observed) -> bool:
 
 def may_begin(now: Observed) -> bool:
     """Nothing stands in the way of the claims: they can be told, and be made from then on."""
-    if failure_of(now) or hindrance_of(now) or not now.is_ready:
+    if failure_of(now) or hindrance_of(now) or not now.may_go_on:
         return False
     return now.target is None or now.holds_lock
 
 
 def _next_step(now: Observed) -> list[Action]:
     if now.is_restored:
-        unowned = tuple(claim.metadata.name for claim in now.unowned)
-        return [OwnClaims(unowned)] if unowned else _let_go(now)
+        return _own(now) or _let_go(now)
     if hindrance_of(now):
         return []
-    if not now.is_ready:
-        is_to_stop = now.policy == TargetReadinessPolicy.STOP_TARGET and not now.is_being_stopped
-        return [StopTarget()] if is_to_stop else []
+    if now.policy == TargetReadinessPolicy.STOP_TARGET and not now.is_being_stopped:
+        return [StopTarget()]
+    if not now.may_go_on:
+        return []
     if now.target is not None and not now.holds_lock:
         return [LockTarget()]
     # What there will be is told before it is there, so that all of it can be found again.
@@ -131,9 +131,10 @@ def _next_step(now: Observed) -> list[Action]:
 
 
 def _with_claims(now: Observed) -> list[Action]:
-    leaving = [claim for claim in now.replaced if not claim.metadata.is_being_deleted]
-    if leaving:
-        return [DeleteClaims(tuple(claim.metadata.name for claim in leaving))]
+    if now.leaving and not now.is_ready:
+        return []
+    if now.leaving:
+        return [DeleteClaims(tuple(claim.metadata.name for claim in now.leaving))]
     if now.missing:
         return [CreateClaims(tuple(volume.volume_name for volume in now.missing))]
     if now.unmade or now.unbound:
@@ -143,14 +144,25 @@ def _with_claims(now: Observed) -> list[Action]:
 
 def _give_up(now: Observed) -> list[Action]:
     abandon: list[Action] = [AbandonClaims()] if now.abandoned else []
-    return abandon + _let_go(now)
+    # The lock first: what an earlier leader has still on its way to the target is of a version that is over then.
+    return _let_go(now) + abandon
 
 
 def _wind_down(now: Observed) -> list[Action]:
-    """Deleted: nothing stays of one that nothing came of."""
-    actions = _let_go(now) if now.is_complete or now.is_restored else _give_up(now)
+    """Deleted: nothing stays of one that nothing came of, and what came of one is left as it shall be."""
+    if now.is_complete:
+        actions = _let_go(now)
+    elif now.is_restored:
+        actions = _own(now) + _let_go(now)
+    else:
+        actions = _give_up(now)
     finalizers = now.restore.metadata.finalizers or ()
     return [*actions, ReleaseRestore()] if names.RESTORE_FINALIZER in finalizers else actions
+
+
+def _own(now: Observed) -> list[Action]:
+    unowned = tuple(claim.metadata.name for claim in now.unowned)
+    return [OwnClaims(unowned)] if unowned else []
 
 
 def _let_go(now: Observed) -> list[Action]:

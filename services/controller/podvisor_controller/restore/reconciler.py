@@ -4,7 +4,7 @@ Invariant: decides nothing. What it remembers of a restore only saves work, or i
 process or another, from what there is in the API server. The queue owns retries.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -18,26 +18,36 @@ from podvisor_common.api.snapshot import (
     names,
 )
 from podvisor_common.api.storage import VolumeSnapshot
+from podvisor_common.errors import Terminal
 from podvisor_common.kube import events
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.controller import Requeue
 from podvisor_common.kube.errors import ApiForbidden, ApiInvalid, ApiNotFound
 from podvisor_common.kube.finalizers import release_finalizer
 from podvisor_common.kube.informer import Informer
-from podvisor_common.kube.resources import RESTORES, SNAPSHOT_CONTENTS, ObjectKey, key_of
+from podvisor_common.kube.resources import (
+    PODS,
+    RESTORES,
+    SNAPSHOT_CONTENTS,
+    VIRTUAL_MACHINE_INSTANCES,
+    ObjectKey,
+    key_of,
+)
 
 from podvisor_controller.preconditions import as_it_was_seen
 from podvisor_controller.refusals import refusal
 from podvisor_controller.restore import claims, machine, plan, status
 from podvisor_controller.restore.claim_writer import ClaimWriter
 from podvisor_controller.restore.hindrances import failure_of, hindrance_of
-from podvisor_controller.restore.indexes import RESTORE_LOCK_INDEX
+from podvisor_controller.restore.indexes import OVERLAID_INDEX, RESTORE_LOCK_INDEX
 from podvisor_controller.restore.observed import Observed
+from podvisor_controller.restore.pods import pod_with
 from podvisor_controller.restore.target import Target
 from podvisor_controller.snapshot.observed import content_name
 from podvisor_controller.snapshot.volume_snapshots import VolumeSnapshots
 from podvisor_controller.snapshot.volumes import MACHINES_INDEX
 from podvisor_controller.status_patch import patch_of
+from podvisor_controller.vm.starts import Starts
 from podvisor_controller.vmi.claim_users import users_of
 from podvisor_controller.vmi.claims import claim_key
 from podvisor_controller.webhooks.defaults_instance import owner_reference
@@ -45,7 +55,11 @@ from podvisor_controller.webhooks.defaults_instance import owner_reference
 # Before what stands in the way, or was refused, is looked at again: no event tells of all that may be waited for.
 LOOK_AGAIN_S = 5.0
 
+# Which export serves a claim; None when none does.
+Exporting = Callable[[ObjectKey], ObjectKey | None]
+
 _decode_restore = msgspec.json.Decoder(VirtualMachineRestore).decode
+_decode_vmi = msgspec.json.Decoder(v1.VirtualMachineInstance).decode
 _decode_content = msgspec.json.Decoder(VirtualMachineSnapshotContent).decode
 _log = structlog.get_logger(__name__)
 
@@ -64,6 +78,17 @@ _ATTEMPTS = {
 }
 
 
+class _InTheWay(Terminal):
+    """A claim is not deleted, for something has come to light that is in the way. Says what, for a person."""
+
+
+class _PodList(msgspec.Struct, frozen=True):
+    items: list[core.Pod]
+
+
+_decode_pods = msgspec.json.Decoder(_PodList).decode
+
+
 @dataclass(slots=True)
 class _Notes:
     """What is remembered of one restore."""
@@ -71,10 +96,16 @@ class _Notes:
     uid: str
     refusal: str = ""
     content: VirtualMachineSnapshotContent | None = None
+    patch_fault: str | None = (
+        None  # of the restore's patches to what `content` kept, once it is known
+    )
 
 
 class RestoreReconciler:
-    """Reconciles restores with their targets. `vms` has the indexes RESTORE_LOCK_INDEX and MACHINES_INDEX, `vmis` USERS_INDEX."""
+    """Reconciles restores with their targets.
+
+    `vms` has the indexes RESTORE_LOCK_INDEX, MACHINES_INDEX and OVERLAID_INDEX, `vmis` USERS_INDEX.
+    """
 
     def __init__(
         self,
@@ -87,6 +118,8 @@ class RestoreReconciler:
         vms: Informer[v1.VirtualMachine],
         vmis: Informer[v1.VirtualMachineInstance],
         volume_claims: Informer[core.PersistentVolumeClaim],
+        starts: Starts,
+        exports: Exporting,
         recorder: events.EventRecorder,
         clock: Callable[[], datetime] = meta.now,
     ) -> None:
@@ -98,6 +131,8 @@ class RestoreReconciler:
         self._vms = vms
         self._vmis = vmis
         self._volume_claims = volume_claims
+        self._starts = starts
+        self._exports = exports
         self._target = Target(client, vms)
         self._claims = ClaimWriter(client, volume_claims)
         self._recorder = recorder
@@ -122,44 +157,94 @@ class RestoreReconciler:
                 return None
             if not await self._attempt(action, now, notes):
                 break
-        now = await self._observe(self._restores.get(key) or restore, notes)
+        now = await self._observe(restore, notes)
         await self._write_status(now)
         return _look_again(now)
 
-    async def _observe(self, restore: VirtualMachineRestore, notes: _Notes) -> Observed:
-        key = ObjectKey(restore.metadata.namespace, restore.spec.target.name)
-        now = Observed(
+    async def _observe(
+        self, known: VirtualMachineRestore, notes: _Notes, *, surely: bool = False
+    ) -> Observed:
+        """The restore and its surroundings. `surely`, where claims go on the strength of it: by the API server's word."""
+        now = self._look(known, notes)
+        if now.is_over or (now.is_deleting and not now.is_restored):
+            notes.content = None
+            return now
+        pods: list[core.Pod] = []
+        if surely:
+            notes.content = None
+            await self._look_for_instance(now)
+        now = replace(now, content=await self._content(now.snapshot, notes))
+        now = self._look(known, notes, now)
+        if now.is_restored:
+            return now
+        found = await self._volume_snapshots_for(now, surely=surely)
+        late = [c.metadata.name for c in now.made if await self._claims.waits_for_guest(c)]
+        now = replace(now, volume_snapshots=found, late_bound=frozenset(late))
+        if surely:
+            namespace = known.metadata.namespace
+            answer = await self._client.list_page(PODS, namespace=namespace, limit=0)
+            pods = _decode_pods(answer).items
+        # What waited may have changed what the caches have.
+        return self._look(known, notes, now, pods)
+
+    def _look(
+        self,
+        known: VirtualMachineRestore,
+        notes: _Notes,
+        before: Observed | None = None,
+        pods: Sequence[core.Pod] = (),
+    ) -> Observed:
+        """What the caches say; what else there is to know is from `before`. Waits for nothing."""
+        cached = self._restores.get(key_of(known))
+        is_same = cached is not None and cached.metadata.uid == known.metadata.uid
+        restore = cached if cached is not None and is_same else known
+        namespace = restore.metadata.namespace
+        key = ObjectKey(namespace, restore.spec.target.name)
+        now = replace(
+            before or Observed(restore, self._clock()),
             restore=restore,
-            at=self._clock(),
             target=self._vms.get(key),
             instance=self._vmis.get(key),
+            is_starting=self._starts.is_under_way(key),
+            snapshot=self._snapshots.get(_snapshot_key(restore)),
             refusal=notes.refusal,
         )
-        if now.is_over or now.is_deleting:
-            notes.content = None
-            return replace(now, volume_claims=self._claims_of(now))
-        snapshot = self._snapshots.get(_snapshot_key(restore))
-        now = replace(now, snapshot=snapshot, content=await self._content(snapshot, notes))
-        now = replace(now, source_lives=self._source_lives(now), volume_claims=self._claims_of(now))
-        return now if now.is_restored else await self._prospects(now)
-
-    async def _prospects(self, now: Observed) -> Observed:
-        """What there is that claims can be made from, and what those wait for that were made."""
-        namespace = now.restore.metadata.namespace
-        found: dict[str, VolumeSnapshot] = {}
-        if now.has_begun or (now.snapshot is not None and now.snapshot.status.ready_to_use):
-            for volume in now.unmade:
-                name = volume.volume_snapshot_name
-                if one := await self._volume_snapshots.find(ObjectKey(namespace, name)):
-                    found[name] = one
-        late = [c.metadata.name for c in now.made if await self._claims.waits_for_guest(c)]
-        others = {claim.metadata.name: self._other_user(now, claim) for claim in now.replaced}
-        return replace(
+        now = replace(
             now,
-            volume_snapshots=found,
-            late_bound=frozenset(late),
-            other_users={claim: user for claim, user in others.items() if user},
+            source_lives=self._source_lives(now),
+            patch_fault=_patch_fault(now, notes),
+            volume_claims=self._claims_of(now),
         )
+        wanted = {claim.metadata.name: claim for claim in now.replaced}
+        others = {
+            name: self._other_user(now, claim) or pod_with(name, pods)
+            for name, claim in wanted.items()
+        }
+        return replace(now, other_users={claim: user for claim, user in others.items() if user})
+
+    async def _look_for_instance(self, now: Observed) -> None:
+        """Know the target's instance if there is one: after a lost answer it may be there before the cache tells."""
+        if now.target is None:
+            return
+        try:
+            answer = await self._client.get(VIRTUAL_MACHINE_INSTANCES, key_of(now.target))
+        except ApiNotFound:
+            return
+        self._vmis.learn(_decode_vmi(answer))
+
+    async def _volume_snapshots_for(
+        self, now: Observed, *, surely: bool
+    ) -> dict[str, VolumeSnapshot]:
+        """What there is that claims can be made from."""
+        if not (now.has_begun or (now.snapshot is not None and now.snapshot.status.ready_to_use)):
+            return {}
+        find = self._volume_snapshots.ask if surely else self._volume_snapshots.find
+        found: dict[str, VolumeSnapshot] = {}
+        for volume in now.unmade:
+            name = volume.volume_snapshot_name
+            if one := await find(ObjectKey(now.restore.metadata.namespace, name)):
+                found[name] = one
+        return found
 
     async def _content(
         self, snapshot: VirtualMachineSnapshot | None, notes: _Notes
@@ -177,6 +262,7 @@ class RestoreReconciler:
             except ApiNotFound:
                 return None
             notes.content = _decode_content(answer)
+            notes.patch_fault = None
         return notes.content
 
     def _source_lives(self, now: Observed) -> bool:
@@ -199,32 +285,37 @@ class RestoreReconciler:
         for user in users_of(self._vmis, key):
             if user != own:
                 return f"VirtualMachineInstance {user}"
-        for vm in self._vms.by_index(MACHINES_INDEX, claim_key(*key)):
-            if target is None or vm.metadata.uid != target.metadata.uid:
-                return f"VirtualMachine {key_of(vm)}"
+        if (export := self._exports(key)) is not None:
+            return f"VirtualMachineExport {export}"
+        for index in (MACHINES_INDEX, OVERLAID_INDEX):
+            for vm in self._vms.by_index(index, claim_key(*key)):
+                if target is None or vm.metadata.uid != target.metadata.uid:
+                    return f"VirtualMachine {key_of(vm)}"
         return ""
 
     async def _attempt(self, action: plan.Action, now: Observed, notes: _Notes) -> bool:
         """Do it. False where the API server does not let it happen, which is noted, and tried again later."""
         try:
-            await self._carry_out(action, now)
+            await self._carry_out(action, now, notes)
         except (ApiForbidden, ApiInvalid) as error:
             what, done = _ATTEMPTS[type(action)]
             notes.refusal = refusal(what, done, error)
             return False
+        except _InTheWay as error:
+            notes.refusal = str(error)
+            return False
         notes.refusal = ""
         return True
 
-    async def _carry_out(self, action: plan.Action, now: Observed) -> None:
+    async def _carry_out(self, action: plan.Action, now: Observed, notes: _Notes) -> None:
         restore, target = now.restore, now.target
         match action:
             case plan.ProtectRestore():
                 await self._protect(restore, target)
             case plan.CreateClaims(volumes):
                 await self._create_claims(now, volumes)
-            case plan.DeleteClaims(gone):
-                for name in gone:
-                    await self._claims.delete(now.volume_claims[name])
+            case plan.DeleteClaims():
+                await self._delete_claims(action, restore, notes)
             case plan.AbandonClaims():
                 await self._abandon_claims(now)
             case plan.CreateTarget():
@@ -284,6 +375,17 @@ class RestoreReconciler:
             )
             await self._claims.create(manifest)
 
+    async def _delete_claims(
+        self, action: plan.DeleteClaims, restore: VirtualMachineRestore, notes: _Notes
+    ) -> None:
+        """Delete claims that new ones take the place of, if that is still right by the API server's word."""
+        now = await self._observe(restore, notes, surely=True)
+        # Between this and the first request nothing waits.
+        if action not in plan.plan(now):
+            raise _InTheWay(failure_of(now) or hindrance_of(now))
+        for name in action.names:
+            await self._claims.delete(now.volume_claims[name])
+
     async def _abandon_claims(self, now: Observed) -> None:
         """Delete what was made in vain. Whether it was is the API server's word: the target may have been written a moment ago."""
         key = ObjectKey(now.restore.metadata.namespace, now.restore.spec.target.name)
@@ -326,12 +428,21 @@ def _snapshot_key(restore: VirtualMachineRestore) -> ObjectKey:
     return ObjectKey(restore.metadata.namespace, restore.spec.virtual_machine_snapshot_name)
 
 
+def _patch_fault(now: Observed, notes: _Notes) -> str:
+    """Why no new target can be made. There may be many patches: they are tried once."""
+    if now.target is not None or now.kept is None:
+        return ""
+    if notes.patch_fault is None:
+        notes.patch_fault = machine.patch_fault(now.restore, now.kept, now.volumes)
+    return notes.patch_fault
+
+
 def _look_again(now: Observed) -> Requeue | None:
     """When, where no event may tell that something has changed."""
     if now.is_over or now.is_deleting:
         return Requeue(LOOK_AGAIN_S) if now.refusal else None
     waits = [LOOK_AGAIN_S] if hindrance_of(now) or now.refusal or now.replaced else []
     left = now.grace_left
-    if left is not None and not now.is_ready and not failure_of(now):
+    if left is not None and not now.may_go_on and not failure_of(now):
         waits.append(max(left, timedelta(0)).total_seconds() + 0.01)
     return Requeue(min(waits)) if waits else None

@@ -53,7 +53,7 @@ def news_of(now: Observed, wanted: VirtualMachineRestoreStatus) -> News | None:
     if why:
         message = f"VirtualMachineRestore encountered error {why}"
         return News(events.WARNING, EventReason.RESTORE_ERROR, message)
-    if now.is_ready or now.is_restored:
+    if now.may_go_on or now.is_restored:
         return None
     reason = EventReason.RESTORE_TARGET_NOT_READY
     return News(events.NORMAL, reason, "Restore target VMI still exists")
@@ -70,7 +70,7 @@ def _reason(status: VirtualMachineRestoreStatus, type_: ConditionType) -> str:
 
 
 def _trouble(now: Observed) -> str:
-    return "" if now.is_restored else hindrance_of(now) or now.refusal
+    return now.refusal if now.is_restored else hindrance_of(now) or now.refusal
 
 
 def _conditions(now: Observed, *, is_done: bool) -> list[Condition]:
@@ -83,7 +83,7 @@ def _conditions(now: Observed, *, is_done: bool) -> list[Condition]:
         return [*_both(now, FAILED, FAILED), failure]
     if why := _trouble(now):
         return _both(now, why, why)
-    if not (now.is_ready or now.is_restored):
+    if not (now.may_go_on or now.is_restored):
         return _both(now, NOT_READY, NOT_READY)
     if not (now.is_protected and may_begin(now)):
         return _both(now, INITIALIZING, INITIALIZING, progressing=True)

@@ -25,8 +25,9 @@ _DEFAULT_DEADLINE = timedelta(seconds=names.DEFAULT_FAILURE_DEADLINE_S)
 class Observed:
     """One snapshot, its machine with its instance, and what there is of its content.
 
-    `volume_snapshots` has those of the content's VolumeSnapshots that exist. `hindrance` is why the machine cannot be locked yet, and
-    `refusal` what the API server refused last; both are sentences for a person, and empty where there is nothing to say.
+    `volume_snapshots` has those of the content's VolumeSnapshots that exist. `restore` is the name of one that makes claims of
+    them, and may have deleted what those take the place of. `hindrance` is why the machine cannot be locked yet, and `refusal`
+    what the API server refused last; both are sentences for a person, and empty where there is nothing to say.
     """
 
     snapshot: VirtualMachineSnapshot
@@ -35,6 +36,7 @@ class Observed:
     vmi: v1.VirtualMachineInstance | None = None
     content: VirtualMachineSnapshotContent | None = None
     volume_snapshots: Mapping[str, VolumeSnapshot] = field(default_factory=dict)
+    restore: str = ""
     hindrance: str = ""
     refusal: str = ""
 

@@ -59,6 +59,7 @@ def volume_snapshot_outline(snapshot: VolumeSnapshot) -> VolumeSnapshot:
         namespace=old.namespace,
         uid=old.uid,
         resource_version=old.resource_version,
+        deletion_timestamp=old.deletion_timestamp,
         owner_references=old.owner_references,
     )
     return replace(snapshot, metadata=metadata)
@@ -72,7 +73,7 @@ def kept_volumes(content: VirtualMachineSnapshotContent) -> list[dict[str, Any]]
 def claim_of(backup: VolumeBackup) -> tuple[str, str | None]:
     """Name and StorageClass of the claim that was kept."""
     claim = backup.persistent_volume_claim
-    name, class_ = _at(claim, "metadata").get("name"), _at(claim, "spec").get("storageClassName")
+    name, class_ = part(claim, "metadata").get("name"), part(claim, "spec").get("storageClassName")
     return str(name or ""), str(class_) if class_ else None
 
 
@@ -109,7 +110,7 @@ def owner_of(snapshot: VolumeSnapshot) -> ObjectKey | None:
 
 
 def _machine_outline(machine: Mapping[str, Any]) -> dict[str, Any]:
-    name = str(_at(machine, "metadata").get("name") or "")
+    name = str(part(machine, "metadata").get("name") or "")
     volumes = [
         {key: (str(value) if key == "name" else {}) for key, value in volume.items()}
         for volume in _volumes(machine)
@@ -122,17 +123,17 @@ def _machine_outline(machine: Mapping[str, Any]) -> dict[str, Any]:
 
 def _claim_outline(claim: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "metadata": {"name": _at(claim, "metadata").get("name")},
-        "spec": {"storageClassName": _at(claim, "spec").get("storageClassName")},
+        "metadata": {"name": part(claim, "metadata").get("name")},
+        "spec": {"storageClassName": part(claim, "spec").get("storageClassName")},
     }
 
 
 def _volumes(machine: Mapping[str, Any]) -> list[dict[str, Any]]:
-    volumes = _at(machine, "spec", "template", "spec").get("volumes")
+    volumes = part(machine, "spec", "template", "spec").get("volumes")
     return [v for v in volumes if isinstance(v, dict)] if isinstance(volumes, list) else []
 
 
-def _at(obj: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
+def part(obj: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
     """What stands there; empty when it is no object: what is kept is anybody's to have written."""
     for name in path:
         child = obj.get(name)

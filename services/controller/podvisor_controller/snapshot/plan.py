@@ -91,6 +91,9 @@ def _next_step(now: Observed) -> list[Action]:
 
 def _wind_down(now: Observed) -> list[Action]:
     """Deleted or failed: the content first, where it goes, then the machine, and the snapshot itself at last."""
+    if now.restore:
+        # What was kept may be all that there is.
+        return []
     actions: list[Action] = []
     content = now.content
     if content is not None:

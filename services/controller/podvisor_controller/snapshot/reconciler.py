@@ -12,6 +12,7 @@ import msgspec
 import structlog
 from podvisor_common.api import core, meta, v1
 from podvisor_common.api.snapshot import (
+    VirtualMachineRestore,
     VirtualMachineSnapshot,
     VirtualMachineSnapshotContent,
     VolumeBackup,
@@ -43,6 +44,7 @@ from podvisor_common.kube.resources import (
 
 from podvisor_controller.preconditions import as_it_was_seen
 from podvisor_controller.refusals import refusal
+from podvisor_controller.restore.indexes import RESTORED_SNAPSHOT_INDEX
 from podvisor_controller.sets.batches import PARALLEL_WRITES, in_batches
 from podvisor_controller.snapshot import plan, status, volumes
 from podvisor_controller.snapshot.class_reader import ClassReader
@@ -75,7 +77,10 @@ class _Notes:
 
 
 class SnapshotReconciler:
-    """Reconciles snapshots with their contents. `contents` has the index SNAPSHOT_INDEX, `vms` LOCK_INDEX, `vmis` USERS_INDEX."""
+    """Reconciles snapshots with their contents.
+
+    `contents` has the index SNAPSHOT_INDEX, `restores` RESTORED_SNAPSHOT_INDEX, `vms` LOCK_INDEX, `vmis` USERS_INDEX.
+    """
 
     def __init__(
         self,
@@ -84,6 +89,7 @@ class SnapshotReconciler:
         snapshots: Informer[VirtualMachineSnapshot],
         contents: Informer[VirtualMachineSnapshotContent],
         volume_snapshots: VolumeSnapshots,
+        restores: Informer[VirtualMachineRestore],
         vms: Informer[v1.VirtualMachine],
         vmis: Informer[v1.VirtualMachineInstance],
         volume_claims: Informer[core.PersistentVolumeClaim],
@@ -95,6 +101,7 @@ class SnapshotReconciler:
         self._snapshots = snapshots
         self._contents = contents
         self._volume_snapshots = volume_snapshots
+        self._restores = restores
         self._vms = vms
         self._vmis = vmis
         self._volume_claims = volume_claims
@@ -140,7 +147,7 @@ class SnapshotReconciler:
             refusal=notes.refusal,
         )
         if now.is_ending:
-            return now
+            return replace(now, restore=self._restore_of(snapshot))
         found = await self._found(now)
         return replace(now, volume_snapshots=found, hindrance=await self._hindrance(now))
 
@@ -152,6 +159,12 @@ class SnapshotReconciler:
 
     def _content_of(self, snapshot: VirtualMachineSnapshot) -> VirtualMachineSnapshotContent | None:
         return self._contents.get(ObjectKey(snapshot.metadata.namespace, content_name(snapshot)))
+
+    def _restore_of(self, snapshot: VirtualMachineSnapshot) -> str:
+        """A restore of the snapshot that has told of the claims it makes and is not over; empty when there is none."""
+        restores = self._restores.by_index(RESTORED_SNAPSHOT_INDEX, str(key_of(snapshot)))
+        begun = (one.metadata.name for one in restores if one.status.restores is not None)
+        return next(begun, "")
 
     async def _found(self, now: Observed) -> dict[str, VolumeSnapshot]:
         """The VolumeSnapshots that there are. One that was there once is not gone before the API server says so."""

@@ -21,6 +21,7 @@ from podvisor_controller.snapshot.observed import Observed
 from podvisor_controller.snapshot.outline import kept_volumes
 
 DEADLINE_EXCEEDED = "snapshot deadline exceeded"
+DELETING = "VM snapshot is deleting"
 SOURCE_MISSING = "Source does not exist"
 NOT_LOCKED = "Source not locked"
 LOCKED = "Source locked and operation in progress"
@@ -166,6 +167,9 @@ def _why_failed(now: Observed, error: SnapshotError | None) -> str:
 
 def _progressing(now: Observed, phase: SnapshotPhase, error: SnapshotError | None) -> Condition:
     type_ = ConditionType.PROGRESSING
+    if now.is_deleting and now.restore:
+        why = f'VirtualMachineRestore "{now.restore}" is in progress.'
+        return _condition(now, type_, DELETING, why, status="False")
     if error is not None:
         return _condition(now, type_, "In error state", _message(error), status="False")
     if phase == SnapshotPhase.FAILED:
@@ -173,7 +177,7 @@ def _progressing(now: Observed, phase: SnapshotPhase, error: SnapshotError | Non
     if phase == SnapshotPhase.SUCCEEDED:
         return _condition(now, type_, "Operation complete", status="False")
     if phase == SnapshotPhase.DELETING:
-        return _condition(now, type_, "VM snapshot is deleting", status="False")
+        return _condition(now, type_, DELETING, status="False")
     if now.vm is None:
         name = now.snapshot.spec.source.name
         why = (

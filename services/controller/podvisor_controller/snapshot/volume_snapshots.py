@@ -64,8 +64,11 @@ class VolumeSnapshots:
     async def find(self, key: ObjectKey) -> VolumeSnapshot | None:
         """The VolumeSnapshot, by the API server's word where the cache does not have it. None: it does not exist."""
         await self._begun()
-        if (known := self._informer.get(key)) is not None:
-            return known
+        known = self._informer.get(key)
+        return known if known is not None else await self.ask(key)
+
+    async def ask(self, key: ObjectKey) -> VolumeSnapshot | None:
+        """The VolumeSnapshot by the API server's word, whatever the cache has."""
         try:
             found = _decode(await self._client.get(VOLUME_SNAPSHOTS, key))
         except ApiNotFound:

@@ -44,6 +44,7 @@ from podvisor_controller.vm.observed import Observed, revision_in_question
 from podvisor_controller.vm.plugger import Plugger
 from podvisor_controller.vm.revision import revision_name_of
 from podvisor_controller.vm.revisions import Revisions
+from podvisor_controller.vm.starts import Starts
 from podvisor_controller.webhooks.defaults_instance import owner_reference
 
 _decode_vm = msgspec.json.Decoder(v1.VirtualMachine).decode
@@ -81,6 +82,7 @@ class VmReconciler:
         vms: Informer[v1.VirtualMachine],
         vmis: Informer[v1.VirtualMachineInstance],
         volume_statuses: VolumeStatuses,
+        starts: Starts,
         recorder: events.EventRecorder,
         clock: Callable[[], datetime] = meta.now,
     ) -> None:
@@ -90,6 +92,7 @@ class VmReconciler:
         self._revisions = Revisions(client)
         self._plugger = Plugger(client, vms, vmis)
         self._volume_statuses = volume_statuses
+        self._starts = starts
         self._recorder = recorder
         self._clock = clock
         self._notes: dict[ObjectKey, _Notes] = {}
@@ -219,6 +222,32 @@ class VmReconciler:
         self, manifest: dict[str, Any], vm: v1.VirtualMachine, notes: _Notes
     ) -> None:
         name = vm.metadata.name
+        # Between this and the note that an instance is asked for nothing waits.
+        if self._is_locked(key_of(vm)):
+            return
+        try:
+            with self._starts.asking_for(key_of(vm)):
+                older = await self._ask_for_instance(manifest, vm)
+        except (ApiForbidden, ApiInvalid) as error:
+            self._note_refusal(vm, notes, error)
+            return
+        if older is None:
+            return
+        notes.failure = notes.retry_at = None
+        notes.backoff.reset()
+        message = f"Started the virtual machine by creating the virtual machine instance {name}"
+        self._tell(vm, events.NORMAL, EventReason.SUCCESSFUL_CREATE, message)
+        await self._revisions.remove(vm.metadata.namespace, older)
+
+    def _is_locked(self, key: ObjectKey) -> bool:
+        """A restore is in progress, whatever was known when the start was decided upon."""
+        vm = self._vms.get(key)
+        return vm is not None and bool(vm.status.restore_in_progress)
+
+    async def _ask_for_instance(
+        self, manifest: dict[str, Any], vm: v1.VirtualMachine
+    ) -> list[str] | None:
+        """Make the instance, and know it; the revisions that nobody needs any more. None where there is one already."""
         try:
             older = await self._revisions.record(vm)
             answer = await self._client.create(
@@ -228,16 +257,9 @@ class VmReconciler:
             # By our own earlier attempt or by somebody else: the next pass sees whose it is.
             answer = await self._client.get(VIRTUAL_MACHINE_INSTANCES, key_of(vm))
             self._vmis.learn(_decode_vmi(answer))
-            return
-        except (ApiForbidden, ApiInvalid) as error:
-            self._note_refusal(vm, notes, error)
-            return
-        notes.failure = notes.retry_at = None
-        notes.backoff.reset()
+            return None
         self._vmis.learn(_decode_vmi(answer))
-        message = f"Started the virtual machine by creating the virtual machine instance {name}"
-        self._tell(vm, events.NORMAL, EventReason.SUCCESSFUL_CREATE, message)
-        await self._revisions.remove(vm.metadata.namespace, older)
+        return older
 
     def _note_refusal(
         self, vm: v1.VirtualMachine, notes: _Notes, error: ApiForbidden | ApiInvalid

@@ -11,6 +11,7 @@ from podvisor_common.api.meta import TypedLocalObjectReference
 from podvisor_common.api.snapshot import VirtualMachineRestore, VolumeRestoreOverride
 from podvisor_common.api.v1 import names
 
+from podvisor_controller.clone.indexes import clone_of
 from podvisor_controller.json_patch import PatchError
 from podvisor_controller.restore.machine import patches_in
 from podvisor_controller.webhooks.validation_fields import (
@@ -28,6 +29,11 @@ Raw = Mapping[str, Any]
 
 # The name is the value of a label of the machine's launcher pod.
 _MAX_MACHINE_NAME_LENGTH = 63
+# Patches are read and applied in one go, for which everything else waits.
+MOST_PATCHES = 64
+MOST_PATCH_BYTES = 32 << 10
+# A clone's restore has those that leave labels and annotations out as well.
+_TIMES_OF_CLONES = 8
 
 
 def validate_restore(
@@ -37,14 +43,15 @@ def validate_restore(
     if old is not None:
         return immutable_causes(obj, old)
     try:
-        spec = msgspec.convert(obj, VirtualMachineRestore).spec
+        restore = msgspec.convert(obj, VirtualMachineRestore)
     except msgspec.ValidationError as error:
         return [decoding_cause(error)]
-    path = "spec.target"
+    spec, path = restore.spec, "spec.target"
+    times = 1 if clone_of(restore.metadata) is None else _TIMES_OF_CLONES
     return [
         *reference_causes(spec.target, path, {names.VIRTUAL_MACHINE: names.GROUP}),
         *machine_name_causes(spec.target, path),
-        *patch_causes(spec.patches or (), "spec.patches"),
+        *patch_causes(spec.patches or (), "spec.patches", times=times),
         *_override_causes(spec.volume_restore_overrides or (), "spec.volumeRestoreOverrides"),
     ]
 
@@ -60,8 +67,15 @@ def machine_name_causes(reference: TypedLocalObjectReference, path: str) -> Iter
         yield invalid(f"{path}.name", text)
 
 
-def patch_causes(patches: Sequence[str], path: str) -> Iterator[Cause]:
-    """The first thing that is wrong with the patches for a machine."""
+def patch_causes(patches: Sequence[str], path: str, *, times: int = 1) -> Iterator[Cause]:
+    """The first thing that is wrong with the patches for a machine, of which there may be so many times as many as people write."""
+    most, most_bytes = MOST_PATCHES * times, MOST_PATCH_BYTES * times
+    if len(patches) > most:
+        yield Cause(path, f"{path}: at most {most} patches")
+        return
+    if sum(len(text.encode(errors="surrogatepass")) for text in patches) > most_bytes:
+        yield Cause(path, f"{path}: at most {most_bytes} bytes in all patches together")
+        return
     try:
         patches_in(patches)
     except PatchError as error:
@@ -69,6 +83,7 @@ def patch_causes(patches: Sequence[str], path: str) -> Iterator[Cause]:
 
 
 def _override_causes(overrides: Sequence[VolumeRestoreOverride], path: str) -> Iterator[Cause]:
+    given: set[str] = set()
     for index, override in enumerate(overrides):
         field = f"{path}[{index}]"
         if not override.volume_name:
@@ -81,3 +96,8 @@ def _override_causes(overrides: Sequence[VolumeRestoreOverride], path: str) -> I
             yield invalid(
                 f"{field}.restoreName", f"{quoted(override.restore_name)} is no name of a claim."
             )
+        if override.restore_name in given:
+            text = f"{quoted(override.restore_name)} is the name of another volume's claim."
+            yield invalid(f"{field}.restoreName", text)
+        if override.restore_name:
+            given.add(override.restore_name)

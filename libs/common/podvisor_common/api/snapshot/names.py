@@ -86,7 +86,6 @@ class EventReason(StrEnum):
     RESTORE_COMPLETE = "VirtualMachineRestoreComplete"
     RESTORE_ERROR = "VirtualMachineRestoreError"
     RESTORE_TARGET_NOT_READY = "RestoreTargetNotReady"
-    RESTORE_DATA_VOLUME_CREATE_ERROR = "RestoreDataVolumeCreateError"
 
 
 SNAPSHOT_FINALIZER = "snapshot.kubevirt.io/vmsnapshot-protection"
