@@ -69,7 +69,7 @@ def is_what_was_kept(claim: core.PersistentVolumeClaim, backup: VolumeBackup) ->
 def is_to_be_owned(
     restore: VirtualMachineRestore, volume: str, backup: VolumeBackup | None
 ) -> bool:
-    """The claim of that volume goes with the machine. One that takes another's place goes with it where that one is known to have."""
+    """The claim of that volume goes with the machine. One that takes another's place does if that one is known to have."""
     if restore.spec.volume_ownership_policy == VolumeOwnershipPolicy.NONE:
         return False
     if not is_in_place(restore, volume):

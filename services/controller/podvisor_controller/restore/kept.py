@@ -1,6 +1,6 @@
 """What a content says was kept of a machine. Pure.
 
-Invariant: a content is anybody's to have written who may write contents: what does not have the shape of a machine, or of a claim, is none.
+Invariant: a content is anybody's to have written: what does not have the shape of a machine, or of a claim, is none.
 """
 
 from collections.abc import Mapping

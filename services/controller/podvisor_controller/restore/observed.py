@@ -1,7 +1,8 @@
 """All that a decision about one VirtualMachineRestore depends on, and the questions asked of it. Pure.
 
-Invariant: an Observed never changes; what has to be asked for is read first, and then all that caches have, in one go; every property is a fact, never a wish. What says that the target is as
-it shall be is the mark on the target itself, so that it is written once, whoever goes on.
+Invariant: an Observed never changes. What has to be asked for is read first, and then all that the caches have, in one go. Every
+property is a fact, never a wish. What says that the target is as it shall be is the mark on the target itself, so that it is
+written once, whoever goes on.
 """
 
 from collections.abc import Mapping

@@ -173,17 +173,14 @@ class RestoreReconciler:
         if surely:
             notes.content = None
             await self._look_for_instance(now)
+            pods = await self._pods_beside(known)
         now = replace(now, content=await self._content(now.snapshot, notes))
         now = self._look(known, notes, now)
         if now.is_restored:
             return now
-        found = await self._volume_snapshots_for(now, surely=surely)
         late = [c.metadata.name for c in now.made if await self._claims.waits_for_guest(c)]
+        found = await self._volume_snapshots_for(now, surely=surely)
         now = replace(now, volume_snapshots=found, late_bound=frozenset(late))
-        if surely:
-            namespace = known.metadata.namespace
-            answer = await self._client.list_page(PODS, namespace=namespace, limit=0)
-            pods = _decode_pods(answer).items
         # What waited may have changed what the caches have.
         return self._look(known, notes, now, pods)
 
@@ -231,6 +228,12 @@ class RestoreReconciler:
         except ApiNotFound:
             return
         self._vmis.learn(_decode_vmi(answer))
+
+    async def _pods_beside(self, restore: VirtualMachineRestore) -> list[core.Pod]:
+        """All pods of its namespace: the cache has those alone that are podvisor's."""
+        namespace = restore.metadata.namespace
+        answer = await self._client.list_page(PODS, namespace=namespace, limit=0)
+        return _decode_pods(answer).items
 
     async def _volume_snapshots_for(
         self, now: Observed, *, surely: bool

@@ -68,7 +68,7 @@ def machine_name_causes(reference: TypedLocalObjectReference, path: str) -> Iter
 
 
 def patch_causes(patches: Sequence[str], path: str, *, times: int = 1) -> Iterator[Cause]:
-    """The first thing that is wrong with the patches for a machine, of which there may be so many times as many as people write."""
+    """The first thing that is wrong with the patches for a machine: there may be so many `times` as many as people write."""
     most, most_bytes = MOST_PATCHES * times, MOST_PATCH_BYTES * times
     if len(patches) > most:
         yield Cause(path, f"{path}: at most {most} patches")
