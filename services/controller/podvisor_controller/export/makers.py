@@ -27,7 +27,6 @@ from podvisor_common.kube.resources import (
 
 from podvisor_controller.export.authority import Authority
 from podvisor_controller.export.identity import expires_at, host, pod_name
-from podvisor_controller.export.kept import kept_claim, kept_machine
 from podvisor_controller.export.manifests import Json, ingredients
 from podvisor_controller.export.pod import (
     deadline_of,
@@ -36,6 +35,7 @@ from podvisor_controller.export.pod import (
     render_token,
     served_by,
 )
+from podvisor_controller.snapshot.kept import fault_of
 
 TOKEN_LENGTH = 20
 
@@ -43,7 +43,7 @@ _ALPHABET = string.ascii_letters + string.digits
 
 
 class InTheWay(Exception):
-    """Something of somebody else's has a name that is needed; the message says what, for a person."""
+    """Something of somebody else's has a name that is needed, or what was kept is damaged; the message says what, for a person."""
 
 
 class _Owned(ApiObject, frozen=True):
@@ -86,7 +86,7 @@ class Makers:
     ) -> bool:
         """Have the Secret that the pod waits for; whether it was made just now. `content` is the name of a snapshot's content.
 
-        Raises Malformed, NoAuthority and ApiError.
+        Raises InTheWay, NoAuthority and ApiError.
         """
         pair = await self._authority.issue([host(export)], deadline_of(pod, expires_at(export)))
         machine, claims = await self._sources(export, pod, content)
@@ -97,10 +97,12 @@ class Makers:
         )
 
     async def content(self, namespace: str, name: str) -> VirtualMachineSnapshotContent:
-        """What a snapshot has kept, whole."""
-        return _decode_content(
-            await self._client.get(SNAPSHOT_CONTENTS, ObjectKey(namespace, name))
-        )
+        """What a snapshot has kept, whole. Raises InTheWay where that is damaged, and ApiError."""
+        answer = await self._client.get(SNAPSHOT_CONTENTS, ObjectKey(namespace, name))
+        content = _decode_content(answer)
+        if fault := fault_of(content):
+            raise InTheWay(f"{fault}.")
+        return content
 
     async def _sources(
         self, export: VirtualMachineExport, pod: core.Pod, content: str | None
@@ -111,8 +113,10 @@ class Makers:
             return None, {}
         if content is not None:
             kept = await self.content(namespace, content)
-            backups = kept.spec.volume_backups or ()
-            return kept_machine(kept), dict(kept_claim(kept, backup) for backup in backups)
+            claims = [backup.persistent_volume_claim for backup in kept.spec.volume_backups or ()]
+            return kept.spec.source.virtual_machine, {
+                claim["metadata"]["name"]: claim["spec"] for claim in claims
+            }
         machine = await self._read(VIRTUAL_MACHINES, ObjectKey(namespace, source.name))
         return machine, {
             one.name: (await self._read(PERSISTENT_VOLUME_CLAIMS, ObjectKey(namespace, one.claim)))[

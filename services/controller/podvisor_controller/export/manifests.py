@@ -17,7 +17,7 @@ from podvisor_common.kube.resources import PERSISTENT_VOLUME_CLAIMS
 from podvisor_controller.export.identity import host, owner_reference, restored_claim_name
 from podvisor_controller.export.pod import ServedVolume
 from podvisor_controller.exporter.manifests import ExportedClaim, Ingredients
-from podvisor_controller.snapshot.kept_claims import spec_of_restored
+from podvisor_controller.snapshot.kept import spec_of_restored
 from podvisor_controller.snapshot.outline import claim_of
 
 Json = dict[str, Any]

@@ -38,7 +38,6 @@ from podvisor_controller.export import plan, sources, users
 from podvisor_controller.export.authority import Authority
 from podvisor_controller.export.holders import ExportedClaims
 from podvisor_controller.export.identity import expires_at, identity_secret_name, pod_name
-from podvisor_controller.export.kept import Malformed, kept_claim
 from podvisor_controller.export.makers import InTheWay, Makers, check_owner
 from podvisor_controller.export.manifests import restored_claim
 from podvisor_controller.export.observed import Observed
@@ -211,7 +210,7 @@ class ExportReconciler:
         """Carry it out; whether that was possible. What is refused is told of, and tried again later."""
         try:
             await self._carry_out(action, now, notes)
-        except (InTheWay, Malformed) as error:
+        except InTheWay as error:
             notes.refused(str(error), self._clock())
         except (ApiForbidden, ApiInvalid) as error:
             what = type(action).__name__.removeprefix("Create").removeprefix("Ensure")
@@ -313,7 +312,6 @@ class ExportReconciler:
             name = backup.volume_snapshot_name
             if claim_of(backup)[0] not in claims or name is None:
                 continue
-            kept_claim(content, backup)  # Malformed where it is none
             kept = await self._caches.volume_snapshots.find(ObjectKey(namespace, name))
             if kept is None:
                 raise InTheWay(f"{VOLUME_SNAPSHOTS.kind} {name} does not exist any more.")

@@ -20,7 +20,7 @@ from podvisor_common.api.storage import VolumeSnapshot
 from podvisor_common.kube.resources import PERSISTENT_VOLUME_CLAIMS
 
 from podvisor_controller.restore.machine import mark_of
-from podvisor_controller.snapshot.kept_claims import spec_of_restored
+from podvisor_controller.snapshot.kept import spec_of_restored
 from podvisor_controller.snapshot.outline import claim_of, part
 from podvisor_controller.webhooks.defaults_instance import owner_reference
 

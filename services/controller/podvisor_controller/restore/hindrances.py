@@ -12,8 +12,8 @@ from podvisor_common.api.snapshot import VirtualMachineSnapshot
 from podvisor_common.api.snapshot.names import SnapshotPhase, TargetReadinessPolicy
 from podvisor_common.kube.resources import ObjectKey
 
-from podvisor_controller.restore.kept import fault_of
 from podvisor_controller.restore.observed import Observed
+from podvisor_controller.snapshot.kept import fault_of
 
 GRACE_PERIOD_EXCEEDED = "Restore target failed to be ready within 5m0s"
 TARGET_NOT_READY = "Restore target not ready"

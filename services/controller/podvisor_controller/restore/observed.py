@@ -25,8 +25,8 @@ from podvisor_common.api.storage import VolumeSnapshot
 from podvisor_common.api.v1.names import RunStrategy, StateChange
 
 from podvisor_controller.restore import claims
-from podvisor_controller.restore.kept import machine_in
 from podvisor_controller.restore.machine import claims_named, mark_of
+from podvisor_controller.snapshot.kept import machine_in
 
 _GRACE_PERIOD = timedelta(seconds=names.DEFAULT_GRACE_PERIOD_S)
 
