@@ -29,7 +29,8 @@ from podvisor_controller.clone.indexes import (
 )
 from podvisor_controller.clone.reconciler import CloneReconciler
 from podvisor_controller.restore.indexes import RESTORED_SNAPSHOT_INDEX, TARGET_INDEX
-from podvisor_controller.restore.reconciler import Exporting, RestoreReconciler
+from podvisor_controller.restore.observer import Exporting, Observer
+from podvisor_controller.restore.reconciler import RestoreReconciler
 from podvisor_controller.snapshot.class_reader import ClassReader
 from podvisor_controller.snapshot.outline import SOURCE_INDEX, content_key, owner_of
 from podvisor_controller.snapshot.reconciler import SnapshotReconciler
@@ -68,7 +69,7 @@ class Copies:
             classes=classes,
             recorder=recorder,
         )
-        restores = RestoreReconciler(
+        observer = Observer(
             client,
             restores=caches.restores,
             snapshots=caches.snapshots,
@@ -79,6 +80,13 @@ class Copies:
             volume_claims=caches.volume_claims,
             starts=starts,
             exports=exports,
+        )
+        restores = RestoreReconciler(
+            client,
+            observer,
+            restores=caches.restores,
+            vms=caches.vms,
+            volume_claims=caches.volume_claims,
             recorder=recorder,
         )
         clones = CloneReconciler(

@@ -8,46 +8,26 @@ from typing import Any
 import msgspec
 import structlog
 from podvisor_common.api import core, v1
-from podvisor_common.api.storage import StorageClass
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.errors import ApiAlreadyExists, ApiNotFound
 from podvisor_common.kube.informer import Informer
-from podvisor_common.kube.resources import (
-    PERSISTENT_VOLUME_CLAIMS,
-    STORAGE_CLASSES,
-    ObjectKey,
-    key_of,
-)
+from podvisor_common.kube.resources import PERSISTENT_VOLUME_CLAIMS, ObjectKey, key_of
 
 from podvisor_controller.preconditions import as_it_was_seen
 from podvisor_controller.webhooks.defaults_instance import owner_reference
 
 Json = dict[str, Any]
 
-_WAITS = "WaitForFirstConsumer"
-
 _decode_claim = msgspec.json.Decoder(core.PersistentVolumeClaim).decode
-_decode_class = msgspec.json.Decoder(StorageClass).decode
 _log = structlog.get_logger(__name__)
 
 
 class ClaimWriter:
-    """Writes claims, and looks at what they wait for."""
+    """Writes claims."""
 
     def __init__(self, client: KubeClient, claims: Informer[core.PersistentVolumeClaim]) -> None:
         self._client = client
         self._claims = claims
-
-    async def waits_for_guest(self, claim: core.PersistentVolumeClaim) -> bool:
-        """The claim gets its volume when a pod has it, and not before."""
-        name = claim.spec.storage_class_name
-        if claim.is_bound or not name:
-            return False
-        try:
-            answer = await self._client.get(STORAGE_CLASSES, ObjectKey("", name))
-        except ApiNotFound:
-            return False
-        return _decode_class(answer).volume_binding_mode == _WAITS
 
     async def create(self, manifest: Json) -> None:
         """Make a claim. Where its name is taken, by an earlier attempt or by somebody else, the next pass sees by whom."""

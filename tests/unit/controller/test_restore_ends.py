@@ -1,0 +1,74 @@
+"""What is left when a restore fails, is deleted or is torn away."""
+
+from podvisor_common.kube.resources import RESTORES, VOLUME_SNAPSHOTS, ObjectKey
+from podvisor_controller.controllers import Controllers
+
+from tests.unit.controller.restores import BACK, RestoreUser
+
+
+async def test_a_snapshot_of_a_volume_that_is_gone_fails_the_restore_and_frees_the_machine(
+    restorer: RestoreUser, leading: Controllers
+) -> None:
+    await restorer.keep("data")
+    restorer.server.is_forbidden = lambda request: (
+        request.method == "POST" and request.path.endswith("/persistentvolumeclaims")
+    )
+    await restorer.restore()
+    await restorer.until_reason("Progressing", "The PersistentVolumeClaim cannot be created")
+    assert restorer.is_locked
+    [one] = restorer.snapshots.volume_snapshots
+    restorer.server.remove(VOLUME_SNAPSHOTS, ObjectKey("shop", one["metadata"]["name"]))
+    await restorer.until_reason("Failure", "missing volumeSnapshot")
+    await restorer.server.until(lambda: not restorer.is_locked)
+    assert restorer.claim_of("data")["metadata"]["name"] == "data"
+
+
+async def test_what_a_restore_made_goes_with_it_while_the_machine_has_not_got_it(
+    restorer: RestoreUser, leading: Controllers
+) -> None:
+    await restorer.keep("data")
+    restorer.provisioner.works = False
+    await restorer.restore()
+    await restorer.server.until(lambda: len(restorer.claims) == 2)
+    await restorer.delete()
+    await restorer.server.until(lambda: restorer.body is None)
+    assert restorer.claims == ["data"]
+    assert not restorer.is_locked
+
+
+async def test_a_claim_goes_with_its_machine_even_if_the_restore_is_deleted_before_it_says_so(
+    restorer: RestoreUser, leading: Controllers
+) -> None:
+    await restorer.keep("data")
+    restorer.server.is_forbidden = lambda request: (
+        request.method == "PATCH" and "/persistentvolumeclaims/" in request.path
+    )
+    await restorer.restore("twin")
+    await restorer.until_reason("Progressing", "The PersistentVolumeClaim cannot be changed")
+    await restorer.delete()
+    restorer.server.is_forbidden = lambda _: False
+    await restorer.server.until(lambda: restorer.body is None)
+    [owner] = restorer.claim_of("data", "twin")["metadata"]["ownerReferences"]
+    assert owner["uid"] == restorer.machine("twin")["metadata"]["uid"]
+
+
+async def test_what_the_machine_has_got_stays_when_the_restore_goes(
+    restorer: RestoreUser, leading: Controllers
+) -> None:
+    await restorer.keep("data")
+    await restorer.restore()
+    await restorer.until_complete()
+    await restorer.delete()
+    await restorer.server.until(lambda: restorer.body is None)
+    assert restorer.claim_of("data")["metadata"]["name"].startswith("restore-")
+
+
+async def test_the_machine_of_a_restore_that_was_torn_away_is_free(
+    restorer: RestoreUser, leading: Controllers
+) -> None:
+    await restorer.keep("data")
+    restorer.provisioner.works = False
+    await restorer.restore()
+    await restorer.server.until(lambda: restorer.is_locked)
+    restorer.server.remove(RESTORES, BACK)
+    await restorer.server.until(lambda: not restorer.is_locked)
