@@ -42,6 +42,7 @@ _TITLES = {
     "vanished": "template edit → device gone from the guest",
     "gone": "template edit → gone from volumeStatus",
 }
+_BUDGETS_S = {"visible": 3.0, "vanished": 1.0, "gone": 5.0}
 
 
 class GuestDevices:
@@ -112,7 +113,7 @@ async def plugging(samples: int = SAMPLES) -> list[Figure]:
 def figures(found: dict[str, list[Times]]) -> list[Figure]:
     """Each step on each bus."""
     return [
-        Figure(f"plug_{step.name}_{bus}", f"{_TITLES[step.name]}, {bus}", "s", [getattr(one, step.name) for one in times])
+        Figure(f"plug_{step.name}_{bus}", f"{_TITLES[step.name]}, {bus}", "s", [getattr(one, step.name) for one in times], _BUDGETS_S.get(step.name))
         for bus, times in found.items()
         for step in fields(Times)
     ]  # fmt: skip

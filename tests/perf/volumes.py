@@ -32,6 +32,9 @@ MIB = 1 << 20
 GIB = 1 << 30
 # 'A 10 GiB image starts as fast as a 10 MB one': what medians of the same start differ by from run to run.
 NOISE = 1.15
+RUNNING_S = 1.7
+DISKS_MS = 100.0
+OVERLAY_KIB = 1024.0
 _OVERLAYS = "/run/podvisor/private/disks"
 
 
@@ -133,8 +136,8 @@ def start_figures(found: Mapping[str, list[Start]]) -> list[Figure]:
     for key, all_ in found.items():
         title = KINDS[key].title
         figures += [
-            Figure(f"running_{key}", f"create → Running: {title}", "s", [one.running_s for one in all_]),
-            Figure(f"disks_{key}", f"the launcher's disks: {title}", "ms", [one.disks_ms for one in all_]),
+            Figure(f"running_{key}", f"create → Running: {title}", "s", [one.running_s for one in all_], RUNNING_S),
+            Figure(f"disks_{key}", f"the launcher's disks: {title}", "ms", [one.disks_ms for one in all_], DISKS_MS),
         ]  # fmt: skip
     for key, large, small, title in (
         ("large_by_small", "large", "small", "create → Running, image of 10 GiB / 10 MiB"),
@@ -171,7 +174,7 @@ async def overlays(samples: int = 1) -> list[Figure]:
                 sizes.setdefault(file, []).append(size_bytes / 1024)
             await observer.gone(name, after_s=await observer.delete(name))
     return [
-        Figure(f"overlay_{volume}", f"overlay of the test guest at its login prompt: {volume}", "KiB", found)
+        Figure(f"overlay_{volume}", f"overlay of the test guest at its login prompt: {volume}", "KiB", found, OVERLAY_KIB)
         for volume, found in sorted(sizes.items())
     ]  # fmt: skip
 
