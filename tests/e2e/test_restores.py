@@ -16,7 +16,6 @@ RESTORE_COLUMNS = ["NAME", "TARGETKIND", "TARGETNAME", "COMPLETE", "RESTORETIME"
 CLONE_COLUMNS = ["NAME", "PHASE", "SOURCEVIRTUALMACHINE", "TARGETVIRTUALMACHINE"]
 
 pytestmark = [
-    pytest.mark.long,
     pytest.mark.timeout(240),
     pytest.mark.usefixtures("storage_classes"),
 ]
@@ -103,6 +102,7 @@ async def test_a_machine_is_what_it_was_and_what_it_had_since_is_not_lost(cluste
     assert await cluster.get("pvc", "data") is not None
 
 
+@pytest.mark.long
 async def test_in_place_a_machine_that_runs_is_stopped_and_its_claim_keeps_its_name(
     cluster: Cluster,
 ) -> None:
@@ -130,6 +130,7 @@ async def test_in_place_a_machine_that_runs_is_stopped_and_its_claim_keeps_its_n
     assert await read(machine, "data", 8) == "precious"
 
 
+@pytest.mark.long
 async def test_a_new_machine_is_made_beside_the_one_that_was_kept(cluster: Cluster) -> None:
     """It is patched, does not run before somebody wants it to, and is nobody's double."""
     await keeper(cluster)
@@ -154,6 +155,7 @@ async def test_a_new_machine_is_made_beside_the_one_that_was_kept(cluster: Clust
     assert await cluster.get("vmi", "keeper") is not None
 
 
+@pytest.mark.long
 async def test_a_running_machine_is_cloned_and_both_run(cluster: Cluster) -> None:
     """Without a name for the target, too. Snapshot and restore go when the claims have their content."""
     machine = await keeper(cluster)
