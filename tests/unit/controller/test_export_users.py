@@ -13,9 +13,8 @@ from podvisor_common.kube.resources import (
 from podvisor_controller.controllers import Controllers
 from podvisor_controller.export.holders import EXPORTED_INDEX, ExportedClaims, claims_exported
 from podvisor_controller.export.pod import VOLUMES_ANNOTATION
-from podvisor_controller.export.pod_users import PAGE_SIZE, find_pod_in_the_way
 
-from tests.unit.controller.api_server import ApiServer, Json
+from tests.unit.controller.api_server import Json
 from tests.unit.controller.builders import spec_body, vmi_body
 from tests.unit.controller.exports import (
     KEY,
@@ -26,7 +25,6 @@ from tests.unit.controller.exports import (
     start,
     synchronized,
 )
-from tests.unit.kube.fake_apiserver import Refuse
 
 INDEXERS = {EXPORTED_INDEX: claims_exported}
 
@@ -49,32 +47,6 @@ async def test_a_claim_in_use_is_not_exported(exports: ExportUser, leading: Cont
     assert told["message"] == "PersistentVolumeClaim shop/data is in use by Pod writer"
     assert exports.status["phase"] == "Pending"
     assert exports.pod is None
-
-
-async def test_who_has_a_claim_is_looked_for_page_by_page(
-    server: ApiServer, client: KubeClient
-) -> None:
-    for number in range(2 * PAGE_SIZE + 1):
-        ended = user_pod() | {"status": {"phase": "Succeeded"}}
-        server.put(PODS, ended | {"metadata": {"namespace": "shop", "name": f"ended-{number}"}})
-        idle = {"metadata": {"namespace": "shop", "name": f"idle-{number}"}}
-        server.put(PODS, idle | {"status": {"phase": "Running"}})
-    server.requests.clear()
-    assert await find_pod_in_the_way(client, ["data"], export()) == ""
-    asked = [request.query for request in server.requests if request.path.endswith("/shop/pods")]
-    # Not one for those that have ended.
-    assert [one["limit"] for one in asked] == [str(PAGE_SIZE)] * 3
-    server.put(PODS, user_pod())
-    told = await find_pod_in_the_way(client, ["data"], export())
-    assert told == "PersistentVolumeClaim shop/data is in use by Pod writer"
-
-
-async def test_a_list_that_takes_too_long_is_taken_in_one_piece(
-    server: ApiServer, client: KubeClient
-) -> None:
-    server.put(PODS, user_pod())
-    server.refusals.append(Refuse(410, "Expired"))
-    assert await find_pod_in_the_way(client, ["data"], export())
 
 
 async def test_who_only_reads_is_not_in_the_way(exports: ExportUser, leading: Controllers) -> None:

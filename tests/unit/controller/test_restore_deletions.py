@@ -9,7 +9,6 @@ from podvisor_common.api.meta import ObjectMeta
 from podvisor_common.api.snapshot import names
 from podvisor_controller.restore import plan
 from podvisor_controller.restore.hindrances import failure_of, hindrance_of
-from podvisor_controller.restore.pods import pod_with
 from podvisor_controller.snapshot.outline import volume_snapshot_outline
 
 from tests.unit.controller.api_server import Json
@@ -122,38 +121,6 @@ def test_only_what_was_the_machines_is_replaced(target: Any, claim: Any, goes: b
     now = begun(restore=IN_PLACE, target=target, volume_claims={"data": claim})
     assert plan.plan(now) == ([plan.DeleteClaims(("data",))] if goes else [])
     assert ("exists and is not of this restore" in hindrance_of(now)) is not goes
-
-
-@pytest.mark.parametrize(
-    ("volume", "phase", "has_it"),
-    [
-        ({"name": "v", "persistentVolumeClaim": {"claimName": "data"}}, "Running", True),
-        (
-            {"name": "v", "persistentVolumeClaim": {"claimName": "data", "readOnly": True}},
-            "Pending",
-            True,
-        ),
-        ({"name": "v", "persistentVolumeClaim": {"claimName": "data"}}, "Succeeded", False),
-        ({"name": "v", "persistentVolumeClaim": {"claimName": "other"}}, "Running", False),
-        ({"name": "data", "emptyDir": {}}, "Running", False),
-    ],
-)
-def test_which_pod_has_a_claim(volume: Json, phase: str, has_it: bool) -> None:
-    body = {
-        "metadata": {"name": "backup", "namespace": "shop"},
-        "spec": {"containers": [], "volumes": [volume]},
-        "status": {"phase": phase},
-    }
-    pods = [msgspec.convert(body, core.Pod)]
-    assert pod_with("data", pods) == ("Pod shop/backup" if has_it else "")
-
-
-def test_an_ephemeral_claim_of_a_pod_is_one() -> None:
-    body = {
-        "metadata": {"name": "da", "namespace": "shop"},
-        "spec": {"containers": [], "volumes": [{"name": "ta", "ephemeral": {}}]},
-    }
-    assert pod_with("da-ta", [msgspec.convert(body, core.Pod)]) == "Pod shop/da"
 
 
 def test_a_claim_that_the_target_names_is_never_abandoned() -> None:

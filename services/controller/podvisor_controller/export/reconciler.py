@@ -42,7 +42,6 @@ from podvisor_controller.export.makers import InTheWay, Makers, check_owner
 from podvisor_controller.export.manifests import restored_claim
 from podvisor_controller.export.observed import Observed
 from podvisor_controller.export.pod import render_pod
-from podvisor_controller.export.pod_users import find_pod_in_the_way
 from podvisor_controller.export.sources import Source
 from podvisor_controller.export.status import status_of
 from podvisor_controller.pauses import retry_backoff
@@ -50,6 +49,7 @@ from podvisor_controller.refusals import refusal
 from podvisor_controller.snapshot.outline import claim_of
 from podvisor_controller.snapshot.volumes import MACHINES_INDEX
 from podvisor_controller.status_patch import patch_of
+from podvisor_controller.user_pods import pages_of_pods
 from podvisor_controller.vmi.claim_users import USERS_INDEX
 from podvisor_controller.vmi.claims import claim_key
 
@@ -134,13 +134,19 @@ class ExportReconciler:
             now = replace(now, authority=await self._authority.bundle())
         if not now.needs_users:
             return now
-        claims = [volume.claim.metadata.name for volume in now.source.volumes]
-        in_the_way = await find_pod_in_the_way(self._client, claims, export)
+        in_the_way = await self._pod_in_the_way(now)
         # What waited may have changed what the caches have.
         now = self._look(export, notes, now)
         if not in_the_way and now.own_pod is None:
             in_the_way = self._machine_in_the_way(now)
         return replace(now, users=in_the_way)
+
+    async def _pod_in_the_way(self, now: Observed) -> str:
+        claims = {volume.claim.metadata.name for volume in now.source.volumes}
+        async for page in pages_of_pods(self._client, now.export.metadata.namespace):
+            if told := users.pod_in_the_way(page, claims, now.export):
+                return told
+        return ""
 
     def _look(
         self, export: VirtualMachineExport, notes: _Notes, before: Observed | None = None

@@ -3,7 +3,7 @@
 Invariant: decides nothing, and writes nothing to the cluster. What has to be asked for is read first, the caches last, in one go.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -19,7 +19,6 @@ from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.errors import ApiNotFound
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
-    PODS,
     SNAPSHOT_CONTENTS,
     STORAGE_CLASSES,
     VIRTUAL_MACHINE_INSTANCES,
@@ -30,10 +29,10 @@ from podvisor_common.kube.resources import (
 from podvisor_controller.restore import machine
 from podvisor_controller.restore.indexes import OVERLAID_INDEX
 from podvisor_controller.restore.observed import Observed
-from podvisor_controller.restore.pods import pod_with
 from podvisor_controller.snapshot.observed import content_name
 from podvisor_controller.snapshot.volume_snapshots import VolumeSnapshots
 from podvisor_controller.snapshot.volumes import MACHINES_INDEX
+from podvisor_controller.user_pods import UserPod, pages_of_pods
 from podvisor_controller.vm.starts import Starts
 from podvisor_controller.vmi.claim_users import users_of
 from podvisor_controller.vmi.claims import claim_key
@@ -46,13 +45,6 @@ _WAITS = "WaitForFirstConsumer"
 _decode_vmi = msgspec.json.Decoder(v1.VirtualMachineInstance).decode
 _decode_content = msgspec.json.Decoder(VirtualMachineSnapshotContent).decode
 _decode_class = msgspec.json.Decoder(StorageClass).decode
-
-
-class _PodList(msgspec.Struct, frozen=True):
-    items: list[core.Pod]
-
-
-_decode_pods = msgspec.json.Decoder(_PodList).decode
 
 
 @dataclass(slots=True)
@@ -104,7 +96,7 @@ class Observer:
         if now.is_over or (now.is_deleting and not now.is_restored):
             notes.content = None
             return now
-        pods: list[core.Pod] = []
+        pods: list[UserPod] = []
         if surely:
             notes.content = None
             await self._look_for_instance(now)
@@ -124,7 +116,7 @@ class Observer:
         known: VirtualMachineRestore,
         notes: Notes,
         before: Observed | None = None,
-        pods: Sequence[core.Pod] = (),
+        pods: Sequence[UserPod] = (),
     ) -> Observed:
         """What the caches say; what else there is to know is from `before`. Waits for nothing."""
         cached = self._restores.get(key_of(known))
@@ -149,7 +141,7 @@ class Observer:
         )
         wanted = {claim.metadata.name: claim for claim in now.replaced}
         others = {
-            name: self._other_user(now, claim) or pod_with(name, pods)
+            name: self._other_user(now, claim) or _pod_with(name, pods, namespace)
             for name, claim in wanted.items()
         }
         return replace(now, other_users={claim: user for claim, user in others.items() if user})
@@ -164,11 +156,10 @@ class Observer:
             return
         self._vmis.learn(_decode_vmi(answer))
 
-    async def _pods_beside(self, restore: VirtualMachineRestore) -> list[core.Pod]:
-        """All pods of its namespace: the cache has those alone that are podvisor's."""
-        namespace = restore.metadata.namespace
-        answer = await self._client.list_page(PODS, namespace=namespace, limit=0)
-        return _decode_pods(answer).items
+    async def _pods_beside(self, restore: VirtualMachineRestore) -> list[UserPod]:
+        """The pods of its namespace that have claims."""
+        pages = pages_of_pods(self._client, restore.metadata.namespace)
+        return [pod async for page in pages for pod in page if pod.claims()]
 
     async def _waits_for_guest(self, claim: core.PersistentVolumeClaim) -> bool:
         """The claim gets its volume when a pod has it, and not before."""
@@ -241,6 +232,12 @@ class Observer:
                 if target is None or vm.metadata.uid != target.metadata.uid:
                     return f"VirtualMachine {key_of(vm)}"
         return ""
+
+
+def _pod_with(claim: str, pods: Iterable[UserPod], namespace: str) -> str:
+    """Which pod has the claim, for a person: who only reads it counts as well, for what it reads would be gone."""
+    user = next((pod for pod in pods if claim in pod.claims()), None)
+    return "" if user is None else f"Pod {namespace}/{user.metadata.name}"
 
 
 def _snapshot_key(restore: VirtualMachineRestore) -> ObjectKey:
