@@ -1,10 +1,12 @@
 """What a clone's target does not get of its source, and the names of what a clone is made by."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
+from podvisor_common.api.snapshot import VirtualMachineRestore
 from podvisor_controller.clone import plan, status
 from podvisor_controller.clone.manifests import restore_manifest, target_name
 from podvisor_controller.clone.observed import Observed
@@ -112,6 +114,21 @@ def test_why_a_clone_has_failed_stays_as_it_was_said() -> None:
     assert status.status_of(later) == told
     assert status.news_of(later, told) == []
     assert plan.plan(later) == []
+
+
+def test_what_a_failed_clone_made_goes_and_the_restore_first() -> None:
+    failed = clone(status={"phase": "Failed"})
+    manifest = restore_manifest(failed, [])
+    owners = manifest["metadata"]["ownerReferences"]
+    taken = snapshot(metadata={"name": f"tmp-snapshot-{CLONE_UID}", "ownerReferences": owners})
+    restore = msgspec.convert(manifest, VirtualMachineRestore)
+    both = Observed(clone=failed, at=NOW, snapshot=taken, restore=restore)
+    assert plan.plan(both) == [plan.DeleteRestore()]
+    assert plan.plan(replace(both, restore=None)) == [plan.DeleteSnapshot()]
+    del manifest["metadata"]["ownerReferences"]
+    stranger = msgspec.convert(manifest, VirtualMachineRestore)
+    assert plan.plan(replace(both, snapshot=None, restore=stranger)) == []
+    assert plan.plan(replace(both, snapshot=snapshot(), restore=None)) == []
 
 
 def test_a_clone_is_never_made_by_what_somebody_else_made() -> None:

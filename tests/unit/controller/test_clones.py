@@ -165,6 +165,22 @@ async def test_a_restore_that_fails_fails_the_clone(
     assert "spec.patches[0]: there is nothing at the path" in message
 
 
+async def test_nothing_is_left_of_a_clone_that_fails(
+    cloner: CloneUser, leading: Controllers
+) -> None:
+    cloner.put_machine("data")
+    await cloner.clone(patches=['{"op": "remove", "path": "/spec/nothing"}'])
+    await cloner.until_phase("Failed")
+    message = cloner.condition("Ready")["message"]
+    await cloner.server.until(lambda: not (cloner.snapshots or cloner.restores))
+    await cloner.server.until(lambda: not cloner.restorer.snapshots.volume_snapshots)
+    await cloner.server.until(lambda: "snapshotName" not in cloner.status)
+    assert "restoreName" not in cloner.status
+    assert not cloner.restorer.snapshots.is_locked
+    assert cloner.condition("Ready")["message"] == message
+    assert cloner.events("PVCBound") == []
+
+
 async def test_the_snapshot_stays_until_the_claims_have_their_content(
     cloner: CloneUser, leading: Controllers
 ) -> None:

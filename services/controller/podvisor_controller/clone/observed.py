@@ -68,6 +68,11 @@ class Observed:
         return self.is_of_machine and self._is_own(self.snapshot)
 
     @property
+    def has_own_restore(self) -> bool:
+        """The restore that was made for the clone is there."""
+        return self._is_own(self.restore)
+
+    @property
     def is_snapshot_ready(self) -> bool:
         """A machine can be restored from the snapshot."""
         return self.snapshot is not None and self.snapshot.status.ready_to_use is True
@@ -83,6 +88,11 @@ class Observed:
         made = (self.restore.status.restores if self.restore is not None else None) or ()
         found = [self.volume_claims.get(one.persistent_volume_claim) for one in made]
         return self.is_restored and all(claim is not None and claim.is_bound for claim in found)
+
+    @property
+    def is_restore_over(self) -> bool:
+        """Nothing more is to come of the restore."""
+        return self.phase == ClonePhase.FAILED or self.are_claims_bound
 
     @property
     def pending(self) -> Trouble | None:
@@ -130,7 +140,7 @@ class Observed:
                 return None
             message = f"VirtualMachine {target_name(self.clone)} exists already"
             return Trouble(reason, message)
-        if not self._is_own(restore):
+        if not self.has_own_restore:
             message = f"VirtualMachineRestore {name} exists and is not of this clone"
             return Trouble(reason, message)
         why = _why(restore.status.conditions)

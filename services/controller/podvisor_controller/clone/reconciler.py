@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from podvisor_common.api import core, meta, v1
 from podvisor_common.api.clone import VirtualMachineClone
-from podvisor_common.api.clone.names import EventReason
+from podvisor_common.api.clone.names import ClonePhase, EventReason
 from podvisor_common.api.snapshot import (
     VirtualMachineRestore,
     VirtualMachineSnapshot,
@@ -169,8 +169,9 @@ class CloneReconciler:
             case plan.CreateRestore():
                 await self._create_restore(now)
             case plan.DeleteRestore():
-                message = f"all PVC for clone {clone.metadata.name} are bound"
-                self._tell(clone, News(events.NORMAL, EventReason.PVC_BOUND, message))
+                if now.phase == ClonePhase.SUCCEEDED:
+                    message = f"all PVC for clone {clone.metadata.name} are bound"
+                    self._tell(clone, News(events.NORMAL, EventReason.PVC_BOUND, message))
                 await self._delete(RESTORES, now.restore)
             case plan.DeleteSnapshot():
                 await self._delete(SNAPSHOTS, now.snapshot)
