@@ -13,7 +13,7 @@ from podvisor_controller.clone.observed import Observed
 from podvisor_controller.clone.patches import is_kept, patches_of
 
 from tests.unit.controller.builders import NOW, vm
-from tests.unit.controller.clones import CLONE_UID, clone
+from tests.unit.controller.clones import CLONE_UID, OF_SNAPSHOT, clone
 from tests.unit.controller.snapshots import snapshot
 
 Json = dict[str, Any]
@@ -139,6 +139,26 @@ def test_a_clone_is_never_made_by_what_somebody_else_made() -> None:
     assert now.failure.message == f"VirtualMachineSnapshot {name} exists and is not of this clone"
     done = clone(status={"phase": "Succeeded"})
     assert plan.plan(Observed(clone=done, at=NOW, snapshot=stranger, target=vm())) == []
+
+
+def test_a_snapshot_that_gets_ready_is_waited_for() -> None:
+    for status_ in ({"readyToUse": False}, {"readyToUse": False, "phase": "Succeeded"}):
+        now = Observed(clone=clone(source=OF_SNAPSHOT), at=NOW, snapshot=snapshot(status=status_))
+        assert now.failure is None
+
+
+def test_a_restore_that_failed_says_why_rather_than_its_snapshot() -> None:
+    lost = {"phase": "Succeeded", "readyToUse": False, "error": {"message": "missing"}}
+    of_snapshot = clone(source=OF_SNAPSHOT, status={"phase": "SnapshotInProgress"})
+    failure = {"type": "Failure", "status": "True", "reason": "claim is gone"}
+    restore = msgspec.convert(
+        restore_manifest(of_snapshot, []) | {"status": {"conditions": [failure]}},
+        VirtualMachineRestore,
+    )
+    now = Observed(clone=of_snapshot, at=NOW, snapshot=snapshot(status=lost), restore=restore)
+    assert now.failure is not None
+    assert now.failure.message == f"restore tmp-restore-{CLONE_UID} failed: claim is gone"
+    assert status.status_of(now).phase == "Failed"
 
 
 def test_a_restore_belongs_to_its_clone() -> None:

@@ -6,6 +6,7 @@ from podvisor_common.kube.resources import (
     SNAPSHOTS,
     STORAGE_CLASSES,
     VIRTUAL_MACHINES,
+    VOLUME_SNAPSHOTS,
     ObjectKey,
 )
 from podvisor_controller.controllers import Controllers
@@ -140,6 +141,23 @@ async def test_a_snapshot_without_the_content_of_a_volume_is_not_cloned(
     await cloner.until_phase("Failed")
     assert "volume data is not backed up in snapshot before" in cloner.condition("Ready")["message"]
     await cloner.server.until(lambda: bool(cloner.events("SnapshotContentInvalid")))
+
+
+async def test_a_snapshot_that_lost_a_volume_snapshot_is_not_cloned(
+    cloner: CloneUser, leading: Controllers
+) -> None:
+    await cloner.restorer.keep("data")
+    [lost] = cloner.restorer.snapshots.volume_snapshots
+    name = lost["metadata"]["name"]
+    cloner.server.remove(VOLUME_SNAPSHOTS, ObjectKey("shop", name))
+    kept = cloner.restorer.snapshots
+    await cloner.server.until(lambda: kept.status.get("readyToUse") is False)
+    await cloner.clone(source=OF_SNAPSHOT)
+    await cloner.until_phase("Failed")
+    why = f"snapshot before is not ready anymore: VolumeSnapshots ({name}) missing"
+    assert cloner.condition("Ready")["message"] == why
+    await cloner.server.until(lambda: cloner.events("SnapshotContentInvalid") == [why])
+    assert cloner.snapshots == ["before"]
 
 
 async def test_a_machine_that_is_there_is_never_a_target(

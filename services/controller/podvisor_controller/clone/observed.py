@@ -15,6 +15,7 @@ from podvisor_common.api.snapshot import (
     VirtualMachineRestore,
     VirtualMachineSnapshot,
     VirtualMachineSnapshotContent,
+    VirtualMachineSnapshotStatus,
 )
 from podvisor_common.api.snapshot.names import ConditionType, SnapshotPhase
 from podvisor_common.api.v1 import names
@@ -111,7 +112,7 @@ class Observed:
         """Why nothing can come of the clone any more."""
         if self.phase == ClonePhase.SUCCEEDED or self.is_restored:
             return None
-        return self._of_snapshot() or self._of_restore()
+        return self._of_restore() or self._of_snapshot()
 
     def _of_snapshot(self) -> Trouble | None:
         snapshot, name = self.snapshot, snapshot_name(self.clone)
@@ -125,6 +126,9 @@ class Observed:
             return Trouble(EventReason.SNAPSHOT_CONTENT_INVALID, message)
         if snapshot.status.phase == SnapshotPhase.FAILED:
             message = f"snapshot {name} failed: {_why(snapshot.status.conditions)}"
+            return Trouble(EventReason.SNAPSHOT_CONTENT_INVALID, message)
+        if why := _why_unusable(snapshot.status):
+            message = f"snapshot {name} is not ready anymore: {why}"
             return Trouble(EventReason.SNAPSHOT_CONTENT_INVALID, message)
         missing = _not_kept(self.content) if self.is_snapshot_ready else []
         if missing:
@@ -161,6 +165,14 @@ def _why(conditions: list[meta.Condition] | None) -> str:
     if failure is None or not failure.is_true:
         return ""
     return ": ".join(filter(None, (failure.reason, failure.message)))
+
+
+def _why_unusable(status: VirtualMachineSnapshotStatus) -> str:
+    """Why there is nothing to restore from a snapshot that was taken; empty when there is, or may be in a while."""
+    is_taken = status.phase == SnapshotPhase.SUCCEEDED
+    if not is_taken or status.ready_to_use is not False or status.error is None:
+        return ""
+    return status.error.message or ""
 
 
 def _unsupported(vm: v1.VirtualMachine) -> list[str]:
