@@ -10,7 +10,8 @@ from podvisor_common.api.snapshot import VirtualMachineRestore
 from podvisor_controller.clone import plan, status
 from podvisor_controller.clone.manifests import restore_manifest, target_name
 from podvisor_controller.clone.observed import Observed
-from podvisor_controller.clone.patches import is_kept, patches_of
+from podvisor_controller.clone.patches import is_kept, patches_of, unknown_interfaces
+from podvisor_controller.json_patch import applied, parse
 
 from tests.unit.controller.builders import NOW, vm
 from tests.unit.controller.clones import CLONE_UID, OF_SNAPSHOT, clone
@@ -57,6 +58,34 @@ def test_what_is_no_interface_has_no_address() -> None:
     machine = kept()
     machine["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"] = ["x", {"name": []}]
     assert operations(machine, newMacAddresses={"default": "02:00:00:00:00:07"}) == []
+    assert unknown_interfaces(clone(newMacAddresses={"default": MAC}), machine) == ["default"]
+
+
+@pytest.mark.parametrize("devices", [None, {}, {"interfaces": []}, {"interfaces": None}])
+def test_the_implicit_interface_gets_its_address(devices: Json | None) -> None:
+    spec: Json = {"domain": {} if devices is None else {"devices": devices}}
+    machine = {"spec": {"template": {"spec": spec}}}
+    wanted = clone(newMacAddresses={"default": MAC})
+    assert unknown_interfaces(wanted, machine) == []
+    told = applied(machine, parse(patches_of(wanted, machine)))["spec"]["template"]["spec"]
+    assert told["networks"] == [{"name": "default", "pod": {}}]
+    interface = {"name": "default", "masquerade": {}, "macAddress": MAC}
+    assert told["domain"]["devices"]["interfaces"] == [interface]
+    assert operations(machine, newMacAddresses={"default": ""}) == []
+
+
+@pytest.mark.parametrize(
+    ("devices", "networks"),
+    [({"autoattachPodInterface": False}, []), ({}, [{"name": "mine", "pod": {}}])],
+)
+def test_a_machine_without_the_implicit_interface_has_no_address_for_it(
+    devices: Json, networks: list[Json]
+) -> None:
+    spec = {"domain": {"devices": devices}, "networks": networks}
+    machine = {"spec": {"template": {"spec": spec}}}
+    wanted = clone(newMacAddresses={"default": MAC})
+    assert unknown_interfaces(wanted, machine) == ["default"]
+    assert patches_of(wanted, machine) == []
 
 
 def test_keys_are_named_as_pointers_name_them() -> None:

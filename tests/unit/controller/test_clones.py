@@ -70,6 +70,32 @@ async def test_a_target_has_nothing_that_makes_it_a_double(
     assert addresses == [None, "02:00:00:00:00:09"]
 
 
+async def test_an_interface_that_nobody_asked_for_can_have_an_address(
+    cloner: CloneUser, leading: Controllers
+) -> None:
+    cloner.put_machine()
+    address = "02:00:00:00:00:01"
+    await cloner.clone(newMacAddresses={"default": address})
+    await cloner.until_phase("Succeeded")
+    spec = cloner.restorer.machine("twin")["spec"]["template"]["spec"]
+    assert spec["networks"] == [{"name": "default", "pod": {}}]
+    interface = {"name": "default", "masquerade": {}, "macAddress": address}
+    assert spec["domain"]["devices"]["interfaces"] == [interface]
+
+
+async def test_an_address_for_no_interface_fails_the_clone(
+    cloner: CloneUser, leading: Controllers
+) -> None:
+    cloner.put_machine()
+    await cloner.clone(newMacAddresses={"default": "", "third": "02:00:00:00:00:01"})
+    await cloner.until_phase("Failed")
+    why = "spec.newMacAddresses: the source has no interface third"
+    assert cloner.condition("Ready")["message"] == why
+    await cloner.server.until(lambda: cloner.events("RestoreCreationFailed") == [why])
+    await cloner.server.until(lambda: not cloner.snapshots)
+    assert cloner.restores == []
+
+
 async def test_labels_and_annotations_are_taken_over_by_filters_and_patches_come_last(
     cloner: CloneUser, leading: Controllers
 ) -> None:

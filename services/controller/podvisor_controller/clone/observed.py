@@ -3,7 +3,7 @@
 Invariant: an Observed is read in one go and never changes; every property is a fact, never a wish.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -40,7 +40,7 @@ class Observed:
     """One clone, its source, its target, and the snapshot and the restore that it is made by.
 
     `source` is the machine, where that is the source. `content` is the outline of the snapshot's. `volume_claims` are those of the
-    restore. `refusal` is what the API server refused last, for a person.
+    restore. `refusal` is what the API server refused last, for a person. `unknown_interfaces` are the names of none that new addresses are for.
     """
 
     clone: VirtualMachineClone
@@ -52,6 +52,7 @@ class Observed:
     target: v1.VirtualMachine | None = None
     volume_claims: Mapping[str, core.PersistentVolumeClaim] = field(default_factory=dict)
     refusal: str = ""
+    unknown_interfaces: Sequence[str] = ()
 
     @property
     def phase(self) -> str:
@@ -139,11 +140,13 @@ class Observed:
     def _of_restore(self) -> Trouble | None:
         reason, name = EventReason.RESTORE_CREATION_FAILED, restore_name(self.clone)
         restore = self.restore
-        if restore is None:
-            if self.target is None:
-                return None
+        if restore is None and self.target is not None:
             message = f"VirtualMachine {target_name(self.clone)} exists already"
             return Trouble(reason, message)
+        if restore is None:
+            unknown = ", ".join(self.unknown_interfaces)
+            message = f"spec.newMacAddresses: the source has no interface {unknown}"
+            return Trouble(reason, message) if unknown else None
         if not self.has_own_restore:
             message = f"VirtualMachineRestore {name} exists and is not of this clone"
             return Trouble(reason, message)
