@@ -46,6 +46,24 @@ def test_a_good_clone_is_admitted(spec: Json) -> None:
             "invalid apiGroup 'kubevirt.io': spec.source.apiGroup must be snapshot.kubevirt.io",
         ),
         (
+            {"source": SOURCE | {"name": "A_B"}},
+            "spec.source.name",
+            "spec.source.name 'A_B' is no name of an object: lower-case letters, digits, dashes and dots, and a letter or a digit"
+            " first and last.",
+        ),
+        (
+            {"source": KEPT | {"name": "A_B"}},
+            "spec.source.name",
+            "spec.source.name 'A_B' is no name of an object: lower-case letters, digits, dashes and dots, and a letter or a digit"
+            " first and last.",
+        ),
+        (
+            {"target": TARGET | {"name": "A_B"}},
+            "spec.target.name",
+            "spec.target.name 'A_B' is no name of a machine: at most 63 lower-case letters, digits, dashes and dots, and a letter"
+            " or a digit first and last.",
+        ),
+        (
             {"target": TARGET | {"kind": "VirtualMachineInstance"}},
             "spec.target.kind",
             "invalid kind 'VirtualMachineInstance': spec.target.kind must be VirtualMachine",

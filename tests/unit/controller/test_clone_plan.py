@@ -1,17 +1,20 @@
 """What a clone's target does not get of its source, and the names of what a clone is made by."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
+from podvisor_common.api.snapshot import VirtualMachineRestore
 from podvisor_controller.clone import plan, status
 from podvisor_controller.clone.manifests import restore_manifest, target_name
 from podvisor_controller.clone.observed import Observed
-from podvisor_controller.clone.patches import is_kept, patches_of
+from podvisor_controller.clone.patches import is_kept, patches_of, unknown_interfaces
+from podvisor_controller.json_patch import applied, parse
 
 from tests.unit.controller.builders import NOW, vm
-from tests.unit.controller.clones import CLONE_UID, clone
+from tests.unit.controller.clones import CLONE_UID, OF_SNAPSHOT, clone
 from tests.unit.controller.snapshots import snapshot
 
 Json = dict[str, Any]
@@ -55,6 +58,34 @@ def test_what_is_no_interface_has_no_address() -> None:
     machine = kept()
     machine["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"] = ["x", {"name": []}]
     assert operations(machine, newMacAddresses={"default": "02:00:00:00:00:07"}) == []
+    assert unknown_interfaces(clone(newMacAddresses={"default": MAC}), machine) == ["default"]
+
+
+@pytest.mark.parametrize("devices", [None, {}, {"interfaces": []}, {"interfaces": None}])
+def test_the_implicit_interface_gets_its_address(devices: Json | None) -> None:
+    spec: Json = {"domain": {} if devices is None else {"devices": devices}}
+    machine = {"spec": {"template": {"spec": spec}}}
+    wanted = clone(newMacAddresses={"default": MAC})
+    assert unknown_interfaces(wanted, machine) == []
+    told = applied(machine, parse(patches_of(wanted, machine)))["spec"]["template"]["spec"]
+    assert told["networks"] == [{"name": "default", "pod": {}}]
+    interface = {"name": "default", "masquerade": {}, "macAddress": MAC}
+    assert told["domain"]["devices"]["interfaces"] == [interface]
+    assert operations(machine, newMacAddresses={"default": ""}) == []
+
+
+@pytest.mark.parametrize(
+    ("devices", "networks"),
+    [({"autoattachPodInterface": False}, []), ({}, [{"name": "mine", "pod": {}}])],
+)
+def test_a_machine_without_the_implicit_interface_has_no_address_for_it(
+    devices: Json, networks: list[Json]
+) -> None:
+    spec = {"domain": {"devices": devices}, "networks": networks}
+    machine = {"spec": {"template": {"spec": spec}}}
+    wanted = clone(newMacAddresses={"default": MAC})
+    assert unknown_interfaces(wanted, machine) == ["default"]
+    assert patches_of(wanted, machine) == []
 
 
 def test_keys_are_named_as_pointers_name_them() -> None:
@@ -114,6 +145,21 @@ def test_why_a_clone_has_failed_stays_as_it_was_said() -> None:
     assert plan.plan(later) == []
 
 
+def test_what_a_failed_clone_made_goes_and_the_restore_first() -> None:
+    failed = clone(status={"phase": "Failed"})
+    manifest = restore_manifest(failed, [])
+    owners = manifest["metadata"]["ownerReferences"]
+    taken = snapshot(metadata={"name": f"tmp-snapshot-{CLONE_UID}", "ownerReferences": owners})
+    restore = msgspec.convert(manifest, VirtualMachineRestore)
+    both = Observed(clone=failed, at=NOW, snapshot=taken, restore=restore)
+    assert plan.plan(both) == [plan.DeleteRestore()]
+    assert plan.plan(replace(both, restore=None)) == [plan.DeleteSnapshot()]
+    del manifest["metadata"]["ownerReferences"]
+    stranger = msgspec.convert(manifest, VirtualMachineRestore)
+    assert plan.plan(replace(both, snapshot=None, restore=stranger)) == []
+    assert plan.plan(replace(both, snapshot=snapshot(), restore=None)) == []
+
+
 def test_a_clone_is_never_made_by_what_somebody_else_made() -> None:
     name = f"tmp-snapshot-{CLONE_UID}"
     stranger = snapshot(metadata={"name": name}, status={"readyToUse": True})
@@ -122,6 +168,26 @@ def test_a_clone_is_never_made_by_what_somebody_else_made() -> None:
     assert now.failure.message == f"VirtualMachineSnapshot {name} exists and is not of this clone"
     done = clone(status={"phase": "Succeeded"})
     assert plan.plan(Observed(clone=done, at=NOW, snapshot=stranger, target=vm())) == []
+
+
+def test_a_snapshot_that_gets_ready_is_waited_for() -> None:
+    for status_ in ({"readyToUse": False}, {"readyToUse": False, "phase": "Succeeded"}):
+        now = Observed(clone=clone(source=OF_SNAPSHOT), at=NOW, snapshot=snapshot(status=status_))
+        assert now.failure is None
+
+
+def test_a_restore_that_failed_says_why_rather_than_its_snapshot() -> None:
+    lost = {"phase": "Succeeded", "readyToUse": False, "error": {"message": "missing"}}
+    of_snapshot = clone(source=OF_SNAPSHOT, status={"phase": "SnapshotInProgress"})
+    failure = {"type": "Failure", "status": "True", "reason": "claim is gone"}
+    restore = msgspec.convert(
+        restore_manifest(of_snapshot, []) | {"status": {"conditions": [failure]}},
+        VirtualMachineRestore,
+    )
+    now = Observed(clone=of_snapshot, at=NOW, snapshot=snapshot(status=lost), restore=restore)
+    assert now.failure is not None
+    assert now.failure.message == f"restore tmp-restore-{CLONE_UID} failed: claim is gone"
+    assert status.status_of(now).phase == "Failed"
 
 
 def test_a_restore_belongs_to_its_clone() -> None:

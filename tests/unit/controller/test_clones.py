@@ -6,6 +6,7 @@ from podvisor_common.kube.resources import (
     SNAPSHOTS,
     STORAGE_CLASSES,
     VIRTUAL_MACHINES,
+    VOLUME_SNAPSHOTS,
     ObjectKey,
 )
 from podvisor_controller.controllers import Controllers
@@ -67,6 +68,32 @@ async def test_a_target_has_nothing_that_makes_it_a_double(
     assert domain["firmware"] == {}
     addresses = [one.get("macAddress") for one in domain["devices"]["interfaces"]]
     assert addresses == [None, "02:00:00:00:00:09"]
+
+
+async def test_an_interface_that_nobody_asked_for_can_have_an_address(
+    cloner: CloneUser, leading: Controllers
+) -> None:
+    cloner.put_machine()
+    address = "02:00:00:00:00:01"
+    await cloner.clone(newMacAddresses={"default": address})
+    await cloner.until_phase("Succeeded")
+    spec = cloner.restorer.machine("twin")["spec"]["template"]["spec"]
+    assert spec["networks"] == [{"name": "default", "pod": {}}]
+    interface = {"name": "default", "masquerade": {}, "macAddress": address}
+    assert spec["domain"]["devices"]["interfaces"] == [interface]
+
+
+async def test_an_address_for_no_interface_fails_the_clone(
+    cloner: CloneUser, leading: Controllers
+) -> None:
+    cloner.put_machine()
+    await cloner.clone(newMacAddresses={"default": "", "third": "02:00:00:00:00:01"})
+    await cloner.until_phase("Failed")
+    why = "spec.newMacAddresses: the source has no interface third"
+    assert cloner.condition("Ready")["message"] == why
+    await cloner.server.until(lambda: cloner.events("RestoreCreationFailed") == [why])
+    await cloner.server.until(lambda: not cloner.snapshots)
+    assert cloner.restores == []
 
 
 async def test_labels_and_annotations_are_taken_over_by_filters_and_patches_come_last(
@@ -142,6 +169,23 @@ async def test_a_snapshot_without_the_content_of_a_volume_is_not_cloned(
     await cloner.server.until(lambda: bool(cloner.events("SnapshotContentInvalid")))
 
 
+async def test_a_snapshot_that_lost_a_volume_snapshot_is_not_cloned(
+    cloner: CloneUser, leading: Controllers
+) -> None:
+    await cloner.restorer.keep("data")
+    [lost] = cloner.restorer.snapshots.volume_snapshots
+    name = lost["metadata"]["name"]
+    cloner.server.remove(VOLUME_SNAPSHOTS, ObjectKey("shop", name))
+    kept = cloner.restorer.snapshots
+    await cloner.server.until(lambda: kept.status.get("readyToUse") is False)
+    await cloner.clone(source=OF_SNAPSHOT)
+    await cloner.until_phase("Failed")
+    why = f"snapshot before is not ready anymore: VolumeSnapshots ({name}) missing"
+    assert cloner.condition("Ready")["message"] == why
+    await cloner.server.until(lambda: cloner.events("SnapshotContentInvalid") == [why])
+    assert cloner.snapshots == ["before"]
+
+
 async def test_a_machine_that_is_there_is_never_a_target(
     cloner: CloneUser, leading: Controllers
 ) -> None:
@@ -163,6 +207,22 @@ async def test_a_restore_that_fails_fails_the_clone(
     await cloner.until_phase("Failed")
     message = cloner.condition("Ready")["message"]
     assert "spec.patches[0]: there is nothing at the path" in message
+
+
+async def test_nothing_is_left_of_a_clone_that_fails(
+    cloner: CloneUser, leading: Controllers
+) -> None:
+    cloner.put_machine("data")
+    await cloner.clone(patches=['{"op": "remove", "path": "/spec/nothing"}'])
+    await cloner.until_phase("Failed")
+    message = cloner.condition("Ready")["message"]
+    await cloner.server.until(lambda: not (cloner.snapshots or cloner.restores))
+    await cloner.server.until(lambda: not cloner.restorer.snapshots.volume_snapshots)
+    await cloner.server.until(lambda: "snapshotName" not in cloner.status)
+    assert "restoreName" not in cloner.status
+    assert not cloner.restorer.snapshots.is_locked
+    assert cloner.condition("Ready")["message"] == message
+    assert cloner.events("PVCBound") == []
 
 
 async def test_the_snapshot_stays_until_the_claims_have_their_content(

@@ -3,7 +3,7 @@
 Invariant: an Observed is read in one go and never changes; every property is a fact, never a wish.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -15,6 +15,7 @@ from podvisor_common.api.snapshot import (
     VirtualMachineRestore,
     VirtualMachineSnapshot,
     VirtualMachineSnapshotContent,
+    VirtualMachineSnapshotStatus,
 )
 from podvisor_common.api.snapshot.names import ConditionType, SnapshotPhase
 from podvisor_common.api.v1 import names
@@ -39,7 +40,7 @@ class Observed:
     """One clone, its source, its target, and the snapshot and the restore that it is made by.
 
     `source` is the machine, where that is the source. `content` is the outline of the snapshot's. `volume_claims` are those of the
-    restore. `refusal` is what the API server refused last, for a person.
+    restore. `refusal` is what the API server refused last, for a person. `unknown_interfaces` are the names of none that new addresses are for.
     """
 
     clone: VirtualMachineClone
@@ -51,6 +52,7 @@ class Observed:
     target: v1.VirtualMachine | None = None
     volume_claims: Mapping[str, core.PersistentVolumeClaim] = field(default_factory=dict)
     refusal: str = ""
+    unknown_interfaces: Sequence[str] = ()
 
     @property
     def phase(self) -> str:
@@ -66,6 +68,11 @@ class Observed:
     def has_own_snapshot(self) -> bool:
         """The snapshot that was taken for the clone is there."""
         return self.is_of_machine and self._is_own(self.snapshot)
+
+    @property
+    def has_own_restore(self) -> bool:
+        """The restore that was made for the clone is there."""
+        return self._is_own(self.restore)
 
     @property
     def is_snapshot_ready(self) -> bool:
@@ -85,6 +92,11 @@ class Observed:
         return self.is_restored and all(claim is not None and claim.is_bound for claim in found)
 
     @property
+    def is_restore_over(self) -> bool:
+        """Nothing more is to come of the restore."""
+        return self.phase == ClonePhase.FAILED or self.are_claims_bound
+
+    @property
     def pending(self) -> Trouble | None:
         """What the clone waits for before it begins."""
         if self.snapshot is not None or self.phase not in _EARLY:
@@ -101,7 +113,7 @@ class Observed:
         """Why nothing can come of the clone any more."""
         if self.phase == ClonePhase.SUCCEEDED or self.is_restored:
             return None
-        return self._of_snapshot() or self._of_restore()
+        return self._of_restore() or self._of_snapshot()
 
     def _of_snapshot(self) -> Trouble | None:
         snapshot, name = self.snapshot, snapshot_name(self.clone)
@@ -116,6 +128,9 @@ class Observed:
         if snapshot.status.phase == SnapshotPhase.FAILED:
             message = f"snapshot {name} failed: {_why(snapshot.status.conditions)}"
             return Trouble(EventReason.SNAPSHOT_CONTENT_INVALID, message)
+        if why := _why_unusable(snapshot.status):
+            message = f"snapshot {name} is not ready anymore: {why}"
+            return Trouble(EventReason.SNAPSHOT_CONTENT_INVALID, message)
         missing = _not_kept(self.content) if self.is_snapshot_ready else []
         if missing:
             message = f"volume {', '.join(missing)} is not backed up in snapshot {name}"
@@ -125,12 +140,14 @@ class Observed:
     def _of_restore(self) -> Trouble | None:
         reason, name = EventReason.RESTORE_CREATION_FAILED, restore_name(self.clone)
         restore = self.restore
-        if restore is None:
-            if self.target is None:
-                return None
+        if restore is None and self.target is not None:
             message = f"VirtualMachine {target_name(self.clone)} exists already"
             return Trouble(reason, message)
-        if not self._is_own(restore):
+        if restore is None:
+            unknown = ", ".join(self.unknown_interfaces)
+            message = f"spec.newMacAddresses: the source has no interface {unknown}"
+            return Trouble(reason, message) if unknown else None
+        if not self.has_own_restore:
             message = f"VirtualMachineRestore {name} exists and is not of this clone"
             return Trouble(reason, message)
         why = _why(restore.status.conditions)
@@ -151,6 +168,14 @@ def _why(conditions: list[meta.Condition] | None) -> str:
     if failure is None or not failure.is_true:
         return ""
     return ": ".join(filter(None, (failure.reason, failure.message)))
+
+
+def _why_unusable(status: VirtualMachineSnapshotStatus) -> str:
+    """Why there is nothing to restore from a snapshot that was taken; empty when there is, or may be in a while."""
+    is_taken = status.phase == SnapshotPhase.SUCCEEDED
+    if not is_taken or status.ready_to_use is not False or status.error is None:
+        return ""
+    return status.error.message or ""
 
 
 def _unsupported(vm: v1.VirtualMachine) -> list[str]:

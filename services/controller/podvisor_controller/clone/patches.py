@@ -6,15 +6,20 @@ Invariant: a target is nobody's double: it has neither addresses nor the firmwar
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from podvisor_common.api.clone import VirtualMachineClone
 from podvisor_common.api.snapshot.names import LAST_RESTORE_ANNOTATION
 
-from podvisor_controller.json_patch import text_of
+from podvisor_controller.json_patch import applied, parse, text_of
+from podvisor_controller.webhooks.defaults import default_virtual_machine_instance
 
 _METADATA = ("metadata",)
 _TEMPLATE = ("spec", "template", "metadata")
-_DOMAIN = ("spec", "template", "spec", "domain")
-_INTERFACES = (*_DOMAIN, "devices", "interfaces")
+_SPEC = ("spec", "template", "spec")
+_NETWORKS = (*_SPEC, "networks")
+_DOMAIN = (*_SPEC, "domain")
+_DEVICES = (*_DOMAIN, "devices")
+_INTERFACES = (*_DEVICES, "interfaces")
 _FIRMWARE = (*_DOMAIN, "firmware")
 
 
@@ -23,7 +28,7 @@ def patches_of(clone: VirtualMachineClone, kept: Mapping[str, Any]) -> list[str]
     spec = clone.spec
     template = spec.template
     return [
-        *_addresses(_at(kept, *_INTERFACES), spec.new_mac_addresses or {}),
+        *_addresses(kept, spec.new_mac_addresses or {}),
         *_identity(_at(kept, *_FIRMWARE), spec.new_smbios_serial),
         *_left_out(kept, (*_METADATA, "labels"), spec.label_filters),
         *_left_out(kept, (*_METADATA, "annotations"), spec.annotation_filters),
@@ -31,6 +36,12 @@ def patches_of(clone: VirtualMachineClone, kept: Mapping[str, Any]) -> list[str]
         *_left_out(kept, (*_TEMPLATE, "annotations"), template.annotation_filters),
         *(spec.patches or ()),
     ]
+
+
+def unknown_interfaces(clone: VirtualMachineClone, kept: Mapping[str, Any]) -> list[str]:
+    """The names that addresses are given for, and that no interface of what was kept has."""
+    known = _names(_interfaces_of(kept))
+    return [name for name in clone.spec.new_mac_addresses or () if name not in known]
 
 
 def is_kept(key: str, filters: Sequence[str]) -> bool:
@@ -44,8 +55,15 @@ def _matches(key: str, patterns: Iterable[str]) -> bool:
     return any(key.startswith(one[:-1]) if one.endswith("*") else key == one for one in patterns)
 
 
-def _addresses(interfaces: Any, given: Mapping[str, str]) -> Iterator[str]:
-    for index, interface in enumerate(interfaces if isinstance(interfaces, list) else ()):
+def _addresses(kept: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
+    interfaces = _interfaces_of(kept)
+    if not _at(kept, *_INTERFACES) and any(given.get(name) for name in _names(interfaces)):
+        # Only what is there can have an address: the target is told what it would be given without a word.
+        yield text_of("add", _NETWORKS, _at(_with_network(kept), "networks"))
+        if not isinstance(_at(kept, *_DEVICES), Mapping):
+            yield text_of("add", _DEVICES, {})
+        yield text_of("add", _INTERFACES, interfaces)
+    for index, interface in enumerate(interfaces):
         if not isinstance(interface, Mapping):
             continue
         path = (*_INTERFACES, index, "macAddress")
@@ -53,6 +71,33 @@ def _addresses(interfaces: Any, given: Mapping[str, str]) -> Iterator[str]:
             yield text_of("add", path, address)
         elif "macAddress" in interface:
             yield text_of("remove", path)
+
+
+def _names(interfaces: Iterable[Any]) -> set[str]:
+    return {str(one.get("name")) for one in interfaces if isinstance(one, Mapping)}
+
+
+def _interfaces_of(kept: Mapping[str, Any]) -> list[Any]:
+    """Those of the machine, or the one that its instance is given where it has none."""
+    found = _at(_with_network(kept), "domain", "devices", "interfaces")
+    return found if isinstance(found, list) else []
+
+
+def _with_network(kept: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an instance of the machine says of its network, and nothing else."""
+    devices = _at(kept, *_DEVICES)
+    names = ("interfaces", "autoattachPodInterface")
+    known = devices if isinstance(devices, Mapping) else {}
+    spec: dict[str, Any] = {
+        "domain": {"devices": {name: known[name] for name in names if name in known}}
+    }
+    if networks := _at(kept, *_NETWORKS):
+        spec["networks"] = networks
+    instance = {"metadata": {}, "spec": spec}
+    operations = default_virtual_machine_instance(instance)
+    texts = [msgspec.json.encode(one).decode() for one in operations]
+    told: Mapping[str, Any] = applied(instance, parse(texts))["spec"]
+    return told
 
 
 def _identity(firmware: Any, serial: str | None) -> Iterator[str]:

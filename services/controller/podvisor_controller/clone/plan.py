@@ -1,7 +1,8 @@
 """What one VirtualMachineClone needs next.
 
 Invariant: plan() reads only its arguments and returns a value; calling it twice changes nothing. What is made for a clone has names
-that follow from it, and is deleted only once the status says that the target is there and its claims have their content.
+that follow from it, and is deleted only once the status says that the target is there and its claims have their content, or that
+the clone has failed.
 """
 
 from dataclasses import dataclass
@@ -41,10 +42,12 @@ Action = CreateSnapshot | CreateRestore | DeleteRestore | DeleteSnapshot | Delet
 
 def plan(now: Observed) -> list[Action]:
     """The actions that bring `now` one step nearer to its end, in order; empty when there is nothing to do."""
-    if now.clone.metadata.is_being_deleted or now.phase == ClonePhase.FAILED:
+    if now.clone.metadata.is_being_deleted:
         return []
-    if now.phase == ClonePhase.SUCCEEDED:
+    if now.phase == ClonePhase.FAILED:
         return _clear_up(now)
+    if now.phase == ClonePhase.SUCCEEDED:
+        return _clear_up(now) if now.target is not None else [DeleteClone()]
     if now.failure or now.pending or now.is_restored:
         return []
     if now.snapshot is None:
@@ -53,11 +56,10 @@ def plan(now: Observed) -> list[Action]:
 
 
 def _clear_up(now: Observed) -> list[Action]:
-    if now.target is None:
-        return [DeleteClone()]
+    """The restore goes first: a snapshot is not deleted under it."""
     restore, snapshot = now.restore, now.snapshot
-    if restore is not None:
-        is_to_go = now.are_claims_bound and not restore.metadata.is_being_deleted
+    if restore is not None and now.has_own_restore:
+        is_to_go = now.is_restore_over and not restore.metadata.is_being_deleted
         return [DeleteRestore()] if is_to_go else []
     if snapshot is None or snapshot.metadata.is_being_deleted or not now.has_own_snapshot:
         return []

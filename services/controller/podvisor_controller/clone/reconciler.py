@@ -1,11 +1,11 @@
 """Brings VirtualMachineClones to their end: reads the caches, asks plan and status, does what they say.
 
-Invariant: decides nothing. What it remembers of a clone is why the API server refused something, for people: every step can be done
-again, by this process or another, from what there is in the API server. The queue owns retries.
+Invariant: decides nothing. What it remembers of a clone is why it does not get on, for people: every step can be done again,
+by this process or another, from what there is in the API server. The queue owns retries.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from podvisor_common.api import core, meta, v1
 from podvisor_common.api.clone import VirtualMachineClone
-from podvisor_common.api.clone.names import EventReason
+from podvisor_common.api.clone.names import ClonePhase, EventReason
 from podvisor_common.api.snapshot import (
     VirtualMachineRestore,
     VirtualMachineSnapshot,
@@ -39,7 +39,7 @@ from podvisor_common.kube.resources import (
 
 from podvisor_controller.clone import manifests, plan, status
 from podvisor_controller.clone.observed import Observed
-from podvisor_controller.clone.patches import patches_of
+from podvisor_controller.clone.patches import patches_of, unknown_interfaces
 from podvisor_controller.news import News
 from podvisor_controller.refusals import refusal
 from podvisor_controller.snapshot.observed import content_name
@@ -70,6 +70,7 @@ class _Notes:
 
     uid: str
     refusal: str = ""
+    unknown_interfaces: list[str] = field(default_factory=list)
 
 
 class CloneReconciler:
@@ -138,6 +139,7 @@ class CloneReconciler:
             target=self._vms.get(ObjectKey(namespace, manifests.target_name(clone))),
             volume_claims={name: claim for name, claim in claims.items() if claim is not None},
             refusal=notes.refusal,
+            unknown_interfaces=notes.unknown_interfaces,
         )
 
     def _content_of(self, snapshot: VirtualMachineSnapshot) -> VirtualMachineSnapshotContent | None:
@@ -146,7 +148,7 @@ class CloneReconciler:
     async def _attempt(self, action: plan.Action, now: Observed, notes: _Notes) -> None:
         """Do it. Where the API server does not let it happen, that is noted, and it is tried again later."""
         try:
-            await self._carry_out(action, now)
+            await self._carry_out(action, now, notes)
         except (ApiForbidden, ApiInvalid) as error:
             what, done = _ATTEMPTS[type(action)]
             why = refusal(what, done, error)
@@ -157,7 +159,7 @@ class CloneReconciler:
             return
         notes.refusal = ""
 
-    async def _carry_out(self, action: plan.Action, now: Observed) -> None:
+    async def _carry_out(self, action: plan.Action, now: Observed, notes: _Notes) -> None:
         clone = now.clone
         match action:
             case plan.CreateSnapshot():
@@ -167,23 +169,27 @@ class CloneReconciler:
                 )
                 self._snapshots.learn(_decode_snapshot(answer))
             case plan.CreateRestore():
-                await self._create_restore(now)
+                await self._create_restore(now, notes)
             case plan.DeleteRestore():
-                message = f"all PVC for clone {clone.metadata.name} are bound"
-                self._tell(clone, News(events.NORMAL, EventReason.PVC_BOUND, message))
+                if now.phase == ClonePhase.SUCCEEDED:
+                    message = f"all PVC for clone {clone.metadata.name} are bound"
+                    self._tell(clone, News(events.NORMAL, EventReason.PVC_BOUND, message))
                 await self._delete(RESTORES, now.restore)
             case plan.DeleteSnapshot():
                 await self._delete(SNAPSHOTS, now.snapshot)
             case plan.DeleteClone():
                 await self._delete_clone(now)
 
-    async def _create_restore(self, now: Observed) -> None:
+    async def _create_restore(self, now: Observed, notes: _Notes) -> None:
         """Have the target made. The whole content, of which the cache has the outline, says what is to be left out."""
         clone, content = now.clone, now.content
         if content is None:
             return
         answer = await self._client.get(SNAPSHOT_CONTENTS, key_of(content))
         kept = msgspec.json.decode(answer)["spec"]["source"].get("virtualMachine") or {}
+        notes.unknown_interfaces = unknown_interfaces(clone, kept)
+        if notes.unknown_interfaces:
+            return
         manifest = manifests.restore_manifest(clone, patches_of(clone, kept))
         answer = await self._create(RESTORES, manifest, clone, EventReason.RESTORE_CREATED)
         self._restores.learn(_decode_restore(answer))

@@ -4,6 +4,7 @@ Invariant: nobody else writes it, so it is always computed whole; two equal situ
 KubeVirt's; messages say more where there is more to say.
 """
 
+from msgspec.structs import replace
 from podvisor_common.api import meta
 from podvisor_common.api.clone import VirtualMachineCloneStatus
 from podvisor_common.api.clone.names import ClonePhase, ConditionType, EventReason
@@ -32,7 +33,11 @@ def status_of(now: Observed) -> VirtualMachineCloneStatus:
     """The whole status. Why a clone has failed does not change with what becomes of its parts."""
     known, phase = now.clone.status, _phase(now)
     if now.phase == ClonePhase.FAILED:
-        return known
+        return replace(
+            known,
+            snapshot_name=known.snapshot_name if now.snapshot is not None else None,
+            restore_name=known.restore_name if now.restore is not None else None,
+        )
     is_there = now.snapshot is not None
     has_target = phase in (ClonePhase.CREATING_TARGET_VM, ClonePhase.SUCCEEDED)
     created = meta.format_time(now.at) if phase == ClonePhase.SUCCEEDED else None

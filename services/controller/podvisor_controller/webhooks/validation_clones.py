@@ -11,7 +11,13 @@ from podvisor_common.api.clone import VirtualMachineClone, VirtualMachineCloneSp
 from podvisor_common.api.snapshot import names as snapshot_names
 from podvisor_common.api.v1 import names
 
-from podvisor_controller.webhooks.validation_fields import Cause, CauseReason, invalid, quoted
+from podvisor_controller.webhooks.validation_fields import (
+    Cause,
+    CauseReason,
+    invalid,
+    is_dns_subdomain,
+    quoted,
+)
 from podvisor_controller.webhooks.validation_network import mac_address_fault
 from podvisor_controller.webhooks.validation_restores import machine_name_causes, patch_causes
 from podvisor_controller.webhooks.validation_snapshots import reference_causes
@@ -34,7 +40,7 @@ def validate_clone(
     except msgspec.ValidationError as error:
         return [decoding_cause(error)]
     return [
-        *reference_causes(spec.source, "spec.source", _SOURCES),
+        *_source_causes(spec),
         *_target_causes(spec),
         *_filter_causes(spec.label_filters, "spec.labelFilters"),
         *_filter_causes(spec.annotation_filters, "spec.annotationFilters"),
@@ -43,6 +49,17 @@ def validate_clone(
         *_address_causes(spec.new_mac_addresses or {}),
         *patch_causes(spec.patches or (), "spec.patches"),
     ]
+
+
+def _source_causes(spec: VirtualMachineCloneSpec) -> Iterator[Cause]:
+    source, path = spec.source, "spec.source"
+    yield from reference_causes(source, path, _SOURCES)
+    if not is_dns_subdomain(source.name):
+        text = (
+            f"{quoted(source.name)} is no name of an object: lower-case letters, digits, dashes and dots, and a letter or a"
+            " digit first and last."
+        )
+        yield invalid(f"{path}.name", text)
 
 
 def _target_causes(spec: VirtualMachineCloneSpec) -> Iterator[Cause]:
