@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from podvisor_common.api.snapshot import VirtualMachineRestore
+from podvisor_common.api.snapshot import VirtualMachineRestore, VirtualMachineSnapshotContent
 from podvisor_controller.clone import plan, status
 from podvisor_controller.clone.manifests import restore_manifest, target_name
 from podvisor_controller.clone.observed import Observed
@@ -170,10 +170,24 @@ def test_a_clone_is_never_made_by_what_somebody_else_made() -> None:
     assert plan.plan(Observed(clone=done, at=NOW, snapshot=stranger, target=vm())) == []
 
 
-def test_a_snapshot_that_gets_ready_is_waited_for() -> None:
-    for status_ in ({"readyToUse": False}, {"readyToUse": False, "phase": "Succeeded"}):
-        now = Observed(clone=clone(source=OF_SNAPSHOT), at=NOW, snapshot=snapshot(status=status_))
-        assert now.failure is None
+@pytest.mark.parametrize(
+    ("there", "is_lost"), [([{"volumeSnapshotName": "vs", "readyToUse": False}], False), ([], True)]
+)
+def test_a_snapshot_that_gets_ready_is_waited_for(there: list[Json], is_lost: bool) -> None:
+    trouble = {"readyToUse": False, "phase": "Succeeded", "error": {"message": "it takes time"}}
+    backup = {"volumeName": "data", "volumeSnapshotName": "vs", "persistentVolumeClaim": {}}
+    body = {
+        "metadata": {"name": "kept"},
+        "spec": {"source": {}, "volumeBackups": [backup]},
+        "status": {"volumeSnapshotStatus": there},
+    }
+    content = msgspec.convert(body, VirtualMachineSnapshotContent)
+    of_snapshot = clone(source=OF_SNAPSHOT)
+    for status_ in ({"readyToUse": False}, trouble):
+        now = Observed(
+            clone=of_snapshot, at=NOW, snapshot=snapshot(status=status_), content=content
+        )
+        assert (now.failure is not None) == (is_lost and status_ is trouble)
 
 
 def test_a_restore_that_failed_says_why_rather_than_its_snapshot() -> None:

@@ -15,7 +15,6 @@ from podvisor_common.api.snapshot import (
     VirtualMachineRestore,
     VirtualMachineSnapshot,
     VirtualMachineSnapshotContent,
-    VirtualMachineSnapshotStatus,
 )
 from podvisor_common.api.snapshot.names import ConditionType, SnapshotPhase
 from podvisor_common.api.v1 import names
@@ -128,8 +127,10 @@ class Observed:
         if snapshot.status.phase == SnapshotPhase.FAILED:
             message = f"snapshot {name} failed: {_why(snapshot.status.conditions)}"
             return Trouble(EventReason.SNAPSHOT_CONTENT_INVALID, message)
-        if why := _why_unusable(snapshot.status):
-            message = f"snapshot {name} is not ready anymore: {why}"
+        if lost := _lost(snapshot, self.content):
+            message = (
+                f"snapshot {name} is not ready anymore: VolumeSnapshots ({','.join(lost)}) missing"
+            )
             return Trouble(EventReason.SNAPSHOT_CONTENT_INVALID, message)
         missing = _not_kept(self.content) if self.is_snapshot_ready else []
         if missing:
@@ -170,12 +171,16 @@ def _why(conditions: list[meta.Condition] | None) -> str:
     return ": ".join(filter(None, (failure.reason, failure.message)))
 
 
-def _why_unusable(status: VirtualMachineSnapshotStatus) -> str:
-    """Why there is nothing to restore from a snapshot that was taken; empty when there is, or may be in a while."""
-    is_taken = status.phase == SnapshotPhase.SUCCEEDED
-    if not is_taken or status.ready_to_use is not False or status.error is None:
-        return ""
-    return status.error.message or ""
+def _lost(
+    snapshot: VirtualMachineSnapshot, content: VirtualMachineSnapshotContent | None
+) -> list[str]:
+    """The VolumeSnapshots of a snapshot that was taken which are gone. One that is not ready yet, or has an error, is not."""
+    is_usable = snapshot.status.ready_to_use is not False
+    if content is None or is_usable or snapshot.status.phase != SnapshotPhase.SUCCEEDED:
+        return []
+    there = {one.volume_snapshot_name for one in content.status.volume_snapshot_status or ()}
+    kept = [backup.volume_snapshot_name for backup in content.spec.volume_backups or ()]
+    return [name for name in kept if name and name not in there]
 
 
 def _unsupported(vm: v1.VirtualMachine) -> list[str]:
