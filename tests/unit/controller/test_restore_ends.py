@@ -23,6 +23,20 @@ async def test_a_snapshot_of_a_volume_that_is_gone_fails_the_restore_and_frees_t
     assert restorer.claim_of("data")["metadata"]["name"] == "data"
 
 
+async def test_a_restore_of_a_snapshot_that_has_lost_a_volume_fails_with_what_is_missing(
+    restorer: RestoreUser, leading: Controllers
+) -> None:
+    await restorer.keep("data")
+    [one] = restorer.snapshots.volume_snapshots
+    name = one["metadata"]["name"]
+    restorer.server.remove(VOLUME_SNAPSHOTS, ObjectKey("shop", name))
+    await restorer.server.until(lambda: restorer.snapshots.status.get("readyToUse") is False)
+    await restorer.restore(targetReadinessPolicy="WaitEventually")
+    await restorer.until_reason("Failure", f"VolumeSnapshots ({name}) missing")
+    assert not restorer.is_locked
+    assert restorer.claims == ["data"]
+
+
 async def test_what_a_restore_made_goes_with_it_while_the_machine_has_not_got_it(
     restorer: RestoreUser, leading: Controllers
 ) -> None:

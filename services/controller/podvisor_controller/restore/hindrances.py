@@ -121,15 +121,22 @@ def _of_names(now: Observed) -> str:
 
 
 def _of_volumes(now: Observed) -> str:
-    if now.content is None or not (now.has_begun or _is_ready(now.snapshot)):
+    if now.content is None or not (now.has_begun or now.is_kept):
         return ""
     for volume in now.unmade:
         if volume.volume_snapshot_name not in now.volume_snapshots:
-            return f"missing volumeSnapshot {volume.volume_snapshot_name}"
+            return _loss(now.snapshot) or f"missing volumeSnapshot {volume.volume_snapshot_name}"
     for claim in now.made:
         if claim.status.phase == "Lost":
             return f'PVC {claim.metadata.namespace}/{claim.metadata.name} in status "Lost"'
     return ""
+
+
+def _loss(snapshot: VirtualMachineSnapshot | None) -> str:
+    """What is missing, in the snapshot's own words: it knows of all that was kept. Empty where it has not told yet."""
+    if snapshot is None or _is_ready(snapshot) or snapshot.status.error is None:
+        return ""
+    return snapshot.status.error.message or ""
 
 
 def _busy(restore: str, target: v1.VirtualMachine | None) -> str:

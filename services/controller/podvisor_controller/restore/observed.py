@@ -20,7 +20,7 @@ from podvisor_common.api.snapshot import (
     VolumeRestore,
     names,
 )
-from podvisor_common.api.snapshot.names import ConditionType, TargetReadinessPolicy
+from podvisor_common.api.snapshot.names import ConditionType, SnapshotPhase, TargetReadinessPolicy
 from podvisor_common.api.storage import VolumeSnapshot
 from podvisor_common.api.v1.names import RunStrategy, StateChange
 
@@ -76,6 +76,14 @@ class Observed:
     def is_over(self) -> bool:
         """The status says that it is complete or has failed."""
         return self.is_complete or bool(self.told_failure)
+
+    @property
+    def is_kept(self) -> bool:
+        """All of the snapshot was there at one moment: what is missing of it now does not come any more."""
+        if self.snapshot is None:
+            return False
+        known = self.snapshot.status
+        return known.ready_to_use is True or known.phase == SnapshotPhase.SUCCEEDED
 
     @property
     def has_begun(self) -> bool:

@@ -176,7 +176,7 @@ class Observer:
         self, now: Observed, *, surely: bool
     ) -> dict[str, VolumeSnapshot]:
         """What there is that claims can be made from."""
-        if not (now.has_begun or (now.snapshot is not None and now.snapshot.status.ready_to_use)):
+        if not (now.has_begun or now.is_kept):
             return {}
         find = self._volume_snapshots.ask if surely else self._volume_snapshots.find
         found: dict[str, VolumeSnapshot] = {}
