@@ -90,6 +90,16 @@ def test_a_good_restore_is_admitted() -> None:
             "spec.volumeRestoreOverrides[1].restoreName",
             "spec.volumeRestoreOverrides[1].restoreName 'x' is the name of another volume's claim.",
         ),
+        (
+            {
+                "volumeRestoreOverrides": [
+                    {"volumeName": "a", "restoreName": "x"},
+                    {"volumeName": "a", "labels": {"b": "c"}},
+                ]
+            },
+            "spec.volumeRestoreOverrides[1].volumeName",
+            "spec.volumeRestoreOverrides[1].volumeName 'a' has an override already.",
+        ),
     ],
 )
 def test_a_bad_restore(spec: Json, field: str, message: str) -> None:

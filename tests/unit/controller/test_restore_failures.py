@@ -117,6 +117,18 @@ LOSS = snapshot(
         ),
         ("a VolumeSnapshot gone", observed(volume_snapshots={}), f"missing volumeSnapshot {DATA}"),
         (
+            "an override of no volume",
+            observed(
+                restore=restore(
+                    volumeRestoreOverrides=[
+                        {"volumeName": "data", "restoreName": "mine"},
+                        {"volumeName": "date", "restoreName": "yours"},
+                    ]
+                )
+            ),
+            'spec.volumeRestoreOverrides[1].volumeName: VMSnapshot shop/before has no volume "date"',
+        ),
+        (
             "a VolumeSnapshot gone, which the snapshot tells",
             observed(snapshot=LOSS, volume_snapshots={}),
             f"VolumeSnapshots ({DATA}) missing",

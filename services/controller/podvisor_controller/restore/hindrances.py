@@ -32,6 +32,7 @@ def failure_of(now: Observed) -> str:
         _of_policy(now)
         or _of_snapshot(now)
         or _of_target(now)
+        or _of_overrides(now)
         or _of_names(now)
         or _of_volumes(now)
     )
@@ -105,6 +106,19 @@ def _of_target(now: Observed) -> str:
         return TARGET_IS_ANOTHER if source and source != target.metadata.uid else ""
     fault = now.patch_fault
     return f"error patching VM {now.restore.spec.target.name}: {fault}" if fault else ""
+
+
+def _of_overrides(now: Observed) -> str:
+    """Which override is of no volume: the restore would be another one than was asked for."""
+    content = now.content
+    if now.has_begun or content is None or not _is_ready(now.snapshot):
+        return ""
+    kept = {volume.volume_name for volume in now.volumes}
+    for index, override in enumerate(now.restore.spec.volume_restore_overrides or ()):
+        if override.volume_name not in kept:
+            field = f"spec.volumeRestoreOverrides[{index}].volumeName"
+            return f'{field}: VMSnapshot {_snapshot_key(now)} has no volume "{override.volume_name}"'
+    return ""
 
 
 def _of_names(now: Observed) -> str:

@@ -84,11 +84,16 @@ def patch_causes(patches: Sequence[str], path: str, *, times: int = 1) -> Iterat
 
 def _override_causes(overrides: Sequence[VolumeRestoreOverride], path: str) -> Iterator[Cause]:
     given: set[str] = set()
+    volumes: set[str] = set()
     for index, override in enumerate(overrides):
         field = f"{path}[{index}]"
         if not override.volume_name:
             text = f"{field}: must provide a volume name"
             yield Cause(f"{field}.volumeName", text, CauseReason.REQUIRED)
+        elif override.volume_name in volumes:
+            text = f"{quoted(override.volume_name)} has an override already."
+            yield invalid(f"{field}.volumeName", text, CauseReason.DUPLICATE)
+        volumes.add(override.volume_name)
         if not (override.restore_name or override.labels or override.annotations):
             text = f"{field}: must provide at least one of restoreName, labels and annotations"
             yield Cause(field, text, CauseReason.REQUIRED)
