@@ -139,6 +139,16 @@ LOSS = snapshot(
             observed(snapshot=snapshot(status={"phase": "InProgress"}), volume_snapshots={}),
             "",
         ),
+        (
+            "what can never be made",
+            begun(verdict="The VirtualMachine cannot be"),
+            "The VirtualMachine cannot be",
+        ),
+        (
+            "what can never be made, when a claim has gone",
+            begun(restore=IN_PLACE, verdict="no"),
+            "",
+        ),
         ("nothing", observed(), ""),
     ),
 )

@@ -35,6 +35,7 @@ def failure_of(now: Observed) -> str:
         or _of_overrides(now)
         or _of_names(now)
         or _of_volumes(now)
+        or _of_verdict(now)
     )
 
 
@@ -117,7 +118,9 @@ def _of_overrides(now: Observed) -> str:
     for index, override in enumerate(now.restore.spec.volume_restore_overrides or ()):
         if override.volume_name not in kept:
             field = f"spec.volumeRestoreOverrides[{index}].volumeName"
-            return f'{field}: VMSnapshot {_snapshot_key(now)} has no volume "{override.volume_name}"'
+            return (
+                f'{field}: VMSnapshot {_snapshot_key(now)} has no volume "{override.volume_name}"'
+            )
     return ""
 
 
@@ -144,6 +147,11 @@ def _of_volumes(now: Observed) -> str:
         if claim.status.phase == "Lost":
             return f'PVC {claim.metadata.namespace}/{claim.metadata.name} in status "Lost"'
     return ""
+
+
+def _of_verdict(now: Observed) -> str:
+    """What can never be made. Once a claim has gone it is waited for all the same: nobody else has the content."""
+    return "" if now.has_replaced else now.verdict
 
 
 def _loss(snapshot: VirtualMachineSnapshot | None) -> str:

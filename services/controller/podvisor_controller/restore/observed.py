@@ -38,7 +38,7 @@ class Observed:
     `content` is the whole content, and `volume_claims` has those claims that exist under the names of the restore's. `volume_snapshots` has
     what exists of those that claims are still to be made from. `late_bound` are claims that wait for a guest. `other_users` says,
     for a claim that is to be replaced, who else than the target has it. `is_starting`: an instance is being asked for. `refusal`
-    says what was refused last, and `patch_fault` why no new target can be made, both for a person.
+    says what was refused last, `verdict` what was for good, and `patch_fault` why no new target can be made, all for a person.
     """
 
     restore: VirtualMachineRestore
@@ -55,6 +55,7 @@ class Observed:
     source_lives: bool = False
     patch_fault: str = ""
     refusal: str = ""
+    verdict: str = ""
 
     @property
     def is_deleting(self) -> bool:

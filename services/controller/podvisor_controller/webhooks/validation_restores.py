@@ -19,6 +19,8 @@ from podvisor_controller.webhooks.validation_fields import (
     CauseReason,
     invalid,
     is_dns_subdomain,
+    is_label_key,
+    label_causes,
     quoted,
 )
 from podvisor_controller.webhooks.validation_snapshots import reference_causes
@@ -101,6 +103,11 @@ def _override_causes(overrides: Sequence[VolumeRestoreOverride], path: str) -> I
             yield invalid(
                 f"{field}.restoreName", f"{quoted(override.restore_name)} is no name of a claim."
             )
+        yield from label_causes(override.labels or {}, f"{field}.labels")
+        for key in override.annotations or ():
+            if not is_label_key(key.lower()):
+                text = f"holds {quoted(key)}, which is not the key of an annotation."
+                yield invalid(f"{field}.annotations", text)
         if override.restore_name in given:
             text = f"{quoted(override.restore_name)} is the name of another volume's claim."
             yield invalid(f"{field}.restoreName", text)
