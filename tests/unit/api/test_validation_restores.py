@@ -51,6 +51,11 @@ def test_a_good_restore_is_admitted() -> None:
             " letter or a digit first and last.",
         ),
         (
+            {"virtualMachineSnapshotName": "W_B"},
+            "spec.virtualMachineSnapshotName",
+            "spec.virtualMachineSnapshotName 'W_B' is not the name of a VirtualMachineSnapshot.",
+        ),
+        (
             {"patches": [LABEL, NAME]},
             "spec.patches",
             "spec.patches[1]: patching is valid only for elements under /spec/, /metadata/labels/ or /metadata/annotations/",

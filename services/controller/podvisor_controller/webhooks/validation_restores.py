@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from podvisor_common.api.meta import TypedLocalObjectReference
 from podvisor_common.api.snapshot import VirtualMachineRestore, VolumeRestoreOverride
+from podvisor_common.api.snapshot.names import SNAPSHOT
 from podvisor_common.api.v1 import names
 
 from podvisor_controller.clone.indexes import clone_of
@@ -21,6 +22,7 @@ from podvisor_controller.webhooks.validation_fields import (
     is_dns_subdomain,
     is_label_key,
     label_causes,
+    object_name_causes,
     quoted,
 )
 from podvisor_controller.webhooks.validation_snapshots import reference_causes
@@ -53,6 +55,9 @@ def validate_restore(
     return [
         *reference_causes(spec.target, path, {names.VIRTUAL_MACHINE: names.GROUP}),
         *machine_name_causes(spec.target, path),
+        *object_name_causes(
+            spec.virtual_machine_snapshot_name, "spec.virtualMachineSnapshotName", SNAPSHOT
+        ),
         *patch_causes(spec.patches or (), "spec.patches", times=times),
         *_override_causes(spec.volume_restore_overrides or (), "spec.volumeRestoreOverrides"),
     ]
