@@ -21,7 +21,8 @@ def restore(**spec: Any) -> Json:
 
 
 def test_a_good_restore_is_admitted() -> None:
-    overrides = [{"volumeName": "data", "restoreName": "mine"}]
+    texts = {"example.com/Note": "any text"}
+    overrides = [{"volumeName": "data", "restoreName": "mine", "annotations": texts}]
     assert validate_restore(restore(patches=[LABEL], volumeRestoreOverrides=overrides)) == []
 
 
@@ -48,6 +49,11 @@ def test_a_good_restore_is_admitted() -> None:
             "spec.target.name",
             "spec.target.name 'My' is no name of a machine: at most 63 lower-case letters, digits, dashes and dots, and a"
             " letter or a digit first and last.",
+        ),
+        (
+            {"virtualMachineSnapshotName": "W_B"},
+            "spec.virtualMachineSnapshotName",
+            "spec.virtualMachineSnapshotName 'W_B' is not the name of a VirtualMachineSnapshot.",
         ),
         (
             {"patches": [LABEL, NAME]},
@@ -89,6 +95,35 @@ def test_a_good_restore_is_admitted() -> None:
             },
             "spec.volumeRestoreOverrides[1].restoreName",
             "spec.volumeRestoreOverrides[1].restoreName 'x' is the name of another volume's claim.",
+        ),
+        (
+            {
+                "volumeRestoreOverrides": [
+                    {"volumeName": "a", "restoreName": "x"},
+                    {"volumeName": "a", "labels": {"b": "c"}},
+                ]
+            },
+            "spec.volumeRestoreOverrides[1].volumeName",
+            "spec.volumeRestoreOverrides[1].volumeName 'a' has an override already.",
+        ),
+        (
+            {"volumeRestoreOverrides": [{"volumeName": "a", "labels": {"not ok": "x"}}]},
+            "spec.volumeRestoreOverrides[0].labels",
+            "spec.volumeRestoreOverrides[0].labels holds 'not ok', which is not the key of a label.",
+        ),
+        (
+            {"volumeRestoreOverrides": [{"volumeName": "a", "labels": {"ok": "not ok"}}]},
+            "spec.volumeRestoreOverrides[0].labels",
+            "spec.volumeRestoreOverrides[0].labels holds 'not ok' for ok, which is not the value of a label.",
+        ),
+        (
+            {
+                "volumeRestoreOverrides": [
+                    {"volumeName": "a", "annotations": {"a/b/c": "any thing"}}
+                ]
+            },
+            "spec.volumeRestoreOverrides[0].annotations",
+            "spec.volumeRestoreOverrides[0].annotations holds 'a/b/c', which is not the key of an annotation.",
         ),
     ],
 )

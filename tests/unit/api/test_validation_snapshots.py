@@ -43,6 +43,11 @@ def test_a_good_snapshot_is_admitted(deadline: str | None) -> None:
             "spec.failureDeadline",
             "spec.failureDeadline cannot be: 'soon' is no duration such as 90s, 5m or 1h30m.",
         ),
+        (
+            {"source": SOURCE | {"name": "W_B"}},
+            "spec.source.name",
+            "spec.source.name 'W_B' is not the name of a VirtualMachine.",
+        ),
         ({"source": 7}, "spec.source", "spec.source Expected `object`, got `int`"),
     ],
 )

@@ -27,6 +27,14 @@ from tests.unit.controller.observed_restores import (
 from tests.unit.controller.restores import restore
 from tests.unit.controller.snapshots import DATA, snapshot
 
+LOSS = snapshot(
+    status={
+        "readyToUse": False,
+        "phase": "Succeeded",
+        "error": {"message": f"VolumeSnapshots ({DATA}) missing"},
+    }
+)
+
 
 @pytest.mark.parametrize(
     ("now", "why"),
@@ -108,6 +116,39 @@ from tests.unit.controller.snapshots import DATA, snapshot
             'volumes "data" and "logs" would both get PVC "logs"',
         ),
         ("a VolumeSnapshot gone", observed(volume_snapshots={}), f"missing volumeSnapshot {DATA}"),
+        (
+            "an override of no volume",
+            observed(
+                restore=restore(
+                    volumeRestoreOverrides=[
+                        {"volumeName": "data", "restoreName": "mine"},
+                        {"volumeName": "date", "restoreName": "yours"},
+                    ]
+                )
+            ),
+            'spec.volumeRestoreOverrides[1].volumeName: VMSnapshot shop/before has no volume "date"',
+        ),
+        (
+            "a VolumeSnapshot gone, which the snapshot tells",
+            observed(snapshot=LOSS, volume_snapshots={}),
+            f"VolumeSnapshots ({DATA}) missing",
+        ),
+        ("taken, and its driver is at it still", observed(snapshot=LOSS), ""),
+        (
+            "still being taken",
+            observed(snapshot=snapshot(status={"phase": "InProgress"}), volume_snapshots={}),
+            "",
+        ),
+        (
+            "what can never be made",
+            begun(verdict="The VirtualMachine cannot be"),
+            "The VirtualMachine cannot be",
+        ),
+        (
+            "what can never be made, when a claim has gone",
+            begun(restore=IN_PLACE, verdict="no"),
+            "",
+        ),
         ("nothing", observed(), ""),
     ),
 )

@@ -94,6 +94,13 @@ from tests.unit.controller.snapshots import DATA, snapshot, volume_snapshot
             observed(target=vm("Halted", status={"restoreInProgress": "back"})),
             [],
         ),
+        (
+            "an override of no volume",
+            observed(
+                restore=restore(volumeRestoreOverrides=[{"volumeName": "x", "restoreName": "y"}])
+            ),
+            [],
+        ),
         ("told", begun(), [plan.CreateClaims(("data",))]),
         ("a claim without a volume", begun(volume_claims={MADE: made(capacity="")}), []),
         (

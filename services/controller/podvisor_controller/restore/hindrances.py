@@ -32,8 +32,10 @@ def failure_of(now: Observed) -> str:
         _of_policy(now)
         or _of_snapshot(now)
         or _of_target(now)
+        or _of_overrides(now)
         or _of_names(now)
         or _of_volumes(now)
+        or _of_verdict(now)
     )
 
 
@@ -107,6 +109,21 @@ def _of_target(now: Observed) -> str:
     return f"error patching VM {now.restore.spec.target.name}: {fault}" if fault else ""
 
 
+def _of_overrides(now: Observed) -> str:
+    """Which override is of no volume: the restore would be another one than was asked for."""
+    content = now.content
+    if now.has_begun or content is None or not _is_ready(now.snapshot):
+        return ""
+    kept = {volume.volume_name for volume in now.volumes}
+    for index, override in enumerate(now.restore.spec.volume_restore_overrides or ()):
+        if override.volume_name not in kept:
+            field = f"spec.volumeRestoreOverrides[{index}].volumeName"
+            return (
+                f'{field}: VMSnapshot {_snapshot_key(now)} has no volume "{override.volume_name}"'
+            )
+    return ""
+
+
 def _of_names(now: Observed) -> str:
     """Which volumes would get one claim: the content of one of them would be taken for the other's."""
     if now.has_begun:
@@ -121,15 +138,27 @@ def _of_names(now: Observed) -> str:
 
 
 def _of_volumes(now: Observed) -> str:
-    if now.content is None or not (now.has_begun or _is_ready(now.snapshot)):
+    if now.content is None or not (now.has_begun or now.is_kept):
         return ""
     for volume in now.unmade:
         if volume.volume_snapshot_name not in now.volume_snapshots:
-            return f"missing volumeSnapshot {volume.volume_snapshot_name}"
+            return _loss(now.snapshot) or f"missing volumeSnapshot {volume.volume_snapshot_name}"
     for claim in now.made:
         if claim.status.phase == "Lost":
             return f'PVC {claim.metadata.namespace}/{claim.metadata.name} in status "Lost"'
     return ""
+
+
+def _of_verdict(now: Observed) -> str:
+    """What can never be made. Once a claim has gone it is waited for all the same: nobody else has the content."""
+    return "" if now.has_replaced else now.verdict
+
+
+def _loss(snapshot: VirtualMachineSnapshot | None) -> str:
+    """What is missing, in the snapshot's own words: it knows of all that was kept. Empty where it has not told yet."""
+    if snapshot is None or _is_ready(snapshot) or snapshot.status.error is None:
+        return ""
+    return snapshot.status.error.message or ""
 
 
 def _busy(restore: str, target: v1.VirtualMachine | None) -> str:

@@ -20,7 +20,7 @@ from podvisor_common.api.snapshot import (
     VolumeRestore,
     names,
 )
-from podvisor_common.api.snapshot.names import ConditionType, TargetReadinessPolicy
+from podvisor_common.api.snapshot.names import ConditionType, SnapshotPhase, TargetReadinessPolicy
 from podvisor_common.api.storage import VolumeSnapshot
 from podvisor_common.api.v1.names import RunStrategy, StateChange
 
@@ -38,7 +38,7 @@ class Observed:
     `content` is the whole content, and `volume_claims` has those claims that exist under the names of the restore's. `volume_snapshots` has
     what exists of those that claims are still to be made from. `late_bound` are claims that wait for a guest. `other_users` says,
     for a claim that is to be replaced, who else than the target has it. `is_starting`: an instance is being asked for. `refusal`
-    says what was refused last, and `patch_fault` why no new target can be made, both for a person.
+    says what was refused last, `verdict` what was for good, and `patch_fault` why no new target can be made, all for a person.
     """
 
     restore: VirtualMachineRestore
@@ -55,6 +55,7 @@ class Observed:
     source_lives: bool = False
     patch_fault: str = ""
     refusal: str = ""
+    verdict: str = ""
 
     @property
     def is_deleting(self) -> bool:
@@ -76,6 +77,14 @@ class Observed:
     def is_over(self) -> bool:
         """The status says that it is complete or has failed."""
         return self.is_complete or bool(self.told_failure)
+
+    @property
+    def is_kept(self) -> bool:
+        """All of the snapshot was there at one moment: what is missing of it now does not come any more."""
+        if self.snapshot is None:
+            return False
+        known = self.snapshot.status
+        return known.ready_to_use is True or known.phase == SnapshotPhase.SUCCEEDED
 
     @property
     def has_begun(self) -> bool:

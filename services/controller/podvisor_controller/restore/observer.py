@@ -49,10 +49,11 @@ _decode_class = msgspec.json.Decoder(StorageClass).decode
 
 @dataclass(slots=True)
 class Notes:
-    """What is remembered of one restore from pass to pass. `refusal` is what was refused last, for a person."""
+    """What is remembered of one restore from pass to pass, for a person: what was refused last, and what was for good."""
 
     uid: str
     refusal: str = ""
+    verdict: str = ""
     content: VirtualMachineSnapshotContent | None = None
     # Of the restore's patches to what `content` kept, once it is known.
     patch_fault: str | None = None
@@ -132,6 +133,7 @@ class Observer:
             is_starting=self._starts.is_under_way(key),
             snapshot=self._snapshots.get(_snapshot_key(restore)),
             refusal=notes.refusal,
+            verdict=notes.verdict,
         )
         now = replace(
             now,
@@ -176,7 +178,7 @@ class Observer:
         self, now: Observed, *, surely: bool
     ) -> dict[str, VolumeSnapshot]:
         """What there is that claims can be made from."""
-        if not (now.has_begun or (now.snapshot is not None and now.snapshot.status.ready_to_use)):
+        if not (now.has_begun or now.is_kept):
             return {}
         find = self._volume_snapshots.ask if surely else self._volume_snapshots.find
         found: dict[str, VolumeSnapshot] = {}

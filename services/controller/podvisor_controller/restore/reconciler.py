@@ -36,6 +36,11 @@ LOOK_AGAIN_S = 5.0
 
 _decode_restore = msgspec.json.Decoder(VirtualMachineRestore).decode
 
+# Of these nothing changes from one attempt to the next: what is made is what the restore and the snapshot say.
+_MAKES = (plan.CreateClaims, plan.CreateTarget)
+# What validation answers. Quotas and most policies, which come and go, answer with other codes.
+_UNPROCESSABLE = 422
+
 # What of an action was refused: the kind of the object, and what was to become of it.
 _ATTEMPTS = {
     plan.ProtectRestore: ("VirtualMachineRestore", "changed"),
@@ -106,6 +111,8 @@ class RestoreReconciler:
         except (ApiForbidden, ApiInvalid) as error:
             what, done = _ATTEMPTS[type(action)]
             notes.refusal = refusal(what, done, error)
+            if isinstance(action, _MAKES) and error.status == _UNPROCESSABLE:
+                notes.verdict = notes.refusal
             return False
         except _InTheWay as error:
             notes.refusal = str(error)

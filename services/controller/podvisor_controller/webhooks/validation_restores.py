@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from podvisor_common.api.meta import TypedLocalObjectReference
 from podvisor_common.api.snapshot import VirtualMachineRestore, VolumeRestoreOverride
+from podvisor_common.api.snapshot.names import SNAPSHOT
 from podvisor_common.api.v1 import names
 
 from podvisor_controller.clone.indexes import clone_of
@@ -19,6 +20,9 @@ from podvisor_controller.webhooks.validation_fields import (
     CauseReason,
     invalid,
     is_dns_subdomain,
+    is_label_key,
+    label_causes,
+    object_name_causes,
     quoted,
 )
 from podvisor_controller.webhooks.validation_snapshots import reference_causes
@@ -51,6 +55,9 @@ def validate_restore(
     return [
         *reference_causes(spec.target, path, {names.VIRTUAL_MACHINE: names.GROUP}),
         *machine_name_causes(spec.target, path),
+        *object_name_causes(
+            spec.virtual_machine_snapshot_name, "spec.virtualMachineSnapshotName", SNAPSHOT
+        ),
         *patch_causes(spec.patches or (), "spec.patches", times=times),
         *_override_causes(spec.volume_restore_overrides or (), "spec.volumeRestoreOverrides"),
     ]
@@ -84,11 +91,16 @@ def patch_causes(patches: Sequence[str], path: str, *, times: int = 1) -> Iterat
 
 def _override_causes(overrides: Sequence[VolumeRestoreOverride], path: str) -> Iterator[Cause]:
     given: set[str] = set()
+    volumes: set[str] = set()
     for index, override in enumerate(overrides):
         field = f"{path}[{index}]"
         if not override.volume_name:
             text = f"{field}: must provide a volume name"
             yield Cause(f"{field}.volumeName", text, CauseReason.REQUIRED)
+        elif override.volume_name in volumes:
+            text = f"{quoted(override.volume_name)} has an override already."
+            yield invalid(f"{field}.volumeName", text, CauseReason.DUPLICATE)
+        volumes.add(override.volume_name)
         if not (override.restore_name or override.labels or override.annotations):
             text = f"{field}: must provide at least one of restoreName, labels and annotations"
             yield Cause(field, text, CauseReason.REQUIRED)
@@ -96,6 +108,11 @@ def _override_causes(overrides: Sequence[VolumeRestoreOverride], path: str) -> I
             yield invalid(
                 f"{field}.restoreName", f"{quoted(override.restore_name)} is no name of a claim."
             )
+        yield from label_causes(override.labels or {}, f"{field}.labels")
+        for key in override.annotations or ():
+            if not is_label_key(key.lower()):
+                text = f"holds {quoted(key)}, which is not the key of an annotation."
+                yield invalid(f"{field}.annotations", text)
         if override.restore_name in given:
             text = f"{quoted(override.restore_name)} is the name of another volume's claim."
             yield invalid(f"{field}.restoreName", text)

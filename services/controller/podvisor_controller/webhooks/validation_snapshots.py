@@ -17,6 +17,7 @@ from podvisor_controller.webhooks.validation_fields import (
     Cause,
     CauseReason,
     invalid,
+    object_name_causes,
     quoted,
     raw_at,
 )
@@ -40,7 +41,8 @@ def validate_snapshot(
     except msgspec.ValidationError as error:
         return [decoding_cause(error)]
     causes = reference_causes(spec.source, "spec.source", {names.VIRTUAL_MACHINE: names.GROUP})
-    return [*causes, *_deadline_causes(spec)]
+    named = object_name_causes(spec.source.name, "spec.source.name", names.VIRTUAL_MACHINE)
+    return [*causes, *named, *_deadline_causes(spec)]
 
 
 def progress_causes(obj: Raw, old: Raw) -> Iterator[Cause]:
