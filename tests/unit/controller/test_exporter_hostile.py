@@ -1,6 +1,7 @@
 """Volumes and clients such as nobody who means well would leave or send: nothing leads out of a volume, and nobody holds much."""
 
 import asyncio
+import errno
 import gzip
 import io
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import structlog
 from podvisor_controller.exporter.look import look
 from podvisor_controller.exporter.pieces import MOST_LEVELS, archive_pieces
 from podvisor_controller.exporter.sending import Downloads
@@ -110,15 +112,52 @@ async def test_a_disk_image_that_is_none_is_not_opened(pod: Pod, kind: str) -> N
         assert (await client.get("/volumes/disk/dir/"))[0] == 200
 
 
-async def test_an_archive_of_too_many_levels_is_broken_off(pod: Pod) -> None:
+async def test_what_is_nested_too_deeply_is_left_out_of_an_archive(pod: Pod) -> None:
     path = pod.directory("files")
     for _ in range(MOST_LEVELS + 1):
         path = path / "d"
         path.mkdir()
+    (pod.root / "volumes" / "0" / "z").touch()
     async with exporter(pod) as client:
-        with pytest.raises(aiohttp.ClientError):
-            await client.get("/volumes/files/disk.tar.gz")
+        names = await archived(client)
         assert (await client.get("/volumes/files/dir/"))[0] == 200
+    assert "./z" in names
+    assert len(names) == MOST_LEVELS + 1
+
+
+async def test_what_cannot_be_read_is_left_out_of_an_archive(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file of another user's takes nobody the others. Tests may run as root, who reads everything."""
+    files = pod.directory("files")
+    for name in ("a", "private", "z"):
+        (files / name).write_text(name)
+    (files / "closed").mkdir()
+    (files / "closed" / "x").touch()
+    private, closed = (os.stat(files / name).st_ino for name in ("private", "closed"))
+    real = os.open
+
+    def open_as_another(path: str | bytes, flags: int, *args: int, **kwargs: int) -> int:
+        opened = real(path, flags, *args, **kwargs)
+        if not flags & os.O_PATH and os.fstat(opened).st_ino in (private, closed):
+            os.close(opened)
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened
+
+    monkeypatch.setattr(os, "open", open_as_another)
+    with structlog.testing.capture_logs() as logs:
+        async with exporter(pod) as client:
+            assert await archived(client) == {".", "./a", "./z"}
+    [told] = [one for one in logs if one["event"] == "left out of an archive"]
+    assert (told["unreadable"], told["too_deep"]) == (2, 0)
+    assert "private" not in str(told)
+
+
+async def archived(client: Client) -> set[str]:
+    """The names in the archive of the volume, which is whole."""
+    _, body, _ = await client.get("/volumes/files/disk.tar.gz")
+    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(body))) as archive:
+        return set(archive.getnames())
 
 
 def test_an_archive_that_is_broken_off_leaves_nothing_open(tmp_path: Path) -> None:
