@@ -1,11 +1,14 @@
 """Volumes and clients such as nobody who means well would leave or send: nothing leads out of a volume, and nobody holds much."""
 
 import asyncio
+import dataclasses
 import errno
 import gzip
 import io
+import logging
 import os
 import socket
+import ssl
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +19,7 @@ import structlog
 from podvisor_controller.exporter.look import look
 from podvisor_controller.exporter.pieces import MOST_LEVELS, archive_pieces
 from podvisor_controller.exporter.sending import Downloads
+from podvisor_controller.exporter.serving import run
 
 from tests.unit.controller.exporter_pods import MIB, TOKEN, Client, Pod, exporter, new_pod
 
@@ -172,6 +176,43 @@ def test_an_archive_that_is_broken_off_leaves_nothing_open(tmp_path: Path) -> No
     made.close()
     assert len(os.listdir("/proc/self/fd")) == len(before)
     os.close(root)
+
+
+async def test_nothing_of_a_request_that_is_no_good_is_logged(
+    pod: Pod, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is too long may be, or have beside it, a token."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    settings = dataclasses.replace(pod.settings, port=port)
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(run(settings, stop))
+        status = await ask_too_much(port)
+        stop.set()
+    assert status == 400
+    formatter = logging.Formatter()
+    told = [formatter.format(one) for one in caplog.records if one.name == "aiohttp.server"]
+    assert told
+    assert "hunter2" not in "".join(told)
+    assert any(getattr(one, "kind", "") == "LineTooLong" for one in caplog.records)
+
+
+async def ask_too_much(port: int) -> int:
+    """The status of the answer to a header that is too long."""
+    trusting = ssl._create_unverified_context()
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting)
+                break
+            except ConnectionError:
+                await asyncio.sleep(0.01)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nx: hunter2" + b"x" * 20_000 + b"\r\n\r\n")
+        line = await reader.readline()
+        writer.close()
+    return int(line.split()[1])
 
 
 async def test_a_client_that_does_not_read_holds_little_and_is_dropped(pod: Pod) -> None:
