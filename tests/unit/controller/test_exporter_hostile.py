@@ -47,6 +47,7 @@ async def hostile(pod: Pod) -> AsyncIterator[Client]:
     (files / "lost+found").mkdir()
     (files / "lost+found" / "x").touch()
     (files / ("n" * 200)).write_text("long")
+    (files / "new\nline").write_text("lines")
     async with exporter(pod) as client:
         yield client
 
@@ -84,6 +85,8 @@ async def test_names_are_shown_as_text_and_linked_by_their_bytes(hostile: Client
     assert b"<b>" not in body
     assert b'<a href="./%FF%3Cb%3E%26%22/">' in body
     assert (await hostile.get("/volumes/files/dir/%FF%3Cb%3E%26%22/"))[0] == 200
+    assert b'<a href="./new%0Aline">' in body
+    assert (await hostile.get("/volumes/files/dir/new%0Aline"))[:2] == (200, b"lines")
 
 
 async def test_an_archive_has_links_as_links_and_nothing_that_is_no_file(hostile: Client) -> None:
