@@ -10,7 +10,7 @@ from aiohttp import web
 from podvisor_common.api.meta import format_time, now
 from podvisor_common.kube.resources import ObjectKey
 
-from tests.unit.kube.fake_apiserver import FakeApiServer, Refuse, Refused
+from tests.unit.kube.fake_apiserver import FakeApiServer, Refuse, Refused, parse_path
 
 Json = dict[str, Any]
 
@@ -60,6 +60,15 @@ class ApiServer(FakeApiServer):
             self.created.append(copy.deepcopy(obj))
         return super()._store(collection, key, obj, type_)
 
+    async def _try(self, request: web.Request) -> web.Response:
+        """What would become of it: a name that is taken is the one hindrance that is known here."""
+        body = await request.json()
+        group, namespace, plural, name, _ = parse_path(request.path)
+        key = ObjectKey(namespace, name or body["metadata"].get("name", ""))
+        if request.method == "POST" and key in self._objects.get((group, plural), {}):
+            return self._reply_refusal(Refuse(409, "AlreadyExists"))
+        return self._reply(body, 201)
+
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         for planned in self._refusals:
             method, path_end, refusal = planned
@@ -71,7 +80,7 @@ class ApiServer(FakeApiServer):
             self.absent_asked.append(request.path)
             return self._reply_refusal(Refuse(404, "NotFound"))
         if "dryRun" in request.query:
-            return self._reply(await request.json(), 201)
+            return await self._try(request)
         if self.is_forbidden(request):
             return self._reply_refusal(Refuse(403, "Forbidden"))
         if (awaited := self.delay_of(request)) is not None:

@@ -107,7 +107,7 @@ IN_USE = "PersistentVolumeClaim shop/data is in use by Pod x"
             observed(pod(), is_furnished=True),
             [plan.EnsureService, plan.EnsureToken],
         ),
-        ("served", observed(READY), [plan.EnsureService]),
+        ("served", observed(READY), [plan.EnsureService, plan.EnsureToken]),
         ("the pod goes", observed(GOING), [plan.EnsureService]),
         ("the pod has failed", observed(pod("Failed")), [plan.EnsureService, plan.DeletePod]),
         ("somebody takes it", observed(READY, users=IN_USE), [plan.EnsureService, plan.DeletePod]),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from aiohttp import web
@@ -12,6 +13,7 @@ from podvisor_common.kube.resources import (
 )
 from podvisor_common.tls.authority import is_signed_by, parse_certificate
 from podvisor_controller.controllers import Controllers
+from podvisor_controller.export import observed, reconciler
 from podvisor_controller.export.makers import TOKEN_LENGTH
 from podvisor_controller.settings import Settings
 
@@ -189,6 +191,52 @@ async def test_something_in_the_way_is_named_and_left_alone(
     assert exports.service is not None
     assert exports.service["spec"] == {"theirs": True}
     assert exports.pod is None
+
+
+async def test_a_token_that_somebody_else_has_put_there_is_not_served_with(
+    exports: ExportUser, leading: Controllers
+) -> None:
+    """Whoever may make Secrets would read the claims."""
+    exports.provide()
+    planted = {"metadata": {"namespace": "shop", "name": TOKEN.name}, "data": {"token": "a25vd24="}}
+    exports.server.put(SECRETS, planted)
+    await exports.ask()
+    told = await exports.until_reason("PodPending")
+    assert "Secret named export-token-copy" in told["message"]
+    assert "tokenSecretRef" not in exports.status
+    assert exports.pod is None
+    assert exports.token == "known"
+    exports.server.remove(SECRETS, TOKEN)
+    await exports.until_pod()
+    await exports.server.until(lambda: "tokenSecretRef" in exports.status)
+    assert len(exports.token) == TOKEN_LENGTH
+
+
+@pytest.mark.parametrize("is_same_leader", [True, False])
+async def test_a_token_that_is_deleted_is_made_anew(
+    exports: ExportUser,
+    server: ApiServer,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    is_same_leader: bool,
+) -> None:
+    for module in (observed, reconciler):
+        monkeypatch.setattr(module, "LOOK_AGAIN", timedelta(seconds=0.2))
+    exports.provide()
+    async with leader(server, settings):
+        await exports.ask()
+        await exports.until_pod()
+        exports.run_pod(0)
+        await exports.until_ready()
+        first = exports.token
+        if is_same_leader:
+            server.remove(SECRETS, TOKEN)
+            await server.until(lambda: exports.token not in ("", first))
+    if not is_same_leader:
+        server.remove(SECRETS, TOKEN)
+        async with leader(server, settings):
+            await server.until(lambda: exports.token not in ("", first))
+    assert exports.status["phase"] == "Ready"
 
 
 async def test_a_pod_that_may_not_be_made_is_told_of(

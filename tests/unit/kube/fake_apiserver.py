@@ -194,7 +194,7 @@ class FakeApiServer:
                 await asyncio.Event().wait()
             if self.refusals:
                 raise Refused(self.refusals.popleft())
-            group, namespace, plural, name, subresource = _parse(request.path)
+            group, namespace, plural, name, subresource = parse_path(request.path)
             collection = (group, plural)
             if plural in self.forbidden and request.method != "GET":
                 raise Refused(Refuse(403, "Forbidden"))
@@ -377,7 +377,7 @@ _GONE = (
 )
 
 
-def _parse(path: str) -> tuple[str, str, str, str, str]:
+def parse_path(path: str) -> tuple[str, str, str, str, str]:
     """Group, namespace, plural, name and subresource of a path; what it lacks is empty. The version does not matter."""
     parts = path.strip("/").split("/")
     group, rest = ("", parts[2:]) if parts[0] == "api" else (parts[1], parts[3:])

@@ -76,10 +76,20 @@ class Makers:
         check_owner(there.metadata, export, f"A Service named {key.name}")
         return False
 
+    async def is_token_name_taken(self, export: VirtualMachineExport) -> bool:
+        """Whether there is a Secret where that with the token belongs. No Secret can be read, but a dry run says so, and costs no quota."""
+        try:
+            manifest = render_token(export, _new_token())
+            await self._client.create(SECRETS, export.metadata.namespace, manifest, dry_run=True)
+        except ApiAlreadyExists:
+            return True
+        return False
+
     async def token(self, export: VirtualMachineExport) -> bool:
-        """Have the Secret with a token of our own; whether it was made just now. No Secret can be read, so what is there is believed."""
-        token = "".join(secrets.choice(_ALPHABET) for _ in range(TOKEN_LENGTH))
-        return await self._create_secret(export.metadata.namespace, render_token(export, token))
+        """Make the Secret with a token of our own; whether there was none."""
+        return await self._create_secret(
+            export.metadata.namespace, render_token(export, _new_token())
+        )
 
     async def identity(
         self, export: VirtualMachineExport, pod: core.Pod, content: str | None
@@ -135,6 +145,10 @@ class Makers:
         except ApiAlreadyExists:
             return False
         return True
+
+
+def _new_token() -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(TOKEN_LENGTH))
 
 
 def check_owner(metadata: meta.ObjectMeta, export: VirtualMachineExport, what: str) -> None:

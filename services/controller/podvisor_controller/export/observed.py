@@ -10,7 +10,7 @@ from podvisor_common.api import core
 from podvisor_common.api.export import VirtualMachineExport
 from podvisor_common.api.meta import find_condition
 
-from podvisor_controller.export.identity import expires_at
+from podvisor_controller.export.identity import expires_at, token_secret_name
 from podvisor_controller.export.pod import findings_of, served, served_by
 from podvisor_controller.export.sources import Source
 from podvisor_controller.pauses import retry_left
@@ -32,6 +32,7 @@ class Observed:
     trouble: str = ""  # what was refused, or went wrong with the last pod, for a person
     retry_at: datetime | None = None
     is_furnished: bool = False  # the pod has its certificate
+    is_token_begun: bool = False  # the Secret with the token was asked for where there was none
 
     @property
     def is_over(self) -> bool:
@@ -44,6 +45,14 @@ class Observed:
         owner = self.pod.metadata.controller_reference() if self.pod is not None else None
         is_own = owner is not None and owner.uid == self.export.metadata.uid
         return self.pod if is_own else None
+
+    @property
+    def has_token(self) -> bool:
+        """The Secret with the token is the user's, or was made for this export: before its pod, and before the status names it."""
+        export = self.export
+        is_named = export.status.token_secret_ref == token_secret_name(export)
+        is_made = self.is_token_begun or self.own_pod is not None or is_named
+        return export.spec.token_secret_ref is not None or is_made
 
     @property
     def is_available(self) -> bool:

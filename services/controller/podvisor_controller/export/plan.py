@@ -92,6 +92,6 @@ def _about_pod(now: Observed) -> list[Action]:
         told = why or "There are other volumes to be exported by now"
         return [DeletePod(uid, EventReason.PAUSED, told)]
     if now.is_ready:
-        return []
+        return [EnsureToken()]
     furnish: list[Action] = [] if now.is_furnished else [FurnishPod()]
     return [EnsureToken(), *furnish]

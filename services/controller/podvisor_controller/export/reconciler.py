@@ -37,10 +37,15 @@ from podvisor_controller.config import ClusterConfig
 from podvisor_controller.export import plan, sources, users
 from podvisor_controller.export.authority import Authority
 from podvisor_controller.export.holders import ExportedClaims
-from podvisor_controller.export.identity import expires_at, identity_secret_name, pod_name
+from podvisor_controller.export.identity import (
+    expires_at,
+    identity_secret_name,
+    pod_name,
+    token_secret_name,
+)
 from podvisor_controller.export.makers import InTheWay, Makers, check_owner
 from podvisor_controller.export.manifests import restored_claim
-from podvisor_controller.export.observed import Observed
+from podvisor_controller.export.observed import LOOK_AGAIN, Observed
 from podvisor_controller.export.pod import render_pod
 from podvisor_controller.export.sources import Source
 from podvisor_controller.export.status import status_of
@@ -70,7 +75,8 @@ class _Notes:
     trouble: str = ""
     retry_at: datetime | None = None
     furnished_pod: str = ""
-    has_token: bool = False
+    is_token_begun: bool = False
+    token_seen_at: datetime | None = None
     backoff: Backoff = field(default_factory=retry_backoff)
 
     def refused(self, why: str, at: datetime) -> None:
@@ -163,6 +169,7 @@ class ExportReconciler:
             trouble=notes.trouble,
             retry_at=notes.retry_at,
             is_furnished=pod is not None and notes.furnished_pod == pod.metadata.uid,
+            is_token_begun=notes.is_token_begun,
         )
         return replace(now, source=self._source(export, has_pod=now.own_pod is not None))
 
@@ -233,7 +240,7 @@ class ExportReconciler:
                     key = ObjectKey(export.metadata.namespace, name)
                     self._tell(export, EventReason.SERVICE_CREATED, f"Created service {key}")
             case plan.EnsureToken():
-                await self._ensure_token(export, notes)
+                await self._ensure_token(now, notes)
             case plan.RestoreClaims(claims):
                 await self._restore(export, claims)
             case plan.CreatePod():
@@ -243,13 +250,42 @@ class ExportReconciler:
             case plan.DeletePod():
                 await self._delete_pod(action, now, notes)
 
-    async def _ensure_token(self, export: VirtualMachineExport, notes: _Notes) -> None:
-        """Where one of a predecessor's is about to go, it is made anew by a later pass."""
-        if export.spec.token_secret_ref is not None or notes.has_token:
+    async def _ensure_token(self, now: Observed, notes: _Notes) -> None:
+        """Nobody tells when it is deleted. Where a predecessor's is about to go, it is made by a later pass."""
+        export = now.export
+        if export.spec.token_secret_ref is not None:
             return
-        if await self._makers.token(export):
-            notes.has_token = True
+        # Passes that follow one another at once do not ask again, those that time alone brings about do.
+        if notes.token_seen_at is not None and now.at < notes.token_seen_at + LOOK_AGAIN / 2:
+            return
+        if await self._is_token_there(export, is_own=now.has_token):
+            notes.token_seen_at = now.at
+            return
+        begun_before, notes.is_token_begun = notes.is_token_begun, True
+        try:
+            is_made = await self._makers.token(export)
+        except (ApiForbidden, ApiInvalid):
+            notes.is_token_begun = begun_before
+            raise
+        if not is_made and not now.has_token:
+            notes.is_token_begun = False
+            raise _token_in_the_way(export)
+        notes.token_seen_at = now.at
+        if is_made:
             self._tell(export, EventReason.SECRET_CREATED, "Created default secret")
+
+    async def _is_token_there(self, export: VirtualMachineExport, *, is_own: bool) -> bool:
+        """Raises InTheWay where there is one before any was made: it would be served with a token that somebody else knows."""
+        try:
+            is_there = await self._makers.is_token_name_taken(export)
+        except ApiForbidden:
+            # A quota that is used up says nothing of what was made before.
+            if is_own:
+                return True
+            raise
+        if is_there and not is_own:
+            raise _token_in_the_way(export)
+        return is_there
 
     async def _create_pod(self, now: Observed, notes: _Notes) -> None:
         export = now.export
@@ -354,3 +390,8 @@ class ExportReconciler:
     def _tell(self, export: VirtualMachineExport, reason: str, message: str) -> None:
         about = events.reference_to(EXPORTS, export)
         self._recorder.record(about, events.NORMAL, reason, message)
+
+
+def _token_in_the_way(export: VirtualMachineExport) -> InTheWay:
+    name = token_secret_name(export)
+    return InTheWay(f"A Secret named {name} exists and was not made for this export.")

@@ -38,7 +38,7 @@ def status_of(now: Observed) -> VirtualMachineExportStatus:
         links=links(export, served_by(pod), findings_of(pod).disks, now.authority)
         if phase == Phase.READY and pod is not None
         else None,
-        token_secret_ref=token_secret_name(export),
+        token_secret_ref=token_secret_name(export) if now.has_token else None,
         ttl_expiration_time=meta.format_time(expires_at(export)),
         service_name=pod_name(export),
         virtual_machine_name=now.source.machine,

@@ -76,7 +76,8 @@ class _Exporter:
                 web.get(f"{volume}/disk.img.gz", self._compressed_disk),
                 web.get(f"{volume}/disk.tar.gz", self._archive),
                 web.get(f"{volume}/dir", self._directory_itself),
-                web.get(f"{volume}/dir/{{path:.*}}", self._directory),
+                # A name may have newlines in it.
+                web.get(f"{volume}/dir/{{path:(?s:.*)}}", self._directory),
                 web.get("/internal/manifests/all", self._manifests),
                 web.get("/internal/manifests/secret", self._secret_manifest),
             ]

@@ -12,8 +12,10 @@ import tarfile
 import zlib
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from urllib.parse import quote
+
+import structlog
 
 from podvisor_controller.exporter.tree import NotServed, is_file, reopened
 
@@ -25,6 +27,8 @@ GZIP_READ_BYTES = 1024 * 1024
 PIECE_BYTES = 64 * 1024
 # Each level of an archive holds two descriptors.
 MOST_LEVELS = 100
+
+_log = structlog.get_logger(__name__)
 
 _GZIP = 31  # zlib's number for a window of 32 KiB and gzip's header
 _FAST = 1  # the network and the disk are to be the limit, not the compression
@@ -87,14 +91,18 @@ def _next_data(descriptor: int, start: int, size_bytes: int) -> int:
 def archive_pieces(root: int) -> Pieces:
     """A directory with all below it as a compressed archive (tar.gz). `root` is a descriptor of it, which stays open.
 
-    Links are archived as links, pipes, sockets and devices are left out. OSError when something cannot be read or is nested too deeply.
+    Links are archived as links; pipes, sockets and devices are left out, and so is what may not be opened or is nested too deeply, which
+    is logged by number: names are the volume's content. OSError when what is open cannot be read.
     """
     compressor = zlib.compressobj(_FAST, zlib.DEFLATED, _GZIP)
-    with closing(_tar_pieces(root)) as made:
+    left_out = _LeftOut()
+    with closing(_tar_pieces(root, left_out)) as made:
         for piece in made:
             if compressed := compressor.compress(piece):
                 yield compressed
     yield compressor.flush()
+    if left_out.unreadable or left_out.too_deep:
+        _log.warning("left out of an archive", **asdict(left_out))
 
 
 def listing_pieces(directory: int) -> Pieces:
@@ -144,7 +152,15 @@ class _Level:
         os.close(self.descriptor)
 
 
-def _tar_pieces(root: int) -> Pieces:
+@dataclass(slots=True)
+class _LeftOut:
+    """How much is not in an archive that could be."""
+
+    unreadable: int = 0
+    too_deep: int = 0
+
+
+def _tar_pieces(root: int, left_out: _LeftOut) -> Pieces:
     yield _header(".", os.fstat(root), tarfile.DIRTYPE)
     levels = [_Level.open(".", ".", root)]
     try:
@@ -157,31 +173,47 @@ def _tar_pieces(root: int) -> Pieces:
             if len(levels) == 1 and entry.name == _NOT_ARCHIVED:
                 continue
             path = f"{level.path}/{entry.name}"
-            found = os.stat(entry.name, dir_fd=level.descriptor, follow_symlinks=False)
-            if stat.S_ISDIR(found.st_mode):
-                if len(levels) == MOST_LEVELS:
-                    raise OSError(errno.ELOOP, f"more than {MOST_LEVELS} levels of directories")
-                levels.append(_Level.open(path, entry.name, level.descriptor))
-                yield _header(path, found, tarfile.DIRTYPE)
-            elif stat.S_ISREG(found.st_mode):
-                yield from _member(path, entry.name, level.descriptor)
-            elif stat.S_ISLNK(found.st_mode):
-                target = os.readlink(entry.name, dir_fd=level.descriptor)
-                yield _header(path, found, tarfile.SYMTYPE, target=target)
+            try:
+                found = os.stat(entry.name, dir_fd=level.descriptor, follow_symlinks=False)
+                if stat.S_ISDIR(found.st_mode):
+                    if len(levels) == MOST_LEVELS:
+                        left_out.too_deep += 1
+                        continue
+                    levels.append(_Level.open(path, entry.name, level.descriptor))
+                    made = _alone(_header(path, found, tarfile.DIRTYPE))
+                elif stat.S_ISREG(found.st_mode):
+                    made = _member(path, _open_file(entry.name, level.descriptor))
+                elif stat.S_ISLNK(found.st_mode):
+                    target = os.readlink(entry.name, dir_fd=level.descriptor)
+                    made = _alone(_header(path, found, tarfile.SYMTYPE, target=target))
+                else:
+                    continue
+            except PermissionError:
+                left_out.unreadable += 1
+                continue
+            yield from made
     finally:
         for level in levels:
             level.close()
     yield bytes(2 * tarfile.BLOCKSIZE)
 
 
-def _member(path: str, name: str, directory: int) -> Pieces:
+def _alone(piece: bytes) -> Pieces:
+    yield piece
+
+
+def _open_file(name: str, directory: int) -> int:
     inode = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     try:
         if not is_file(inode):
             raise NotServed
-        descriptor = reopened(inode)
+        return reopened(inode)
     finally:
         os.close(inode)
+
+
+def _member(path: str, descriptor: int) -> Pieces:
+    """A file's header and content; `descriptor` is closed behind them."""
     try:
         found = os.fstat(descriptor)
         yield _header(path, found, tarfile.REGTYPE)

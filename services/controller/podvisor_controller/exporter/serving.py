@@ -12,6 +12,7 @@ from podvisor_common.api.meta import now
 from podvisor_common.http.server import serve_http
 
 from podvisor_controller.exporter.app import exporter_app
+from podvisor_controller.exporter.quiet import quieten
 from podvisor_controller.exporter.settings import CERTIFICATE, KEY, Settings
 
 # Downloads that go on when the time is over are broken off.
@@ -22,6 +23,7 @@ _log = structlog.get_logger(__name__)
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set or the deadline is reached."""
+    quieten()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     directory = settings.identity_directory
