@@ -148,6 +148,7 @@ def test_others_are_looked_for_only_where_it_matters(now: Observed, is_needed: b
     ("now", "phase", "status", "reason"),
     situations(
         ("first sight", observed(), Phase.PENDING, "False", "Initializing"),
+        ("somebody else's pod", observed(THEIRS), Phase.PENDING, "False", "PodPending"),
         ("in use", observed(users=IN_USE), Phase.PENDING, "False", "InUse"),
         ("refused", observed(trouble="quota"), Phase.PENDING, "False", "PodPending"),
         ("pod waits", observed(pod()), Phase.PENDING, "False", "PodPending"),

@@ -70,6 +70,10 @@ def _without_pod(now: Observed) -> Finding:
         return Finding(False, Reason.IN_USE, now.users)
     if now.trouble:
         return Finding(False, Reason.POD_PENDING, now.trouble)
+    if now.pod is not None and now.own_pod is None:
+        name = now.pod.metadata.name
+        told = f"A Pod named {name} exists and does not belong to this export."
+        return Finding(False, Reason.POD_PENDING, told)
     return Finding(False, Reason.INITIALIZING)
 
 
