@@ -44,6 +44,7 @@ from podvisor_controller.news import News
 from podvisor_controller.refusals import refusal
 from podvisor_controller.snapshot.observed import content_name
 from podvisor_controller.status_patch import patch_of
+from podvisor_controller.status_writer import write_status
 
 # Before what was refused is tried again.
 LOOK_AGAIN_S = 5.0
@@ -234,17 +235,8 @@ class CloneReconciler:
         """Patch the status if a reader would see a difference. ApiConflict when the clone has changed meanwhile."""
         clone, wanted = now.clone, status.status_of(now)
         patch = patch_of(clone.status, wanted)
-        if not patch:
+        if not await write_status(self._client, self._clones, _decode_clone, clone, patch):
             return
-        version = clone.metadata.resource_version
-        body = {"metadata": {"resourceVersion": version}, "status": patch}
-        try:
-            answer = await self._client.merge_patch(
-                CLONES, key_of(clone), body, subresource="status"
-            )
-        except ApiNotFound:
-            return
-        self._clones.learn(_decode_clone(answer))
         for news in status.news_of(now, wanted):
             self._tell(clone, news)
 

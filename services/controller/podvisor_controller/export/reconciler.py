@@ -54,6 +54,7 @@ from podvisor_controller.refusals import refusal
 from podvisor_controller.snapshot.outline import claim_of
 from podvisor_controller.snapshot.volumes import MACHINES_INDEX
 from podvisor_controller.status_patch import patch_of
+from podvisor_controller.status_writer import write_status
 from podvisor_controller.user_pods import pages_of_pods
 from podvisor_controller.vmi.claim_users import USERS_INDEX
 from podvisor_controller.vmi.claims import claim_key
@@ -375,17 +376,7 @@ class ExportReconciler:
         """Patch the status if a reader would see a difference. ApiConflict when the export has changed meanwhile."""
         export = now.export
         patch = patch_of(export.status, status_of(now))
-        if not patch:
-            return
-        version = export.metadata.resource_version
-        body = {"metadata": {"resourceVersion": version}, "status": patch}
-        try:
-            answer = await self._client.merge_patch(
-                EXPORTS, key_of(export), body, subresource="status"
-            )
-        except ApiNotFound:
-            return
-        self._caches.exports.learn(_decode_export(answer))
+        await write_status(self._client, self._caches.exports, _decode_export, export, patch)
 
     def _tell(self, export: VirtualMachineExport, reason: str, message: str) -> None:
         about = events.reference_to(EXPORTS, export)

@@ -49,7 +49,8 @@ class Storage:
         """
         if self.is_stuck:
             raise self._no_answer()
-        return await self.wait_for(asyncio.ensure_future(self._in_turn(work)), timeout_s, late)
+        task = asyncio.create_task(self._in_turn(work), name=self._title)
+        return await self.wait_for(task, timeout_s, late)
 
     async def wait_for(
         self,
@@ -80,7 +81,8 @@ class Storage:
         self._left.discard(outcome)
         if outcome.cancelled() or outcome.exception() is not None or late is None:
             return
-        threading.Thread(target=late, args=(outcome.result(),), daemon=True).start()
+        name = f"{self._title}, late"
+        threading.Thread(target=late, args=(outcome.result(),), name=name, daemon=True).start()
 
     def _no_answer(self) -> NoAnswer:
         return NoAnswer(f"{self._title} does not answer.")

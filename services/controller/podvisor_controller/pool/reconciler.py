@@ -35,10 +35,11 @@ from podvisor_controller.sets.batches import PARALLEL_WRITES, in_batches
 from podvisor_controller.sets.claiming import Claiming
 from podvisor_controller.sets.claims import CLAIM_INDEX, claim, managed_by
 from podvisor_controller.sets.conditions import Failure, says_paused
-from podvisor_controller.sets.live import read_live, write_status
+from podvisor_controller.sets.live import read_live
 from podvisor_controller.sets.selectors import text_of
 from podvisor_controller.sets.trouble import Trouble, raise_unexpected
 from podvisor_controller.status_patch import patch_of
+from podvisor_controller.status_writer import write_status
 
 _decode_pool = msgspec.json.Decoder(VirtualMachinePool).decode
 _decode_vm = msgspec.json.Decoder(v1.VirtualMachine).decode

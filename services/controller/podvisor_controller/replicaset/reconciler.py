@@ -38,12 +38,13 @@ from podvisor_controller.sets.batches import PARALLEL_WRITES, in_batches
 from podvisor_controller.sets.claiming import Claiming
 from podvisor_controller.sets.claims import CLAIM_INDEX, claim, managed_by
 from podvisor_controller.sets.conditions import says_paused
-from podvisor_controller.sets.live import read_live, write_status
+from podvisor_controller.sets.live import read_live
 from podvisor_controller.sets.member_names import choose_names, names_of
 from podvisor_controller.sets.selectors import text_of
 from podvisor_controller.sets.trouble import Trouble, raise_unexpected
 from podvisor_controller.sets.unseen import Unseen
 from podvisor_controller.status_patch import patch_of
+from podvisor_controller.status_writer import write_status
 
 # How long a cache may take to show an instance that was made before the API server is asked what became of it.
 LOOK_AGAIN_S = 5.0

@@ -29,6 +29,7 @@ from podvisor_controller.restore.observed import Observed
 from podvisor_controller.restore.observer import Notes, Observer
 from podvisor_controller.restore.target import Target
 from podvisor_controller.status_patch import patch_of
+from podvisor_controller.status_writer import write_status
 from podvisor_controller.webhooks.defaults_instance import owner_reference
 
 # Before what stands in the way, or was refused, is looked at again: no event tells of all that may be waited for.
@@ -221,17 +222,8 @@ class RestoreReconciler:
         """Patch the status if a reader would see a difference. ApiConflict when the restore has changed meanwhile."""
         restore, wanted = now.restore, status.status_of(now)
         patch = patch_of(restore.status, wanted)
-        if not patch:
+        if not await write_status(self._client, self._restores, _decode_restore, restore, patch):
             return
-        version = restore.metadata.resource_version
-        body = {"metadata": {"resourceVersion": version}, "status": patch}
-        try:
-            answer = await self._client.merge_patch(
-                RESTORES, key_of(restore), body, subresource="status"
-            )
-        except ApiNotFound:
-            return
-        self._restores.learn(_decode_restore(answer))
         if news := status.news_of(now, wanted):
             reference = events.reference_to(RESTORES, restore)
             self._recorder.record(reference, news.type, news.reason, news.message)

@@ -1,10 +1,9 @@
-"""A set in the API server: read before anything is done by it, and its status written.
+"""A set as the API server has it: read before anything is done by it.
 
-Invariant: a status is written only to the set that it was computed from: ApiConflict when that has changed.
+Invariant: nothing is written here.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.errors import ApiNotFound
@@ -25,23 +24,3 @@ async def read_live(
     sets.learn(live)
     is_other = live.metadata.uid != known.metadata.uid
     return None if is_other or live.metadata.is_being_deleted else live
-
-
-async def write_status(
-    client: KubeClient,
-    sets: Informer[M],
-    decode: Callable[[bytes], M],
-    known: M,
-    patch: Mapping[str, Any],
-) -> bool:
-    """Patch the status of a set; whether that was done, which it is not where nothing is to be changed or the set is gone."""
-    if not patch:
-        return False
-    version = known.metadata.resource_version
-    body = {"metadata": {"resourceVersion": version}, "status": dict(patch)}
-    try:
-        answer = await client.merge_patch(sets.resource, key_of(known), body, subresource="status")
-    except ApiNotFound:
-        return False
-    sets.learn(decode(answer))
-    return True

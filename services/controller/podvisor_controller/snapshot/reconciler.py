@@ -55,6 +55,7 @@ from podvisor_controller.snapshot.outline import LOCK_INDEX, SNAPSHOT_INDEX, cla
 from podvisor_controller.snapshot.source import Source
 from podvisor_controller.snapshot.volume_snapshots import VolumeSnapshots
 from podvisor_controller.status_patch import changes, patch_of
+from podvisor_controller.status_writer import write_status
 from podvisor_controller.vm.observed import owns
 from podvisor_controller.vmi.claim_users import users_of
 
@@ -328,10 +329,9 @@ class SnapshotReconciler:
         content, wanted = now.content, status.content_status(now)
         if content is None or wanted is None:
             return
-        answer = await self._write(SNAPSHOT_CONTENTS, content, changes(content.status, wanted))
-        if answer is None:
+        patch = changes(content.status, wanted)
+        if not await write_status(self._client, self._contents, _decode_content, content, patch):
             return
-        self._contents.learn(_decode_content(answer))
         for name in status.missing(wanted, now):
             message = f"VolumeSnapshot {name} no longer exists"
             reason = EventReason.VOLUME_SNAPSHOT_MISSING
@@ -340,19 +340,7 @@ class SnapshotReconciler:
     async def _write_snapshot_status(self, now: Observed) -> None:
         snapshot = now.snapshot
         patch = patch_of(snapshot.status, status.snapshot_status(now))
-        answer = await self._write(SNAPSHOTS, snapshot, patch)
-        if answer is not None:
-            self._snapshots.learn(_decode_snapshot(answer))
-
-    async def _write(self, resource: Resource, obj: KubeObject, patch: Json) -> bytes | None:
-        """Patch the status of an object as it was seen; None where there was nothing to be done or nothing is left of it."""
-        if not patch:
-            return None
-        body = {"metadata": {"resourceVersion": obj.metadata.resource_version}, "status": patch}
-        try:
-            return await self._client.merge_patch(resource, key_of(obj), body, subresource="status")
-        except ApiNotFound:
-            return None
+        await write_status(self._client, self._snapshots, _decode_snapshot, snapshot, patch)
 
     def _tell(
         self, resource: Resource, obj: KubeObject, type_: str, reason: str, message: str

@@ -39,6 +39,7 @@ from podvisor_controller.refusals import explain, refusal
 from podvisor_controller.refused_deletion import RefusedDeletion
 from podvisor_controller.snapshot.volume_statuses import VolumeStatuses
 from podvisor_controller.status_patch import patch_of
+from podvisor_controller.status_writer import write_status
 from podvisor_controller.vm import plan, status
 from podvisor_controller.vm.observed import Observed, revision_in_question
 from podvisor_controller.vm.plugger import Plugger
@@ -351,19 +352,8 @@ class VmReconciler:
         if wanted is None:
             return
         patch = patch_of(now.vm.status, wanted)
-        if not patch:
+        if not await write_status(self._client, self._vms, _decode_vm, now.vm, patch):
             return
-        version = now.vm.metadata.resource_version
-        try:
-            answer = await self._client.merge_patch(
-                VIRTUAL_MACHINES,
-                key_of(now.vm),
-                {"metadata": {"resourceVersion": version}, "status": patch},
-                subresource="status",
-            )
-        except ApiNotFound:
-            return
-        self._vms.learn(_decode_vm(answer))
         for why in now.requested.refusals:
             self._tell(now.vm, events.WARNING, EventReason.HOT_PLUG_VOLUME_ERROR, why)
 
