@@ -9,6 +9,7 @@ import pytest
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.kube.resources import EVENTS, PODS, VIRTUAL_MACHINE_INSTANCES
 from podvisor_handler.linux.process import PinnedProcess, ProcessEnded
+from prometheus_client import REGISTRY
 
 from tests.unit.handler.builders import HOLDER_UID, held, holder_manifest, pod_manifest
 from tests.unit.handler.fake_launcher import (
@@ -108,6 +109,20 @@ async def test_a_volume_comes_and_goes(world: World, tree: PodTree) -> None:
     assert len(taker.taken) == 1
 
 
+def passes(controller: str) -> float:
+    """How often the controller has looked at something."""
+    name = "podvisor_reconcile_time_seconds_count"
+    return REGISTRY.get_sample_value(name, {"controller": controller}) or 0
+
+
+async def look_once_more(world: World, pod: dict[str, Any], *, at: str) -> None:
+    """Change the pod in a way that means nothing, and wait until the controller `at` has taken a look."""
+    before = passes(at)
+    pod["metadata"].setdefault("annotations", {})["changed"] = "yes"
+    world.server.put(PODS, pod)
+    await world.until(lambda: passes(at) > before)
+
+
 def lives(process: PinnedProcess) -> bool:
     try:
         process.check_alive()
@@ -130,7 +145,7 @@ async def test_a_pod_that_is_deleted_holds_a_volume_until_the_guest_has_let_go(
             world.server.put(PODS, holder_manifest(volume="data", deleted=True))
             await say(launcher, DETACHING, accepted_generation=1, disks_settled=True, **RUNNING)
             await world.until(lambda: phase(world) == "Detaching")
-            await asyncio.sleep(0.2)
+            await look_once_more(world, holder_manifest(volume="data", deleted=True), at="holder")
             assert lives(process)
             await say(launcher, None)
             await end_of(process)
@@ -141,13 +156,15 @@ async def test_the_controller_ends_what_holds_a_volume_in_a_pod_that_nobody_has_
     world: World, tree: PodTree
 ) -> None:
     launcher = FakeLauncher()
+    before = passes("holder")
     start(world, spec=spec(), status={"volumeStatus": [held("data")]})
     async with serving(launcher, world.pods), handler(world):
         with tree.running() as process:
             world.server.put(PODS, holder_manifest(volume="data"))
             await say(launcher, None, accepted_generation=1, disks_settled=True, **RUNNING)
             await world.until(lambda: phase(world) == "UnMountedFromPod")
-            await asyncio.sleep(0.5)
+            await look_once_more(world, holder_manifest(volume="data"), at="vmi")
+            assert passes("holder") == before
             assert lives(process)
             world.server.put(PODS, holder_manifest(volume="data", deleted=True))
             await end_of(process)
@@ -160,10 +177,9 @@ async def test_a_pod_that_is_deleted_holds_a_volume_until_the_launchers_pod_has_
     world.server.put(PODS, pod_manifest(uid=OTHER_POD_UID, deletion_grace_s=65))
     async with handler(world):
         with tree.running() as process:
-            world.server.put(
-                PODS, holder_manifest(volume="data", deleted=True, owner=OTHER_POD_UID)
-            )
-            await asyncio.sleep(0.5)
+            held_on = holder_manifest(volume="data", deleted=True, owner=OTHER_POD_UID)
+            world.server.put(PODS, held_on)
+            await look_once_more(world, held_on, at="holder")
             assert lives(process)
             world.server.remove(PODS, POD_KEY)
             await end_of(process)
