@@ -102,11 +102,5 @@ def _both(
 
 
 def _condition(now: Observed, type_: str, reason: str, *, status: str) -> Condition:
-    known = meta.find_condition(now.restore.status.conditions, type_)
-    since = known.last_transition_time if known is not None and known.status == status else None
-    return Condition(
-        type=type_,
-        status=status,
-        reason=reason,
-        last_transition_time=since or meta.format_time(now.at),
-    )
+    known = now.restore.status.conditions
+    return meta.renewed_condition(known, now.at, type_, reason, status=status)
