@@ -119,6 +119,13 @@ class ExportUser:
         links: Json = self.status["links"]["internal"]
         return links
 
+    async def serve(self) -> Json:
+        """Make the export and have it served; the links."""
+        await self.ask()
+        await self.until_pod()
+        self.run_pod(0)
+        return await self.until_ready()
+
     async def until_reason(self, reason: str, type_: str = "Ready") -> Json:
         """The condition with that reason."""
         await self.server.until(lambda: self.condition(type_).get("reason") == reason)

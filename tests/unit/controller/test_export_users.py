@@ -60,10 +60,7 @@ async def test_an_export_ends_when_somebody_takes_its_claim(
     exports: ExportUser, leading: Controllers
 ) -> None:
     exports.provide()
-    await exports.ask()
-    await exports.until_pod()
-    exports.run_pod(0)
-    await exports.until_ready()
+    await exports.serve()
     exports.server.put(PODS, user_pod())
     # Nobody tells of pods that are not ours: some other change has it looked at.
     exports.provide(labels={"a": "b"})
@@ -78,10 +75,7 @@ async def test_a_machine_that_starts_waits_for_the_end_of_the_export(
 ) -> None:
     server = exports.server
     exports.provide()
-    await exports.ask()
-    await exports.until_pod()
-    exports.run_pod(0)
-    await exports.until_ready()
+    await exports.serve()
     start(server)
     await server.until(lambda: synchronized(server).get("reason") == "VolumeInUse")
     message = synchronized(server)["message"]

@@ -67,10 +67,7 @@ async def test_an_export_costs_eight_writes_and_four_events(
     exports: ExportUser, leading: Controllers
 ) -> None:
     exports.provide()
-    await exports.ask()
-    await exports.until_pod()
-    exports.run_pod(0)
-    await exports.until_ready()
+    await exports.serve()
     await exports.server.until(lambda: len(exports.events()) == 4)
     writes = [
         request.path
@@ -224,10 +221,7 @@ async def test_a_token_that_is_deleted_is_made_anew(
         monkeypatch.setattr(module, "LOOK_AGAIN", timedelta(seconds=0.2))
     exports.provide()
     async with leader(server, settings):
-        await exports.ask()
-        await exports.until_pod()
-        exports.run_pod(0)
-        await exports.until_ready()
+        await exports.serve()
         first = exports.token
         if is_same_leader:
             server.remove(SECRETS, TOKEN)
@@ -272,10 +266,7 @@ async def test_no_write_that_fails_or_whose_answer_is_lost_stands_in_the_way(
 ) -> None:
     exports.server.fate_of = lose(number, fate)
     exports.provide()
-    await exports.ask()
-    await exports.until_pod()
-    exports.run_pod(0)
-    await exports.until_ready()
+    await exports.serve()
     assert len(exports.token) == TOKEN_LENGTH
     assert len([one for one in exports.server.created if one["kind"] == "Pod"]) == 1
 
@@ -287,10 +278,7 @@ async def test_another_leader_goes_on_where_one_has_ended(
     """Nothing is made twice, whatever there is already."""
     exports.provide()
     async with leader(server, settings):
-        await exports.ask()
-        await exports.until_pod()
-        exports.run_pod(0)
-        await exports.until_ready()
+        await exports.serve()
         created = len(server.created)
     if not is_ready:
         body = exports.body
