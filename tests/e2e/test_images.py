@@ -13,10 +13,10 @@ from tests.support.process import run
 from tests.support.storage import local_volume
 
 MIB = 1 << 20
-# What stands in the place of disk.img, made by a shell in the volume's directory, and what is said of it.
+# What stands in the place of disk.img, made by a shell in the volume's directory under the name of new, and what is said of it.
 REFUSED = {
-    "a link": ("ln -s /etc/passwd disk.img", "symbolic link"),
-    "a device": ("mknod disk.img c 1 8", "not a regular file"),
+    "a link": ("ln -s /etc/passwd new", "symbolic link"),
+    "a device": ("mknod new c 1 8", "not a regular file"),
 }
 # Images by the arguments of qemu-img, and what is said of them.
 REFUSED_IMAGES = {
@@ -53,7 +53,7 @@ async def test_images_that_are_refused(cluster: Cluster, tmp_path: Path) -> None
         assert passwd == "0 644"
         await _put(
             volume.path,
-            "truncate -s 16M disk.img; printf good | dd of=disk.img bs=1M seek=1 conv=notrunc",
+            "truncate -s 16M new && printf good | dd of=new bs=1M seek=1 conv=notrunc",
         )
         machine = Machine(cluster, "picky")
         await machine.console_shows("picky login:")
@@ -67,9 +67,9 @@ async def _head_of_image(directory: Path, arguments: str) -> str:
     await run("qemu-img", "create", "-q", *words)
     head, size = image.read_bytes()[:_HEAD_BYTES], image.stat().st_size
     encoded = base64.b64encode(head).decode()
-    return f"echo {encoded} | base64 -d >disk.img; truncate -s {size} disk.img"
+    return f"echo {encoded} | base64 -d >new && truncate -s {size} new"
 
 
 async def _put(directory: str, command: str) -> None:
-    """Replace what stands in the volume."""
-    await on_node("sh", "-c", f"cd {directory} && rm -rf disk.img other && {command}")
+    """Replace what stands in the volume, at once: in one without an image the launcher makes one of its own."""
+    await on_node("sh", "-c", f"cd {directory} && {command} && mv -fT new disk.img")
