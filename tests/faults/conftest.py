@@ -6,21 +6,30 @@ Random moments come from a seed that is printed and can be given again as PODVIS
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.faults.artefacts import ARTEFACTS, collect, directory_of, forget_old
 from tests.faults.guest import booted, counting_vm
 from tests.faults.history import History, recording
-from tests.faults.measured import Measured
+from tests.faults.measured import Durations, Measured
 from tests.support.cluster import Cluster, create_namespace
 from tests.support.machine import Machine
 
 _RUN = f"{os.getpid() % 4096:03x}"
 _SEED = int(os.environ.get("PODVISOR_FAULTS_SEED", random.SystemRandom().randrange(10**6)))
 _failed = pytest.StashKey[bool]()
-_measured = Measured()
+_durations = Durations()
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and item.get_closest_marker("one_machine") is None:
+            item.add_marker(pytest.mark.alone)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -33,19 +42,29 @@ def pytest_runtest_makereport(
     return report
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):  # what a test beside has collected stays
+        forget_old()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call":
+        _durations.take(report.user_properties)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _measured.durations_s:
+    if _durations.durations_s:
         terminalreporter.section("measured")
         terminalreporter.line(f"seed {_SEED}")
-        for line in _measured.table():
+        for line in _durations.table():
             terminalreporter.line(line)
-        _measured.save(ARTEFACTS / "measured.json")
+        _durations.save(ARTEFACTS / "measured.json")
 
 
 @pytest.fixture
-def measured() -> Measured:
-    """Durations of this run."""
-    return _measured
+def measured(record_property: Callable[[str, object], None]) -> Measured:
+    """Durations of this test."""
+    return Measured(record_property)
 
 
 @pytest.fixture
@@ -58,7 +77,6 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
 @pytest.fixture(scope="session")
 def shared_namespace() -> Iterator[Cluster]:
     """The run's namespace. That it goes away whatever was done in it is part of what is tested."""
-    forget_old()
     cluster = asyncio.run(create_namespace(f"f{_RUN}-faults"))
     yield cluster
 

@@ -8,6 +8,8 @@ from tests.support.disks import claimed, read, with_disk, write
 from tests.support.machine import Machine, vm
 from tests.support.storage import local_volume, look_into
 
+pytestmark = pytest.mark.one_machine
+
 MIB = 1 << 20
 VOLUMES = ("file", "block")
 

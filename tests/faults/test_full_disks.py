@@ -24,6 +24,7 @@ OUTLASTS_S = 20.0
 GOES_ON_S = 15.0
 
 
+@pytest.mark.one_machine
 async def test_start_on_a_full_disk(cluster: Cluster, history: History, measured: Measured) -> None:
     """The reason is in a condition, in one event, for as long as it takes; then the machine starts."""
     await cluster.apply(counting_vmi("starved", nodeSelector=selector(cluster, "starved")))
@@ -54,6 +55,7 @@ async def test_start_on_a_full_disk(cluster: Cluster, history: History, measured
         await cluster.kubectl("delete", "vmi", "starved", "--timeout=30s")
 
 
+@pytest.mark.one_machine
 async def test_guest_that_fills_the_disk(
     cluster: Cluster, history: History, measured: Measured
 ) -> None:
@@ -91,6 +93,7 @@ async def test_guest_that_fills_the_disk(
         assert await pod_processes(pod_uid) == {}
 
 
+@pytest.mark.one_machine
 async def test_guest_that_fills_its_node(
     cluster: Cluster, history: History, measured: Measured
 ) -> None:
@@ -114,6 +117,7 @@ async def test_guest_that_fills_its_node(
         await cluster.kubectl("delete", "vmi", "crowded", "--timeout=30s")
 
 
+@pytest.mark.one_machine
 async def test_guest_that_fills_its_volume(
     cluster: Cluster, history: History, measured: Measured
 ) -> None:

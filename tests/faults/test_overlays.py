@@ -1,5 +1,7 @@
 """What ends with the instance: kept as long as its guest runs, whoever else dies, and gone at its next start."""
 
+import pytest
+
 from tests.faults.guest import counting_vm, lived_on, witness_of
 from tests.faults.history import History
 from tests.faults.strike import Victim, strike, uid_of_pod
@@ -7,6 +9,8 @@ from tests.support.cluster import Cluster, Json, on_node
 from tests.support.disks import read, with_disk, write
 from tests.support.machine import Machine
 from tests.support.storage import local_volume
+
+pytestmark = pytest.mark.one_machine
 
 MIB = 1 << 20
 DISKS = ("root", "base", "spare")

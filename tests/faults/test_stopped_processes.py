@@ -13,6 +13,8 @@ from tests.faults.strike import Victim, strike, uid_of_pod
 from tests.support.cluster import Cluster
 from tests.support.machine import Machine
 
+pytestmark = pytest.mark.one_machine
+
 SHOWN_S = 30.0
 HEALED_S = 15.0
 # How long the process is held at least; PODVISOR_FAULTS_HOLD_S=60 is the soak. Otherwise as long as it takes to show.
