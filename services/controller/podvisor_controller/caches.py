@@ -49,10 +49,12 @@ from podvisor_controller.export.sources import SOURCES_INDEX, by_source_of_expor
 from podvisor_controller.installation import CONFIG_MAP_NAME
 from podvisor_controller.installation_status import HANDLER
 from podvisor_controller.restore.indexes import (
+    MARK_INDEX,
     OVERLAID_INDEX,
     RESTORE_LOCK_INDEX,
     RESTORED_SNAPSHOT_INDEX,
     TARGET_INDEX,
+    by_mark,
     by_overlaid_claim,
     by_restore_lock,
     by_restored_snapshot,
@@ -139,7 +141,11 @@ class Caches:
             client,
             RESTORES,
             VirtualMachineRestore,
-            indexers={TARGET_INDEX: by_target, RESTORED_SNAPSHOT_INDEX: by_restored_snapshot},
+            indexers={
+                TARGET_INDEX: by_target,
+                RESTORED_SNAPSHOT_INDEX: by_restored_snapshot,
+                MARK_INDEX: by_mark,
+            },
         )
         self.clones = Informer(
             client,

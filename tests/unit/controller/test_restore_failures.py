@@ -11,7 +11,7 @@ from podvisor_controller.restore.hindrances import failure_of, hindrance_of
 from podvisor_controller.restore.observed import Observed
 
 from tests.unit.controller.api_server import Json
-from tests.unit.controller.builders import NOW, claim_body, situations, vm, vmi
+from tests.unit.controller.builders import NOW, claim_body, situations, stamp, vm, vmi
 from tests.unit.controller.observed_restores import (
     IN_PLACE,
     MADE,
@@ -34,6 +34,8 @@ LOSS = snapshot(
         "error": {"message": f"VolumeSnapshots ({DATA}) missing"},
     }
 )
+
+LATER = restore(metadata={"name": "later", "creationTimestamp": stamp(10)})
 
 
 @pytest.mark.parametrize(
@@ -69,6 +71,18 @@ LOSS = snapshot(
         (
             "ran too long, but what it had has gone",
             begun(restore=IN_PLACE, at=NOW + timedelta(minutes=5), instance=vmi(owned=True)),
+            "",
+        ),
+        (
+            "a later restore was faster",
+            observed(last_restore=LATER),
+            'VirtualMachineRestore "later", which was made later, has restored the target meanwhile.'
+            " Make a new restore if this one is wanted all the same.",
+        ),
+        ("a later restore was faster, but this one has begun", begun(last_restore=LATER), ""),
+        (
+            "an earlier restore was before it",
+            observed(last_restore=restore(metadata={"creationTimestamp": stamp(90)})),
             "",
         ),
         (

@@ -18,9 +18,9 @@ from podvisor_common.kube.resources import (
 from podvisor_controller.controllers import Controllers
 
 from tests.unit.controller.api_server import Fate
-from tests.unit.controller.builders import vm_body, vmi_body
+from tests.unit.controller.builders import stamp, vm_body, vmi_body
 from tests.unit.controller.exports import ExportUser
-from tests.unit.controller.restores import MYVM, RestoreUser
+from tests.unit.controller.restores import MYVM, RestoreUser, restore_body
 from tests.unit.controller.snapshots import on_claims
 
 
@@ -40,6 +40,33 @@ async def test_in_place_the_claims_have_their_names_and_no_other_machine_loses_o
     assert claim["metadata"]["uid"] != old
     # The machine did not own the one that was there before.
     assert "ownerReferences" not in claim["metadata"]
+
+
+async def test_what_a_later_restore_has_made_is_not_undone_by_one_that_waited(
+    restorer: RestoreUser, leading: Controllers
+) -> None:
+    await restorer.keep("data")
+    restorer.put_another("other", "data")
+    older = ObjectKey("shop", "older")
+    metadata = {"name": older.name, "uid": "older", "creationTimestamp": stamp(60)}
+    body = restore_body(volumeRestorePolicy="InPlace", metadata=metadata)
+    del body["metadata"]["resourceVersion"]
+    restorer.server.put(RESTORES, body)
+    # The first time the server has its own idea of when that was.
+    restorer.server.put(RESTORES, body)
+
+    def says(type_: str, reason: str) -> bool:
+        conditions = (restorer.server.get(RESTORES, older) or {})["status"].get("conditions", [])
+        return any(one["type"] == type_ and reason in one["reason"] for one in conditions)
+
+    await restorer.server.until(lambda: says("Progressing", "VirtualMachine shop/other has it"))
+    await restorer.restore()
+    await restorer.until_complete()
+    restored = restorer.claim_of("data")["metadata"]["uid"]
+    restorer.server.remove(VIRTUAL_MACHINES, ObjectKey("shop", "other"))
+    await restorer.server.until(lambda: says("Failure", 'VirtualMachineRestore "back", which was'))
+    assert restorer.claim_of("data")["metadata"]["uid"] == restored
+    await restorer.server.until(lambda: not restorer.is_locked)
 
 
 async def test_whether_a_claim_can_be_had_again_is_asked_of_the_api_server(

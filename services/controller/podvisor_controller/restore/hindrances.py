@@ -29,7 +29,8 @@ def failure_of(now: Observed) -> str:
     if now.is_restored or now.is_complete:
         return ""
     return (
-        _of_policy(now)
+        _of_successor(now)
+        or _of_policy(now)
         or _of_snapshot(now)
         or _of_target(now)
         or _of_overrides(now)
@@ -53,6 +54,16 @@ def hindrance_of(now: Observed) -> str:
     if now.has_begun and now.leaving and (why := _doubt(now)):
         return why
     return _busy(now.restore.metadata.name, now.target) or _taken(now)
+
+
+def _of_successor(now: Observed) -> str:
+    """Whose work would be undone by a restore that has waited. What has begun goes on: the target is its own."""
+    if now.has_begun or not now.is_overtaken or now.last_restore is None:
+        return ""
+    return (
+        f'VirtualMachineRestore "{now.last_restore.metadata.name}", which was made later, has restored the target meanwhile.'
+        " Make a new restore if this one is wanted all the same."
+    )
 
 
 def _of_policy(now: Observed) -> str:

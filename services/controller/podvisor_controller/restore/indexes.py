@@ -5,10 +5,12 @@ from podvisor_common.api.snapshot import VirtualMachineRestore
 from podvisor_common.api.snapshot.names import ConditionType
 from podvisor_common.kube.resources import ObjectKey
 
+from podvisor_controller.restore.machine import mark_of
 from podvisor_controller.vmi.claims import claim_key
 
 TARGET_INDEX = "target"
 RESTORED_SNAPSHOT_INDEX = "snapshot"
+MARK_INDEX = "mark"
 RESTORE_LOCK_INDEX = "restore-in-progress"
 OVERLAID_INDEX = "overlaid-claims"
 
@@ -23,6 +25,11 @@ def by_restored_snapshot(restore: VirtualMachineRestore) -> list[str]:
     if _is_over(restore):
         return []
     return [_key(restore, restore.spec.virtual_machine_snapshot_name)]
+
+
+def by_mark(restore: VirtualMachineRestore) -> list[str]:
+    """The index of restores by what the machines say that they have made."""
+    return [mark_of(restore)]
 
 
 def by_restore_lock(vm: v1.VirtualMachine) -> list[str]:

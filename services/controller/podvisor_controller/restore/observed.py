@@ -37,7 +37,8 @@ class Observed:
 
     `content` is the whole content, and `volume_claims` has those claims that exist under the names of the restore's. `volume_snapshots` has
     what exists of those that claims are still to be made from. `late_bound` are claims that wait for a guest. `other_users` says,
-    for a claim that is to be replaced, who else than the target has it. `is_starting`: an instance is being asked for. `refusal`
+    for a claim that is to be replaced, who else than the target has it. `last_restore` is the one that the target is the work of, if
+    it still exists. `is_starting`: an instance is being asked for. `refusal`
     says what was refused last, `verdict` what was for good, and `patch_fault` why no new target can be made, all for a person.
     """
 
@@ -51,6 +52,7 @@ class Observed:
     volume_snapshots: Mapping[str, VolumeSnapshot] = field(default_factory=dict)
     late_bound: frozenset[str] = frozenset()
     other_users: Mapping[str, str] = field(default_factory=dict)
+    last_restore: VirtualMachineRestore | None = None
     is_starting: bool = False
     source_lives: bool = False
     patch_fault: str = ""
@@ -95,6 +97,14 @@ class Observed:
     def is_restored(self) -> bool:
         """The target is what the restore makes of it."""
         return self.target is not None and self.is_marked(self.target.metadata)
+
+    @property
+    def is_overtaken(self) -> bool:
+        """The target is the work of a restore that was asked for later."""
+        last, created = self.last_restore, self.restore.metadata.creation_timestamp
+        if last is None or created is None or last.metadata.creation_timestamp is None:
+            return False
+        return meta.parse_time(last.metadata.creation_timestamp) > meta.parse_time(created)
 
     @property
     def holds_lock(self) -> bool:

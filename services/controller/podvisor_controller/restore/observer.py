@@ -14,6 +14,7 @@ from podvisor_common.api.snapshot import (
     VirtualMachineSnapshot,
     VirtualMachineSnapshotContent,
 )
+from podvisor_common.api.snapshot.names import LAST_RESTORE_ANNOTATION
 from podvisor_common.api.storage import StorageClass, VolumeSnapshot
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.errors import ApiNotFound
@@ -27,7 +28,7 @@ from podvisor_common.kube.resources import (
 )
 
 from podvisor_controller.restore import machine
-from podvisor_controller.restore.indexes import OVERLAID_INDEX
+from podvisor_controller.restore.indexes import MARK_INDEX, OVERLAID_INDEX
 from podvisor_controller.restore.observed import Observed
 from podvisor_controller.snapshot.observed import content_name
 from podvisor_controller.snapshot.volume_snapshots import VolumeSnapshots
@@ -60,7 +61,7 @@ class Notes:
 
 
 class Observer:
-    """Observes restores with what they depend on. `vms` has the indexes MACHINES_INDEX and OVERLAID_INDEX, `vmis` USERS_INDEX."""
+    """Observes restores with what they depend on. `restores` has the index MARK_INDEX, `vms` the indexes MACHINES_INDEX and OVERLAID_INDEX, `vmis` USERS_INDEX."""
 
     def __init__(
         self,
@@ -130,6 +131,7 @@ class Observer:
             restore=restore,
             target=self._vms.get(key),
             instance=self._vmis.get(key),
+            last_restore=self._last_restore(key),
             is_starting=self._starts.is_under_way(key),
             snapshot=self._snapshots.get(_snapshot_key(restore)),
             refusal=notes.refusal,
@@ -147,6 +149,13 @@ class Observer:
             for name, claim in wanted.items()
         }
         return replace(now, other_users={claim: user for claim, user in others.items() if user})
+
+    def _last_restore(self, target: ObjectKey) -> VirtualMachineRestore | None:
+        """The restore that the target is the work of."""
+        vm = self._vms.get(target)
+        mark = vm.metadata.annotation(LAST_RESTORE_ANNOTATION) if vm is not None else None
+        found = self._restores.by_index(MARK_INDEX, mark) if mark else ()
+        return next((one for one in found if one.metadata.namespace == target.namespace), None)
 
     async def _look_for_instance(self, now: Observed) -> None:
         """Know the target's instance if there is one: after a lost answer it may be there before the cache tells."""
