@@ -29,6 +29,7 @@ _JSON_NAMES = {
     "source_uid": "sourceUID",
     "unmounted_pod_uid": "unmountedPodUID",
     "vm_network_cidr": "vmNetworkCIDR",
+    "vm_ipv6_network_cidr": "vmIPv6NetworkCIDR",
     "observed_kube_virt_version": "observedKubeVirtVersion",
 }
 

@@ -57,7 +57,6 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
         "gpus",
         "hostDevices",
         "inputs",
-        "networkInterfaceMultiqueue",
         "panicDevices",
         "rng",
         "sound",
@@ -71,27 +70,19 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
     v1.AccessCredential: ("userPassword",),
     v1.SSHPublicKeyPropagation: ("qemuGuestAgent",),
     v1.Interface: (
-        "acpiIndex",
         "binding",
-        "bridge",
-        "dhcpOptions",
         "macvtap",
         "passt",
-        "passtBinding",
-        "pciAddress",
         "portRanges",
         "slirp",
         "sriov",
-        "state",
-        "tag",
     ),
     v1.Volume: (
         "containerPath",
         "downwardMetrics",
         "memoryDump",
     ),
-    v1.Network: ("multus", "resourceClaim"),
-    v1.PodNetwork: ("vmIPv6NetworkCIDR",),
+    v1.Network: ("resourceClaim",),
     # Status is never refused: on creation the API server drops it.
     v1.VirtualMachineStatus: (
         "changedBlockTracking",
@@ -219,7 +210,7 @@ VOLUME_SOURCES = (
 DISK_TARGETS = ("disk", "cdrom", "lun")
 CREDENTIAL_TYPES = ("sshPublicKey", *UNSUPPORTED[v1.AccessCredential])
 KEY_PROPAGATIONS = ("noCloud", "configDrive", *UNSUPPORTED[v1.SSHPublicKeyPropagation])
-NETWORK_TYPES = ("pod", *UNSUPPORTED[v1.Network])
+NETWORK_TYPES = ("pod", "multus", *UNSUPPORTED[v1.Network])
 INTERFACE_BINDINGS = (
     "masquerade",
     "binding",

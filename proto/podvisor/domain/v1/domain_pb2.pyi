@@ -326,6 +326,34 @@ DOMAIN_REASON_NO_SPACE: DomainReason.ValueType  # 13
 """Waiting: the node has no space left for the machine's files."""
 Global___DomainReason: _TypeAlias = DomainReason  # noqa: Y015
 
+class _InterfaceAttachment:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _InterfaceAttachmentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_InterfaceAttachment.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    INTERFACE_ATTACHMENT_UNSPECIFIED: _InterfaceAttachment.ValueType  # 0
+    """The device is a fixed part of the machine."""
+    INTERFACE_ATTACHMENT_AWAITED: _InterfaceAttachment.ValueType  # 1
+    """It is wanted and not there yet."""
+    INTERFACE_ATTACHMENT_ATTACHED: _InterfaceAttachment.ValueType  # 2
+    """The guest has it."""
+    INTERFACE_ATTACHMENT_DETACHING: _InterfaceAttachment.ValueType  # 3
+    """The guest was asked to let go of it. Once it has, the device is not reported any more."""
+
+class InterfaceAttachment(_InterfaceAttachment, metaclass=_InterfaceAttachmentEnumTypeWrapper):
+    """InterfaceAttachment says how far a network device is that may be attached and detached."""
+
+INTERFACE_ATTACHMENT_UNSPECIFIED: InterfaceAttachment.ValueType  # 0
+"""The device is a fixed part of the machine."""
+INTERFACE_ATTACHMENT_AWAITED: InterfaceAttachment.ValueType  # 1
+"""It is wanted and not there yet."""
+INTERFACE_ATTACHMENT_ATTACHED: InterfaceAttachment.ValueType  # 2
+"""The guest has it."""
+INTERFACE_ATTACHMENT_DETACHING: InterfaceAttachment.ValueType  # 3
+"""The guest was asked to let go of it. Once it has, the device is not reported any more."""
+Global___InterfaceAttachment: _TypeAlias = InterfaceAttachment  # noqa: Y015
+
 class _DiskAttachment:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -937,6 +965,13 @@ class InterfaceSpec(_message.Message):
     MTU_BYTES_FIELD_NUMBER: _builtins.int
     BOOT_ORDER_FIELD_NUMBER: _builtins.int
     DHCP_FIELD_NUMBER: _builtins.int
+    DHCPV6_FIELD_NUMBER: _builtins.int
+    LINK_DOWN_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
+    PCI_ADDRESS_FIELD_NUMBER: _builtins.int
+    ACPI_INDEX_FIELD_NUMBER: _builtins.int
+    PASST_FIELD_NUMBER: _builtins.int
+    IS_PLUGGABLE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the interface in the manifest; unique within a domain; shows up as the device alias `ua-<name>`."""
     model: _builtins.str
@@ -949,9 +984,27 @@ class InterfaceSpec(_message.Message):
     """Largest packet in bytes."""
     boot_order: _builtins.int
     """Position in the firmware's boot order, from 1; 0 means none."""
+    link_down: _builtins.bool
+    """The guest sees a device without a carrier."""
+    queues: _builtins.int
+    """Pairs of queues of a virtio device; 0 means one."""
+    pci_address: _builtins.str
+    """Where the guest finds the device, for example `0000:81:01.0`; empty for anywhere."""
+    acpi_index: _builtins.int
+    """Number by which the guest may name the device; 0 for none."""
+    is_pluggable: _builtins.bool
+    """The device may be attached to and detached from a running guest."""
     @_builtins.property
     def dhcp(self) -> Global___DhcpLease:
         """What the launcher's DHCP responder offers; unset when it shall not answer on this interface."""
+
+    @_builtins.property
+    def dhcpv6(self) -> Global___Dhcpv6Lease:
+        """The same by DHCPv6."""
+
+    @_builtins.property
+    def passt(self) -> Global___PasstBackend:
+        """A process that carries the guest's connections, in place of a tap."""
 
     def __init__(
         self,
@@ -963,14 +1016,75 @@ class InterfaceSpec(_message.Message):
         mtu_bytes: _builtins.int = ...,
         boot_order: _builtins.int = ...,
         dhcp: Global___DhcpLease | None = ...,
+        dhcpv6: Global___Dhcpv6Lease | None = ...,
+        link_down: _builtins.bool = ...,
+        queues: _builtins.int = ...,
+        pci_address: _builtins.str = ...,
+        acpi_index: _builtins.int = ...,
+        passt: Global___PasstBackend | None = ...,
+        is_pluggable: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["dhcp", b"dhcp"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dhcp", b"dhcp", "dhcpv6", b"dhcpv6", "passt", b"passt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_order", b"boot_order", "dhcp", b"dhcp", "mac", b"mac", "model", b"model", "mtu_bytes", b"mtu_bytes", "name", b"name", "tap", b"tap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acpi_index", b"acpi_index", "boot_order", b"boot_order", "dhcp", b"dhcp", "dhcpv6", b"dhcpv6", "is_pluggable", b"is_pluggable", "link_down", b"link_down", "mac", b"mac", "model", b"model", "mtu_bytes", b"mtu_bytes", "name", b"name", "passt", b"passt", "pci_address", b"pci_address", "queues", b"queues", "tap", b"tap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InterfaceSpec: _TypeAlias = InterfaceSpec  # noqa: Y015
+
+@_typing.final
+class PasstBackend(_message.Message):
+    """PasstBackend says what passt carries between the guest and the pod."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POD_INTERFACE_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
+    pod_interface: _builtins.str
+    """Interface of the pod whose addresses the guest takes."""
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___ForwardedPort]:
+        """Ports that reach the guest; all of them when empty."""
+
+    def __init__(
+        self,
+        *,
+        pod_interface: _builtins.str = ...,
+        ports: _abc.Iterable[Global___ForwardedPort] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pod_interface", b"pod_interface", "ports", b"ports"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PasstBackend: _TypeAlias = PasstBackend  # noqa: Y015
+
+@_typing.final
+class ForwardedPort(_message.Message):
+    """ForwardedPort is a port of the pod that reaches the guest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    protocol: _builtins.str
+    """`tcp` or `udp`."""
+    number: _builtins.int
+    """Number, 1 to 65535."""
+    def __init__(
+        self,
+        *,
+        protocol: _builtins.str = ...,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "protocol", b"protocol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForwardedPort: _TypeAlias = ForwardedPort  # noqa: Y015
 
 @_typing.final
 class DhcpLease(_message.Message):
@@ -986,6 +1100,11 @@ class DhcpLease(_message.Message):
     DNS_SERVERS_FIELD_NUMBER: _builtins.int
     DNS_SEARCH_FIELD_NUMBER: _builtins.int
     HOSTNAME_FIELD_NUMBER: _builtins.int
+    ROUTES_FIELD_NUMBER: _builtins.int
+    NTP_SERVERS_FIELD_NUMBER: _builtins.int
+    BOOT_FILE_NAME_FIELD_NUMBER: _builtins.int
+    TFTP_SERVER_NAME_FIELD_NUMBER: _builtins.int
+    PRIVATE_OPTIONS_FIELD_NUMBER: _builtins.int
     bridge: _builtins.str
     """Bridge in the pod's network namespace on which requests arrive."""
     address: _builtins.str
@@ -998,6 +1117,10 @@ class DhcpLease(_message.Message):
     """Address the responder answers from, dotted IPv4."""
     hostname: _builtins.str
     """Host name for the guest."""
+    boot_file_name: _builtins.str
+    """Boot file; empty for none."""
+    tftp_server_name: _builtins.str
+    """TFTP server, an address or a name; empty for none."""
     @_builtins.property
     def dns_servers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """DNS servers, dotted IPv4."""
@@ -1005,6 +1128,18 @@ class DhcpLease(_message.Message):
     @_builtins.property
     def dns_search(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """DNS search domains."""
+
+    @_builtins.property
+    def routes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Route]:
+        """Routes besides the default one."""
+
+    @_builtins.property
+    def ntp_servers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Time servers, dotted IPv4."""
+
+    @_builtins.property
+    def private_options(self) -> _containers.RepeatedCompositeFieldContainer[Global___DhcpOption]:
+        """Options of a site's own."""
 
     def __init__(
         self,
@@ -1017,14 +1152,111 @@ class DhcpLease(_message.Message):
         dns_servers: _abc.Iterable[_builtins.str] | None = ...,
         dns_search: _abc.Iterable[_builtins.str] | None = ...,
         hostname: _builtins.str = ...,
+        routes: _abc.Iterable[Global___Route] | None = ...,
+        ntp_servers: _abc.Iterable[_builtins.str] | None = ...,
+        boot_file_name: _builtins.str = ...,
+        tftp_server_name: _builtins.str = ...,
+        private_options: _abc.Iterable[Global___DhcpOption] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "bridge", b"bridge", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "gateway", b"gateway", "hostname", b"hostname", "prefix_length", b"prefix_length", "server", b"server"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot_file_name", b"boot_file_name", "bridge", b"bridge", "dns_search", b"dns_search", "dns_servers", b"dns_servers", "gateway", b"gateway", "hostname", b"hostname", "ntp_servers", b"ntp_servers", "prefix_length", b"prefix_length", "private_options", b"private_options", "routes", b"routes", "server", b"server", "tftp_server_name", b"tftp_server_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DhcpLease: _TypeAlias = DhcpLease  # noqa: Y015
+
+@_typing.final
+class Route(_message.Message):
+    """Route leads to a network."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    GATEWAY_FIELD_NUMBER: _builtins.int
+    destination: _builtins.str
+    """The network with its prefix length, for example `10.1.0.0/16`."""
+    gateway: _builtins.str
+    """Address of the router; empty for a network on the link itself."""
+    def __init__(
+        self,
+        *,
+        destination: _builtins.str = ...,
+        gateway: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "gateway", b"gateway"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Route: _TypeAlias = Route  # noqa: Y015
+
+@_typing.final
+class DhcpOption(_message.Message):
+    """DhcpOption is an option of DHCP by its number."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """Number, 224 to 254."""
+    value: _builtins.str
+    """Content, at most 255 bytes in UTF-8."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DhcpOption: _TypeAlias = DhcpOption  # noqa: Y015
+
+@_typing.final
+class Dhcpv6Lease(_message.Message):
+    """Dhcpv6Lease is the one address that the launcher's responder offers by DHCPv6, without an end. Routers are announced by
+    virt-handler.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BRIDGE_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    DNS_SERVERS_FIELD_NUMBER: _builtins.int
+    DNS_SEARCH_FIELD_NUMBER: _builtins.int
+    bridge: _builtins.str
+    """Bridge in the pod's network namespace on which requests arrive."""
+    address: _builtins.str
+    """Address for the guest."""
+    @_builtins.property
+    def dns_servers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """DNS servers, IPv6."""
+
+    @_builtins.property
+    def dns_search(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """DNS search domains."""
+
+    def __init__(
+        self,
+        *,
+        bridge: _builtins.str = ...,
+        address: _builtins.str = ...,
+        dns_servers: _abc.Iterable[_builtins.str] | None = ...,
+        dns_search: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "bridge", b"bridge", "dns_search", b"dns_search", "dns_servers", b"dns_servers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Dhcpv6Lease: _TypeAlias = Dhcpv6Lease  # noqa: Y015
 
 @_typing.final
 class DomainReport(_message.Message):
@@ -1129,10 +1361,22 @@ class InterfaceReport(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     MAC_FIELD_NUMBER: _builtins.int
     ADDRESSES_FIELD_NUMBER: _builtins.int
+    ATTACHMENT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    LINK_UP_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the interface in the manifest."""
     mac: _builtins.str
     """Hardware address the guest sees."""
+    attachment: Global___InterfaceAttachment.ValueType
+    """How far a device is that may be attached and detached; unspecified for a fixed part of the machine."""
+    message: _builtins.str
+    """Why it is not attached, or not detached, as a sentence for a person; empty for no reason to be told."""
+    link_up: _builtins.bool
+    """The guest sees a carrier."""
+    queues: _builtins.int
+    """Pairs of queues."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Addresses the guest was given."""
@@ -1143,10 +1387,14 @@ class InterfaceReport(_message.Message):
         name: _builtins.str = ...,
         mac: _builtins.str = ...,
         addresses: _abc.Iterable[_builtins.str] | None = ...,
+        attachment: Global___InterfaceAttachment.ValueType = ...,
+        message: _builtins.str = ...,
+        link_up: _builtins.bool = ...,
+        queues: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "mac", b"mac", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "attachment", b"attachment", "link_up", b"link_up", "mac", b"mac", "message", b"message", "name", b"name", "queues", b"queues"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

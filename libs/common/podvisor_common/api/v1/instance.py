@@ -30,7 +30,8 @@ class NetworkInterfaceStatus(ApiStruct, frozen=True):
     pod_interface_name: Annotated[str, doc("Name of the interface in the pod.")] = ""
     interface_name: Annotated[str, doc("Name of the interface in the guest.")] = ""
     info_source: Annotated[
-        str, doc("Where this was learned, a comma list of `domain` and `guest-agent`.")
+        str,
+        doc("Where this was learned, a comma list of `domain`, `guest-agent` and `multus-status`."),
     ] = ""
     queue_count: Annotated[int | None, doc("Queues of the device.", format="int32")] = None
     link_state: Annotated[str, doc("`up` or `down`.")] = ""

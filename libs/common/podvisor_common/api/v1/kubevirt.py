@@ -59,8 +59,8 @@ class NetworkConfiguration(ApiStruct, frozen=True):
     default_network_interface: Annotated[
         str,
         doc(
-            "Binding of an interface nobody asked for. `masquerade` by default.",
-            enum=["", "masquerade"],
+            "Binding of an interface nobody asked for. `bridge` by default.",
+            enum=["", "bridge", "masquerade"],
         ),
     ] = ""
 

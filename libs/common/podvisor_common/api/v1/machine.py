@@ -1,4 +1,4 @@
-"""The specification of a machine: domain, disks, interfaces, volumes, networks. Shared by instances and templates.
+"""The specification of a machine: domain, disks, volumes. Shared by instances and templates.
 
 Only the fields podvisor implements are here; the rest of the API's names are in podvisor_common.api.unsupported.
 """
@@ -8,6 +8,7 @@ from typing import Annotated
 from podvisor_common.api.base import ApiStruct, doc
 from podvisor_common.api.quantity import Quantity
 from podvisor_common.api.v1.disks import Disk, Filesystem
+from podvisor_common.api.v1.networks import Interface, Network
 from podvisor_common.api.v1.placement import (
     Affinity,
     PodDNSConfig,
@@ -15,8 +16,6 @@ from podvisor_common.api.v1.placement import (
     TopologySpreadConstraint,
 )
 from podvisor_common.api.v1.volumes import AccessCredential, Volume
-
-_NAME = {"minLength": 1, "maxLength": 63}
 
 
 class ResourceRequirements(ApiStruct, frozen=True):
@@ -65,42 +64,6 @@ class Firmware(ApiStruct, frozen=True):
     serial: Annotated[str, doc("Serial number of the machine.")] = ""
 
 
-class Masquerade(ApiStruct, frozen=True):
-    """The guest has a private address; the pod's address is translated to it."""
-
-
-class Port(ApiStruct, frozen=True):
-    """A port of the guest that is reachable through the pod's address."""
-
-    port: Annotated[int, doc("Port number.", minimum=1, maximum=65535)]
-    protocol: Annotated[str, doc("`TCP` or `UDP`. `TCP` by default.")] = ""
-    name: Annotated[str, doc("Name of the port, unique in the interface.")] = ""
-
-
-class Interface(ApiStruct, frozen=True):
-    """A network device of the guest."""
-
-    name: Annotated[str, doc("Name of the network it is attached to.", **_NAME)]
-    masquerade: Annotated[
-        Masquerade | None, doc("Attach by address translation behind the pod's address.")
-    ] = None
-    model: Annotated[
-        str,
-        doc(
-            "Device model: `virtio`, `e1000`, `e1000e`, `igb`, `ne2k_pci`, `pcnet` or `rtl8139`."
-            " `virtio` by default."
-        ),
-    ] = ""
-    mac_address: Annotated[str, doc("Hardware address, for example `02:00:00:00:00:01`.")] = ""
-    boot_order: Annotated[
-        int | None,
-        doc("Position in the boot order, unique among disks and interfaces.", minimum=1),
-    ] = None
-    ports: Annotated[
-        list[Port] | None, doc("Ports that reach the guest. All of them when empty.", maxItems=256)
-    ] = None
-
-
 class Devices(ApiStruct, frozen=True):
     """The guest's devices."""
 
@@ -111,6 +74,10 @@ class Devices(ApiStruct, frozen=True):
     interfaces: Annotated[list[Interface] | None, doc("Network devices.", maxItems=256)] = None
     autoattach_pod_interface: Annotated[
         bool | None, doc("Attach the pod network when no interface is given. True by default.")
+    ] = None
+    network_interface_multiqueue: Annotated[
+        bool | None,
+        doc("Give virtio network devices a pair of queues for each processor. False by default."),
     ] = None
     autoattach_serial_console: Annotated[
         bool | None, doc("Give the guest a serial console. True by default.")
@@ -133,21 +100,6 @@ class Domain(ApiStruct, frozen=True):
     machine: Annotated[Machine | None, doc("Board.")] = None
     firmware: Annotated[Firmware | None, doc("Firmware tables.")] = None
     devices: Annotated[Devices, doc("Devices.")] = Devices()
-
-
-class PodNetwork(ApiStruct, frozen=True):
-    """The pod's own network."""
-
-    vm_network_cidr: Annotated[
-        str, doc("IPv4 network of the guest behind masquerade. `10.0.2.0/24` by default.")
-    ] = ""
-
-
-class Network(ApiStruct, frozen=True):
-    """Where an interface leads: exactly one kind."""
-
-    name: Annotated[str, doc("Name of the network; an interface refers to it.", **_NAME)]
-    pod: Annotated[PodNetwork | None, doc("The pod's own network.")] = None
 
 
 class VirtualMachineInstanceSpec(ApiStruct, frozen=True):
