@@ -1,11 +1,16 @@
-"""Machines on further networks that Multus, the real one, attaches to their pods; with and without addresses, and instead of the pod's own."""
+"""Machines on further networks that Multus, the real one, attaches to their pods; with and without addresses, and instead of the pod's own.
+
+What comes while a guest runs is attached by the test, in the place of the controller that does it in clusters that have one.
+"""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from tests.support.cluster import Cluster, Json, on_node
+from tests.support.dynamic_networks import obey_annotation
+from tests.support.hotplug import roomy_vm
 from tests.support.machine import Machine
 from tests.support.networks import (
     attachment_definition,
@@ -90,6 +95,73 @@ async def test_guests_meet_on_secondary_networks(cluster: Cluster) -> None:
         ]
     )
     assert not wrong, "\n".join(wrong)
+
+
+async def test_network_comes_and_goes(cluster: Cluster) -> None:
+    """An interface that is put into the machine's template reaches the running guest, and leaves it when it is absent."""
+    await cluster.apply(attachment_definition(LEASED, BRIDGES[LEASED], subnet="10.90.0.0/24"))
+    manifest = roomy_vm("alice")
+    spec = manifest["spec"]["template"]["spec"]
+    spec["networks"] = [{"name": "default", "pod": {}}]
+    spec["domain"]["devices"]["interfaces"] = [{"name": "default", "masquerade": {}}]
+    await cluster.apply(manifest)
+    alice = Machine(cluster, "alice")
+    await alice.console_shows("alice login:")
+    before = await alice.running()
+
+    networks = [*spec["networks"], {"name": LEASED, **of_multus(LEASED)}]
+    interfaces = [*spec["domain"]["devices"]["interfaces"], {"name": LEASED, "bridge": {}}]
+    await change_networks(cluster, networks, interfaces)
+    await asks_for(cluster, alice, pod_interface(LEASED))
+    await obey_annotation(cluster, await alice.pod())
+    said = await interface_is_said(cluster, lambda said: "domain" in said.get("infoSource", ""))
+    nic = await nic_of(alice, said["mac"])
+    lease = f"ip link set {nic} up; udhcpc -i {nic} -n -q -t 5 -T 1 -s /sbin/dhcp-event"
+    await alice.ssh(f"{lease} >/tmp/udhcpc.log 2>&1", timeout_s=40)
+    pod_has = (await granted(alice))[pod_interface(LEASED)]
+    shown = (await alice.ssh(f"ip -4 -o addr show dev {nic}")).stdout
+    assert f" {pod_has['ips'][0]}/24 " in shown
+
+    interfaces[-1] = interfaces[-1] | {"state": "absent"}
+    await change_networks(cluster, networks, interfaces)
+    await interface_is_said(cluster, lambda said: "domain" not in said.get("infoSource", ""))
+    await asks_for(cluster, alice, None)
+    await obey_annotation(cluster, await alice.pod())
+    await interface_is_said(cluster, lambda said: said == {})
+    assert (await alice.ssh("ls /sys/class/net")).stdout.split() == ["eth0", "lo"]
+    assert (await alice.running())["metadata"]["uid"] == before["metadata"]["uid"]
+    assert await cluster.events(type_="Warning") == []
+
+
+async def change_networks(cluster: Cluster, networks: list[Json], interfaces: list[Json]) -> None:
+    """Edit alice's template as a person does."""
+    spec = {"networks": networks, "domain": {"devices": {"interfaces": interfaces}}}
+    patch = json.dumps({"spec": {"template": {"spec": spec}}})
+    await cluster.kubectl("patch", "vm", "alice", "--type=merge", "-p", patch)
+
+
+async def asks_for(cluster: Cluster, machine: Machine, interface: str | None) -> None:
+    """Wait until the machine's pod asks for an interface to a secondary network, or for none."""
+
+    def holds(state: Json | None) -> bool:
+        annotations = (state or {}).get("metadata", {}).get("annotations", {})
+        asked = json.loads(annotations.get("k8s.v1.cni.cncf.io/networks", "[]"))
+        return [one["interface"] for one in asked] == ([interface] if interface else [])
+
+    name = (await machine.pod())["metadata"]["name"]
+    await cluster.until("pod", name, holds, within_s=20, what=f"the pod asks for {interface}")
+
+
+async def interface_is_said(cluster: Cluster, holds: Callable[[Json], bool]) -> Json:
+    """What alice's status says of the leased network, once that is as it should be."""
+    state = await cluster.until(
+        "vmi",
+        "alice",
+        lambda state: holds(said_of_interface(state, LEASED)),
+        within_s=40,
+        what="status.interfaces of the leased network",
+    )
+    return said_of_interface(state, LEASED)
 
 
 async def test_other_network_instead_of_the_pods_own(cluster: Cluster) -> None:
