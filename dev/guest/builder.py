@@ -1,4 +1,4 @@
-"""What is built: two guests, and the images that images.json names; nothing when nothing changed.
+"""What is built: two guests, a disk with programs for them, and the images that images.json names; nothing when nothing changed.
 
 Invariant: an output is replaced in one step, and the stamp is written last, so an interrupted build
 is simply done again.
@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import disk, initramfs, kernel, oci, packages
+from . import disk, initramfs, kernel, oci, packages, tools
 from .entropy import credit_entropy_program
 from .host import BuildError, require, say
 
@@ -30,6 +30,7 @@ SOURCES = (
     "kernel.py",
     "oci.py",
     "packages.py",
+    "tools.py",
 )
 
 LIBRARIES = ("libc6", "libcrypt1", "libgmp10", "libtomcrypt1", "libtommath1", "zlib1g")
@@ -128,7 +129,7 @@ def make_guest(guest: Guest, debs: list[Path]) -> None:
     disk.make_qcow2(target / "disk.qcow2", target / "disk.raw")
 
 
-def _image_files(archive: str) -> list[oci.ImageFile]:
+def _image_files(archive: str, debs: dict[str, list[Path]]) -> list[oci.ImageFile]:
     """What is in the image with this archive name."""
     qcow2 = "/disk/disk.qcow2"
     match archive:
@@ -140,18 +141,21 @@ def _image_files(archive: str) -> list[oci.ImageFile]:
             path = OUT / "hostile.qcow2"
             disk.make_hostile_qcow2(path)
             return [oci.ImageFile(qcow2, path.read_bytes())]
+        case "tools":
+            return [oci.ImageFile("/disk/disk.img", tools.archive(debs[archive]))]
         case "no-disk":
             return [oci.ImageFile("/README", b"An image without a disk, for tests.\n")]
         case _:
             raise BuildError(f"images.json names an archive that nobody builds: {archive}")
 
 
-def make_images() -> list[Path]:
-    """Write every archive that images.json lists."""
+def make_images(debs: dict[str, list[Path]]) -> list[Path]:
+    """Write every archive that images.json lists; `debs` are the downloaded packages by what is made of them."""
     written = []
     for image in json.loads((HERE / "images.json").read_text()):
         path = CHECKOUT / image["archive"]
-        oci.write_archive(path, image["names"], _image_files(path.name.removesuffix(".oci.tar")))
+        files = _image_files(path.name.removesuffix(".oci.tar"), debs)
+        oci.write_archive(path, image["names"], files)
         written.append(path)
     return written
 
@@ -164,8 +168,8 @@ def _digest_of_inputs(debs: dict[str, list[Path]]) -> str:
     for path in sources:
         digest.update(f"{path.relative_to(HERE)} {path.stat().st_mode & 0o100}\n".encode())
         digest.update(path.read_bytes())
-    for guest, paths in sorted(debs.items()):
-        digest.update(f"{guest} {[path.name for path in paths]}\n".encode())
+    for name, paths in sorted(debs.items()):
+        digest.update(f"{name} {[path.name for path in paths]}\n".encode())
     return digest.hexdigest()
 
 
@@ -180,6 +184,7 @@ def build(force: bool) -> None:
     # git does not keep this mode, and ssh refuses a private key that others may read.
     (CHECKOUT / "dev" / "demo_key").chmod(0o600)
     debs = {guest.name: packages.fetch(guest.selection) for guest in GUESTS}
+    debs["tools"] = packages.fetch(tools.SELECTION)
     wanted = _digest_of_inputs(debs)
     fresh = STAMP.exists() and STAMP.read_text() == wanted
     if fresh and not force and all(path.exists() for path in _outputs()):
@@ -191,7 +196,7 @@ def build(force: bool) -> None:
     say("building the test guests")
     for guest in GUESTS:
         make_guest(guest, debs[guest.name])
-    written = make_images()
+    written = make_images(debs)
     STAMP.write_text(wanted)
     say(f"{len(written)} guest images in {OUT} after {time.monotonic() - started:.1f} s")
 

@@ -93,25 +93,26 @@ def add_modules(archive: Archive, kernel_tree: Path, stages: Mapping[str, Sequen
 
 def add_program(archive: Archive, name: str, image: bytes, trees: Iterable[Path]) -> None:
     """Add a program with its loader and all its libraries, found in the extracted packages."""
-    available = {path.name: path for tree in trees for path in tree.rglob("*.so*")}
-
-    def read(library: str, wanted_by: str) -> bytes:
-        if library not in available:
-            raise BuildError(f"{library}, needed by {wanted_by}, is in none of the packages")
-        return available[library].resolve(strict=True).read_bytes()
-
     archive.file(name, image, 0o755)
+    loader = elf.interpreter(image) or ""
+    for library, content in libraries_of(name, image, trees).items():
+        is_loader = library == Path(loader).name
+        archive.file(loader.lstrip("/") if is_loader else f"lib/{library}", content, 0o755)
+
+
+def libraries_of(name: str, image: bytes, trees: Iterable[Path]) -> dict[str, bytes]:
+    """A program's loader and all its libraries, each by its name without a path, found in the extracted packages."""
+    available = {path.name: path for tree in trees for path in tree.rglob("*.so*")}
     loader = elf.interpreter(image)
-    done: set[str] = set()
-    if loader is not None:
-        done.add(Path(loader).name)
-        archive.file(loader.lstrip("/"), read(Path(loader).name, name), 0o755)
-    pending = [(library, name) for library in elf.needed(image)]
+    found: dict[str, bytes] = {}
+    pending = [(Path(loader).name, name)] if loader is not None else []
+    pending += [(library, name) for library in elf.needed(image)]
     while pending:
         library, wanted_by = pending.pop()
-        if library in done:
+        if library in found:
             continue
-        done.add(library)
-        data = read(library, wanted_by)
-        archive.file(f"lib/{library}", data, 0o755)
-        pending += [(needed, library) for needed in elf.needed(data)]
+        if library not in available:
+            raise BuildError(f"{library}, needed by {wanted_by}, is in none of the packages")
+        found[library] = available[library].resolve(strict=True).read_bytes()
+        pending += [(needed, library) for needed in elf.needed(found[library])]
+    return found

@@ -29,16 +29,16 @@ def cache_dir() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which packages one guest is made of. `kernel` is a pattern whose group 1 orders the matches."""
+    """Which packages a guest is made of, or what it is given. `kernel` is a pattern whose group 1 orders the matches."""
 
     architecture: str
-    kernel: str
+    kernel: str | None
     packages: tuple[str, ...]
 
     @property
     def digest(self) -> str:
         """Stands for this selection in file names."""
-        text = "\n".join([SUITE, self.architecture, self.kernel, *self.packages])
+        text = "\n".join([SUITE, self.architecture, self.kernel or "", *self.packages])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -63,15 +63,20 @@ def fetch(selection: Selection) -> list[Path]:
 def _download(selection: Selection, target: Path) -> list[str]:
     apt = {"APT_CONFIG": str(_private_apt(selection.architecture))}
     run("apt-get", "update", "-q", env=apt)
+    kernel = [] if selection.kernel is None else [_latest_kernel(selection.kernel, apt)]
+    run("apt-get", "download", *kernel, *selection.packages, cwd=target, env=apt)
+    return sorted(path.name for path in target.glob("*.deb"))
+
+
+def _latest_kernel(pattern: str, apt: dict[str, str]) -> str:
     candidates = [
         (int(found[1]), name)
         for name in run("apt-cache", "pkgnames", "linux-image-", env=apt).split()
-        if (found := re.fullmatch(selection.kernel, name))
+        if (found := re.fullmatch(pattern, name))
     ]
     if not candidates:
-        raise BuildError(f"no package matches {selection.kernel} in Debian {SUITE}")
-    run("apt-get", "download", max(candidates)[1], *selection.packages, cwd=target, env=apt)
-    return sorted(path.name for path in target.glob("*.deb"))
+        raise BuildError(f"no package matches {pattern} in Debian {SUITE}")
+    return max(candidates)[1]
 
 
 def _mirror() -> str:

@@ -3,8 +3,9 @@
 #
 #   node.sh KUBELET_FLAG...
 #
-# Environment: POD_CIDR (this node's pods), CLUSTER_CIDR (all pods), PEERS ("POD_CIDR=NODE_IP ..." of the other nodes),
-# CLUSTER_DNS, MIRRORED (registry hosts whose images come from http://registry:5000, and from nowhere else).
+# Environment: NODE_IP, POD_CIDR (this node's pods), CLUSTER_CIDR (all pods), PEERS ("POD_CIDR=NODE_IP ..." of the other nodes), and the
+# same for IPv6 with a 6 behind the name, of which nothing is used where the kernel has no IPv6; CLUSTER_DNS, MIRRORED (registry hosts
+# whose images come from http://registry:5000, and from nowhere else).
 # A daemon that ends is started again after a second; SIGTERM ends the pods' containers, then the daemons.
 set -euo pipefail
 name=$(hostname)
@@ -25,17 +26,37 @@ for number in {0..63}; do                    # the kernel makes loop devices on 
 done
 [ -s /etc/machine-id ] || tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id
 
+# masquerade PROGRAM CLUSTER_CIDR: what leaves the pods' network leaves with the node's address.
+masquerade() {
+  local rule=(POSTROUTING -s "$2" ! -d "$2" -o eth0 -j MASQUERADE)
+  "$1" -t nat -C "${rule[@]}" 2>/dev/null || "$1" -t nat -A "${rule[@]}"
+}
+
+# take_ipv6_address: fails where the kernel has no IPv6, or no address translation for it. An engine turns IPv6 off on its networks.
+take_ipv6_address() {
+  sysctl -qw net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.eth0.disable_ipv6=0 net.ipv6.conf.all.forwarding=1 &&
+    ip6tables -t nat --list-rules >/dev/null && ip address replace "$NODE_IP6/64" dev eth0 nodad
+}
+
 sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 net.bridge.bridge-nf-call-iptables=1 || true
 for peer in $PEERS; do ip route replace "${peer%=*}" via "${peer#*=}"; done
-masquerade=(POSTROUTING -s "$CLUSTER_CIDR" ! -d "$CLUSTER_CIDR" -o eth0 -j MASQUERADE)
-iptables -t nat -C "${masquerade[@]}" 2>/dev/null || iptables -t nat -A "${masquerade[@]}"
+masquerade iptables "$CLUSTER_CIDR"
+node_ips=$NODE_IP pod_ranges="[{\"subnet\": \"$POD_CIDR\"}]" pod_routes='{"dst": "0.0.0.0/0"}'
+if take_ipv6_address; then
+  sysctl -qw net.bridge.bridge-nf-call-ip6tables=1 || true
+  for peer in $PEERS6; do ip route replace "${peer%=*}" via "${peer#*=}"; done
+  masquerade ip6tables "$CLUSTER_CIDR6"
+  node_ips+=,$NODE_IP6 pod_ranges+=", [{\"subnet\": \"$POD_CIDR6\"}]" pod_routes+=', {"dst": "::/0"}'
+else
+  echo "no IPv6 here: pods have IPv4 addresses alone"
+fi
 echo "nameserver $CLUSTER_DNS" >/etc/resolv.pods      # the container's own resolver lives in its network namespace only
 
 mkdir -p /etc/cni/net.d
 cat >/etc/cni/net.d/10-pods.conflist <<X
 {"cniVersion": "1.0.0", "name": "pods", "plugins": [
   {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
-   "ipam": {"type": "host-local", "ranges": [[{"subnet": "$POD_CIDR"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
+   "ipam": {"type": "host-local", "ranges": [$pod_ranges], "routes": [$pod_routes]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 X
 for host in $MIRRORED; do
@@ -86,6 +107,6 @@ detach_devices || true
 keep containerd containerd --config /etc/containerd/config.toml & keepers+=($!)
 until ctr version >/dev/null 2>&1; do sleep 0.05; done
 ctr -n k8s.io images import --local /opt/images/pause.tar >/dev/null
-keep kubelet kubelet "$@" & keepers+=($!)
+keep kubelet kubelet "$@" --node-ip="$node_ips" & keepers+=($!)
 keep kube-proxy kube-proxy --config=/etc/kubernetes/kube-proxy.yaml --hostname-override="$name" & keepers+=($!)
 until [ -n "$stopping" ]; do wait || true; done

@@ -37,6 +37,7 @@ case $family in
     done ;;
   grpcurl) ldflags+=" -X main.version=$(version_of github.com/fullstorydev/grpcurl)" ;;
   csi) sources=$(cat csi-hostpath/*.go) ;;
+  multus) ldflags+=" -X gopkg.in/k8snetworkplumbingwg/multus-cni.v4/pkg/multus.version=$(version_of gopkg.in/k8snetworkplumbingwg/multus-cni.v4)" ;;
   cni) ldflags+=" -X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=$(version_of github.com/containernetworking/plugins)" ;;
 esac
 
@@ -53,6 +54,12 @@ need_go() {
 need_go
 key=$( { cat go.mod go.sum; echo "$tags|$ldflags|$cgo$sources"; go version; } | sha256sum | cut -c1-16)
 result=$cache/tools/$family-$key
+
+# add_definitions MODULE PATTERN: those of the resources that a family's programs serve or read come in one of its modules.
+add_definitions() {
+  mkdir "$result.partial/crds"
+  cp "$(go list -m -f '{{.Dir}}' "$1")"/$2 "$result.partial/crds/"
+}
 
 # official_binaries: Kubernetes' own release, each file checked against its published digest; fails where it cannot be reached.
 official_binaries() {
@@ -76,10 +83,10 @@ build_from_modules() {
   kill "$ticker"
   wait "$ticker" || true
   [ "$status" -eq 0 ] || fail "building $family failed"
-  if [ "$family" = csi ]; then   # the definitions of what its programs serve come in the same module
-    mkdir "$result.partial/crds"
-    cp "$(go list -m -f '{{.Dir}}' github.com/kubernetes-csi/external-snapshotter/client/v8)"/config/crd/snapshot.*.yaml "$result.partial/crds/"
-  fi
+  case $family in
+    csi) add_definitions github.com/kubernetes-csi/external-snapshotter/client/v8 'config/crd/snapshot.*.yaml' ;;
+    multus) add_definitions github.com/k8snetworkplumbingwg/network-attachment-definition-client artifacts/networks-crd.yaml ;;
+  esac
   [ ! -f "$result.partial/server" ] || mv "$result.partial/server" "$result.partial/etcd"   # etcd's main package is called "server"
   printf '    %d s\n' $((SECONDS - started)) >&2
 }

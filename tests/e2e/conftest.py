@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.cluster import Cluster, create_namespace
 from tests.support.machine import DEMO_KEY
+from tests.support.networks import has_multus, put_multus_into_cluster, take_multus_away
 from tests.support.settings import Configure, configuring
 from tests.support.storage import put_driver_into_cluster
 
@@ -53,6 +54,16 @@ def namespaces_go_away() -> Iterator[None]:
 def storage_classes() -> None:
     """Claims of the CSI driver's classes are served."""
     asyncio.run(put_driver_into_cluster())
+
+
+@pytest.fixture(scope="session")
+def multus() -> Iterator[None]:
+    """Pods get the networks of Multus that they ask for. Where it was not there before, it is not there afterwards."""
+    was_there = asyncio.run(has_multus())
+    asyncio.run(put_multus_into_cluster())
+    yield
+    if not was_there:
+        asyncio.run(take_multus_away())
 
 
 @pytest.fixture

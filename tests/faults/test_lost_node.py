@@ -1,10 +1,11 @@
-"""A node that is gone: its machines are said to be out of reach, and are started elsewhere only when it is sure that they have
+"""A second node, and one that is gone: its machines are said to be out of reach, and are started elsewhere only when it is sure that they have
 ended there.
 
 These tests bring the second node up themselves, and take it away again.
 """
 
 import asyncio
+import itertools
 import time
 from collections.abc import Iterator
 
@@ -18,6 +19,8 @@ from tests.faults.writers import watching_writers
 from tests.support import second_node
 from tests.support.cluster import Cluster, Json, on_node
 from tests.support.machine import DEMO_KEY, Machine, gone, pod_processes, vmi
+from tests.support.networks import Binding, networked_vmi, node_port_service, serve
+from tests.support.talk import asks, guest, pings, sends_much
 
 NODE = second_node.NODE
 # The controller manager of the development cluster gives a node up after 20 s.
@@ -109,6 +112,34 @@ async def test_a_machine_on_the_second_node(cluster: Cluster, second: None) -> N
     await cluster.until("vmi", name, gone, within_s=5, what="gone")
     assert await pod_processes(pod_uid, node=NODE) == {}
     await cluster.kubectl("delete", "pod/client", "secret/key", "--wait=false")
+
+
+@pytest.mark.parametrize("binding", ["masquerade", "bridge", "passtBinding"])
+async def test_guests_on_two_nodes(cluster: Cluster, second: None, binding: Binding) -> None:
+    """They reach each other by address and by Service, with little and with much."""
+    names = {"node1": f"near-{binding.lower()}", NODE: f"far-{binding.lower()}"}
+    addresses = {}
+    for node, name in names.items():
+        where = {"kubernetes.io/hostname": node}
+        manifest = networked_vmi(
+            name, {"default": {"pod": {}}}, {"default": {binding: {}}}, nodeSelector=where
+        )
+        machine = await booted(cluster, manifest)
+        await cluster.apply(node_port_service(name, of=name, families=1))
+        await serve(machine)
+        addresses[name] = (await machine.pod())["status"]["podIP"]
+    wrong = []
+    for asking, asked in itertools.permutations(names.values()):
+        questions = [
+            *asks(addresses[asked], asked),
+            *sends_much(addresses[asked]),
+            *pings(addresses[asked]),
+            *asks(asked, asked, port=80),
+        ]
+        wrong += await guest(Machine(cluster, asking)).wrong_answers(questions)
+    for name in names.values():
+        await cluster.kubectl("delete", f"vmi/{name}", f"service/{name}", f"service/{name}-ssh")
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.long

@@ -273,11 +273,11 @@ async def pod_processes(uid: str, *, node: str = "node1") -> dict[int, str]:
 
 
 async def node_address(node: str = "node1") -> str:
-    """The address at which the host reaches a node's NodePorts."""
+    """The address at which the host reaches a node's NodePorts: the first of its address families."""
     state = await Cluster("default").get("node", node)
     assert state is not None, f"there is no {node}"
-    addresses = {one["type"]: one["address"] for one in state["status"]["addresses"]}
-    return str(addresses["InternalIP"])
+    addresses = state["status"]["addresses"]
+    return str(next(one["address"] for one in addresses if one["type"] == "InternalIP"))
 
 
 def _private_key() -> str:

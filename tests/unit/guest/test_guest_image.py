@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.guest import elf, entropy, initramfs, oci
+from dev.guest import elf, entropy, initramfs, oci, tools
 from dev.guest.host import BuildError
 
 
@@ -71,6 +71,52 @@ def test_entropy_program_is_a_whole_elf_file() -> None:
     assert image[entry - address] == 0xB8
     assert elf.interpreter(image) is None
     assert elf.needed(image) == []
+
+
+def _program(interpreter: str, *needed: str) -> bytes:
+    """The headers of a 32-bit program that is linked against libraries."""
+    strings, at = b"\0", []
+    for name in needed:
+        at.append(len(strings))
+        strings += name.encode() + b"\0"
+    text = 52 + 3 * 32
+    path = interpreter.encode() + b"\0"
+    table = text + len(path)
+    dynamic = b"".join(
+        struct.pack("<iI", *tag) for tag in [*((1, offset) for offset in at), (5, table), (0, 0)]
+    )
+    loads = [(1, 0, 0, table + len(strings) + len(dynamic))]
+    loads.append((3, text, text, len(path)))
+    loads.append((2, table + len(strings), table + len(strings), len(dynamic)))
+    header = b"\x7fELF\1\1\1" + bytes(9) + struct.pack("<HHIIII", 2, 3, 1, 0, 52, 0)
+    header += struct.pack("<IHHHHHH", 0, 52, 32, len(loads), 0, 0, 0)
+    headers = b"".join(
+        struct.pack("<8I", kind, offset, address, address, size, size, 4, 1)
+        for kind, offset, address, size in loads
+    )
+    return header + headers + path + strings + dynamic
+
+
+def test_libraries_of_a_program_are_found_with_those_that_they_need(tmp_path: Path) -> None:
+    loader = "/lib/ld-linux.so.2"
+    (tmp_path / "ld-linux.so.2").write_bytes(_program(""))
+    (tmp_path / "libone.so.1").write_bytes(_program("", "libtwo.so.2"))
+    (tmp_path / "libtwo.so.2").write_bytes(_program("", "libone.so.1"))
+    (tmp_path / "libother.so.9").write_bytes(b"")
+    found = initramfs.libraries_of("it", _program(loader, "libone.so.1"), [tmp_path])
+    assert set(found) == {"ld-linux.so.2", "libone.so.1", "libtwo.so.2"}
+    with pytest.raises(BuildError, match=r"libthree\.so\.3, needed by it"):
+        initramfs.libraries_of("it", _program(loader, "libthree.so.3"), [tmp_path])
+
+
+def test_disk_with_programs_is_whole_mebibytes_of_tar() -> None:
+    files = {"usr/bin/it": b"#!/bin/sh\n", "opt/tools/bin/it": b"x" * 1_000_000}
+    disk = tools.pack(files)
+    assert disk == tools.pack(dict(reversed(files.items())))
+    assert len(disk) % (1 << 20) == 0
+    with tarfile.open(fileobj=io.BytesIO(disk)) as archive:
+        members = {m.name: (m.mode, m.size) for m in archive}
+    assert members == {"usr/bin/it": (0o755, 10), "opt/tools/bin/it": (0o755, 1_000_000)}
 
 
 def test_image_archive_names_every_name_and_belongs_to_the_launchers_account(
