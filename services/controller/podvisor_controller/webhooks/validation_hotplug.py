@@ -4,12 +4,13 @@ Invariant: a volume comes or leaves as a whole, and a name is given to another o
 CD-ROMs stay, only what is in them comes and goes.
 """
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 from podvisor_common.api import v1
 
+from podvisor_controller.webhooks.permitted import Permitted
 from podvisor_controller.webhooks.validation_disks import boot_order_causes, disk_causes
 from podvisor_controller.webhooks.validation_fields import Cause, CauseReason, invalid, quoted
 from podvisor_controller.webhooks.validation_template import decoding_cause
@@ -21,7 +22,7 @@ RESTRICTED = "update of VMI object is restricted"
 Raw = Mapping[str, Any]
 
 
-def plug_causes(obj: Raw, old: Raw, gates: Set[str]) -> list[Cause]:
+def plug_causes(obj: Raw, old: Raw, permitted: Permitted) -> list[Cause]:
     """Why a change of an instance's specification by podvisor is refused; empty when it is not."""
     try:
         new, was = (msgspec.convert(o, v1.VirtualMachineInstance) for o in (obj, old))
@@ -31,8 +32,8 @@ def plug_causes(obj: Raw, old: Raw, gates: Set[str]) -> list[Cause]:
         text = f"{RESTRICTED} to volumes that are hotpluggable, and to their disks"
         return [Cause("spec", text, CauseReason.NOT_SUPPORTED)]
     # What was so before is let be: the instance was admitted with it.
-    causes = _causes(new.spec, obj["spec"], gates)
-    known = _causes(was.spec, old["spec"], gates)
+    causes = _causes(new.spec, obj["spec"], permitted)
+    known = _causes(was.spec, old["spec"], permitted)
     return [*_name_causes(new, was), *new_causes(causes, known, obj, old)]
 
 
@@ -77,8 +78,8 @@ def _disks(spec: v1.VirtualMachineInstanceSpec) -> dict[str, v1.Disk]:
 
 
 def _causes(
-    spec: v1.VirtualMachineInstanceSpec, raw: dict[str, object], gates: Set[str]
+    spec: v1.VirtualMachineInstanceSpec, raw: dict[str, object], permitted: Permitted
 ) -> Iterator[Cause]:
     yield from disk_causes(spec, raw, "spec")
-    yield from volume_causes(spec, raw, "spec", gates)
+    yield from volume_causes(spec, raw, "spec", permitted)
     yield from boot_order_causes(spec, "spec")
