@@ -19,7 +19,7 @@ from podvisor_controller.webhooks.validation_fields import (
     is_dns_subdomain,
     quoted,
 )
-from podvisor_controller.webhooks.validation_network import mac_address_fault
+from podvisor_controller.webhooks.validation_interfaces import mac_address_fault
 from podvisor_controller.webhooks.validation_restores import machine_name_causes, patch_causes
 from podvisor_controller.webhooks.validation_snapshots import reference_causes
 from podvisor_controller.webhooks.validation_template import decoding_cause

@@ -49,7 +49,7 @@ def spec_causes(
         *filesystem_causes(spec, path),
         *volume_causes(spec, raw, path, permitted),
         *credential_causes(spec, raw, path),
-        *network_causes(spec, raw, path),
+        *network_causes(spec, raw, path, permitted),
         *boot_order_causes(spec, path),
     ]
 

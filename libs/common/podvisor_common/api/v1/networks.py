@@ -76,7 +76,7 @@ class Interface(ApiStruct, frozen=True):
         doc("Position in the boot order, unique among disks and interfaces.", minimum=1),
     ] = None
     pci_address: Annotated[
-        str, doc("Where the guest finds the device, for example `0000:81:01.10`.")
+        str, doc("Where the guest finds the device, for example `0000:81:01.0`.")
     ] = ""
     acpi_index: Annotated[
         int | None,
