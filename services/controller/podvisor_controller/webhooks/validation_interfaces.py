@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from podvisor_common.api import v1
+from podvisor_common.api.v1 import names
 
 from podvisor_controller.webhooks.validation_fields import (
     Cause,
@@ -17,7 +18,7 @@ from podvisor_controller.webhooks.validation_fields import (
 )
 
 _MODELS = ("virtio", "e1000", "e1000e", "igb", "ne2k_pci", "pcnet", "rtl8139")
-_STATES = ("up", "down", "absent")
+_STATES = tuple(names.InterfaceState)
 _MAC = re.compile(
     r"[0-9A-Fa-f]{2}(?P<separator>[:-])[0-9A-Fa-f]{2}(?:(?P=separator)[0-9A-Fa-f]{2}){4}"
 )
@@ -114,7 +115,7 @@ def _acpi_causes(
 
 
 def _port_causes(ports: list[v1.Port], base: str) -> Iterator[Cause]:
-    names: set[str] = set()
+    known: set[str] = set()
     numbers: set[tuple[str, int]] = set()
     for index, port in enumerate(ports):
         field = f"{base}[{index}]"
@@ -131,11 +132,11 @@ def _port_causes(ports: list[v1.Port], base: str) -> Iterator[Cause]:
             continue
         if not is_dns_label(port.name):
             yield invalid(f"{field}.name", f"{quoted(port.name)} is not a valid name of a port.")
-        elif port.name in names:
+        elif port.name in known:
             yield invalid(
                 f"{field}.name", f"{quoted(port.name)} is used twice.", CauseReason.DUPLICATE
             )
-        names.add(port.name)
+        known.add(port.name)
 
 
 def _dhcp_causes(interface: v1.Interface, field: str) -> Iterator[Cause]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from podvisor_common.api import v1
 from podvisor_common.api.unsupported import INTERFACE_BINDINGS, NETWORK_TYPES
+from podvisor_common.api.v1 import names
 
 from podvisor_controller.webhooks.permitted import Permitted
 from podvisor_controller.webhooks.validation_fields import (
@@ -199,7 +200,7 @@ def _leads_causes(
             " resource is false. Use masquerade: {}"
         )
         yield invalid(f"{field}.bridge", text)
-    if interface.state != "absent":
+    if interface.state != names.InterfaceState.ABSENT:
         return
     if not is_bridge:
         yield invalid(f"{field}.state", "is absent, which is supported only for binding bridge.")

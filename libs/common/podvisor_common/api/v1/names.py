@@ -228,6 +228,14 @@ class VolumePhase(StrEnum):
     UNMOUNTED_FROM_POD = "UnMountedFromPod"
 
 
+class InterfaceState(StrEnum):
+    """What is wanted of an interface. Empty is `up`."""
+
+    UP = "up"
+    DOWN = "down"
+    ABSENT = "absent"
+
+
 VM_FINALIZER = "kubevirt.io/virtualMachineControllerFinalize"
 VMI_FINALIZER = "kubevirt.io/foregroundDeleteVirtualMachine"
 
@@ -282,6 +290,10 @@ RAW_VOLUMES_ANNOTATION = "podvisor.io/raw-volumes"
 
 # What an instance asks for by annotation and does not get yet.
 UNSUPPORTED_ANNOTATIONS = frozenset({"hooks.kubevirt.io/hookSidecars", "kubevirt.io/ignitiondata"})
+
+# Of Multus, on a launcher pod: the networks beside the pod's own, as JSON, and the one in place of it.
+MULTUS_NETWORKS_ANNOTATION = "k8s.v1.cni.cncf.io/networks"
+MULTUS_DEFAULT_NETWORK_ANNOTATION = "v1.multus-cni.io/default-network"
 
 # The feature gate without which no disk of a node is attached.
 HOST_DISK_GATE = "HostDisk"
