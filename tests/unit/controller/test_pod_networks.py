@@ -3,11 +3,13 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from podvisor_common.api import v1
 from podvisor_controller.vmi.pod import render_pod
+from podvisor_controller.vmi.pod_networks import changed_networks
 
-from tests.unit.controller.builders import CONFIG, Json, situations, vmi
+from tests.unit.controller.builders import CONFIG, Json, pod, situations, vmi
 
 NETWORKS, DEFAULT = "k8s.v1.cni.cncf.io/networks", "v1.multus-cni.io/default-network"
 POD = {"name": "default", "pod": {}}
@@ -79,3 +81,61 @@ BLUE, RED = "pod16477688c0e", "podb1f51a511f1"
 )
 def test_networks(instance: v1.VirtualMachineInstance, networks: Any, default: str | None) -> None:
     assert asked(instance) == (networks, default)
+
+
+def selection(interface: str, name: str = "lan") -> Json:
+    return {"name": name, "namespace": "shop", "interface": interface}
+
+
+OTHERS: Json = {"name": "mesh-cni", "namespace": "mesh"}
+PLUGGED = attached(POD, lan("blue", "lan"))
+GOING = attached(POD, lan("blue", "lan"), blue={"state": "absent"})
+ATTACHED = {"interfaces": [{"name": "blue", "infoSource": "domain"}]}
+
+
+def with_status(instance: v1.VirtualMachineInstance, status: Json) -> v1.VirtualMachineInstance:
+    return msgspec.structs.replace(
+        instance, status=msgspec.convert(status, v1.VirtualMachineInstanceStatus)
+    )
+
+
+@pytest.mark.parametrize(
+    ("instance", "asked_for", "written"),
+    situations(
+        ("nothing", vmi(), None, None),
+        ("as it was made", PLUGGED, [selection(BLUE)], None),
+        ("one comes", PLUGGED, None, [selection(BLUE)]),
+        (
+            "one comes beside another",
+            attached(POD, lan("red", "lan"), lan("blue", "lan")),
+            [selection(RED)],
+            [selection(RED), selection(BLUE)],
+        ),
+        (
+            "in another order",
+            attached(POD, lan("red", "lan"), lan("blue", "lan")),
+            [selection(BLUE), selection(RED)],
+            None,
+        ),
+        ("it goes", with_status(GOING, ATTACHED), [selection(BLUE)], None),
+        ("it has gone", GOING, [selection(BLUE)], []),
+        ("it is forgotten", attached(POD), [selection(BLUE)], []),
+        ("others' stay", PLUGGED, [OTHERS], [OTHERS, selection(BLUE)]),
+        ("others' stay alone", attached(POD), [OTHERS, selection(BLUE)], [OTHERS]),
+        ("others' alone", vmi(), [OTHERS], None),
+        ("as others write it", PLUGGED, "mesh/mesh-cni", None),
+        ("nonsense", PLUGGED, '{"a": 1}', None),
+    ),
+)
+def test_what_a_pod_is_to_ask_for_later(
+    instance: v1.VirtualMachineInstance, asked_for: Any, written: Any
+) -> None:
+    text = asked_for if isinstance(asked_for, str) else json.dumps(asked_for)
+    annotations = {} if asked_for is None else {NETWORKS: text}
+    found = changed_networks(instance, pod(metadata={"annotations": annotations}))
+    if written is None:
+        assert found is None
+        return
+    assert found is not None
+    assert json.loads(found[NETWORKS] or "[]") == written
+    assert found[NETWORKS] is not None or not written

@@ -52,12 +52,6 @@ def network_causes(
     yield from interface_causes(spec, path)
 
 
-def is_default(network: v1.Network) -> bool:
-    """The network is the one that the pod's own interface is on."""
-    is_pod = network.pod is not None
-    return is_pod or (network.multus is not None and network.multus.default is True)
-
-
 def _network_causes(
     network: v1.Network, raw: dict[str, object], path: str, index: int
 ) -> Iterator[Cause]:
@@ -123,7 +117,7 @@ def _definition_causes(name: str, field: str) -> Iterator[Cause]:
 def _default_causes(networks: list[v1.Network], path: str) -> Iterator[Cause]:
     """There is one pod network at most, or one network of Multus that takes its place."""
     pods = [i for i, network in enumerate(networks) if network.pod is not None]
-    defaults = [i for i, n in enumerate(networks) if n.pod is None and is_default(n)]
+    defaults = [i for i, n in enumerate(networks) if n.pod is None and n.is_primary]
     for index in pods[1:]:
         text = f"is a second pod network; {path}.networks[{pods[0]}] is the one there can be."
         yield invalid(f"{path}.networks[{index}]", text, CauseReason.DUPLICATE)
@@ -204,6 +198,6 @@ def _leads_causes(
         return
     if not is_bridge:
         yield invalid(f"{field}.state", "is absent, which is supported only for binding bridge.")
-    elif is_default(network):
+    elif network.is_primary:
         text = "is absent, which is not supported on the pod's own network."
         yield invalid(f"{field}.state", text)

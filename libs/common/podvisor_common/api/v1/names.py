@@ -162,6 +162,7 @@ class Reason(StrEnum):
     VOLUME_IN_USE = "VolumeInUse"
     FAILED_HOTPLUG_SYNC = "FailedHotplugSync"
     HOT_PLUG_VOLUME_ERROR = "HotPlugVolumeError"
+    HOT_PLUG_NETWORK_INTERFACE_ERROR = "HotPlugNetworkInterfaceError"
     # Of Provisioning, as the word for it in `kubectl get vm`.
     WAITING_FOR_VOLUME_BINDING = "WaitingForVolumeBinding"
     ERR_IMAGE_PULL = "ErrImagePull"
@@ -214,6 +215,7 @@ class EventReason(StrEnum):
     VOLUME_UNMOUNTED_FROM_POD = "VolumeUnMountedFromPod"
     VOLUME_UNPLUGGED = "VolumeUnplugged"
     HOTPLUG_FAILED = "HotplugFailed"
+    FAILED_POD_PATCH = "FailedPodPatch"
 
 
 class VolumePhase(StrEnum):
@@ -226,6 +228,14 @@ class VolumePhase(StrEnum):
     READY = "Ready"
     DETACHING = "Detaching"
     UNMOUNTED_FROM_POD = "UnMountedFromPod"
+
+
+class InfoSource(StrEnum):
+    """Where something of an interface was learned."""
+
+    DOMAIN = "domain"
+    GUEST_AGENT = "guest-agent"
+    MULTUS_STATUS = "multus-status"
 
 
 class InterfaceState(StrEnum):
