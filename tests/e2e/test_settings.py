@@ -117,7 +117,7 @@ REFUSED: list[tuple[Any, str]] = [
     ),
     ({"evictionStrategy": "LiveMigrate"}, "spec.configuration.evictionStrategy: Unsupported value"),
     (
-        {"network": {"defaultNetworkInterface": "bridge"}},
+        {"network": {"defaultNetworkInterface": "slirp"}},
         "spec.configuration.network.defaultNetworkInterface: Unsupported value",
     ),
 ]

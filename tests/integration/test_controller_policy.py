@@ -1,5 +1,5 @@
-"""The chart's admission policies on the development cluster: of a node the controller writes one label, and what it makes in
-anybody's namespace is for exports and restores.
+"""The chart's admission policies on the development cluster: of a node the controller writes one label, of a launcher pod one
+annotation, and what it makes in anybody's namespace is for exports and restores.
 
 Skipped when podvisor is not installed there. Asks as the controller by impersonation; what is let through is a dry run.
 """
@@ -192,3 +192,43 @@ async def test_of_a_node_it_writes_nothing_else(body: Any) -> None:
     assert not is_let
     assert "virt-controller" in said
     assert "the controller writes" in said
+
+
+NETWORKS = {"k8s.v1.cni.cncf.io/networks": "[]"}
+
+
+@pytest.fixture
+async def pods() -> AsyncIterator[None]:
+    """The pods `policy-launcher` and `policy-other`, which fit no node; the first has a launcher pod's mark."""
+    cluster = Cluster("default")
+    for name, app in (("policy-launcher", "virt-launcher"), ("policy-other", "other")):
+        spec = {"containers": [{"name": "a", "image": "a"}], "nodeSelector": {"x.test/y": "z"}}
+        metadata = {"name": name, "labels": {"kubevirt.io": app}}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+        await cluster.kubectl("apply", "-f", "-", stdin=json.dumps(body))
+    yield
+    await cluster.kubectl("delete", "pod", "policy-launcher", "policy-other", "--wait=false")
+
+
+async def patch_pod(name: str, body: Any) -> tuple[bool, str]:
+    """Whether the controller may, and the API server's words if not."""
+    done = await run(
+        str(ROOT / "dev/kubectl"), "patch", "pod", name, "-n", "default", "--as", ACCOUNT, "--dry-run=server",
+        "--type=merge", "-p", json.dumps(body), check=False,
+    )  # fmt: skip
+    return done.exit_code == 0, done.stderr
+
+
+async def test_of_a_launcher_pod_it_writes_the_networks_only(pods: None) -> None:
+    metadata: dict[str, Any] = {"annotations": NETWORKS}
+    assert await patch_pod("policy-launcher", {"metadata": metadata}) == (True, "")
+    for name, body in (
+        ("policy-other", {"metadata": metadata}),
+        ("policy-launcher", {"metadata": metadata | {"labels": {"x.test/y": "z"}}}),
+        ("policy-launcher", {"metadata": {"annotations": NETWORKS | {"x.test/y": "z"}}}),
+        ("policy-launcher", {"metadata": {"finalizers": ["x.test/y"]}}),
+        ("policy-launcher", {"spec": {"activeDeadlineSeconds": 1}}),
+    ):
+        is_let, said = await patch_pod(name, body)
+        assert not is_let, body
+        assert "virt-controller-pods" in said

@@ -14,12 +14,12 @@ PRIVILEGED = {"virt-handler"}
 SECRETS = {"podvisor-ca"}
 # What is made in anybody's namespace and is no machine's: for whom, a policy says.
 POLICED = {"secrets", "services", "persistentvolumeclaims"}
+# What is anybody's as well and may be changed: in which way, a policy says.
+POLICED_CHANGES = {"pods", "nodes"}
 
 
 def rbac_problems(manifest: Manifest) -> Iterator[str]:
-    """No wildcard anywhere; Secrets by name, in the install namespace; pods are never patched or
-    entered.
-    """
+    """No wildcard anywhere; Secrets by name, in the install namespace; pods are never entered."""
     for rule in manifest.get("rules") or ():
         for part in ("apiGroups", "resources", "verbs"):
             if "*" in rule.get(part, ()):
@@ -92,7 +92,7 @@ def problems(manifest: Manifest) -> Iterator[str]:
 
 
 def policy_problems(manifests: Sequence[Manifest]) -> Iterator[str]:
-    """Whoever may make what is POLICED everywhere is held to its own by a policy that denies."""
+    """Whoever may make what is POLICED everywhere, or change POLICED_CHANGES, is held to its own by a policy that denies."""
     denying = {
         one["spec"]["policyName"]
         for one in manifests
@@ -100,18 +100,21 @@ def policy_problems(manifests: Sequence[Manifest]) -> Iterator[str]:
         and one["spec"]["validationActions"] == ["Deny"]
     }
     policed = {
-        resource
+        (operation, resource)
         for one in manifests
         if one["kind"] == "ValidatingAdmissionPolicy" and one["metadata"]["name"] in denying
         for rule in one["spec"]["matchConstraints"]["resourceRules"]
-        if "CREATE" in rule["operations"]
+        for operation in rule["operations"]
         for resource in rule["resources"]
     }
     for one in manifests:
         for rule in one.get("rules") or () if one["kind"] == "ClusterRole" else ():
-            if "create" in rule["verbs"]:
-                for resource in sorted(POLICED & {*rule["resources"]} - policed):
-                    yield f"ClusterRole {one['metadata']['name']}: makes any {resource}, by no policy"
+            verbs, resources = {*rule["verbs"]}, {*rule["resources"]}
+            makes = {("CREATE", r) for r in POLICED & resources} if "create" in verbs else set()
+            changed = POLICED_CHANGES & resources if verbs & {"patch", "update"} else set()
+            for operation, resource in sorted((makes | {("UPDATE", r) for r in changed}) - policed):
+                name = one["metadata"]["name"]
+                yield f"ClusterRole {name}: {operation} of any {resource}, by no policy"
 
 
 def main() -> int:

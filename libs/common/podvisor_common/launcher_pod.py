@@ -3,6 +3,8 @@
 Invariant: names only. A launcher outlives releases, so a path may be added here and never changed.
 """
 
+import hashlib
+
 RUN_DIRECTORY = "/run/podvisor"
 # Each holds one directory for every volume, by the volume's name in the manifest.
 IMAGES_DIRECTORY = f"{RUN_DIRECTORY}/images"  # container images
@@ -19,3 +21,8 @@ DEVICES_DIRECTORY = "/dev/podvisor"
 DISK_IMAGE = "disk.img"
 # The paths of QEMU's sets of open files. Made by the handler when the first device is handed over.
 FD_SETS_DIRECTORY = "/dev/fdset"
+
+
+def secondary_interface_name(network: str) -> str:
+    """The name of the pod's interface on a network beside its own, by the network's name in the manifest. As KubeVirt has it."""
+    return f"pod{hashlib.sha256(network.encode()).hexdigest()[:11]}"

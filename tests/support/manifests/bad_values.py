@@ -74,7 +74,9 @@ NUMBERS = _ends(
         "cpu.threads": _outside(1, 512),
         "disks.bootOrder": _outside(1, 2**31 - 1),
         "interfaces.bootOrder": _outside(1, 2**31 - 1),
+        "interfaces.acpiIndex": _outside(1, 16383),
         "ports.port": _outside(1, 65535),
+        "privateOptions.option": _outside(224, 254),
         "terminationGracePeriodSeconds": _outside(0, 365 * 24 * 3600),
         "tolerationSeconds": _some(2**63, 2**64 - 1),
         "weight": _outside(1, 100),
@@ -109,6 +111,7 @@ ENUMERATIONS = _ends(
         "resourceFieldRef.resource": _some("", "cpu", "limits.gold", "limits.CPU", "limits.memory ", "requests.", "limits.hugepages-2Mi"),
         "resourceFieldRef.containerName": _none_of("compute"),
         "interfaces.model": _none_of("virtio", "e1000", "e1000e", "igb", "ne2k_pci", "pcnet", "rtl8139"),
+        "interfaces.state": _none_of("up", "down", "absent"),
         "containerDisk.imagePullPolicy": _none_of("Always", "IfNotPresent", "Never"),
         "ports.protocol": _none_of("TCP", "UDP"),
         "dnsPolicy": _none_of("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"),
@@ -143,6 +146,14 @@ TEXTS = _ends(
         "interfaces.macAddress": _some(
             "x", "02:00", "01:00:5e:00:00:01", "00:00:00:00:00:00", "02-00:00:00:00:01", "02:00:00:00:00:0g",
             "02:00:00:00:00:01\n", "02:00:00:00:00:00", "ff:ff:ff:ff:ff:ff",
+        ),
+        "interfaces.pciAddress": _some("x", "0000:81:01.10", "0000:81:01.8", "0001:81:01.0", "0000:81:20.0", "0000:81:01.0\n", "81:01.0"),
+        "interfaces.tag": _some("a\nb", "\u0000"),
+        "dhcpOptions.bootFileName": _some("a\nb", "\u0000", "a" * 256, "é" * 128),
+        "dhcpOptions.tftpServerName": _some("a\nb", "\u0000", "a" * 256),
+        "privateOptions.value": _some("", "a\nb", "a" * 256),
+        "pod.vmIPv6NetworkCIDR": _some(
+            "x", "fd10:0:2::", "fd10:0:2::/127", "fd10:0:2::/129", "10.0.2.0/24", "::1/128", "::/0", "ff02::/16", "fe80::/64", "fd10::/64\n",
         ),
         "pod.vmNetworkCIDR": _some(
             "x", "10.0.2.0", "10.0.2.0/31", "10.0.2.0/33", "fd00::/64", "127.0.0.0/8", "224.0.0.0/24", "0.0.0.0/0",

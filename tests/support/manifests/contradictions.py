@@ -17,6 +17,9 @@ _NODES = f"affinity.nodeAffinity.{_REQUIRED}.nodeSelectorTerms.0.matchExpression
 _PODS = f"affinity.podAffinity.{_REQUIRED}.0"
 _SPREAD = "topologySpreadConstraints.0"
 _SEED = "volumes.1.cloudInitNoCloud"
+_SECOND = {"name": "lan", "multus": {"networkName": "lan"}}
+_DEFAULT = {"name": "lan", "multus": {"networkName": "lan", "default": True}}
+_NAMELESS = {"name": "lan", "multus": {"networkName": ""}}
 _EXTRA = {"name": "extra", "pod": {}}
 _IMAGE = {"image": "kubevirt/cirros-container-disk-demo:devel"}
 _MANY = [{"name": f"d{number}", "disk": {}} for number in range(300)]
@@ -72,6 +75,15 @@ CONTRADICTIONS: tuple[Row, ...] = (
     ("no binding", {f"{_NICS}.0.masquerade": None}, (f"{_NICS}.0",)),
     ("no type", {"networks.0.pod": None}, ("networks.0",)),
     ("two types", {"networks.0.multus": {"networkName": "a"}}, ("networks.0",)),
+    ("two default networks", {"networks.1": _DEFAULT, f"{_NICS}.1": {"name": "lan", "bridge": {}}}, ("networks.1.multus.default",)),
+    ("masquerade on a Multus network", {"networks.1": _SECOND, f"{_NICS}.1": {"name": "lan", "masquerade": {}}}, (f"{_NICS}.1.masquerade",)),
+    ("passt on a Multus network", {"networks.1": _SECOND, f"{_NICS}.1": {"name": "lan", "passtBinding": {}}}, (f"{_NICS}.1.passtBinding",)),
+    ("no name of a network", {"networks.1": _NAMELESS, f"{_NICS}.1": {"name": "lan", "bridge": {}}}, ("networks.1.multus.networkName",)),
+    ("unplugged pod network", {f"{_NICS}.0.state": "absent"}, (f"{_NICS}.0.state",)),
+    ("one hardware address twice", {"networks.1": _SECOND, f"{_NICS}.1": {"name": "lan", "bridge": {}, "macAddress": "02-00-00-00-00-01"}}, (f"{_NICS}.1.macAddress",)),
+    ("PCI address of a disk", {f"{_DISKS}.0.disk": _PLACED, f"{_NICS}.0.pciAddress": "0000:00:0A.0"}, (f"{_NICS}.0.pciAddress",)),
+    ("private option twice", {f"{_NICS}.0.dhcpOptions.privateOptions": [{"option": 240, "value": "a"}] * 2}, (f"{_NICS}.0.dhcpOptions.privateOptions.1.option",)),
+    ("time server by name", {f"{_NICS}.0.dhcpOptions.ntpServers": ["a.example"]}, (f"{_NICS}.0.dhcpOptions.ntpServers.0",)),
     ("network without interface", {"networks.1": _EXTRA}, ("networks.1",)),
     ("interface without network", {f"{_NICS}.0.name": "ghost"}, (f"{_NICS}.0.name", "networks.0.name")),
     ("interface twice", {f"{_NICS}.1": {"name": "default", "masquerade": {}}}, (f"{_NICS}.1.name",)),

@@ -98,7 +98,12 @@ def _full_spec() -> Json:
         "startStrategy": "Paused",
         "terminationGracePeriodSeconds": 5,
         "domain": _domain(),
-        "networks": [{"name": "default", "pod": {"vmNetworkCIDR": "10.0.2.0/24"}}],
+        "networks": [
+            {
+                "name": "default",
+                "pod": {"vmNetworkCIDR": "10.0.2.0/24", "vmIPv6NetworkCIDR": "fd10:0:2::/120"},
+            }
+        ],
         "volumes": storage.volumes(),
         "accessCredentials": storage.credentials(),
         **_placement(),
@@ -125,6 +130,16 @@ def _domain() -> Json:
                     "model": "virtio",
                     "macAddress": "02:00:00:00:00:01",
                     "bootOrder": 2,
+                    "pciAddress": "0000:00:1f.0",
+                    "acpiIndex": 7,
+                    "tag": "uplink",
+                    "state": "up",
+                    "dhcpOptions": {
+                        "bootFileName": "pxelinux.0",
+                        "tftpServerName": "tftp.example",
+                        "ntpServers": ["10.0.0.1"],
+                        "privateOptions": [{"option": 240, "value": "a"}],
+                    },
                     "ports": [
                         {"name": "ssh", "port": 22, "protocol": "TCP"},
                         {"name": "dns", "port": 53, "protocol": "UDP"},

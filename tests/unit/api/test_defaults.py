@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import yaml
 from podvisor_common.api import v1
 from podvisor_controller.webhooks.conversion import convert
 from podvisor_controller.webhooks.defaults import (
@@ -17,6 +18,7 @@ from podvisor_controller.webhooks.defaults import (
 from podvisor_controller.webhooks.defaults_instance import instance_of
 from podvisor_controller.webhooks.defaults_patch import patch_between
 
+from tests.support.cluster import ROOT
 from tests.unit.api.admitted import Json, apply, defaulted, instance
 
 
@@ -36,7 +38,7 @@ def test_a_bare_instance_says_everything_afterwards() -> None:
             "memory": {"guest": "64M"},
             "devices": {
                 "disks": [{"name": "root", "disk": {"bus": "sata"}}],
-                "interfaces": [{"name": "default", "masquerade": {}}],
+                "interfaces": [{"name": "default", "bridge": {}}],
             },
         },
         "networks": [{"name": "default", "pod": {}}],
@@ -126,6 +128,42 @@ def test_cluster_settings_reach_guests() -> None:
 def test_pull_policy(image: str, policy: str) -> None:
     result = defaulted(instance(volumes=[{"name": "a", "containerDisk": {"image": image}}]))
     assert result["spec"]["volumes"][0]["containerDisk"]["imagePullPolicy"] == policy
+
+
+@pytest.mark.parametrize(
+    ("network", "binding"),
+    [
+        (None, "bridge"),
+        ({}, "bridge"),
+        ({"defaultNetworkInterface": "bridge"}, "bridge"),
+        ({"defaultNetworkInterface": "masquerade"}, "masquerade"),
+    ],
+)
+def test_the_cluster_names_the_binding_of_who_names_no_network(
+    network: Json | None, binding: str
+) -> None:
+    settings = msgspec.convert({"network": network}, v1.KubeVirtConfiguration)
+    introduction = yaml.safe_load((ROOT / "examples/myvm.yaml").read_text())
+    introduction["metadata"] |= {"namespace": "default", "uid": "u-1"}
+    made = instance_of(convert(introduction, "kubevirt.io/v1"))
+    for obj in (instance(), made):
+        spec = defaulted(obj, ClusterDefaults.of(settings, "amd64"))["spec"]
+        assert spec["networks"] == [{"name": "default", "pod": {}}]
+        assert spec["domain"]["devices"]["interfaces"] == [{"name": "default", binding: {}}]
+
+
+@pytest.mark.parametrize(
+    ("network", "is_permitted"),
+    [
+        (None, True),
+        ({"permitBridgeInterfaceOnPodNetwork": True}, True),
+        ({"permitBridgeInterfaceOnPodNetwork": False}, False),
+    ],
+)
+def test_the_cluster_may_forbid_bridges(network: Json | None, is_permitted: bool) -> None:
+    settings = msgspec.convert({"network": network}, v1.KubeVirtConfiguration)
+    permitted = ClusterDefaults.of(settings, "amd64").permitted
+    assert permitted.bridge_on_pod_network == is_permitted
 
 
 def test_no_network_when_none_is_wanted() -> None:

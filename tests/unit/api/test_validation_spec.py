@@ -207,8 +207,8 @@ CIDR = "networks[0].pod.vmNetworkCIDR"
         ("networks/0", {"name": "default"}, "networks[0]", "should have a network type"),
         (
             "networks/0",
-            {"name": "default", "multus": {}},
-            "networks[0].multus",
+            {"name": "default", "resourceClaim": {"claimName": "a"}},
+            "networks[0].resourceClaim",
             "is not supported yet",
         ),
         (
@@ -226,8 +226,8 @@ CIDR = "networks[0].pod.vmNetworkCIDR"
         ("domain/devices/interfaces/0", {"name": "default"}, f"{NICS}[0]", "must have a binding"),
         (
             "domain/devices/interfaces/0",
-            {"name": "default", "bridge": {}},
-            f"{NICS}[0].bridge",
+            {"name": "default", "sriov": {}},
+            f"{NICS}[0].sriov",
             "is not supported yet",
         ),
         (

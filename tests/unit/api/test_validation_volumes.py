@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from podvisor_controller.webhooks.permitted import Permitted
 from podvisor_controller.webhooks.validation import (
     validate_virtual_machine,
     validate_virtual_machine_instance,
@@ -15,7 +16,7 @@ CLAIM: Json = {"persistentVolumeClaim": {"claimName": "data"}}
 READ: Json = {"persistentVolumeClaim": {"claimName": "data", "readOnly": True}}
 COPIED: Json = {"ephemeral": CLAIM}
 IMAGE: Json = {"hostDisk": {"path": "/data/a.img", "type": "Disk"}}
-HOST_DISK = frozenset({"HostDisk"})
+HOST_DISK = Permitted(feature_gates=frozenset({"HostDisk"}))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ def test_bad_source(source: Json, field: str, message: str) -> None:
 )
 def test_bad_host_disk(change: Json, field: str, message: str) -> None:
     obj = changed("volumes/1", {"name": "seed", "hostDisk": IMAGE["hostDisk"] | change})
-    [cause] = validate_virtual_machine(obj, gates=HOST_DISK)
+    [cause] = validate_virtual_machine(obj, permitted=HOST_DISK)
     assert cause.field == f"spec.template.spec.volumes[1].hostDisk.{field}"
     assert message in cause.message
 
@@ -168,10 +169,10 @@ def test_host_disk_needs_its_gate() -> None:
     [cause] = validate_virtual_machine(obj)
     assert cause.field == "spec.template.spec.volumes[1].hostDisk"
     assert "needs the feature gate HostDisk" in cause.message
-    assert validate_virtual_machine(obj, gates=HOST_DISK) == []
+    assert validate_virtual_machine(obj, permitted=HOST_DISK) == []
     created = {"path": "/a", "type": "DiskOrCreate", "capacity": "1Gi", "shared": True}
     obj = changed("volumes/1", {"name": "seed", "hostDisk": created})
-    assert validate_virtual_machine(obj, gates=HOST_DISK) == []
+    assert validate_virtual_machine(obj, permitted=HOST_DISK) == []
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_what_is_written_to_is_behind_one_disk(first: Json, second: Json, field:
     obj = machine()
     volumes = [{"name": "root", **first}, {"name": "seed", **second}]
     obj["spec"]["template"]["spec"]["volumes"] = volumes
-    [cause] = validate_virtual_machine(obj, gates=HOST_DISK)
+    [cause] = validate_virtual_machine(obj, permitted=HOST_DISK)
     assert cause.field == f"spec.template.spec.volumes[1].{field}"
     assert "that is written to can be behind one disk only" in cause.message
 
@@ -219,12 +220,12 @@ def test_only_images_of_claims_and_nodes_can_be_said_to_be_raw(value: str, named
     obj = instance()
     obj["spec"]["volumes"] += [{"name": "data", **CLAIM}, {"name": "host", **IMAGE}]
     obj["metadata"]["annotations"] = {"podvisor.io/raw-volumes": value}
-    [cause] = validate_virtual_machine_instance(obj, gates=HOST_DISK)
+    [cause] = validate_virtual_machine_instance(obj, permitted=HOST_DISK)
     assert cause.field == "metadata.annotations[podvisor.io/raw-volumes]"
     assert f"names '{named}', which is no volume with a PersistentVolumeClaim" in cause.message
     of_machine = machine()
     of_machine["spec"]["template"] = {"metadata": obj["metadata"], "spec": obj["spec"]}
-    [cause] = validate_virtual_machine(of_machine, gates=HOST_DISK)
+    [cause] = validate_virtual_machine(of_machine, permitted=HOST_DISK)
     assert cause.field == "spec.template.metadata.annotations[podvisor.io/raw-volumes]"
     obj["metadata"]["annotations"] = {"podvisor.io/raw-volumes": "data, host"}
-    assert validate_virtual_machine_instance(obj, gates=HOST_DISK) == []
+    assert validate_virtual_machine_instance(obj, permitted=HOST_DISK) == []

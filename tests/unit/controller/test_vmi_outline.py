@@ -51,6 +51,12 @@ def test_what_is_read_stays() -> None:
     assert outline(kept) == kept
 
 
+def test_the_networks_that_a_launcher_pod_asks_for_stay() -> None:
+    asked = {"k8s.v1.cni.cncf.io/networks": "[]"}
+    found = pod(metadata={"annotations": {"kubevirt.io/domain": "myvm"} | asked})
+    assert outline(found).metadata.annotations == asked
+
+
 def _cost(make: Callable[[], object]) -> float:
     """What each of many costs, in bytes."""
     kept = [make()]

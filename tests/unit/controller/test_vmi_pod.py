@@ -188,6 +188,7 @@ def test_kvm_is_asked_for_only_without_emulation() -> None:
     assert resources["limits"] == {names.KVM_RESOURCE: "1", names.VHOST_NET_RESOURCE: "1"}
 
 
+PASST: Json = {"name": "default", "passtBinding": {}}
 SHARES: list[dict[str, Any]] = [{"name": name, "virtiofs": {}} for name in ("config", "data")]
 
 
@@ -203,6 +204,7 @@ def domain(**changes: Any) -> v1.VirtualMachineInstance:
         ("no video card", domain(devices={"autoattachGraphicsDevice": False}), KVM, 111),
         ("four processors", domain(cpu={"cores": 2, "threads": 2}), KVM, 139),
         ("two trees of files", domain(devices={"filesystems": SHARES}), KVM, 143),
+        ("passt", domain(devices={"interfaces": [PASST]}), KVM, 159),
         ("translated", vmi(), CONFIG, 167),
         ("translated, 384 MiB", domain(memory={"guest": "384Mi"}), CONFIG, 255),
         ("translated, 1 GiB", domain(memory={"guest": "1Gi"}), CONFIG, 384),

@@ -177,7 +177,6 @@ UNSUPPORTED_SETTINGS: dict[type[msgspec.Struct], dict[str, dict[str, Any]]] = {
     },
     v1.NetworkConfiguration: {
         "binding": _OPAQUE,
-        "permitBridgeInterfaceOnPodNetwork": _FLAG,
         "permitSlirpInterface": _FLAG,
     },
     v1.VirtualMachineOptions: {"disableFreePageReporting": _OPAQUE},

@@ -47,7 +47,7 @@ def own_volumes_annotation(own: Iterable[str]) -> dict[str, str]:
 
 
 def fixed_part(spec: v1.VirtualMachineInstanceSpec) -> v1.VirtualMachineInstanceSpec:
-    """What of a specification a guest gets with its next start only."""
+    """A specification without the volumes that may come and go, and without their disks."""
     may_go = _names_of_pluggable(spec)
     volumes = [volume for volume in spec.volumes or () if not volume.is_hotpluggable]
     devices = spec.domain.devices

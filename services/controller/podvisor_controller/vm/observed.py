@@ -12,7 +12,7 @@ from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.names import ConditionType, Phase, RunStrategy, StateChange
 
 from podvisor_controller.pauses import left_of, retry_left
-from podvisor_controller.vm import hotplug, requests, volume_requests
+from podvisor_controller.vm import hotplug, interfaces, requests, volume_requests
 from podvisor_controller.vm.requests import Request
 
 # A guest that ran this long did start: its later crash is not part of a series of failed starts.
@@ -46,6 +46,8 @@ class Observed:
     delete_retry_at: datetime | None = None
     unplugged: str = ""  # why the instance does not get the volumes of the template
     plug_retry_at: datetime | None = None
+    unwired: str = ""  # why the instance does not get the interfaces of the template
+    wire_retry_at: datetime | None = None
     requests_refusal: str = ""  # why the template does not get those that are requested
     volume_snapshot_statuses: list[v1.VolumeSnapshotStatus] | None = None
     requests_one_by_one: bool = False  # refused together: each shall have its own verdict
@@ -157,22 +159,25 @@ class Observed:
             return None
         if self.made_from.metadata != vm.spec.template.metadata or self._is_fixed_part_other:
             return False
-        plugged = hotplug.plugged(vm, vmi)
-        return plugged.is_whole and hotplug.has(vmi, plugged)
+        plugged, wired = hotplug.plugged(vm, vmi), interfaces.wired(vm, vmi)
+        is_whole = plugged.is_whole and wired.is_whole
+        return is_whole and hotplug.has(vmi, plugged) and interfaces.has(vmi, wired)
 
     @property
     def needs_restart(self) -> bool | None:
         """What the template says of the guest takes effect with its next start; None where that is not known."""
         if self.vmi is None or self.vmi.is_final or self.is_current:
             return False
-        return None if self.made_from is None else self._is_fixed_part_other
+        if self.made_from is None:
+            return None
+        return self._is_fixed_part_other or interfaces.wired(self.vm, self.vmi).needs_restart
 
     @property
     def _is_fixed_part_other(self) -> bool:
-        """The template differs from that of the start in more than volumes that may come and go."""
+        """The template differs from that of the start in more than what may come and go."""
         assert self.made_from is not None
         made, wanted = self.made_from.spec, self.vm.spec.template.spec
-        return hotplug.fixed_part(made) != hotplug.fixed_part(wanted)
+        return _fixed_part(made) != _fixed_part(wanted)
 
     @property
     def to_plug(self) -> hotplug.Plugged | None:
@@ -182,6 +187,20 @@ class Observed:
             return None
         plugged = hotplug.plugged(vm, vmi)
         return None if hotplug.has(vmi, plugged) else plugged
+
+    @property
+    def to_wire(self) -> interfaces.Wired | None:
+        """The interfaces that the instance of an edited machine is to have in place of those that it has; None if it has them."""
+        vmi, vm = self.vmi, self.vm
+        if vmi is None or vmi.is_final or generation_of(vmi) == vm.metadata.generation:
+            return None
+        wired = interfaces.wired(vm, vmi)
+        return None if interfaces.has(vmi, wired) else wired
+
+    @property
+    def wire_retry_left(self) -> timedelta:
+        """How long to wait before interfaces that were refused are tried again."""
+        return retry_left(self.wire_retry_at, self.at)
 
     @property
     def plug_retry_left(self) -> timedelta:
@@ -241,6 +260,8 @@ class Observed:
             waits.append(self.delete_retry_left)
         if self.unplugged:
             waits.append(self.plug_retry_left)
+        if self.unwired:
+            waits.append(self.wire_retry_left)
         return min((w.total_seconds() for w in waits if w > timedelta(0)), default=None)
 
 
@@ -259,6 +280,11 @@ def owns(vm: v1.VirtualMachine, instance: v1.VirtualMachineInstance | None) -> b
     """The instance is the machine's own."""
     owner = instance.metadata.controller_reference() if instance is not None else None
     return owner is not None and owner.uid == vm.metadata.uid
+
+
+def _fixed_part(spec: v1.VirtualMachineInstanceSpec) -> v1.VirtualMachineInstanceSpec:
+    """What of a specification a guest gets with its next start only."""
+    return interfaces.fixed_part(hotplug.fixed_part(spec))
 
 
 def generation_of(vmi: v1.VirtualMachineInstance) -> int | None:

@@ -54,6 +54,14 @@ class PlugVolumes:
 
 
 @dataclass(frozen=True, slots=True)
+class PlugInterfaces:
+    """Give the instance these networks and interfaces in place of those that it has."""
+
+    networks: list[v1.Network]
+    interfaces: list[v1.Interface]
+
+
+@dataclass(frozen=True, slots=True)
 class ChangeTemplate:
     """Give the template these volumes and disks in place of those that it has."""
 
@@ -77,6 +85,7 @@ Action = (
     | AdoptInstance
     | FollowGeneration
     | PlugVolumes
+    | PlugInterfaces
     | ChangeTemplate
     | BeginAlways
     | ReleaseFinalizer
@@ -102,6 +111,8 @@ def plan(now: Observed) -> list[Action]:
         return [DeleteInstance(vmi.metadata.uid)] if _may_go(now, vmi) else []
     if (plugged := now.to_plug) is not None and now.plug_retry_left <= timedelta(0):
         return [PlugVolumes(plugged.volumes, plugged.disks, plugged.own)]
+    if (wired := now.to_wire) is not None and now.wire_retry_left <= timedelta(0):
+        return [PlugInterfaces(wired.networks, wired.interfaces)]
     follows = now.is_current and generation_of(vmi) != now.vm.metadata.generation
     return [FollowGeneration(now.vm.metadata.generation)] if follows else []
 

@@ -1,12 +1,14 @@
-"""Writes the volumes and disks of instances and of templates.
+"""Writes the volumes, disks and interfaces of instances, and the volumes and disks of templates.
 
-Invariant: decides and remembers nothing. What was decided of other volumes and disks than the object has now is not written: ApiConflict.
+Invariant: decides and remembers nothing. What was decided of other devices than the object has now is not written: ApiConflict.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
+from podvisor_common.aio.backoff import Backoff
 from podvisor_common.api import v1
 from podvisor_common.api.v1 import names
 from podvisor_common.kube.client import KubeClient
@@ -14,6 +16,7 @@ from podvisor_common.kube.errors import ApiConflict, ApiForbidden, ApiInvalid, A
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import VIRTUAL_MACHINE_INSTANCES, VIRTUAL_MACHINES, key_of
 
+from podvisor_controller.pauses import retry_backoff
 from podvisor_controller.preconditions import as_it_was_seen
 from podvisor_controller.refusals import refusal
 from podvisor_controller.vm import plan
@@ -24,9 +27,26 @@ _decode_vm = msgspec.json.Decoder(v1.VirtualMachine).decode
 _decode_vmi = msgspec.json.Decoder(v1.VirtualMachineInstance).decode
 
 
+@dataclass(slots=True)
+class RefusedPlug:
+    """Why a guest does not get what its machine's template has for it, and when that is tried again."""
+
+    why: str = ""
+    retry_at: datetime | None = None
+    backoff: Backoff = field(default_factory=retry_backoff)
+
+    def note(self, why: str, at: datetime) -> None:
+        """Refused, perhaps once more: each time the pause is longer. Empty: not refused any more."""
+        self.why, self.retry_at = why, None
+        if why:
+            self.retry_at = at + timedelta(seconds=self.backoff.next_s())
+        else:
+            self.backoff.reset()
+
+
 @dataclass(frozen=True, slots=True)
 class Plugger:
-    """Writes volumes and disks."""
+    """Writes devices that come and go."""
 
     client: KubeClient
     vms: Informer[v1.VirtualMachine]
@@ -42,13 +62,24 @@ class Plugger:
         if own_volumes(vmi) != action.own:
             none = {names.EPHEMERAL_VOLUMES_ANNOTATION: None}
             metadata["annotations"] = none | own_volumes_annotation(action.own)
-        patch = {"metadata": metadata, "spec": spec}
+        return await self._patch(vmi, {"metadata": metadata, "spec": spec}, "given other volumes")
+
+    async def wire(self, vmi: v1.VirtualMachineInstance, action: plan.PlugInterfaces) -> str:
+        """Give an instance other interfaces. Why that is refused, for a person; empty when it is not."""
+        spec = {
+            "networks": msgspec.to_builtins(action.networks),
+            "domain": {"devices": {"interfaces": msgspec.to_builtins(action.interfaces)}},
+        }
+        patch = {"metadata": as_it_was_seen(vmi.metadata), "spec": spec}
+        return await self._patch(vmi, patch, "given other interfaces")
+
+    async def _patch(self, vmi: v1.VirtualMachineInstance, patch: dict[str, Any], done: str) -> str:
         try:
             answer = await self.client.merge_patch(VIRTUAL_MACHINE_INSTANCES, key_of(vmi), patch)
         except ApiNotFound:
             return ""
         except (ApiForbidden, ApiInvalid) as error:
-            return refusal("VirtualMachineInstance", "given other volumes", error)
+            return refusal("VirtualMachineInstance", done, error)
         self.vmis.learn(_decode_vmi(answer))
         return ""
 

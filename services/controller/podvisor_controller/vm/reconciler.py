@@ -42,7 +42,7 @@ from podvisor_controller.status_patch import patch_of
 from podvisor_controller.status_writer import write_status
 from podvisor_controller.vm import plan, status
 from podvisor_controller.vm.observed import Observed, revision_in_question
-from podvisor_controller.vm.plugger import Plugger
+from podvisor_controller.vm.plugger import Plugger, RefusedPlug
 from podvisor_controller.vm.revision import revision_name_of
 from podvisor_controller.vm.revisions import Revisions
 from podvisor_controller.vm.starts import Starts
@@ -65,9 +65,8 @@ class _Notes:
     revision: str = ""  # the one that `made_from` was read from
     made_from: v1.VirtualMachineInstanceTemplateSpec | None = None
     backoff: Backoff = field(default_factory=retry_backoff)
-    unplugged: str = ""
-    plug_retry_at: datetime | None = None
-    plug_backoff: Backoff = field(default_factory=retry_backoff)
+    volumes: RefusedPlug = field(default_factory=RefusedPlug)
+    interfaces: RefusedPlug = field(default_factory=RefusedPlug)
     refused_requests: list[v1.VirtualMachineVolumeRequest] | None = None
     requests_refusal: str = ""
     requests_one_by_one: bool = False
@@ -111,7 +110,9 @@ class VmReconciler:
         if not plan.is_to_go(now):
             notes.refused_deletion = None
         if now.to_plug is None:
-            notes.unplugged = ""
+            notes.volumes.why = ""
+        if now.to_wire is None:
+            notes.interfaces.why = ""
         for action in actions:
             await self._carry_out(action, now, notes)
         is_refused = notes.failure is not None or notes.refused_deletion is not None
@@ -135,7 +136,7 @@ class VmReconciler:
             # What was refused may be right now.
             notes.generation = vm.metadata.generation
             notes.refused_requests = None
-            notes.retry_at = notes.plug_retry_at = None
+            notes.retry_at = notes.volumes.retry_at = notes.interfaces.retry_at = None
             if notes.refused_deletion is not None:
                 notes.refused_deletion.retry_at = None
         if not vm.status.volume_requests:
@@ -156,8 +157,10 @@ class VmReconciler:
             undeletable=refused.why if refused is not None else None,
             retry_at=notes.retry_at,
             delete_retry_at=refused.retry_at if refused is not None else None,
-            unplugged=notes.unplugged,
-            plug_retry_at=notes.plug_retry_at,
+            unplugged=notes.volumes.why,
+            plug_retry_at=notes.volumes.retry_at,
+            unwired=notes.interfaces.why,
+            wire_retry_at=notes.interfaces.retry_at,
             requests_refusal=notes.requests_refusal if is_refused else "",
             requests_one_by_one=notes.requests_one_by_one,
         )
@@ -184,7 +187,7 @@ class VmReconciler:
                 await self._adopt_instance(now)
             case plan.FollowGeneration(generation):
                 await self._follow_generation(now, generation)
-            case plan.PlugVolumes():
+            case plan.PlugVolumes() | plan.PlugInterfaces():
                 await self._plug(action, now, notes)
             case plan.ChangeTemplate():
                 await self._change_template(action, now, notes)
@@ -206,18 +209,18 @@ class VmReconciler:
             return
         notes.refused_requests, notes.requests_refusal = asked, why
 
-    async def _plug(self, action: plan.PlugVolumes, now: Observed, notes: _Notes) -> None:
-        """Give the instance the volumes of the template. Where that is refused, it is tried again."""
+    async def _plug(
+        self, action: plan.PlugVolumes | plan.PlugInterfaces, now: Observed, notes: _Notes
+    ) -> None:
+        """Give the instance what the template has for it. Where that is refused, it is tried again."""
         assert now.vmi is not None
-        why = await self._plugger.plug(now.vmi, action)
-        if why and why != notes.unplugged:
-            self._tell(now.vm, events.WARNING, EventReason.HOTPLUG_FAILED, why)
-        notes.unplugged = why
-        notes.plug_retry_at = None
-        if why:
-            notes.plug_retry_at = self._clock() + timedelta(seconds=notes.plug_backoff.next_s())
+        if isinstance(action, plan.PlugVolumes):
+            refused, why = notes.volumes, await self._plugger.plug(now.vmi, action)
         else:
-            notes.plug_backoff.reset()
+            refused, why = notes.interfaces, await self._plugger.wire(now.vmi, action)
+        if why and why != refused.why:
+            self._tell(now.vm, events.WARNING, EventReason.HOTPLUG_FAILED, why)
+        refused.note(why, self._clock())
 
     async def _create_instance(
         self, manifest: dict[str, Any], vm: v1.VirtualMachine, notes: _Notes

@@ -141,6 +141,9 @@ def _failure(now: Observed) -> list[Condition]:
     if now.unplugged:
         reason, why = Reason.HOT_PLUG_VOLUME_ERROR, now.unplugged
         return [_condition(now, ConditionType.FAILURE, reason, why, status="True")]
+    if now.unwired:
+        reason, why = Reason.HOT_PLUG_NETWORK_INTERFACE_ERROR, now.unwired
+        return [_condition(now, ConditionType.FAILURE, reason, why, status="True")]
     message = STRANGER if now.has_stranger else now.failure
     # What could not be made does not matter any more when nobody wants it.
     if message is None or not (now.has_stranger or now.lacks_instance):

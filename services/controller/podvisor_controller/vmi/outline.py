@@ -46,13 +46,15 @@ def _exported(metadata: ObjectMeta) -> dict[str, dict[str, str] | None]:
 
 
 def _held(metadata: ObjectMeta) -> dict[str, dict[str, str] | None]:
-    """Of labels and annotations, what tells of the volume that a pod holds."""
+    """Of labels and annotations, what tells of the volume that a pod holds, or of the networks that a launcher pod asks for."""
     volume, claim = (
         metadata.label(names.HELD_VOLUME_LABEL),
         metadata.annotation(names.HELD_CLAIM_ANNOTATION),
     )
     if volume is None or claim is None or metadata.label(names.APP_LABEL) == names.LAUNCHER_APP:
-        return {"labels": None, "annotations": None}
+        networks = metadata.annotation(names.MULTUS_NETWORKS_ANNOTATION)
+        asked = {names.MULTUS_NETWORKS_ANNOTATION: networks} if networks is not None else None
+        return {"labels": None, "annotations": asked}
     return {
         "labels": {names.HELD_VOLUME_LABEL: volume},
         "annotations": {names.HELD_CLAIM_ANNOTATION: claim},

@@ -23,6 +23,7 @@ from podvisor_controller.vmi.container import (
     shortened,
     unprivileged,
 )
+from podvisor_controller.vmi.pod_networks import network_annotations
 from podvisor_controller.vmi.pod_volumes import (
     PodVolumes,
     has_claimed_file_system,
@@ -97,6 +98,7 @@ def _metadata(
             names.DOMAIN_ANNOTATION: meta.name,
             names.MEMORY_OVERHEAD_ANNOTATION: str(memory_overhead_bytes(vmi, config)),
             **_image_rules(vmi, config, claims),
+            **network_annotations(vmi),
             "kubectl.kubernetes.io/default-container": COMPUTE,
         },
         "ownerReferences": [

@@ -47,6 +47,7 @@ from podvisor_controller.vmi.attacher import Attacher, FindExports
 from podvisor_controller.vmi.claim_lookup import ClaimLookup
 from podvisor_controller.vmi.claim_users import rivals_of
 from podvisor_controller.vmi.claims import Rival, claimed
+from podvisor_controller.vmi.networker import Networker
 from podvisor_controller.vmi.observed import Observed, has_ended
 from podvisor_controller.vmi.pod_index import (
     OWNER_INDEX,
@@ -118,6 +119,7 @@ class VmiReconciler:
         self._pods = pods
         self._claims = ClaimLookup(client, volume_claims)
         self._attacher = Attacher(client, pods, recorder, self._rivals_of, exports, clock)
+        self._networker = Networker(client, pods, recorder)
         self._exports = exports
         self._nodes = nodes
         self._attendance = attendance
@@ -136,6 +138,7 @@ class VmiReconciler:
         now = await self._observe(vmi, notes)
         for action in plan.plan(now):
             await self._carry_out(action, now, notes)
+        await self._networker.bring_about(now)
         await self._attacher.bring_about(now)
         now = await self._observe(self._vmis.get(key) or vmi, notes)
         if not plan.pods_to_go(now):

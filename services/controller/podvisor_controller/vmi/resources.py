@@ -23,6 +23,8 @@ QEMU_BYTES = 30 * MIB
 # A process for each tree of files that is shared with the guest: 2 MiB at first, then 0.4 KiB for each file that the guest knows
 # of, and what the kernel keeps of the descriptor to it.
 VIRTIOFSD_BYTES = 8 * MIB
+# The process that carries the connections of an interface with binding passt: its buffers and tables of connections.
+PASST_BYTES = 32 * MIB
 # Stack, state and I/O buffers of one virtual processor.
 VCPU_BYTES = 4 * MIB
 # Frame buffer of the video card and what VNC keeps of it.
@@ -61,6 +63,11 @@ def has_graphics(vmi: v1.VirtualMachineInstance) -> bool:
     return vmi.spec.domain.devices.autoattach_graphics_device is not False
 
 
+def _passt_count(vmi: v1.VirtualMachineInstance) -> int:
+    interfaces = vmi.spec.domain.devices.interfaces or ()
+    return sum(interface.passt_binding is not None for interface in interfaces)
+
+
 def translation_cache_bytes(vmi: v1.VirtualMachineInstance) -> int:
     """What QEMU keeps of the code that it translates for a guest without KVM."""
     share = guest_memory_bytes(vmi) // TRANSLATION_CACHE_SHARE
@@ -78,6 +85,7 @@ def memory_overhead_bytes(vmi: v1.VirtualMachineInstance, config: ClusterConfig)
         + LIBVIRTD_BYTES
         + QEMU_BYTES
         + len(vmi.spec.domain.devices.filesystems or ()) * VIRTIOFSD_BYTES
+        + _passt_count(vmi) * PASST_BYTES
         + vcpu_count(vmi) * VCPU_BYTES
         + (VIDEO_BYTES if has_graphics(vmi) else 0)
         + guest_memory_bytes(vmi) // GUEST_BYTES_PER_PAGE_TABLE_BYTE

@@ -21,10 +21,13 @@ from podvisor_controller.config import eviction_strategy_of, feature_gates_of
 from podvisor_controller.webhooks.conversion import written_as_v1alpha1
 from podvisor_controller.webhooks.defaults_patch import Operation, patch_between
 from podvisor_controller.webhooks.disk_buses import default_bus
+from podvisor_controller.webhooks.permitted import Permitted
 
 Json = dict[str, Any]
 
 _MACHINE_TYPES = {"amd64": "q35", "arm64": "virt"}
+# Of an interface that nobody asked for, where the cluster's settings name none.
+DEFAULT_BINDING = "bridge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +41,13 @@ class ClusterDefaults:
     machine_types: Mapping[str, str] = field(default_factory=dict)
     cpu_model: str = ""
     cpu_request: Quantity | None = None
-    interface_binding: str = "masquerade"
+    interface_binding: str = DEFAULT_BINDING
     # Empty: none is filled in.
     eviction_strategy: str = ""
     # Those that are on.
     feature_gates: frozenset[str] = frozenset()
+    # Whether the binding bridge may be used with the pod network.
+    bridge_on_pod_network: bool = True
 
     @classmethod
     def of(cls, configuration: v1.KubeVirtConfiguration, architecture: str) -> "ClusterDefaults":
@@ -55,10 +60,16 @@ class ClusterDefaults:
             machine_types=by_architecture.machine_types(),
             cpu_model=configuration.cpu_model,
             cpu_request=configuration.cpu_request,
-            interface_binding=network.default_network_interface or "masquerade",
+            interface_binding=network.default_network_interface or DEFAULT_BINDING,
             eviction_strategy=eviction_strategy_of(configuration),
             feature_gates=feature_gates_of(configuration),
+            bridge_on_pod_network=network.permit_bridge_interface_on_pod_network is not False,
         )
+
+    @property
+    def permitted(self) -> Permitted:
+        """What guests may ask for."""
+        return Permitted(self.feature_gates, self.bridge_on_pod_network)
 
 
 def default_virtual_machine(

@@ -3,7 +3,7 @@
 Pure but for the settings it is handed as a function. Must not decide anything itself.
 """
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -19,6 +19,7 @@ from podvisor_controller.webhooks.defaults import (
     default_virtual_machine_instance,
 )
 from podvisor_controller.webhooks.nesting import MOST_LEVELS, cut, decode_bounded, deep_place
+from podvisor_controller.webhooks.permitted import Permitted
 from podvisor_controller.webhooks.review import AdmissionRequest, Refused, Verdict
 from podvisor_controller.webhooks.server import Judge, Reviewer, Webhooks
 from podvisor_controller.webhooks.validation import (
@@ -45,8 +46,8 @@ _SERVICE_ACCOUNTS = (_CONTROLLER, "virt-handler")
 
 
 class _Validation(Protocol):
-    def __call__(self, obj: Json, old: Json | None, *, gates: Set[str]) -> list[Cause]:
-        """Why an object is refused, given what an update replaces and the feature gates that are on."""
+    def __call__(self, obj: Json, old: Json | None, *, permitted: Permitted) -> list[Cause]:
+        """Why an object is refused, given what an update replaces and what the cluster permits."""
 
 
 def webhooks_for(
@@ -80,8 +81,8 @@ def webhooks_for(
     def validate_instance(request: AdmissionRequest) -> Verdict:
         obj = _object(request)
         privileged = is_privileged(request)
-        gates = defaults().feature_gates
-        causes = validate_virtual_machine_instance(obj, privileged=privileged, gates=gates)
+        permitted = defaults().permitted
+        causes = validate_virtual_machine_instance(obj, privileged=privileged, permitted=permitted)
         return _verdict(request, obj, causes)
 
     def validate_instance_update(request: AdmissionRequest) -> Verdict:
@@ -91,7 +92,7 @@ def webhooks_for(
             old,
             privileged=is_privileged(request),
             may_plug=may_plug(request),
-            gates=defaults().feature_gates,
+            permitted=defaults().permitted,
         )
         return Verdict(causes=causes_as_written(causes, request.client_api_version, obj))
 
@@ -117,7 +118,7 @@ def _on_each_write(causes_of: _Validation, defaults: Callable[[], ClusterDefault
     def judge(request: AdmissionRequest) -> Verdict:
         obj = _object(request)
         old = None if request.operation == CREATE else _old_object(request)
-        causes = causes_of(obj, old, gates=defaults().feature_gates)
+        causes = causes_of(obj, old, permitted=defaults().permitted)
         return _verdict(request, obj, causes)
 
     return judge

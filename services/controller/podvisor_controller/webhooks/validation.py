@@ -1,11 +1,11 @@
 """Validation of VirtualMachines and their instances at admission, on the v1 form.
 
-Invariant: pure functions of the objects and of the feature gates that are on; a user's values appear in messages except cloud-init data, which never does.
+Invariant: pure functions of the objects and of what the cluster permits; a user's values appear in messages except cloud-init data, which never does.
 An update is never refused for what was so before, so that an object admitted under older rules can always be labelled, edited
 elsewhere, finished and deleted.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from podvisor_common.api import v1
 from podvisor_common.api.v1 import names
 
 from podvisor_controller.webhooks.conversion import written_as_v1alpha1
+from podvisor_controller.webhooks.permitted import BY_DEFAULT, Permitted
 from podvisor_controller.webhooks.validation_disks import empty_drive_causes
 from podvisor_controller.webhooks.validation_fields import (
     Cause,
@@ -53,15 +54,18 @@ _MACHINE_PATHS = {names.VIRTUAL_MACHINE: "spec", names.POOL: "spec.virtualMachin
 
 
 def validate_virtual_machine(
-    obj: Raw, old: Raw | None = None, *, gates: Set[str] = frozenset()
+    obj: Raw, old: Raw | None = None, *, permitted: Permitted = BY_DEFAULT
 ) -> list[Cause]:
     """Why a VirtualMachine is refused; empty when it is not. `old` is what an update replaces."""
     if old is None:
-        return [*_name_causes(obj), *_own_causes(obj, gates)]
-    return [*progress_causes(obj, old), *update_causes(obj, old, partial(_own_causes, gates=gates))]
+        return [*_name_causes(obj), *_own_causes(obj, permitted)]
+    return [
+        *progress_causes(obj, old),
+        *update_causes(obj, old, partial(_own_causes, permitted=permitted)),
+    ]
 
 
-def _own_causes(obj: Raw, gates: Set[str]) -> list[Cause]:
+def _own_causes(obj: Raw, permitted: Permitted) -> list[Cause]:
     """What is wrong with a machine by itself."""
     spec = obj.get("spec")
     template = spec.get("template") if isinstance(spec, Mapping) else None
@@ -72,25 +76,25 @@ def _own_causes(obj: Raw, gates: Set[str]) -> list[Cause]:
         machine = msgspec.convert(obj, v1.VirtualMachine)
     except msgspec.ValidationError as error:
         return [decoding_cause(error)]
-    causes = machine_causes(machine.spec, spec, "spec", gates)
+    causes = machine_causes(machine.spec, spec, "spec", permitted)
     if written_as_v1alpha1(obj):
         causes = [*empty_drive_causes(machine.spec.template.spec, "spec.template.spec"), *causes]
     return causes
 
 
 def machine_causes(
-    spec: v1.VirtualMachineSpec, raw: Raw, path: str, gates: Set[str]
+    spec: v1.VirtualMachineSpec, raw: Raw, path: str, permitted: Permitted
 ) -> list[Cause]:
     """Everything wrong with what a machine shall be. `raw` is the same before decoding, for the fields decoding drops."""
     return [
         *_unsupported_outside_template(raw, path),
         *_run_strategy_causes(spec, path),
-        *template_causes(spec.template, raw["template"], f"{path}.template", gates),
+        *template_causes(spec.template, raw["template"], f"{path}.template", permitted),
     ]
 
 
 def validate_virtual_machine_instance(
-    obj: Raw, *, privileged: bool = False, gates: Set[str] = frozenset()
+    obj: Raw, *, privileged: bool = False, permitted: Permitted = BY_DEFAULT
 ) -> list[Cause]:
     """Why a new instance is refused. `privileged`: one of podvisor's own service accounts asks."""
     causes = _name_causes(obj)
@@ -103,7 +107,7 @@ def validate_virtual_machine_instance(
     annotations = instance.metadata.annotations or {}
     causes += annotation_causes(annotations, "metadata.annotations")
     causes += raw_volume_causes(annotations, instance.spec, "metadata.annotations")
-    return causes + spec_causes(instance.spec, obj["spec"], "spec", gates)
+    return causes + spec_causes(instance.spec, obj["spec"], "spec", permitted)
 
 
 def validate_virtual_machine_instance_update(
@@ -112,14 +116,14 @@ def validate_virtual_machine_instance_update(
     *,
     privileged: bool = False,
     may_plug: bool = False,
-    gates: Set[str] = frozenset(),
+    permitted: Permitted = BY_DEFAULT,
 ) -> list[Cause]:
     """Why a change of an instance is refused: only podvisor itself (`privileged`) changes reserved labels, and of it only who
-    `may_plug` the specification, no more of that than volumes which may come and go."""
+    `may_plug` the specification, no more of that than volumes and interfaces which may come and go, and their state."""
     causes = []
     if obj.get("spec") != old.get("spec"):
         refused = Cause("spec", RESTRICTED, CauseReason.NOT_SUPPORTED)
-        causes += plug_causes(obj, old, gates) if may_plug else [refused]
+        causes += plug_causes(obj, old, permitted) if may_plug else [refused]
     if not privileged:
         causes += reserved_label_causes(_labels(obj), _labels(old), "metadata.labels")
     return causes

@@ -3,7 +3,7 @@
 Invariant: an update that changes nothing of what is looked at is never refused.
 """
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ from podvisor_common.api.clone import VirtualMachineClone, VirtualMachineCloneSp
 from podvisor_common.api.snapshot import names as snapshot_names
 from podvisor_common.api.v1 import names
 
+from podvisor_controller.webhooks.permitted import BY_DEFAULT, Permitted
 from podvisor_controller.webhooks.validation_fields import (
     Cause,
     CauseReason,
@@ -18,7 +19,7 @@ from podvisor_controller.webhooks.validation_fields import (
     is_dns_subdomain,
     quoted,
 )
-from podvisor_controller.webhooks.validation_network import mac_address_fault
+from podvisor_controller.webhooks.validation_interfaces import mac_address_fault
 from podvisor_controller.webhooks.validation_restores import machine_name_causes, patch_causes
 from podvisor_controller.webhooks.validation_snapshots import reference_causes
 from podvisor_controller.webhooks.validation_template import decoding_cause
@@ -30,7 +31,7 @@ _SOURCES = {names.VIRTUAL_MACHINE: names.GROUP, snapshot_names.SNAPSHOT: snapsho
 
 
 def validate_clone(
-    obj: Raw, old: Raw | None = None, *, gates: Set[str] = frozenset()
+    obj: Raw, old: Raw | None = None, *, permitted: Permitted = BY_DEFAULT
 ) -> list[Cause]:
     """Why a clone is refused; empty when it is not. `old` is what an update replaces; no gate is looked at."""
     if old is not None:

@@ -3,7 +3,7 @@
 Invariant: an update that changes nothing of the specification is never refused.
 """
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ from podvisor_common.api.meta import TypedLocalObjectReference
 from podvisor_common.api.snapshot import names as snapshot_names
 from podvisor_common.api.v1 import names
 
+from podvisor_controller.webhooks.permitted import BY_DEFAULT, Permitted
 from podvisor_controller.webhooks.validation_fields import (
     LABEL_RULE,
     Cause,
@@ -36,7 +37,7 @@ _LABEL_LENGTH = 63
 
 
 def validate_export(
-    obj: Raw, old: Raw | None = None, *, gates: Set[str] = frozenset()
+    obj: Raw, old: Raw | None = None, *, permitted: Permitted = BY_DEFAULT
 ) -> list[Cause]:
     """Why an export is refused; empty when it is not. `old` is what an update replaces; no gate is looked at."""
     if old is not None:

@@ -1,17 +1,20 @@
-"""What podvisor itself may change of an instance's specification: volumes that may come and go, and their disks. Pure.
+"""What podvisor itself may change of an instance's specification: volumes that may come and go with their disks, and interfaces. Pure.
 
 Invariant: a volume comes or leaves as a whole, and a name is given to another one only when nothing is held by it any more. Drives of
-CD-ROMs stay, only what is in them comes and goes.
+CD-ROMs stay, only what is in them comes and goes. Interfaces are looked at in validation_interface_plugs.py.
 """
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 from podvisor_common.api import v1
 
+from podvisor_controller.webhooks.permitted import Permitted
 from podvisor_controller.webhooks.validation_disks import boot_order_causes, disk_causes
 from podvisor_controller.webhooks.validation_fields import Cause, CauseReason, invalid, quoted
+from podvisor_controller.webhooks.validation_interface_plugs import interface_plug_causes
+from podvisor_controller.webhooks.validation_network import network_causes
 from podvisor_controller.webhooks.validation_template import decoding_cause
 from podvisor_controller.webhooks.validation_updates import new_causes
 from podvisor_controller.webhooks.validation_volumes import volume_causes
@@ -21,26 +24,31 @@ RESTRICTED = "update of VMI object is restricted"
 Raw = Mapping[str, Any]
 
 
-def plug_causes(obj: Raw, old: Raw, gates: Set[str]) -> list[Cause]:
+def plug_causes(obj: Raw, old: Raw, permitted: Permitted) -> list[Cause]:
     """Why a change of an instance's specification by podvisor is refused; empty when it is not."""
     try:
         new, was = (msgspec.convert(o, v1.VirtualMachineInstance) for o in (obj, old))
     except msgspec.ValidationError as error:
         return [decoding_cause(error)]
     if _rest_of(obj) != _rest_of(old) or _fixed(new.spec) != _fixed(was.spec):
-        text = f"{RESTRICTED} to volumes that are hotpluggable, and to their disks"
+        text = f"{RESTRICTED} to volumes that are hotpluggable, to their disks, and to interfaces"
         return [Cause("spec", text, CauseReason.NOT_SUPPORTED)]
     # What was so before is let be: the instance was admitted with it.
-    causes = _causes(new.spec, obj["spec"], gates)
-    known = _causes(was.spec, old["spec"], gates)
-    return [*_name_causes(new, was), *new_causes(causes, known, obj, old)]
+    causes = _causes(new.spec, obj["spec"], permitted)
+    known = _causes(was.spec, old["spec"], permitted)
+    return [
+        *_name_causes(new, was),
+        *interface_plug_causes(new, was),
+        *new_causes(causes, known, obj, old),
+    ]
 
 
 def _rest_of(obj: Raw) -> Any:
-    """A specification without its volumes and disks, as it is written."""
-    spec = {key: value for key, value in obj["spec"].items() if key != "volumes"}
+    """A specification without what is looked at element by element, as it is written."""
+    spec = {k: v for k, v in obj["spec"].items() if k not in ("volumes", "networks")}
     domain = dict(spec["domain"])
-    devices = {k: v for k, v in (domain.pop("devices", None) or {}).items() if k != "disks"}
+    devices = domain.pop("devices", None) or {}
+    devices = {k: v for k, v in devices.items() if k not in ("disks", "interfaces")}
     return {**spec, "domain": domain, "devices": devices}
 
 
@@ -77,8 +85,9 @@ def _disks(spec: v1.VirtualMachineInstanceSpec) -> dict[str, v1.Disk]:
 
 
 def _causes(
-    spec: v1.VirtualMachineInstanceSpec, raw: dict[str, object], gates: Set[str]
+    spec: v1.VirtualMachineInstanceSpec, raw: dict[str, object], permitted: Permitted
 ) -> Iterator[Cause]:
     yield from disk_causes(spec, raw, "spec")
-    yield from volume_causes(spec, raw, "spec", gates)
+    yield from volume_causes(spec, raw, "spec", permitted)
+    yield from network_causes(spec, raw, "spec", permitted)
     yield from boot_order_causes(spec, "spec")

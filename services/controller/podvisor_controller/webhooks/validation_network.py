@@ -1,4 +1,7 @@
-"""What is wrong with a machine's interfaces and networks. Pure."""
+"""What is wrong with a machine's networks, and with how its interfaces lead to them. Pure.
+
+What an interface is by itself, validation_interfaces.py looks at.
+"""
 
 import ipaddress
 import re
@@ -6,80 +9,130 @@ from collections.abc import Iterator
 
 from podvisor_common.api import v1
 from podvisor_common.api.unsupported import INTERFACE_BINDINGS, NETWORK_TYPES
+from podvisor_common.api.v1 import names
 
+from podvisor_controller.webhooks.permitted import Permitted
 from podvisor_controller.webhooks.validation_fields import (
     Cause,
     CauseReason,
     invalid,
     is_dns_label,
+    is_dns_subdomain,
     quoted,
+    raw_at,
 )
+from podvisor_controller.webhooks.validation_interfaces import interface_causes
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
-_MODELS = ("virtio", "e1000", "e1000e", "igb", "ne2k_pci", "pcnet", "rtl8139")
-_MAC = re.compile(
-    r"[0-9A-Fa-f]{2}(?P<separator>[:-])[0-9A-Fa-f]{2}(?:(?P=separator)[0-9A-Fa-f]{2}){4}"
-)
-# The address of the bridge on the pod's side; and the one that a guest takes for none, and makes one up.
-_RESERVED_MACS = ("02:00:00:00:00:00", "00:00:00:00:00:00")
-_SMALLEST_NETWORK_PREFIX = 30
-_MAX_PORT = 65535
+# Both ends of the link between pod and guest need an address, beside those of the network and of all in it.
+_MOST_PREFIX = {4: 30, 6: 126}
+_EXAMPLES = {4: "10.0.2.0/24", 6: "fd10:0:2::/120"}
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def network_causes(
-    spec: v1.VirtualMachineInstanceSpec, raw: dict[str, object], path: str
+    spec: v1.VirtualMachineInstanceSpec, raw: dict[str, object], path: str, permitted: Permitted
 ) -> Iterator[Cause]:
     """Checks `networks`, `domain.devices.interfaces` and that they match."""
     networks = spec.networks or []
     interfaces = spec.domain.devices.interfaces or []
-    yield from _network_list_causes(networks, raw, path)
+    for index, network in enumerate(networks):
+        yield from _network_causes(network, raw_at(raw, "networks", index), path, index)
+    yield from _default_causes(networks, path)
     yield from _pairing_causes(networks, interfaces, path)
-    other_networks = {network.name for network in networks if network.pod is None}
-    raw_interfaces = _raw_list(_raw_object(_raw_object(raw, "domain"), "devices"), "interfaces")
+    by_name = {network.name: network for network in networks}
     for index, interface in enumerate(interfaces):
         field = f"{path}.domain.devices.interfaces[{index}]"
-        raw_interface = raw_interfaces[index] if index < len(raw_interfaces) else {}
-        yield from _binding_causes(interface, raw_interface, other_networks, field)
-        yield from _interface_causes(interface, field)
-        yield from _port_causes(interface.ports or [], f"{field}.ports")
+        raw_interface = raw_at(raw, "domain", "devices", "interfaces", index)
+        bindings = [name for name in INTERFACE_BINDINGS if raw_interface.get(name) is not None]
+        yield from _binding_causes(bindings, field)
+        if (found := by_name.get(interface.name)) is not None and len(bindings) == 1:
+            yield from _leads_causes(interface, found, field, permitted)
+    yield from interface_causes(spec, path)
 
 
-def _network_list_causes(
-    networks: list[v1.Network], raw: dict[str, object], path: str
+def _network_causes(
+    network: v1.Network, raw: dict[str, object], path: str, index: int
 ) -> Iterator[Cause]:
-    raw_networks = _raw_list(raw, "networks")
-    pod_network: str | None = None
-    for index, network in enumerate(networks):
-        field = f"{path}.networks[{index}]"
-        item = raw_networks[index] if index < len(raw_networks) else {}
-        kinds = [kind for kind in NETWORK_TYPES if item.get(kind) is not None]
-        if not kinds:
-            yield invalid(field, "should have a network type", CauseReason.REQUIRED)
-        elif len(kinds) > 1:
-            yield invalid(field, f"should have only one network type, not {' and '.join(kinds)}")
-        if network.pod is None:
-            continue
-        if pod_network is not None:
-            text = f"is a second pod network; {pod_network} is the one there can be."
-            yield invalid(field, text, CauseReason.DUPLICATE)
-        pod_network = field
-        if network.pod.vm_network_cidr:
-            yield from _cidr_causes(network.pod.vm_network_cidr, f"{field}.pod.vmNetworkCIDR")
+    field = f"{path}.networks[{index}]"
+    kinds = [kind for kind in NETWORK_TYPES if raw.get(kind) is not None]
+    if not kinds:
+        yield invalid(field, "should have a network type", CauseReason.REQUIRED)
+    elif len(kinds) > 1:
+        yield invalid(field, f"should have only one network type, not {' and '.join(kinds)}")
+    if network.pod is not None:
+        yield from _cidr_causes(network.pod.vm_network_cidr, f"{field}.pod.vmNetworkCIDR", 4)
+        v6 = network.pod.vm_ipv6_network_cidr
+        yield from _cidr_causes(v6, f"{field}.pod.vmIPv6NetworkCIDR", 6)
+    if network.multus is not None:
+        name_field = f"{field}.multus.networkName"
+        yield from _definition_causes(network.multus.network_name, name_field)
 
 
-def _cidr_causes(cidr: str, field: str) -> Iterator[Cause]:
-    try:
-        network = ipaddress.IPv4Network(cidr, strict=False)
-    except ValueError:
-        yield invalid(field, f"{quoted(cidr)} is not an IPv4 network such as 10.0.2.0/24.")
+def _cidr_causes(cidr: str, field: str, version: int) -> Iterator[Cause]:
+    if not cidr:
         return
-    if network.prefixlen > _SMALLEST_NETWORK_PREFIX:
-        yield invalid(
-            field, f"{quoted(cidr)} is too small: it needs two addresses, so at most /30."
-        )
+    try:
+        network = _network_of(cidr, version)
+    except ValueError:
+        text = f"{quoted(cidr)} is not an IPv{version} network such as {_EXAMPLES[version]}."
+        yield invalid(field, text)
+        return
+    most = _MOST_PREFIX[version]
+    if network.prefixlen > most:
+        text = f"{quoted(cidr)} is too small: it needs two addresses, so at most /{most}."
+        yield invalid(field, text)
     first = network.network_address
-    if first.is_unspecified or first.is_loopback or first.is_multicast or first.is_reserved:
+    is_elsewhere = version == 6 and first.is_link_local
+    if (
+        first.is_unspecified
+        or first.is_loopback
+        or first.is_multicast
+        or first.is_reserved
+        or is_elsewhere
+    ):
         yield invalid(field, f"{quoted(cidr)} holds no addresses that a guest can have.")
+
+
+def _network_of(cidr: str, version: int) -> Network:
+    if version == 4:
+        return ipaddress.IPv4Network(cidr, strict=False)
+    return ipaddress.IPv6Network(cidr, strict=False)
+
+
+def _definition_causes(name: str, field: str) -> Iterator[Cause]:
+    """The name of a NetworkAttachmentDefinition, after that of its namespace or alone."""
+    namespace, slash, last = name.rpartition("/")
+    if not name:
+        text = (
+            "is empty: it must name a NetworkAttachmentDefinition, as `name` or `namespace/name`."
+        )
+        yield invalid(field, text, CauseReason.REQUIRED)
+    elif not is_dns_subdomain(last) or (slash and not is_dns_label(namespace)):
+        text = f"{quoted(name)} is not the name of a NetworkAttachmentDefinition: it must be `name` or `namespace/name`."
+        yield invalid(field, text)
+
+
+def _default_causes(networks: list[v1.Network], path: str) -> Iterator[Cause]:
+    """There is one pod network at most, or one network of Multus that takes its place."""
+    pods = [i for i, network in enumerate(networks) if network.pod is not None]
+    defaults = [i for i, n in enumerate(networks) if n.pod is None and n.is_primary]
+    for index in pods[1:]:
+        text = f"is a second pod network; {path}.networks[{pods[0]}] is the one there can be."
+        yield invalid(f"{path}.networks[{index}]", text, CauseReason.DUPLICATE)
+    for index in defaults[1:]:
+        text = (
+            f"is true for a second network; {path}.networks[{defaults[0]}] is the one there can be."
+        )
+        field = f"{path}.networks[{index}].multus.default"
+        yield invalid(field, text, CauseReason.DUPLICATE)
+    if pods and defaults:
+        text = (
+            f"is true: the network takes the place of the pod network, so {path}.networks[{pods[0]}], which is that, cannot be"
+            " there as well."
+        )
+        yield invalid(f"{path}.networks[{defaults[0]}].multus.default", text)
 
 
 def _pairing_causes(
@@ -116,78 +169,35 @@ def _pairing_causes(
         listed.add(network.name)
 
 
-def mac_address_fault(mac: str) -> str:
-    """Why that cannot be the address of an interface; empty when it can."""
-    if not _MAC.fullmatch(mac):
-        return f"{quoted(mac)}: malformed MAC address."
-    if int(mac[:2], 16) & 1:
-        return f"{quoted(mac)} is a multicast MAC address."
-    if mac.lower().replace("-", ":") in _RESERVED_MACS:
-        return f"{quoted(mac)} is a reserved MAC address."
-    return ""
-
-
-def _binding_causes(
-    interface: v1.Interface, raw: dict[str, object], other_networks: set[str], field: str
-) -> Iterator[Cause]:
-    bindings = [name for name in INTERFACE_BINDINGS if raw.get(name) is not None]
+def _binding_causes(bindings: list[str], field: str) -> Iterator[Cause]:
     if not bindings:
-        yield invalid(
-            field, "must have a binding, for example masquerade: {}", CauseReason.REQUIRED
-        )
+        text = "must have a binding, for example masquerade: {}"
+        yield invalid(field, text, CauseReason.REQUIRED)
     elif len(bindings) > 1:
         yield invalid(field, f"must have only one binding, not {' and '.join(bindings)}.")
-    elif interface.masquerade is not None and interface.name in other_networks:
-        yield invalid(f"{field}.masquerade", "is only implemented with the pod network")
 
 
-def _interface_causes(interface: v1.Interface, field: str) -> Iterator[Cause]:
-    if interface.model and interface.model not in _MODELS:
-        yield invalid(
-            f"{field}.model",
-            f"{quoted(interface.model)} is not supported, must be one of: {', '.join(_MODELS)}",
-            CauseReason.NOT_SUPPORTED,
+def _leads_causes(
+    interface: v1.Interface, network: v1.Network, field: str, permitted: Permitted
+) -> Iterator[Cause]:
+    """The binding is one for that network, and the interface can be in that state there."""
+    for name, binding in (
+        ("masquerade", interface.masquerade),
+        ("passtBinding", interface.passt_binding),
+    ):
+        if binding is not None and network.pod is None:
+            yield invalid(f"{field}.{name}", "is only implemented with the pod network")
+    is_bridge = interface.bridge is not None
+    if is_bridge and network.pod is not None and not permitted.bridge_on_pod_network:
+        text = (
+            "cannot be used with the pod network: spec.configuration.network.permitBridgeInterfaceOnPodNetwork of the KubeVirt"
+            " resource is false. Use masquerade: {}"
         )
-    mac = interface.mac_address
-    if not mac:
+        yield invalid(f"{field}.bridge", text)
+    if interface.state != names.InterfaceState.ABSENT:
         return
-    if fault := mac_address_fault(mac):
-        yield invalid(f"{field}.macAddress", fault)
-
-
-def _port_causes(ports: list[v1.Port], base: str) -> Iterator[Cause]:
-    names: set[str] = set()
-    numbers: set[tuple[str, int]] = set()
-    for index, port in enumerate(ports):
-        field = f"{base}[{index}]"
-        protocol = port.protocol or "TCP"
-        if not 0 < port.port <= _MAX_PORT:
-            yield invalid(f"{field}.port", f"{port.port} must be between 1 and {_MAX_PORT}.")
-        if protocol not in ("TCP", "UDP"):
-            text = f"{quoted(protocol)} must be TCP or UDP."
-            yield invalid(f"{field}.protocol", text, CauseReason.NOT_SUPPORTED)
-        if (protocol, port.port) in numbers:
-            yield invalid(field, f"repeats {protocol} port {port.port}.", CauseReason.DUPLICATE)
-        numbers.add((protocol, port.port))
-        if not port.name:
-            continue
-        if not is_dns_label(port.name):
-            yield invalid(f"{field}.name", f"{quoted(port.name)} is not a valid name of a port.")
-        elif port.name in names:
-            yield invalid(
-                f"{field}.name", f"{quoted(port.name)} is used twice.", CauseReason.DUPLICATE
-            )
-        names.add(port.name)
-
-
-def _raw_object(raw: object, key: str) -> dict[str, object]:
-    value = raw.get(key) if isinstance(raw, dict) else None
-    return value if isinstance(value, dict) else {}
-
-
-def _raw_list(raw: dict[str, object], key: str) -> list[dict[str, object]]:
-    """The list under a key, with an empty object for whatever is none."""
-    value = raw.get(key)
-    if not isinstance(value, list):
-        return []
-    return [item if isinstance(item, dict) else {} for item in value]
+    if not is_bridge:
+        yield invalid(f"{field}.state", "is absent, which is supported only for binding bridge.")
+    elif network.is_primary:
+        text = "is absent, which is not supported on the pod's own network."
+        yield invalid(f"{field}.state", text)

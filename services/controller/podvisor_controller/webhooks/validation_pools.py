@@ -5,7 +5,7 @@ pool is refused for what its template says. An update is never refused for what 
 """
 
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from podvisor_common.api.duration import DurationError, parse_duration
 from podvisor_common.api.pool import VirtualMachinePool, VirtualMachinePoolSpec
 from podvisor_common.api.v1 import names
 
+from podvisor_controller.webhooks.permitted import BY_DEFAULT, Permitted
 from podvisor_controller.webhooks.validation import MAX_NAME_LENGTH, machine_causes
 from podvisor_controller.webhooks.validation_fields import (
     Cause,
@@ -42,10 +43,10 @@ _TEMPLATE = "spec.virtualMachineTemplate"
 
 
 def validate_virtual_machine_pool(
-    obj: Raw, old: Raw | None = None, *, gates: Set[str] = frozenset()
+    obj: Raw, old: Raw | None = None, *, permitted: Permitted = BY_DEFAULT
 ) -> list[Cause]:
     """Why a pool is refused; empty when it is not. `old` is what an update replaces."""
-    causes_of = partial(_own_causes, gates=gates)
+    causes_of = partial(_own_causes, permitted=permitted)
     if old is None:
         return causes_of(obj)
     causes = update_causes(obj, old, causes_of)
@@ -61,7 +62,7 @@ def _selector_of(obj: Raw) -> Any:
     return spec.get("selector") if isinstance(spec, Mapping) else None
 
 
-def _own_causes(obj: Raw, gates: Set[str]) -> list[Cause]:
+def _own_causes(obj: Raw, permitted: Permitted) -> list[Cause]:
     """What is wrong with a pool by itself."""
     try:
         decoded = msgspec.convert(obj, VirtualMachinePool)
@@ -75,7 +76,7 @@ def _own_causes(obj: Raw, gates: Set[str]) -> list[Cause]:
         *_selector_causes(spec),
         *_strategy_causes(spec),
         *_healing_causes(spec.autohealing or pool.Autohealing()),
-        *_template_causes(spec, raw["virtualMachineTemplate"], gates),
+        *_template_causes(spec, raw["virtualMachineTemplate"], permitted),
     ]
 
 
@@ -173,10 +174,12 @@ def _not_one_of(field: str, value: str, allowed: frozenset[str]) -> Cause:
     return invalid(field, text, CauseReason.NOT_SUPPORTED)
 
 
-def _template_causes(spec: VirtualMachinePoolSpec, raw: Raw, gates: Set[str]) -> Iterator[Cause]:
+def _template_causes(
+    spec: VirtualMachinePoolSpec, raw: Raw, permitted: Permitted
+) -> Iterator[Cause]:
     template = spec.virtual_machine_template
     labels = (template.metadata.labels if template.metadata else None) or {}
     annotations = (template.metadata.annotations if template.metadata else None) or {}
     yield from label_causes(labels, f"{_TEMPLATE}.metadata.labels")
     yield from annotation_causes(annotations, f"{_TEMPLATE}.metadata.annotations")
-    yield from machine_causes(template.spec, raw["spec"], f"{_TEMPLATE}.spec", gates)
+    yield from machine_causes(template.spec, raw["spec"], f"{_TEMPLATE}.spec", permitted)

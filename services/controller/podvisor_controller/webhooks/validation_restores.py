@@ -3,7 +3,7 @@
 Invariant: an update that changes nothing of what is looked at is never refused.
 """
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from podvisor_common.api.v1 import names
 from podvisor_controller.clone.indexes import clone_of
 from podvisor_controller.json_patch import PatchError
 from podvisor_controller.restore.machine import patches_in
+from podvisor_controller.webhooks.permitted import BY_DEFAULT, Permitted
 from podvisor_controller.webhooks.validation_fields import (
     Cause,
     CauseReason,
@@ -41,7 +42,7 @@ _TIMES_OF_CLONES = 8
 
 
 def validate_restore(
-    obj: Raw, old: Raw | None = None, *, gates: Set[str] = frozenset()
+    obj: Raw, old: Raw | None = None, *, permitted: Permitted = BY_DEFAULT
 ) -> list[Cause]:
     """Why a restore is refused; empty when it is not. `old` is what an update replaces; no gate is looked at."""
     if old is not None:

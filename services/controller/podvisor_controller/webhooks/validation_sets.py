@@ -3,7 +3,7 @@
 Invariant: a set that is admitted selects what it makes, for otherwise it would make more and more of it.
 """
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from podvisor_common.api import v1
 from podvisor_common.api.v1 import names
 
 from podvisor_controller.sets.selectors import matches
+from podvisor_controller.webhooks.permitted import BY_DEFAULT, Permitted
 from podvisor_controller.webhooks.validation_fields import Cause, CauseReason, invalid
 from podvisor_controller.webhooks.validation_selectors import label_selector_causes
 from podvisor_controller.webhooks.validation_template import (
@@ -27,14 +28,14 @@ _CHANGING_LABELS = names.RESERVED_LABELS | {names.POOL_REVISION_LABEL}
 
 
 def validate_replica_set(
-    obj: Raw, old: Raw | None = None, *, gates: Set[str] = frozenset()
+    obj: Raw, old: Raw | None = None, *, permitted: Permitted = BY_DEFAULT
 ) -> list[Cause]:
     """Why a VirtualMachineInstanceReplicaSet is refused; empty when it is not. `old` is what an update replaces."""
-    causes_of = partial(_own_causes, gates=gates)
+    causes_of = partial(_own_causes, permitted=permitted)
     return causes_of(obj) if old is None else update_causes(obj, old, causes_of)
 
 
-def _own_causes(obj: Raw, gates: Set[str]) -> list[Cause]:
+def _own_causes(obj: Raw, permitted: Permitted) -> list[Cause]:
     """What is wrong with a replica set by itself."""
     spec = obj.get("spec")
     missing = list(missing_causes(spec))
@@ -49,7 +50,7 @@ def _own_causes(obj: Raw, gates: Set[str]) -> list[Cause]:
     return [
         *replicas_causes(replica_set.spec.replicas),
         *selector_causes(replica_set.spec.selector, labels),
-        *template_causes(template, spec["template"], "spec.template", gates),
+        *template_causes(template, spec["template"], "spec.template", permitted),
     ]
 
 

@@ -3,7 +3,7 @@
 Invariant: an update that changes nothing of what is looked at is never refused.
 """
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ from podvisor_common.api.snapshot import VirtualMachineSnapshot, VirtualMachineS
 from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.names import RunStrategy
 
+from podvisor_controller.webhooks.permitted import BY_DEFAULT, Permitted
 from podvisor_controller.webhooks.validation_fields import (
     Cause,
     CauseReason,
@@ -31,7 +32,7 @@ _VOLUMES = ("template", "spec", "volumes")
 
 
 def validate_snapshot(
-    obj: Raw, old: Raw | None = None, *, gates: Set[str] = frozenset()
+    obj: Raw, old: Raw | None = None, *, permitted: Permitted = BY_DEFAULT
 ) -> list[Cause]:
     """Why a snapshot is refused; empty when it is not. `old` is what an update replaces; no gate is looked at."""
     if old is not None:

@@ -1,13 +1,14 @@
 """What is wrong with the specification of a machine, in an instance or in a template. Pure."""
 
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from uuid import UUID
 
 from podvisor_common.api import v1
 from podvisor_common.api.v1 import names
 
+from podvisor_controller.webhooks.permitted import Permitted
 from podvisor_controller.webhooks.validation_credentials import credential_causes
 from podvisor_controller.webhooks.validation_disks import boot_order_causes, disk_causes
 from podvisor_controller.webhooks.validation_fields import (
@@ -33,10 +34,10 @@ _ANY_MACHINE_TYPE = tuple(pattern for patterns in _MACHINE_TYPES.values() for pa
 
 
 def spec_causes(
-    spec: v1.VirtualMachineInstanceSpec, raw: dict[str, object], path: str, gates: Set[str]
+    spec: v1.VirtualMachineInstanceSpec, raw: dict[str, object], path: str, permitted: Permitted
 ) -> list[Cause]:
-    """Everything wrong with a specification. `raw` is the same one before decoding, for the fields decoding drops; `gates`
-    are the feature gates that are on."""
+    """Everything wrong with a specification. `raw` is the same one before decoding, for the fields decoding drops; `permitted`
+    is what the cluster's settings allow."""
     return [
         *unsupported(raw, v1.VirtualMachineInstanceSpec, path),
         *_life_causes(spec, path),
@@ -46,9 +47,9 @@ def spec_causes(
         *_firmware_causes(spec, path),
         *disk_causes(spec, raw, path),
         *filesystem_causes(spec, path),
-        *volume_causes(spec, raw, path, gates),
+        *volume_causes(spec, raw, path, permitted),
         *credential_causes(spec, raw, path),
-        *network_causes(spec, raw, path),
+        *network_causes(spec, raw, path, permitted),
         *boot_order_causes(spec, path),
     ]
 

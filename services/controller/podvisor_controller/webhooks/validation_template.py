@@ -1,12 +1,13 @@
 """What is wrong with a template that instances are made from, whatever kind it is part of. Pure."""
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 from podvisor_common.api import v1
 from podvisor_common.api.v1 import names
 
+from podvisor_controller.webhooks.permitted import Permitted
 from podvisor_controller.webhooks.validation_fields import (
     Cause,
     CauseReason,
@@ -24,7 +25,7 @@ def template_causes(
     template: v1.VirtualMachineInstanceTemplateSpec,
     raw: Mapping[str, Any],
     path: str,
-    gates: Set[str],
+    permitted: Permitted,
 ) -> list[Cause]:
     """Everything wrong with a template. `raw` is the same one before decoding, for the fields decoding drops."""
     metadata = template.metadata
@@ -35,7 +36,7 @@ def template_causes(
         *reserved_label_causes(labels, {}, f"{path}.metadata.labels"),
         *annotation_causes(annotations, f"{path}.metadata.annotations"),
         *raw_volume_causes(annotations, template.spec, f"{path}.metadata.annotations"),
-        *spec_causes(template.spec, raw["spec"], f"{path}.spec", gates),
+        *spec_causes(template.spec, raw["spec"], f"{path}.spec", permitted),
     ]
 
 

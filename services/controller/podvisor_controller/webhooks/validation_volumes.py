@@ -1,13 +1,14 @@
 """What is wrong with a machine's volumes. Pure."""
 
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 
 from podvisor_common.api import v1
 from podvisor_common.api.quantity import Quantity, parse_quantity
 from podvisor_common.api.unsupported import VOLUME_SOURCES
 from podvisor_common.api.v1 import names
 
+from podvisor_controller.webhooks.permitted import Permitted
 from podvisor_controller.webhooks.validation_cloud_init import cloud_init_causes
 from podvisor_controller.webhooks.validation_fields import (
     FILE_PATH_RULE,
@@ -42,7 +43,7 @@ def volume_causes(
     spec: v1.VirtualMachineInstanceSpec,
     raw: dict[str, object],
     path: str,
-    gates: Set[str],
+    permitted: Permitted,
 ) -> Iterator[Cause]:
     """Checks `volumes`: names, exactly one source each, the source itself, and what two volumes cannot share."""
     first_use: dict[str, int] = {}
@@ -61,7 +62,7 @@ def volume_causes(
         if len(sources) != 1:
             given = " and ".join(sources) if sources else "none"
             yield invalid(field, f"must have exactly one source, not {given}.")
-        yield from _source_causes(volume, field, gates)
+        yield from _source_causes(volume, field, permitted)
     yield from _sharing_causes(spec.volumes or [], f"{path}.volumes")
 
 
@@ -80,7 +81,7 @@ def raw_volume_causes(
             yield invalid(f"{field}[{key}]", text, CauseReason.NOT_FOUND)
 
 
-def _source_causes(volume: v1.Volume, field: str, gates: Set[str]) -> Iterator[Cause]:
+def _source_causes(volume: v1.Volume, field: str, permitted: Permitted) -> Iterator[Cause]:
     if volume.container_disk is not None:
         yield from _container_disk_causes(volume.container_disk, f"{field}.containerDisk")
     if volume.cloud_init_no_cloud is not None:
@@ -100,7 +101,7 @@ def _source_causes(volume: v1.Volume, field: str, gates: Set[str]) -> Iterator[C
     if volume.empty_disk is not None:
         yield from _capacity_causes(volume.empty_disk.capacity, f"{field}.emptyDisk.capacity")
     if volume.host_disk is not None:
-        yield from _host_disk_causes(volume.host_disk, f"{field}.hostDisk", gates)
+        yield from _host_disk_causes(volume.host_disk, f"{field}.hostDisk", permitted)
     yield from file_causes(volume, field)
 
 
@@ -139,8 +140,8 @@ def _capacity_causes(capacity: Quantity, field: str) -> Iterator[Cause]:
         yield invalid(field, f"{quoted(capacity)}: must be less than or equal to {_MOST_CAPACITY}.")
 
 
-def _host_disk_causes(disk: v1.HostDisk, field: str, gates: Set[str]) -> Iterator[Cause]:
-    if names.HOST_DISK_GATE not in gates:
+def _host_disk_causes(disk: v1.HostDisk, field: str, permitted: Permitted) -> Iterator[Cause]:
+    if names.HOST_DISK_GATE not in permitted.feature_gates:
         text = f"needs the feature gate {names.HOST_DISK_GATE}, which is not enabled in the KubeVirt object."
         yield invalid(field, text, CauseReason.NOT_SUPPORTED)
     if not disk.path:

@@ -59,6 +59,7 @@ from podvisor_common.api.v1.networks import (
     PodNetwork,
     Port,
     PrivateOption,
+    is_pluggable,
 )
 from podvisor_common.api.v1.placement import (
     Affinity,
@@ -232,4 +233,5 @@ __all__ = [
     "VolumeSnapshotStatus",
     "VolumeStatus",
     "WeightedPodAffinityTerm",
+    "is_pluggable",
 ]

@@ -36,6 +36,11 @@ class NetworkInterfaceStatus(ApiStruct, frozen=True):
     queue_count: Annotated[int | None, doc("Queues of the device.", format="int32")] = None
     link_state: Annotated[str, doc("`up` or `down`.")] = ""
 
+    @property
+    def is_attached(self) -> bool:
+        """The guest's domain has the device."""
+        return names.InfoSource.DOMAIN in self.info_source.replace(",", " ").split()
+
 
 class CPUTopology(ApiStruct, frozen=True):
     """Processors of a guest."""
@@ -199,6 +204,11 @@ class VirtualMachineInstance(ApiObject, frozen=True):
     )
     api_version: str = names.API_VERSION
     kind: str = names.VIRTUAL_MACHINE_INSTANCE
+
+    @property
+    def attached_interfaces(self) -> frozenset[str]:
+        """The names of the interfaces that the guest's domain has."""
+        return frozenset(entry.name for entry in self.status.interfaces or () if entry.is_attached)
 
     @property
     def is_final(self) -> bool:

@@ -63,6 +63,10 @@ class NetworkConfiguration(ApiStruct, frozen=True):
             enum=["", "bridge", "masquerade"],
         ),
     ] = ""
+    permit_bridge_interface_on_pod_network: Annotated[
+        bool | None,
+        doc("Whether guests may be attached to the pod network by a bridge. True by default."),
+    ] = None
 
 
 class VirtualMachineOptions(ApiStruct, frozen=True):

@@ -162,6 +162,7 @@ class Reason(StrEnum):
     VOLUME_IN_USE = "VolumeInUse"
     FAILED_HOTPLUG_SYNC = "FailedHotplugSync"
     HOT_PLUG_VOLUME_ERROR = "HotPlugVolumeError"
+    HOT_PLUG_NETWORK_INTERFACE_ERROR = "HotPlugNetworkInterfaceError"
     # Of Provisioning, as the word for it in `kubectl get vm`.
     WAITING_FOR_VOLUME_BINDING = "WaitingForVolumeBinding"
     ERR_IMAGE_PULL = "ErrImagePull"
@@ -214,6 +215,7 @@ class EventReason(StrEnum):
     VOLUME_UNMOUNTED_FROM_POD = "VolumeUnMountedFromPod"
     VOLUME_UNPLUGGED = "VolumeUnplugged"
     HOTPLUG_FAILED = "HotplugFailed"
+    FAILED_POD_PATCH = "FailedPodPatch"
 
 
 class VolumePhase(StrEnum):
@@ -226,6 +228,22 @@ class VolumePhase(StrEnum):
     READY = "Ready"
     DETACHING = "Detaching"
     UNMOUNTED_FROM_POD = "UnMountedFromPod"
+
+
+class InfoSource(StrEnum):
+    """Where something of an interface was learned."""
+
+    DOMAIN = "domain"
+    GUEST_AGENT = "guest-agent"
+    MULTUS_STATUS = "multus-status"
+
+
+class InterfaceState(StrEnum):
+    """What is wanted of an interface. Empty is `up`."""
+
+    UP = "up"
+    DOWN = "down"
+    ABSENT = "absent"
 
 
 VM_FINALIZER = "kubevirt.io/virtualMachineControllerFinalize"
@@ -282,6 +300,10 @@ RAW_VOLUMES_ANNOTATION = "podvisor.io/raw-volumes"
 
 # What an instance asks for by annotation and does not get yet.
 UNSUPPORTED_ANNOTATIONS = frozenset({"hooks.kubevirt.io/hookSidecars", "kubevirt.io/ignitiondata"})
+
+# Of Multus, on a launcher pod: the networks beside the pod's own, as JSON, and the one in place of it.
+MULTUS_NETWORKS_ANNOTATION = "k8s.v1.cni.cncf.io/networks"
+MULTUS_DEFAULT_NETWORK_ANNOTATION = "v1.multus-cni.io/default-network"
 
 # The feature gate without which no disk of a node is attached.
 HOST_DISK_GATE = "HostDisk"

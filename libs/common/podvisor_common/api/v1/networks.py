@@ -76,7 +76,7 @@ class Interface(ApiStruct, frozen=True):
         doc("Position in the boot order, unique among disks and interfaces.", minimum=1),
     ] = None
     pci_address: Annotated[
-        str, doc("Where the guest finds the device, for example `0000:81:01.10`.")
+        str, doc("Where the guest finds the device, for example `0000:81:01.0`.")
     ] = ""
     acpi_index: Annotated[
         int | None,
@@ -126,3 +126,14 @@ class Network(ApiStruct, frozen=True):
     name: Annotated[str, doc("Name of the network; an interface refers to it.", **_NAME)]
     pod: Annotated[PodNetwork | None, doc("The pod's own network.")] = None
     multus: Annotated[MultusNetwork | None, doc("A network that Multus attaches.")] = None
+
+    @property
+    def is_primary(self) -> bool:
+        """The pod's own interface leads there."""
+        is_in_its_place = self.multus is not None and self.multus.default is True
+        return self.pod is not None or is_in_its_place
+
+
+def is_pluggable(interface: Interface, network: Network) -> bool:
+    """An interface that leads there may come and go while the guest runs."""
+    return interface.bridge is not None and network.multus is not None and not network.is_primary

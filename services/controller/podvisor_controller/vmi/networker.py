@@ -1,0 +1,52 @@
+"""Has the launcher pods of running machines ask for other networks: looks, asks pod_networks.py, writes what that says.
+
+Invariant: decides and remembers nothing. What came of it is Multus' to say, which tells the handler by the pod.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+from podvisor_common.api import core
+from podvisor_common.api.v1.names import EventReason
+from podvisor_common.kube import events
+from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.errors import ApiForbidden, ApiInvalid, ApiNotFound
+from podvisor_common.kube.informer import Informer
+from podvisor_common.kube.resources import PODS, VIRTUAL_MACHINE_INSTANCES, key_of
+
+from podvisor_controller.preconditions import as_it_was_seen
+from podvisor_controller.refusals import refusal
+from podvisor_controller.vmi.observed import Observed, has_ended
+from podvisor_controller.vmi.pod_networks import changed_networks
+
+_decode_pod = msgspec.json.Decoder(core.Pod).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Networker:
+    """Writes the networks of launcher pods."""
+
+    client: KubeClient
+    pods: Informer[core.Pod]
+    recorder: events.EventRecorder
+
+    async def bring_about(self, now: Observed) -> None:
+        """Have the pod of an instance ask for the networks that the instance has. ApiConflict when it has changed."""
+        vmi, pod = now.vmi, now.pod
+        is_going = pod is None or pod.metadata.is_being_deleted or has_ended(pod)
+        if pod is None or is_going or vmi.is_final or vmi.metadata.is_being_deleted:
+            return
+        annotations = changed_networks(vmi, pod)
+        if annotations is None:
+            return
+        patch = {"metadata": as_it_was_seen(pod.metadata) | {"annotations": annotations}}
+        try:
+            answer = await self.client.merge_patch(PODS, key_of(pod), patch)
+        except ApiNotFound:
+            return
+        except (ApiForbidden, ApiInvalid) as error:
+            why = refusal("launcher pod", "given other networks", error)
+            about = events.reference_to(VIRTUAL_MACHINE_INSTANCES, vmi)
+            self.recorder.record(about, events.WARNING, EventReason.FAILED_POD_PATCH, why)
+            return
+        self.pods.learn(_decode_pod(answer))

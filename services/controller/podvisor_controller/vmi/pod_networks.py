@@ -1,0 +1,83 @@
+"""The networks of Multus that a launcher pod asks for, when it is made and later on. Pure.
+
+Invariant: of a pod that is there, only the entries that are ours are changed: what others have put among them stays.
+"""
+
+import re
+from typing import Any
+
+import msgspec
+from podvisor_common.api import core, v1
+from podvisor_common.api.v1 import names
+from podvisor_common.launcher_pod import secondary_interface_name
+
+Selection = dict[str, Any]
+
+_OURS = re.compile(r"pod[0-9a-f]{11}")
+
+
+def network_annotations(vmi: v1.VirtualMachineInstance) -> dict[str, str]:
+    """The annotations that ask Multus for an instance's networks; none where it has no network but the pod's."""
+    found = {}
+    for network in vmi.spec.networks or ():
+        if network.multus is not None and network.multus.default:
+            found[names.MULTUS_DEFAULT_NETWORK_ANNOTATION] = network.multus.network_name
+    if wanted := _secondary_networks(vmi):
+        found[names.MULTUS_NETWORKS_ANNOTATION] = _text_of(wanted)
+    return found
+
+
+def changed_networks(vmi: v1.VirtualMachineInstance, pod: core.Pod) -> dict[str, str | None] | None:
+    """What to write to the annotations of the instance's pod, so that it asks for the networks that the instance has by now.
+
+    None where it does, or where somebody else has written what cannot be read as a list of networks.
+    """
+    text = pod.metadata.annotation(names.MULTUS_NETWORKS_ANNOTATION)
+    try:
+        asked = msgspec.json.decode(text or "[]", type=list[Selection])
+    except msgspec.DecodeError:
+        return None
+    ours = [entry for entry in asked if _is_ours(entry)]
+    wanted = _secondary_networks(vmi)
+    if sorted(ours, key=_interface_of) == sorted(wanted, key=_interface_of):
+        return None
+    entries = [entry for entry in asked if not _is_ours(entry)] + wanted
+    return {names.MULTUS_NETWORKS_ANNOTATION: _text_of(entries) if entries else None}
+
+
+def _secondary_networks(vmi: v1.VirtualMachineInstance) -> list[Selection]:
+    """The networks beside the pod's own. One is among them until the guest has let go of it."""
+    interfaces = {i.name: i for i in vmi.spec.domain.devices.interfaces or ()}
+    found = []
+    for network in vmi.spec.networks or ():
+        interface = interfaces.get(network.name)
+        if network.multus is None or network.is_primary or interface is None:
+            continue
+        is_absent = interface.state == names.InterfaceState.ABSENT
+        if not is_absent or network.name in vmi.attached_interfaces:
+            found.append(_selection(vmi.metadata.namespace, network, interface.mac_address))
+    return found
+
+
+def _selection(namespace: str, network: v1.Network, mac: str) -> Selection:
+    """One network in Multus' words. A definition that names no namespace is in that of the pod."""
+    assert network.multus is not None
+    of, _, name = network.multus.network_name.rpartition("/")
+    selection = {
+        "name": name,
+        "namespace": of or namespace,
+        "interface": secondary_interface_name(network.name),
+    }
+    return selection | ({"mac": mac.lower().replace("-", ":")} if mac else {})
+
+
+def _is_ours(entry: Selection) -> bool:
+    return _OURS.fullmatch(_interface_of(entry)) is not None
+
+
+def _interface_of(entry: Selection) -> str:
+    return str(entry.get("interface", ""))
+
+
+def _text_of(entries: list[Selection]) -> str:
+    return msgspec.json.encode(entries).decode()

@@ -1,0 +1,144 @@
+"""Edits of a running machine's interfaces, against an API server: what becomes of the instance and of its pod."""
+
+import json
+
+from podvisor_common.kube.resources import EVENTS, PODS, VIRTUAL_MACHINE_INSTANCES
+from podvisor_controller.controllers import Controllers
+
+from tests.unit.controller.api_server import ApiServer
+from tests.unit.controller.builders import Json
+from tests.unit.controller.scripted_cluster import Cluster
+from tests.unit.controller.test_vm_interfaces import (
+    ABSENT,
+    OTHER_MAC,
+    PLAIN,
+    PLUGGED,
+    beside,
+    nic,
+)
+from tests.unit.controller.test_vm_lifecycle import edit, runs
+from tests.unit.kube.fake_apiserver import Refuse
+
+NETWORKS = "k8s.v1.cni.cncf.io/networks"
+
+
+def states_of(cluster: Cluster) -> dict[str, str]:
+    """The states of the instance's interfaces, by their names."""
+    interfaces = (cluster.vmi or {})["spec"]["domain"]["devices"]["interfaces"]
+    return {interface["name"]: interface.get("state", "") for interface in interfaces}
+
+
+def asked_for(cluster: Cluster) -> list[str]:
+    """The definitions that the launcher pod asks Multus for."""
+    [pod] = cluster.pods
+    text = pod["metadata"].get("annotations", {}).get(NETWORKS, "[]")
+    return [entry["name"] for entry in json.loads(text)]
+
+
+def edit_template(cluster: Cluster, spec: Json) -> None:
+    edit(cluster, template={**cluster.vm["spec"]["template"], "spec": spec})
+
+
+def attach(cluster: Cluster, *names: str) -> None:
+    """The handler's word on the interfaces that the guest has."""
+    entries = [{"name": name, "infoSource": "domain"} for name in names]
+    status = {**(cluster.vmi or {})["status"], "interfaces": entries}
+    cluster.change(VIRTUAL_MACHINE_INSTANCES, cluster.vmi, status=status)
+
+
+def follows(cluster: Cluster) -> bool:
+    """The instance is what the machine's present generation makes."""
+    generation = cluster.vm["metadata"]["generation"]
+    return bool(cluster.status(cluster.vm).get("observedGeneration") == generation)
+
+
+async def starts(cluster: Cluster, server: ApiServer, spec: Json) -> None:
+    """A machine of that specification runs."""
+    vm = cluster.apply_vm()
+    template = {**vm["spec"]["template"], "spec": spec}
+    edit(cluster, template=template)
+    await runs(cluster, server)
+
+
+async def test_an_interface_comes_and_goes(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
+    await starts(cluster, server, PLAIN)
+    attach(cluster, "default")
+    edit_template(cluster, PLUGGED)
+    await server.until(lambda: follows(cluster) and asked_for(cluster) == ["lan"])
+    assert states_of(cluster) == {"default": "", "lan": ""}
+    attach(cluster, "default", "lan")
+    edit_template(cluster, ABSENT)
+    await server.until(lambda: states_of(cluster) == {"default": "", "lan": "absent"})
+    assert asked_for(cluster) == ["lan"]
+    attach(cluster, "default")
+    await server.until(lambda: states_of(cluster) == {"default": ""} and not asked_for(cluster))
+    await server.until(lambda: follows(cluster))
+    assert [n["name"] for n in cluster.vmi["spec"]["networks"]] == ["default"]
+    assert NETWORKS not in cluster.pods[0]["metadata"]["annotations"]
+    edit_template(cluster, PLUGGED)
+    await server.until(lambda: follows(cluster) and asked_for(cluster) == ["lan"])
+    assert cluster.condition(cluster.vm, "RestartRequired") == {}
+
+
+async def test_a_carrier_goes_and_comes(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
+    await starts(cluster, server, PLUGGED)
+    assert asked_for(cluster) == ["lan"]
+    edit_template(cluster, beside(nic(state="down")))
+    await server.until(lambda: states_of(cluster)["lan"] == "down" and follows(cluster))
+    edit_template(cluster, PLUGGED)
+    await server.until(lambda: states_of(cluster)["lan"] == "" and follows(cluster))
+    assert asked_for(cluster) == ["lan"]
+
+
+async def test_another_interface_of_the_name_comes_with_the_next_start(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
+    await starts(cluster, server, PLUGGED)
+    edit_template(cluster, OTHER_MAC)
+    await server.until(lambda: bool(cluster.condition(cluster.vm, "RestartRequired")))
+    assert cluster.vmi["spec"]["domain"]["devices"]["interfaces"][1] == nic()
+    edit_template(cluster, PLUGGED)
+    await server.until(lambda: not cluster.condition(cluster.vm, "RestartRequired"))
+
+
+async def test_an_interface_that_admission_refuses_is_tried_again(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
+    await starts(cluster, server, PLAIN)
+    server.refuse("PATCH", "/virtualmachineinstances/myvm", Refuse(422, "Invalid", "not here"))
+    edit_template(cluster, PLUGGED)
+    await server.until(lambda: bool(cluster.condition(cluster.vm, "Failure")))
+    failure = cluster.condition(cluster.vm, "Failure")
+    assert failure["reason"] == "HotPlugNetworkInterfaceError"
+    assert "cannot be given other interfaces: not here" in failure["message"]
+    await server.until(lambda: "lan" in states_of(cluster) and follows(cluster))
+    await server.until(lambda: not cluster.condition(cluster.vm, "Failure"))
+
+
+async def test_a_pod_that_may_not_be_changed_is_told_of(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
+    await starts(cluster, server, PLAIN)
+    name = cluster.pods[0]["metadata"]["name"]
+    server.refuse("PATCH", f"/pods/{name}", Refuse(403, "Forbidden", "a policy"))
+    edit_template(cluster, PLUGGED)
+    await server.until(lambda: any(e["reason"] == "FailedPodPatch" for e in server.list(EVENTS)))
+    attach(cluster, "default")
+    await server.until(lambda: asked_for(cluster) == ["lan"])
+
+
+async def test_what_others_asked_for_is_theirs(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
+    """As meshes do, whose webhooks write to every pod that is made."""
+    await starts(cluster, server, PLAIN)
+    pod = cluster.pods[0]
+    text = json.dumps([{"name": "mesh", "namespace": "mesh-system"}])
+    metadata = pod["metadata"] | {"annotations": {NETWORKS: text}}
+    cluster.change(PODS, pod, metadata=metadata)
+    edit_template(cluster, PLUGGED)
+    await server.until(lambda: asked_for(cluster) == ["mesh", "lan"])

@@ -1,0 +1,141 @@
+"""What a launcher pod asks of Multus."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from podvisor_common.api import v1
+from podvisor_controller.vmi.pod import render_pod
+from podvisor_controller.vmi.pod_networks import changed_networks
+
+from tests.unit.controller.builders import CONFIG, Json, pod, situations, vmi
+
+NETWORKS, DEFAULT = "k8s.v1.cni.cncf.io/networks", "v1.multus-cni.io/default-network"
+POD = {"name": "default", "pod": {}}
+
+
+def lan(name: str, definition: str, **changes: Any) -> Json:
+    return {"name": name, "multus": {"networkName": definition} | changes}
+
+
+def attached(*networks: Json, **interfaces: Json) -> v1.VirtualMachineInstance:
+    """An instance on these networks; of each interface by its name what is not plain."""
+    nics = [{"name": n["name"], "bridge": {}} | interfaces.get(n["name"], {}) for n in networks]
+    domain = {"devices": {"interfaces": nics}}
+    return vmi(spec={"networks": list(networks), "domain": domain})
+
+
+def asked(instance: v1.VirtualMachineInstance) -> tuple[Any, str | None]:
+    """The networks beside the pod's own, and the one in place of it."""
+    annotations = render_pod(instance, CONFIG, {})["metadata"]["annotations"]
+    text = annotations.get(NETWORKS)
+    return None if text is None else json.loads(text), annotations.get(DEFAULT)
+
+
+# As upstream's scheme has it: the beginning of sha256 of the network's name.
+BLUE, RED = "pod16477688c0e", "podb1f51a511f1"
+
+
+@pytest.mark.parametrize(
+    ("instance", "networks", "default"),
+    situations(
+        ("nothing said", vmi(), None, None),
+        ("the pod network", attached(POD), None, None),
+        (
+            "two more",
+            attached(POD, lan("blue", "lan"), lan("red", "shared/lan")),
+            [
+                {"name": "lan", "namespace": "shop", "interface": BLUE},
+                {"name": "lan", "namespace": "shared", "interface": RED},
+            ],
+            None,
+        ),
+        (
+            "with a hardware address",
+            attached(lan("blue", "lan"), blue={"macAddress": "02-00-00-00-0A-01"}),
+            [
+                {
+                    "name": "lan",
+                    "namespace": "shop",
+                    "interface": BLUE,
+                    "mac": "02:00:00:00:0a:01",
+                }
+            ],
+            None,
+        ),
+        (
+            "in place of the pod network",
+            attached(lan("red", "shared/lan", default=True), lan("blue", "lan")),
+            [{"name": "lan", "namespace": "shop", "interface": BLUE}],
+            "shared/lan",
+        ),
+        ("unplugged", attached(POD, lan("blue", "lan"), blue={"state": "absent"}), None, None),
+        (
+            "without carrier",
+            attached(lan("blue", "lan"), blue={"state": "down"}),
+            [{"name": "lan", "namespace": "shop", "interface": BLUE}],
+            None,
+        ),
+    ),
+)
+def test_networks(instance: v1.VirtualMachineInstance, networks: Any, default: str | None) -> None:
+    assert asked(instance) == (networks, default)
+
+
+def selection(interface: str, name: str = "lan") -> Json:
+    return {"name": name, "namespace": "shop", "interface": interface}
+
+
+OTHERS: Json = {"name": "mesh-cni", "namespace": "mesh"}
+PLUGGED = attached(POD, lan("blue", "lan"))
+GOING = attached(POD, lan("blue", "lan"), blue={"state": "absent"})
+ATTACHED = {"interfaces": [{"name": "blue", "infoSource": "domain"}]}
+
+
+def with_status(instance: v1.VirtualMachineInstance, status: Json) -> v1.VirtualMachineInstance:
+    return msgspec.structs.replace(
+        instance, status=msgspec.convert(status, v1.VirtualMachineInstanceStatus)
+    )
+
+
+@pytest.mark.parametrize(
+    ("instance", "asked_for", "written"),
+    situations(
+        ("nothing", vmi(), None, None),
+        ("as it was made", PLUGGED, [selection(BLUE)], None),
+        ("one comes", PLUGGED, None, [selection(BLUE)]),
+        (
+            "one comes beside another",
+            attached(POD, lan("red", "lan"), lan("blue", "lan")),
+            [selection(RED)],
+            [selection(RED), selection(BLUE)],
+        ),
+        (
+            "in another order",
+            attached(POD, lan("red", "lan"), lan("blue", "lan")),
+            [selection(BLUE), selection(RED)],
+            None,
+        ),
+        ("it goes", with_status(GOING, ATTACHED), [selection(BLUE)], None),
+        ("it has gone", GOING, [selection(BLUE)], []),
+        ("it is forgotten", attached(POD), [selection(BLUE)], []),
+        ("others' stay", PLUGGED, [OTHERS], [OTHERS, selection(BLUE)]),
+        ("others' stay alone", attached(POD), [OTHERS, selection(BLUE)], [OTHERS]),
+        ("others' alone", vmi(), [OTHERS], None),
+        ("as others write it", PLUGGED, "mesh/mesh-cni", None),
+        ("nonsense", PLUGGED, '{"a": 1}', None),
+    ),
+)
+def test_what_a_pod_is_to_ask_for_later(
+    instance: v1.VirtualMachineInstance, asked_for: Any, written: Any
+) -> None:
+    text = asked_for if isinstance(asked_for, str) else json.dumps(asked_for)
+    annotations = {} if asked_for is None else {NETWORKS: text}
+    found = changed_networks(instance, pod(metadata={"annotations": annotations}))
+    if written is None:
+        assert found is None
+        return
+    assert found is not None
+    assert json.loads(found[NETWORKS] or "[]") == written
+    assert found[NETWORKS] is not None or not written
