@@ -30,7 +30,7 @@ async def run(settings: Settings) -> int:
     """Serve until the guest has ended and somebody knows, or two seconds more. Returns the process's exit code."""
     reports = Reports(epoch=secrets.randbits(63))
     machine: Machine
-    responder = Responder(lambda interface: machine.leased(interface))
+    responder = Responder(lambda interface, address: machine.leased(interface, address))
     machine = Machine(settings, reports, responder.serve)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, machine.container_stopping)

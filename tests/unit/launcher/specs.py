@@ -70,6 +70,17 @@ def interface(name: str = "default", **changes: object) -> pb.InterfaceSpec:
     return pb.InterfaceSpec(**(values | changes))  # type: ignore[arg-type]
 
 
+def passt(name: str = "default", *ports: pb.ForwardedPort, **changes: object) -> pb.InterfaceSpec:
+    """The pod network by way of passt."""
+    values: dict[str, object] = {
+        "name": name,
+        "mac": "02:00:00:12:34:57",
+        "mtu_bytes": 1450,
+        "passt": pb.PasstBackend(pod_interface="eth0", ports=ports),
+    }
+    return pb.InterfaceSpec(**(values | changes))  # type: ignore[arg-type]
+
+
 def volume_disk(name: str = "data", **changes: object) -> pb.DiskSpec:
     """A virtio disk with an image in a claim's file system."""
     values: dict[str, object] = {

@@ -25,6 +25,7 @@ from tests.unit.launcher.specs import (
     cloud_init_disk,
     container_disk,
     interface,
+    passt,
     spec,
     volume_disk,
 )
@@ -34,6 +35,8 @@ CONSOLES = ConsolePaths(
     "/sockets/serial0.sock", "/sockets/vnc.sock", "/console/serial0.log", "/shares"
 )
 
+WITH_PASST = 11_000_000
+_TCP = [pb.ForwardedPort(protocol="tcp", number=number) for number in (8080, 22)]
 SPECS = {
     "introduction": spec(disks=[container_disk(), cloud_init_disk()], interfaces=[interface()]),
     "kvm": spec(
@@ -55,6 +58,21 @@ SPECS = {
     "boot-order": spec(
         disks=[container_disk("first", boot_order=2), container_disk("second")],
         interfaces=[interface(boot_order=1)],
+    ),
+    "interfaces": spec(
+        disks=[container_disk()],
+        interfaces=[
+            interface("may-go", mac="02:00:00:00:00:01", tap="tap1", is_pluggable=True),
+            interface("wide", queues=4, acpi_index=7),
+            interface("old", mac="02:00:00:00:00:02", tap="tap2", model="e1000", link_down=True),
+            interface("placed", mac="02:00:00:00:00:03", tap="tap3", pci_address="0000:04:00.0"),
+        ],
+    ),
+    "passt": spec(
+        interfaces=[
+            passt("all"),
+            passt("some", pb.ForwardedPort(protocol="udp", number=53), *_TCP),
+        ],
     ),
     "volumes": spec(
         disks=[
@@ -130,6 +148,8 @@ def test_golden(name: str) -> None:
 
 @pytest.mark.parametrize("feature", SPECS)
 def test_libvirts_schema_agrees(feature: str, name: str) -> None:
+    if feature == "passt" and libvirt.getVersion() < WITH_PASST:
+        pytest.skip("this libvirt was built without passt")
     description = (GOLDEN / f"{feature}.xml").read_text().replace("default_myvm", f"default_{name}")
     keeper = libvirt.open(TEST_DRIVER)
     keeper.defineXMLFlags(description, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)

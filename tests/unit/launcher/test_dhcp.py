@@ -1,24 +1,20 @@
 """DHCP packets: what a guest sends and what it gets."""
 
-import asyncio
-import socket
 import struct
-from collections import Counter
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
-from podvisor_launcher.dhcp import responder
+from podvisor_launcher.dhcp.names import encode_domains
 from podvisor_launcher.dhcp.packet import (
     Lease,
     MessageType,
     Reply,
+    Route,
     answer,
-    encode_domains,
+    classless_routes,
     parse_request,
 )
-from podvisor_launcher.dhcp.responder import Listener, offers_by_bridge
-
-from tests.unit.launcher.specs import interface, spec
 
 MAC = bytes.fromhex("020000123456")
 LEASE = Lease(
@@ -89,7 +85,7 @@ def test_an_offer_holds_everything() -> None:
         6: bytes([10, 96, 0, 10, 10, 96, 0, 11]),
         12: b"myvm",
         15: b"default.svc.cluster.local",
-        119: encode_domains(LEASE.dns_search),
+        119: encode_domains(LEASE.dns_search, 255),
         26: (1450).to_bytes(2, "big"),
     }
 
@@ -157,70 +153,135 @@ def test_garbage_is_no_request(packet: bytes) -> None:
 
 
 def test_domains_are_encoded_and_bounded() -> None:
-    assert encode_domains(["a.bc."]) == b"\x01a\x02bc\x00"
-    assert encode_domains(["x" * 64, "ok"]) == b"\x02ok\x00"
-    assert len(encode_domains([f"{number:060d}.local" for number in range(20)])) <= 255
+    assert encode_domains(["a.bc."], 255) == b"\x01a\x02bc\x00"
+    assert encode_domains(["x" * 64, "ok"], 255) == b"\x02ok\x00"
+    assert encode_domains([".".join(["x" * 60] * 5), "ok"], 1000) == b"\x02ok\x00"
+    assert len(encode_domains([f"{number:060d}.local" for number in range(20)], 255)) <= 255
 
 
-def test_offers_come_from_the_specification() -> None:
-    silent = interface("quiet", mac="02:00:00:00:00:02")
-    silent.ClearField("dhcp")
-    offers = offers_by_bridge(spec(interfaces=[interface(), silent]))
-    assert list(offers) == ["k6t-eth0"]
-    (offer,) = offers["k6t-eth0"]
-    assert (offer.interface, offer.mac) == ("default", "02:00:00:12:34:56")
-    assert offer.lease.network == IPv4Network("10.0.2.0/24")
-    assert offer.lease.mtu_bytes == 1450
+def test_everything_an_owner_may_ask_for_is_offered() -> None:
+    rich = replace(
+        LEASE,
+        ntp_servers=(IPv4Address("10.0.0.5"), IPv4Address("10.0.0.6")),
+        boot_file="pxelinux.0",
+        tftp_server="192.0.2.7",
+        private_options=((224, b"a"), (254, "ü".encode())),
+    )
+    reply = reply_to(request(MessageType.DISCOVER), rich)
+    assert reply is not None
+    options = options_of(reply)
+    assert {code: options[code] for code in (42, 66, 67, 224, 254)} == {
+        42: bytes([10, 0, 0, 5, 10, 0, 0, 6]),
+        66: b"192.0.2.7",
+        67: b"pxelinux.0",
+        224: b"a",
+        254: b"\xc3\xbc",
+    }
+    assert reply.packet[20:24] == bytes([192, 0, 2, 7])
+    assert reply.packet[108:236].rstrip(b"\0") == b"pxelinux.0"
 
 
-async def test_a_flood_is_taken_in_small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(responder, "_PAUSE_S", 0.01)
-    server, guest = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
-    server.bind(("127.0.0.1", 0))
-    guest.connect(server.getsockname())
-    turns, seen = 0, list[int]()
-    done = asyncio.Event()
-
-    def respond(packet: bytes) -> None:
-        seen.append(turns)
-        if packet == b"last":
-            done.set()
-
-    listener = Listener(server, respond)
-    try:
-        for _ in range(99):
-            guest.send(b"x")
-        guest.send(b"last")
-        async with asyncio.timeout(10):
-            while not done.is_set():
-                turns += 1
-                await asyncio.sleep(0)
-    finally:
-        listener.close()
-        guest.close()
-    assert len(seen) == 100
-    assert max(Counter(seen).values()) == 16
+def test_a_boot_file_that_the_header_has_no_room_for_is_an_option_alone() -> None:
+    reply = reply_to(request(MessageType.DISCOVER), replace(LEASE, boot_file="x" * 128))
+    assert reply is not None
+    assert options_of(reply)[67] == b"x" * 128
+    assert reply.packet[108:236] == bytes(128)
 
 
-async def test_an_address_that_cannot_be_answered_is_no_reason_to_stop() -> None:
-    server, guest = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
-    server.bind(("127.0.0.1", 0))
-    guest.connect(server.getsockname())
-    nowhere = Reply(
-        MessageType.ACK, b"x", IPv4Address("255.255.255.255")
-    )  # not allowed to broadcast
-    asked = asyncio.Queue[bytes]()
+def test_a_tftp_server_with_a_name_is_an_option_alone() -> None:
+    reply = reply_to(request(MessageType.DISCOVER), replace(LEASE, tftp_server="boot.example"))
+    assert reply is not None
+    assert options_of(reply)[66] == b"boot.example"
+    assert reply.packet[20:24] == bytes(4)
 
-    def respond(packet: bytes) -> Reply:
-        asked.put_nowait(packet)
-        return nowhere
 
-    listener = Listener(server, respond)
-    try:
-        async with asyncio.timeout(10):
-            for packet in (b"one", b"two"):
-                guest.send(packet)
-                assert await asked.get() == packet
-    finally:
-        listener.close()
-        guest.close()
+NETWORK = IPv4Network("10.1.0.0/16")
+GATEWAY = IPv4Address("10.0.2.1")
+FAR = IPv4Address("169.254.1.1")
+EVERYWHERE = IPv4Network("0.0.0.0/0")
+
+
+@pytest.mark.parametrize(
+    ("situation", "changes", "expected"),
+    [
+        ("mask and gateway say it all", {}, ()),
+        ("no gateway", {"gateway": None}, ()),
+        (
+            "another network",
+            {"routes": (Route(NETWORK, GATEWAY),)},
+            (Route(NETWORK, GATEWAY), Route(EVERYWHERE, GATEWAY)),
+        ),
+        (
+            "another network and no gateway",
+            {"routes": (Route(NETWORK, GATEWAY),), "gateway": None},
+            (Route(NETWORK, GATEWAY),),
+        ),
+        (
+            "a network of one address",
+            {"network": IPv4Network("10.0.2.2/32"), "gateway": FAR},
+            (Route(IPv4Network("169.254.1.1/32"), None), Route(EVERYWHERE, FAR)),
+        ),
+        (
+            "a router that a route of its own leads to",
+            {
+                "network": IPv4Network("10.0.2.2/32"),
+                "gateway": FAR,
+                "routes": (Route(IPv4Network("169.254.1.0/24"), None),),
+            },
+            (Route(IPv4Network("169.254.1.0/24"), None), Route(EVERYWHERE, FAR)),
+        ),
+        (
+            "a far router of one network",
+            {"routes": (Route(NETWORK, FAR),)},
+            (
+                Route(IPv4Network("169.254.1.1/32"), None),
+                Route(NETWORK, FAR),
+                Route(EVERYWHERE, GATEWAY),
+            ),
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_routes(situation: str, changes: dict[str, object], expected: tuple[Route, ...]) -> None:
+    assert classless_routes(replace(LEASE, **changes)) == expected  # type: ignore[arg-type]
+
+
+def test_routes_are_written_with_as_much_of_the_network_as_counts() -> None:
+    reply = reply_to(
+        request(MessageType.DISCOVER), replace(LEASE, routes=(Route(NETWORK, GATEWAY),))
+    )
+    assert reply is not None
+    assert options_of(reply)[121] == bytes([16, 10, 1, 10, 0, 2, 1, 0, 10, 0, 2, 1])
+
+
+def test_more_than_an_option_holds_is_written_as_several() -> None:
+    networks = [IPv4Network(f"10.{number}.0.0/16") for number in range(40)]
+    lease = replace(LEASE, routes=tuple(Route(each, GATEWAY) for each in networks))
+    reply = reply_to(request(MessageType.DISCOVER, o57=(1500).to_bytes(2, "big")), lease)
+    assert reply is not None
+    first = reply.packet.index(bytes([121, 255]))
+    assert reply.packet[first + 257 : first + 259] == bytes([121, 40 * 7 + 5 - 255])
+
+
+@pytest.mark.parametrize(
+    ("said", "limit"),
+    [
+        (b"", 548),
+        ((100).to_bytes(2, "big"), 548),
+        ((1000).to_bytes(2, "big"), 972),
+        (b"\xff\xff", 1472),
+    ],
+)
+def test_an_answer_is_as_large_as_the_guest_can_take(said: bytes, limit: int) -> None:
+    full = replace(LEASE, private_options=tuple((code, b"x" * 100) for code in range(224, 254)))
+    packet = request(1, o57=said) if said else request(1)
+    reply = reply_to(packet, full)
+    assert reply is not None
+    assert limit - 102 < len(reply.packet) <= limit
+
+
+def test_what_a_guest_asks_for_comes_first() -> None:
+    full = replace(LEASE, private_options=tuple((code, b"x" * 100) for code in range(224, 254)))
+    reply = reply_to(request(MessageType.DISCOVER, o55=bytes([250, 6, 3, 99])), full)
+    assert reply is not None
+    assert list(options_of(reply))[:7] == [53, 54, 51, 1, 3, 250, 6]

@@ -287,7 +287,7 @@ async def test_a_granted_lease_is_reported_and_remembered(
     async with launcher(settings) as it:
         await it.machine.apply(machine_spec)
         await it.until_state(pb.DOMAIN_STATE_RUNNING)
-        it.machine.leased("default")
+        it.machine.leased("default", "10.0.2.2")
         report = await it.until(lambda report: bool(report.interfaces[0].addresses))
         assert list(report.interfaces[0].addresses) == ["10.0.2.2"]
     async with launcher(settings) as second:

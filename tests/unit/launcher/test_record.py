@@ -21,7 +21,7 @@ FULL = Record(
     end=End(EndReason.GRACE_PERIOD_EXPIRED, "too slow"),
     generation=7,
     timeline=(("LauncherReady", 1), ("DomainStarted", 2)),
-    leased=("default",),
+    leased=(("default", "10.0.2.2"),),
 )
 
 

@@ -1,1 +1,1 @@
-"""DHCPv4 for the guest: one lease per interface, without an end."""
+"""DHCPv4 and DHCPv6 for the guest: one lease of each per interface, without an end."""

@@ -16,7 +16,6 @@ from podvisor_launcher.domain.disks import (
     ResolvedDisk,
     build_disks,
     check_disk,
-    chosen_buses,
     io_threads,
 )
 from podvisor_launcher.domain.errors import UnbuildableSpec
@@ -25,8 +24,13 @@ from podvisor_launcher.domain.filesystems import (
     check_filesystems,
     memory_backing,
 )
-from podvisor_launcher.domain.pci import PciBus
-from podvisor_launcher.domain.place_elements import Alias, Boot
+from podvisor_launcher.domain.interfaces import (
+    build_interfaces,
+    build_pluggable,
+    check_interface,
+)
+from podvisor_launcher.domain.pci import PciBus, chosen_buses
+from podvisor_launcher.domain.place_elements import Alias
 
 __all__ = [
     "ConsolePaths",
@@ -45,9 +49,9 @@ TRANSLATION_CACHE_SHARE = 3
 TRANSLATION_CACHE_MIN_MIB = 40
 TRANSLATION_CACHE_MAX_MIB = 256
 VIDEO_MEMORY_KIB = 16384
-# Ports that stay empty for what comes later: a controller for SCSI disks, and two disks on bus virtio. Every port takes time of
-# the firmware and of the guest.
-SPARE_ROOT_PORTS = 3
+# Ports that stay empty for what comes later: a controller for SCSI disks, and three disks on bus virtio or interfaces. Every port
+# takes time of the firmware and of the guest.
+SPARE_ROOT_PORTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,8 @@ def check_spec(spec: pb.DomainSpec) -> None:
             raise UnbuildableSpec("every disk and interface needs a name of its own")
     for disk in spec.disks:
         check_disk(disk)
+    for interface in spec.interfaces:
+        check_interface(interface)
     chosen_buses(spec)
     check_filesystems(spec)
 
@@ -154,7 +160,7 @@ def _devices(
     spec: pb.DomainSpec, disks: Mapping[str, ResolvedDisk], consoles: ConsolePaths
 ) -> xml.Devices:
     bus = PciBus(chosen_buses(spec), SPARE_ROOT_PORTS)
-    interfaces = tuple(_interface(each, bus) for each in spec.interfaces)
+    interfaces = build_interfaces(spec, bus)
     built_disks = build_disks(spec, disks, bus)
     buses = {each.bus for each in spec.disks}
     controllers = [xml.Controller(type="pci", index=0, model="pcie-root")]
@@ -172,6 +178,7 @@ def _devices(
         )
     )
     filesystems = build_filesystems(spec, consoles.shares, bus)
+    interfaces += build_pluggable(spec, bus)
     controllers[1:1] = bus.root_ports
     return xml.Devices(
         emulator=EMULATOR,
@@ -183,21 +190,6 @@ def _devices(
         graphics=(_graphics(consoles),) if spec.graphics else (),
         videos=(_video(),) if spec.graphics else (),
         memory_balloon=xml.MemoryBalloon(model="none"),
-    )
-
-
-def _interface(interface: pb.InterfaceSpec, bus: PciBus) -> xml.Interface:
-    return xml.Interface(
-        type="ethernet",
-        mac=xml.Mac(address=interface.mac),
-        target=xml.TapTarget(dev=interface.tap, managed=False),
-        model=xml.Model(type=interface.model or "virtio"),
-        mtu=xml.Mtu(size=interface.mtu_bytes) if interface.mtu_bytes else None,
-        # The ROM only serves network boot and costs a second of every start under TCG.
-        rom=None if interface.boot_order else xml.Rom(enabled=False),
-        boot=Boot(order=interface.boot_order) if interface.boot_order else None,
-        alias=Alias(name=ALIAS_PREFIX + interface.name),
-        address=bus.next_address(),
     )
 
 

@@ -85,21 +85,6 @@ def fixed_disks(spec: pb.DomainSpec) -> list[pb.DiskSpec]:
     return [disk for disk in spec.disks if not comes_and_goes(disk)]
 
 
-def chosen_buses(spec: pb.DomainSpec) -> set[int]:
-    """The PCI buses that the specification has chosen for disks. Raises UnbuildableSpec for one that is chosen twice."""
-    chosen: set[int] = set()
-    for disk in spec.disks:
-        if not disk.pci_address:
-            continue
-        bus = bus_of(disk.pci_address)
-        if bus in chosen:
-            raise UnbuildableSpec(
-                f'disk "{disk.name}": PCI address "{disk.pci_address}" is taken by another disk'
-            )
-        chosen.add(bus)
-    return chosen
-
-
 def io_threads(spec: pb.DomainSpec) -> int:
     """How many I/O threads the machine starts with: one for every disk that asks for its own."""
     return sum(disk.dedicated_io_thread for disk in fixed_disks(spec))

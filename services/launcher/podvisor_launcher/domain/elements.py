@@ -5,7 +5,8 @@ Pure form: no defaults that decide anything, no policy. build.py decides what a 
 
 from podvisor_launcher.domain.disk_elements import Disk
 from podvisor_launcher.domain.filesystem_elements import Filesystem, MemoryBacking
-from podvisor_launcher.domain.place_elements import Address, Alias, Boot
+from podvisor_launcher.domain.interface_elements import Interface
+from podvisor_launcher.domain.place_elements import Address, Alias
 from podvisor_launcher.domain.xml import attribute, child, children, element, flag, leaf, text
 
 
@@ -140,57 +141,6 @@ class Controller:
     index: int | None = attribute(default=None)
     model: str | None = attribute(default=None)
     target: PortTarget | None = child(default=None)
-    alias: Alias | None = child(default=None)
-    address: Address | None = child(default=None)
-
-
-@element("mac")
-class Mac:
-    """A hardware address."""
-
-    address: str = attribute()
-
-
-@element("target")
-class TapTarget:
-    """The tap device behind an interface."""
-
-    dev: str = attribute()
-    managed: bool | None = attribute(default=None)
-
-
-@element("model")
-class Model:
-    """The model of a device."""
-
-    type: str = attribute()
-
-
-@element("mtu")
-class Mtu:
-    """Largest packet of an interface, in bytes."""
-
-    size: int = attribute()
-
-
-@element("rom")
-class Rom:
-    """The option ROM of a device."""
-
-    enabled: bool = attribute()
-
-
-@element("interface")
-class Interface:
-    """A network device."""
-
-    type: str = attribute()
-    mac: Mac | None = child(default=None)
-    target: TapTarget | None = child(default=None)
-    model: Model | None = child(default=None)
-    mtu: Mtu | None = child(default=None)
-    rom: Rom | None = child(default=None)
-    boot: Boot | None = child(default=None)
     alias: Alias | None = child(default=None)
     address: Address | None = child(default=None)
 

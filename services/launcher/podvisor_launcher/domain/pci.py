@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection
 from typing import ClassVar
 
+from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_common.errors import Terminal
 
 from podvisor_launcher.domain.elements import Controller, PortTarget
@@ -42,6 +43,25 @@ def bus_of(address: str) -> int:
             " with slot 00 and function 0"
         )
     return bus
+
+
+def chosen_buses(spec: pb.DomainSpec) -> set[int]:
+    """The PCI buses that the specification has chosen for devices. Raises UnbuildableSpec for one that is chosen twice."""
+    chosen: set[int] = set()
+    devices: tuple[tuple[str, pb.DiskSpec | pb.InterfaceSpec], ...] = (
+        *(("disk", each) for each in spec.disks),
+        *(("interface", each) for each in spec.interfaces),
+    )
+    for kind, device in devices:
+        if not device.pci_address:
+            continue
+        bus = bus_of(device.pci_address)
+        if bus in chosen:
+            raise UnbuildableSpec(
+                f'{kind} "{device.name}": PCI address "{device.pci_address}" is taken by another device'
+            )
+        chosen.add(bus)
+    return chosen
 
 
 def device_address(bus: int) -> Address:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_common.errors import Terminal
 
-from podvisor_launcher.dhcp.responder import offers_by_bridge
+from podvisor_launcher.dhcp.offers import offers6_by_bridge, offers_by_bridge
 from podvisor_launcher.domain.build import UnbuildableSpec, check_spec
 
 
@@ -34,5 +34,6 @@ def check(spec: pb.DomainSpec) -> None:
     check_spec(spec)
     try:
         offers_by_bridge(spec)
+        offers6_by_bridge(spec)
     except ValueError as error:
         raise UnbuildableSpec(f"interfaces: dhcp: {error}") from error

@@ -146,10 +146,10 @@ class Machine:
             self._spec, self._inspection.hardware, disk, capacity_bytes, descriptor
         )
 
-    def leased(self, interface: str) -> None:
-        """The guest took the address it was offered on `interface`."""
-        if interface not in self._record.leased:
-            self._change(leased=(*self._record.leased, interface))
+    def leased(self, interface: str, address: str) -> None:
+        """The guest took the `address` it was offered on `interface`."""
+        if (lease := (interface, address)) not in self._record.leased:
+            self._change(leased=(*self._record.leased, lease))
 
     async def domain_xml(self) -> str:
         """libvirt's description. Raises DomainMissing, LibvirtUnreachable, LibvirtFailed."""

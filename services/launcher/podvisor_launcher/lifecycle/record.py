@@ -79,7 +79,7 @@ class Record:
     end: End | None = None
     generation: int = 0  # of the specification the guest has, once it is started
     timeline: tuple[tuple[str, int], ...] = ()  # (step, milliseconds since the epoch), in order
-    leased: tuple[str, ...] = ()  # interfaces whose guest took its address
+    leased: tuple[tuple[str, str], ...] = ()  # (interface, address) that the guest took
 
     def with_step(self, name: str, at_ms: int) -> "Record":
         """The record with one more step of the timeline; the first time a step is done counts."""
@@ -129,5 +129,5 @@ def _decode(content: Mapping[str, Any]) -> Record:
         end=End(EndReason(end["reason"]), end["message"]) if end else None,
         generation=content["generation"],
         timeline=tuple((name, at_ms) for name, at_ms in content["timeline"]),
-        leased=tuple(content["leased"]),
+        leased=tuple((interface, address) for interface, address in content["leased"]),
     )

@@ -83,11 +83,11 @@ def make_report(facts: Facts) -> pb.DomainReport:
         container_stopping=record.stop is not None and record.stop.by_container,
     )
     for interface in spec.interfaces if spec else ():
-        leased = interface.HasField("dhcp") and interface.name in record.leased
+        offered = (interface.dhcp.address, interface.dhcpv6.address)
         report.interfaces.add(
             name=interface.name,
             mac=interface.mac,
-            addresses=[interface.dhcp.address] if leased else [],
+            addresses=[each for each in offered if (interface.name, each) in record.leased],
         )
     _add_disks(report, facts)
     for name, at_ms in record.timeline:

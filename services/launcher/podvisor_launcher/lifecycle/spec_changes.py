@@ -6,7 +6,7 @@ from podvisor_launcher.domain.disks import comes_and_goes, fixed_disks
 
 # Fields that take effect without a restart, or describe the request rather than the machine.
 _LIVE = {"generation", "grace_period_s"}
-_LIVE_INTERFACE = {"dhcp"}
+_LIVE_INTERFACE = ("dhcp", "dhcpv6")
 # What a volume has may grow, and the rest matters only where an image is made.
 _LIVE_VOLUME = ("capacity_bytes", "create", "tolerated_shortfall_percent", "reserve_bytes")
 # Read by the guest from an image made before its start; a new value waits for the next one.
@@ -80,13 +80,20 @@ def adopt_live_fields(running: pb.DomainSpec, wanted: pb.DomainSpec) -> pb.Domai
     adopted.CopyFrom(running)
     adopted.generation = wanted.generation
     adopted.grace_period_s = wanted.grace_period_s
-    leases = {each.name: each.dhcp for each in wanted.interfaces if each.HasField("dhcp")}
+    named = {each.name: each for each in wanted.interfaces}
     for interface in adopted.interfaces:
-        interface.ClearField("dhcp")
-        if interface.name in leases:
-            interface.dhcp.CopyFrom(leases[interface.name])
+        _adopt_leases(interface, named.get(interface.name, pb.InterfaceSpec()))
     _adopt_disks(adopted, running, wanted)
     return adopted
+
+
+def _adopt_leases(interface: pb.InterfaceSpec, other: pb.InterfaceSpec) -> None:
+    interface.ClearField("dhcp")
+    interface.ClearField("dhcpv6")
+    if other.HasField("dhcp"):
+        interface.dhcp.CopyFrom(other.dhcp)
+    if other.HasField("dhcpv6"):
+        interface.dhcpv6.CopyFrom(other.dhcpv6)
 
 
 def _adopt_disks(adopted: pb.DomainSpec, running: pb.DomainSpec, wanted: pb.DomainSpec) -> None:
