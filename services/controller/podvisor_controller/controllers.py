@@ -99,6 +99,7 @@ class Controllers:
             classes=self._classes,
             starts=self._starts,
             exports=self._exports.claims.exporting,
+            defaults=self.admission_defaults,
             recorder=self.recorder,
             wake=self._wake,
         )

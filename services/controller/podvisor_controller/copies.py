@@ -35,6 +35,7 @@ from podvisor_controller.snapshot.class_reader import ClassReader
 from podvisor_controller.snapshot.outline import SOURCE_INDEX, content_key, owner_of
 from podvisor_controller.snapshot.reconciler import SnapshotReconciler
 from podvisor_controller.vm.starts import Starts
+from podvisor_controller.webhooks.defaults import ClusterDefaults
 
 WORKERS = 2
 
@@ -52,6 +53,7 @@ class Copies:
         classes: ClassReader,
         starts: Starts,
         exports: Exporting,
+        defaults: Callable[[], ClusterDefaults],
         recorder: EventRecorder,
         wake: Wake,
     ) -> None:
@@ -97,6 +99,7 @@ class Copies:
             restores=caches.restores,
             vms=caches.vms,
             volume_claims=caches.volume_claims,
+            defaults=defaults,
             recorder=recorder,
         )
         self._snapshot = Controller("snapshot", snapshots.reconcile, workers=WORKERS)

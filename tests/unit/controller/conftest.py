@@ -50,7 +50,10 @@ async def server() -> AsyncIterator[ApiServer]:
     async with ApiServer() as api:
         api.put(NODES, {"metadata": {"name": "n1"}})
         api.put(DAEMONSETS, handlers_body())
-        spec = '{"configuration":{"developerConfiguration":{"useEmulation":true}}}'
+        spec = (
+            '{"configuration":{"developerConfiguration":{"useEmulation":true},'
+            '"network":{"defaultNetworkInterface":"masquerade"}}}'
+        )
         api.put(
             CONFIGMAPS,
             {

@@ -12,6 +12,7 @@ from podvisor_controller.clone.manifests import restore_manifest, target_name
 from podvisor_controller.clone.observed import Observed
 from podvisor_controller.clone.patches import is_kept, patches_of, unknown_interfaces
 from podvisor_controller.json_patch import applied, parse
+from podvisor_controller.webhooks.defaults import ClusterDefaults
 
 from tests.unit.controller.builders import NOW, vm
 from tests.unit.controller.clones import CLONE_UID, OF_SNAPSHOT, clone
@@ -31,7 +32,7 @@ def kept(firmware: Json | None = None, labels: Json | None = None, *interfaces: 
 
 
 def operations(machine: Json, **spec: Any) -> list[Json]:
-    return [json.loads(one) for one in patches_of(clone(**spec), machine)]
+    return [json.loads(one) for one in patches_of(clone(**spec), machine, ClusterDefaults())]
 
 
 @pytest.mark.parametrize(
@@ -67,10 +68,12 @@ def test_the_implicit_interface_gets_its_address(devices: Json | None) -> None:
     machine = {"spec": {"template": {"spec": spec}}}
     wanted = clone(newMacAddresses={"default": MAC})
     assert unknown_interfaces(wanted, machine) == []
-    told = applied(machine, parse(patches_of(wanted, machine)))["spec"]["template"]["spec"]
-    assert told["networks"] == [{"name": "default", "pod": {}}]
-    interface = {"name": "default", "masquerade": {}, "macAddress": MAC}
-    assert told["domain"]["devices"]["interfaces"] == [interface]
+    for binding in ("bridge", "masquerade"):
+        patches = patches_of(wanted, machine, ClusterDefaults(interface_binding=binding))
+        told = applied(machine, parse(patches))["spec"]["template"]["spec"]
+        assert told["networks"] == [{"name": "default", "pod": {}}]
+        interface = {"name": "default", binding: {}, "macAddress": MAC}
+        assert told["domain"]["devices"]["interfaces"] == [interface]
     assert operations(machine, newMacAddresses={"default": ""}) == []
 
 
@@ -85,7 +88,7 @@ def test_a_machine_without_the_implicit_interface_has_no_address_for_it(
     machine = {"spec": {"template": {"spec": spec}}}
     wanted = clone(newMacAddresses={"default": MAC})
     assert unknown_interfaces(wanted, machine) == ["default"]
-    assert patches_of(wanted, machine) == []
+    assert patches_of(wanted, machine, ClusterDefaults()) == []
 
 
 def test_keys_are_named_as_pointers_name_them() -> None:

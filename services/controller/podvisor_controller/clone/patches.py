@@ -11,7 +11,7 @@ from podvisor_common.api.clone import VirtualMachineClone
 from podvisor_common.api.snapshot.names import LAST_RESTORE_ANNOTATION
 
 from podvisor_controller.json_patch import applied, parse, text_of
-from podvisor_controller.webhooks.defaults import default_virtual_machine_instance
+from podvisor_controller.webhooks.defaults import ClusterDefaults, default_virtual_machine_instance
 
 _METADATA = ("metadata",)
 _TEMPLATE = ("spec", "template", "metadata")
@@ -23,12 +23,17 @@ _INTERFACES = (*_DEVICES, "interfaces")
 _FIRMWARE = (*_DOMAIN, "firmware")
 
 
-def patches_of(clone: VirtualMachineClone, kept: Mapping[str, Any]) -> list[str]:
-    """The operations, in order, that make the target from what was kept of its source. The user's own come last."""
+def patches_of(
+    clone: VirtualMachineClone, kept: Mapping[str, Any], defaults: ClusterDefaults
+) -> list[str]:
+    """The operations, in order, that make the target from what was kept of its source. The user's own come last.
+
+    `defaults` is what the cluster gives machines that name no network.
+    """
     spec = clone.spec
     template = spec.template
     return [
-        *_addresses(kept, spec.new_mac_addresses or {}),
+        *_addresses(kept, spec.new_mac_addresses or {}, defaults),
         *_identity(_at(kept, *_FIRMWARE), spec.new_smbios_serial),
         *_left_out(kept, (*_METADATA, "labels"), spec.label_filters),
         *_left_out(kept, (*_METADATA, "annotations"), spec.annotation_filters),
@@ -40,7 +45,7 @@ def patches_of(clone: VirtualMachineClone, kept: Mapping[str, Any]) -> list[str]
 
 def unknown_interfaces(clone: VirtualMachineClone, kept: Mapping[str, Any]) -> list[str]:
     """The names that addresses are given for, and that no interface of what was kept has."""
-    known = _names(_interfaces_of(kept))
+    known = _names(_interfaces_of(kept, ClusterDefaults()))
     return [name for name in clone.spec.new_mac_addresses or () if name not in known]
 
 
@@ -55,11 +60,13 @@ def _matches(key: str, patterns: Iterable[str]) -> bool:
     return any(key.startswith(one[:-1]) if one.endswith("*") else key == one for one in patterns)
 
 
-def _addresses(kept: Mapping[str, Any], given: Mapping[str, str]) -> Iterator[str]:
-    interfaces = _interfaces_of(kept)
+def _addresses(
+    kept: Mapping[str, Any], given: Mapping[str, str], defaults: ClusterDefaults
+) -> Iterator[str]:
+    interfaces = _interfaces_of(kept, defaults)
     if not _at(kept, *_INTERFACES) and any(given.get(name) for name in _names(interfaces)):
         # Only what is there can have an address: the target is told what it would be given without a word.
-        yield text_of("add", _NETWORKS, _at(_with_network(kept), "networks"))
+        yield text_of("add", _NETWORKS, _at(_with_network(kept, defaults), "networks"))
         if not isinstance(_at(kept, *_DEVICES), Mapping):
             yield text_of("add", _DEVICES, {})
         yield text_of("add", _INTERFACES, interfaces)
@@ -77,13 +84,13 @@ def _names(interfaces: Iterable[Any]) -> set[str]:
     return {str(one.get("name")) for one in interfaces if isinstance(one, Mapping)}
 
 
-def _interfaces_of(kept: Mapping[str, Any]) -> list[Any]:
+def _interfaces_of(kept: Mapping[str, Any], defaults: ClusterDefaults) -> list[Any]:
     """Those of the machine, or the one that its instance is given where it has none."""
-    found = _at(_with_network(kept), "domain", "devices", "interfaces")
+    found = _at(_with_network(kept, defaults), "domain", "devices", "interfaces")
     return found if isinstance(found, list) else []
 
 
-def _with_network(kept: Mapping[str, Any]) -> Mapping[str, Any]:
+def _with_network(kept: Mapping[str, Any], defaults: ClusterDefaults) -> Mapping[str, Any]:
     """What an instance of the machine says of its network, and nothing else."""
     devices = _at(kept, *_DEVICES)
     names = ("interfaces", "autoattachPodInterface")
@@ -94,7 +101,7 @@ def _with_network(kept: Mapping[str, Any]) -> Mapping[str, Any]:
     if networks := _at(kept, *_NETWORKS):
         spec["networks"] = networks
     instance = {"metadata": {}, "spec": spec}
-    operations = default_virtual_machine_instance(instance)
+    operations = default_virtual_machine_instance(instance, defaults)
     texts = [msgspec.json.encode(one).decode() for one in operations]
     told: Mapping[str, Any] = applied(instance, parse(texts))["spec"]
     return told

@@ -45,6 +45,7 @@ from podvisor_controller.refusals import refusal
 from podvisor_controller.snapshot.observed import content_name
 from podvisor_controller.status_patch import patch_of
 from podvisor_controller.status_writer import write_status
+from podvisor_controller.webhooks.defaults import ClusterDefaults
 
 # Before what was refused is tried again.
 LOOK_AGAIN_S = 5.0
@@ -87,6 +88,7 @@ class CloneReconciler:
         restores: Informer[VirtualMachineRestore],
         vms: Informer[v1.VirtualMachine],
         volume_claims: Informer[core.PersistentVolumeClaim],
+        defaults: Callable[[], ClusterDefaults],
         recorder: events.EventRecorder,
         clock: Callable[[], datetime] = meta.now,
     ) -> None:
@@ -97,6 +99,7 @@ class CloneReconciler:
         self._restores = restores
         self._vms = vms
         self._volume_claims = volume_claims
+        self._defaults = defaults
         self._recorder = recorder
         self._clock = clock
         self._notes: dict[ObjectKey, _Notes] = {}
@@ -191,7 +194,7 @@ class CloneReconciler:
         notes.unknown_interfaces = unknown_interfaces(clone, kept)
         if notes.unknown_interfaces:
             return
-        manifest = manifests.restore_manifest(clone, patches_of(clone, kept))
+        manifest = manifests.restore_manifest(clone, patches_of(clone, kept, self._defaults()))
         answer = await self._create(RESTORES, manifest, clone, EventReason.RESTORE_CREATED)
         self._restores.learn(_decode_restore(answer))
 
