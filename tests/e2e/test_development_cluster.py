@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from tests.support.cluster import ROOT, Cluster, Json, on_node
+from tests.support.networks import serving_pod
 from tests.support.process import run
+from tests.support.talk import asks, node, pod, sends_much
 
 GUEST_IMAGE = "kubevirt/cirros-registry-disk-demo:devel"
 TOOLBOX = "podvisor-dev/toolbox:latest"
@@ -158,6 +160,45 @@ async def answer_of(host: str, port: int) -> str:
         f"http://{host}:{port}/",
     )  # fmt: skip
     return done.stdout
+
+
+async def test_pods_and_services_have_ipv6(cluster: Cluster) -> None:
+    """Where the kernel has it: an address beside the one of IPv4, a Service that asks for it, and its name; from pods and from the node."""
+    if (await on_node("test", "-e", "/proc/net/if_inet6", check=False)).exit_code != 0:
+        pytest.skip("the kernel has no IPv6")
+    for name in ("web", "client"):
+        await cluster.apply(serving_pod(name))
+    await cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "both"},
+            "spec": {
+                "selector": {"app": "web"},
+                "ipFamilyPolicy": "RequireDualStack",
+                "ports": [
+                    {"name": protocol, "protocol": protocol.upper(), "port": 80, "targetPort": 7000}
+                    for protocol in ("tcp", "udp")
+                ],
+            },
+        }
+    )
+    await cluster.kubectl("wait", "pod/web", "pod/client", "--for=condition=Ready", "--timeout=60s")
+    web = await cluster.get("pod", "web")
+    assert web is not None
+    four, six = (one["ip"] for one in web["status"]["podIPs"])
+    questions = [
+        *asks(four, "web"),
+        *asks(six, "web", ipv6=True),
+        *sends_much(six, ipv6=True),
+        *asks("both", "web", port=80),
+        *asks("both", "web", port=80, ipv6=True),
+    ]
+    wrong = [
+        *await pod(cluster, "client").wrong_answers(questions),
+        *await node().wrong_answers(asks(six, "web", ipv6=True)),
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_requests_are_audited() -> None:

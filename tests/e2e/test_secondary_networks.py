@@ -13,16 +13,19 @@ from tests.support.dynamic_networks import obey_annotation
 from tests.support.hotplug import roomy_vm
 from tests.support.machine import Machine
 from tests.support.networks import (
+    MULTUS,
     attachment_definition,
     networked_vmi,
     nic_of,
     pod_interface,
     said_of_interface,
     serve,
+    serving_pod,
 )
-from tests.support.talk import asks, guest, node, pings, sends_much
+from tests.support.talk import asks, guest, node, pings, pod, sends_much
 
 LEASED, FLAT, MAIN = "leased", "flat", "main"
+NETWORKS = f"{MULTUS}/networks"
 BRIDGES = {LEASED: "br-leased", FLAT: "br-flat", MAIN: "br-main"}
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.usefixtures("multus")]
@@ -55,11 +58,29 @@ async def attached(cluster: Cluster, name: str) -> Machine:
     return machine
 
 
-async def granted(machine: Machine) -> dict[str, Json]:
-    """What Multus says that the machine's pod has, by the names of its interfaces."""
-    annotations = (await machine.pod())["metadata"]["annotations"]
-    status = json.loads(annotations["k8s.v1.cni.cncf.io/network-status"])
+def networks_of(holder: Json) -> dict[str, Json]:
+    """What Multus says that a pod has, by the names of its interfaces."""
+    status = json.loads(holder["metadata"]["annotations"][f"{MULTUS}/network-status"])
     return {one["interface"]: one for one in status}
+
+
+async def test_pods_meet_on_a_secondary_network(cluster: Cluster) -> None:
+    """Without a machine: a pod that asks for a network has it, under the name that it asks for, and reaches another pod there."""
+    await cluster.apply(attachment_definition(LEASED, BRIDGES[LEASED], subnet="10.90.0.0/24"))
+    ips = {}
+    for name in ("one", "two"):
+        manifest = serving_pod(name)
+        asked = [{"name": LEASED, "interface": pod_interface(LEASED)}]
+        manifest["metadata"]["annotations"] = {NETWORKS: json.dumps(asked)}
+        await cluster.apply(manifest)
+    await cluster.kubectl("wait", "pod/one", "pod/two", "--for=condition=Ready", "--timeout=60s")
+    for name in ("one", "two"):
+        state = await cluster.get("pod", name)
+        assert state is not None
+        ips[name] = networks_of(state)[pod_interface(LEASED)]["ips"][0]
+    there = [*asks(ips["two"], "two"), *sends_much(ips["two"]), *pings(ips["two"])]
+    wrong = await pod(cluster, "one").wrong_answers(there)
+    assert not wrong, "\n".join(wrong)
 
 
 async def test_guests_meet_on_secondary_networks(cluster: Cluster) -> None:
@@ -69,7 +90,7 @@ async def test_guests_meet_on_secondary_networks(cluster: Cluster) -> None:
     alice, bob = await attached(cluster, "alice"), await attached(cluster, "bob")
     leases = {}
     for number, machine in enumerate((alice, bob), start=1):
-        state, pod_has = await cluster.get("vmi", machine.name), await granted(machine)
+        state, pod_has = await cluster.get("vmi", machine.name), networks_of(await machine.pod())
         for network in (LEASED, FLAT):
             said = said_of_interface(state, network)
             assert said["podInterfaceName"] == pod_interface(network), said
@@ -118,7 +139,7 @@ async def test_network_comes_and_goes(cluster: Cluster) -> None:
     nic = await nic_of(alice, said["mac"])
     lease = f"ip link set {nic} up; udhcpc -i {nic} -n -q -t 5 -T 1 -s /sbin/dhcp-event"
     await alice.ssh(f"{lease} >/tmp/udhcpc.log 2>&1", timeout_s=40)
-    pod_has = (await granted(alice))[pod_interface(LEASED)]
+    pod_has = networks_of(await alice.pod())[pod_interface(LEASED)]
     shown = (await alice.ssh(f"ip -4 -o addr show dev {nic}")).stdout
     assert f" {pod_has['ips'][0]}/24 " in shown
 
@@ -145,7 +166,7 @@ async def asks_for(cluster: Cluster, machine: Machine, interface: str | None) ->
 
     def holds(state: Json | None) -> bool:
         annotations = (state or {}).get("metadata", {}).get("annotations", {})
-        asked = json.loads(annotations.get("k8s.v1.cni.cncf.io/networks", "[]"))
+        asked = json.loads(annotations.get(NETWORKS, "[]"))
         return [one["interface"] for one in asked] == ([interface] if interface else [])
 
     name = (await machine.pod())["metadata"]["name"]

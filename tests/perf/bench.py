@@ -2,7 +2,7 @@
 
     python -m tests.perf.bench [PART...] [--samples 10] [--vmis 1000] [--out docs/benchmarks]
 
-Parts: start, volumes, burst, sets, lifecycle, recovery, idle, scale. Those not named keep the figures of their last run. Needs the development
+Parts: start, volumes, network, burst, sets, lifecycle, recovery, idle, scale. Those not named keep the figures of their last run. Needs the development
 cluster with podvisor, for itself. Nothing here passes or fails: a budget that is missed is shown as such.
 """
 
@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.perf import burst, footprint, lifecycle, recovery, sets, start, volumes
+from tests.perf import burst, footprint, lifecycle, network, recovery, sets, start, volumes
 from tests.perf.measure import Figure, can_virtualise
 from tests.perf.plot import Row, chart
 from tests.perf.specification import with_figures
@@ -193,6 +193,7 @@ async def main() -> None:
         "idle": footprint.footprint,
         "start": lambda: _starts(options.samples),
         "volumes": volumes.volumes,
+        "network": network.network,
         "burst": burst.burst,
         "sets": sets.sets,
         "lifecycle": lifecycle.lifecycle,
