@@ -3,10 +3,19 @@
 from typing import Any
 
 import pytest
+from jsonschema import Draft7Validator
 from podvisor_controller.webhooks.permitted import Permitted
-from podvisor_controller.webhooks.validation import validate_virtual_machine
+from podvisor_controller.webhooks.validation import (
+    validate_virtual_machine,
+    validate_virtual_machine_instance,
+)
+from podvisor_controller.webhooks.validation_pools import validate_virtual_machine_pool
+from podvisor_controller.webhooks.validation_sets import validate_replica_set
 
+from tests.support.manifests.places import schema_of, written
 from tests.unit.api.machines import Json, machine
+from tests.unit.api.test_validation_pools import pool
+from tests.unit.api.test_validation_sets import replica_set
 from tests.unit.controller.builders import situations
 
 NICS = "domain.devices.interfaces"
@@ -289,3 +298,29 @@ def test_the_cluster_may_permit_no_bridge_on_the_pod_network() -> None:
     assert "permitBridgeInterfaceOnPodNetwork of the KubeVirt resource is false" in cause.message
     instead = attached([lan(default=True)], [nic()])
     assert validate_virtual_machine(instead, permitted=permitted) == []
+
+
+@pytest.mark.parametrize("port", [0, 65536])
+def test_a_port_that_there_is_not_is_named_in_every_kind(port: int) -> None:
+    """By the schema as well, which is asked first."""
+    obj = on_pod(ports=[{"port": port}])
+    of_instance = {**obj, "kind": "VirtualMachineInstance", "spec": obj["spec"]["template"]["spec"]}
+    of_pool = pool()
+    of_pool["spec"]["virtualMachineTemplate"]["spec"] = obj["spec"]
+    for manifest, validate, prefix in (
+        (obj, validate_virtual_machine, "spec.template.spec"),
+        (of_instance, validate_virtual_machine_instance, "spec"),
+        (replica_set(obj), validate_replica_set, "spec.template.spec"),
+        (
+            of_pool,
+            validate_virtual_machine_pool,
+            "spec.virtualMachineTemplate.spec.template.spec",
+        ),
+    ):
+        field = f"{prefix}.{NICS}[0].ports[0].port"
+        [cause] = validate(manifest)
+        assert cause.field == field
+        version = manifest["apiVersion"].rpartition("/")[2]
+        validator = Draft7Validator(schema_of(manifest["kind"], version))
+        found = [written(tuple(e.absolute_path)) for e in validator.iter_errors(manifest)]
+        assert found == [field]
