@@ -339,7 +339,7 @@ class _InterfaceAttachmentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_I
     INTERFACE_ATTACHMENT_ATTACHED: _InterfaceAttachment.ValueType  # 2
     """The guest has it."""
     INTERFACE_ATTACHMENT_DETACHING: _InterfaceAttachment.ValueType  # 3
-    """The guest was asked to let go of it. Once it has, the device is not reported any more."""
+    """The guest was asked to let go of it. Once it has, the device is not reported any more: see `disks_settled`."""
 
 class InterfaceAttachment(_InterfaceAttachment, metaclass=_InterfaceAttachmentEnumTypeWrapper):
     """InterfaceAttachment says how far a network device is that may be attached and detached."""
@@ -351,7 +351,7 @@ INTERFACE_ATTACHMENT_AWAITED: InterfaceAttachment.ValueType  # 1
 INTERFACE_ATTACHMENT_ATTACHED: InterfaceAttachment.ValueType  # 2
 """The guest has it."""
 INTERFACE_ATTACHMENT_DETACHING: InterfaceAttachment.ValueType  # 3
-"""The guest was asked to let go of it. Once it has, the device is not reported any more."""
+"""The guest was asked to let go of it. Once it has, the device is not reported any more: see `disks_settled`."""
 Global___InterfaceAttachment: _TypeAlias = InterfaceAttachment  # noqa: Y015
 
 class _DiskAttachment:
@@ -1303,8 +1303,9 @@ class DomainReport(_message.Message):
     container_stopping: _builtins.bool
     """The container was told to end (SIGTERM), so the guest is shut down on the kubelet's behalf."""
     disks_settled: _builtins.bool
-    """`disks` is complete and will stay so by itself: it was read from libvirt after the last volume was attached or detached, and
-    nothing of the kind is under way. Only then does a disk that is not there prove that nobody has its volume.
+    """`disks` and `interfaces` are complete and will stay so by themselves: they were read from libvirt after the last device was
+    attached or detached, and nothing of the kind is under way. Only then does a disk that is not there prove that nobody has its
+    volume, and an interface that is not there that nobody has its tap device.
     """
     accepted_generation: _builtins.int
     """Generation of the last specification that was accepted; what of it needs a restart may not be in effect."""
