@@ -934,19 +934,23 @@ class TaggedDevice(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     TAG_FIELD_NUMBER: _builtins.int
+    IS_INTERFACE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the disk or interface."""
     tag: _builtins.str
     """The tag."""
+    is_interface: _builtins.bool
+    """It is an interface; a disk may have the same name."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         tag: _builtins.str = ...,
+        is_interface: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "tag", b"tag"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_interface", b"is_interface", "name", b"name", "tag", b"tag"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -68,8 +68,11 @@ def _fixed_part_of_disk(disk: pb.DiskSpec) -> pb.DiskSpec:
         for field in _OF_MEDIUM:
             copy.ClearField(field)  # type: ignore[arg-type]
         return copy
+    # What is told of other devices is read once, when the guest is new.
+    if disk.HasField("cloud_init"):
+        copy.cloud_init.ClearField("tagged_devices")
     if not disk.HasField("volume"):
-        return disk
+        return copy
     for name in _LIVE_VOLUME:
         copy.volume.ClearField(name)  # type: ignore[arg-type]
     return copy
