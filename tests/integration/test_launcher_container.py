@@ -13,10 +13,9 @@ from podvisor.domain.v1 import domain_pb2 as domain
 from podvisor.launcher.v1 import launcher_pb2 as pb
 
 from tests.support.launcher_container import (
-    IMAGE,
-    Container,
     assert_confined,
     docker,
+    make_pod_network,
     running,
     spec,
 )
@@ -28,20 +27,6 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="the container's sockets belong to user 107"),
     pytest.mark.timeout(120),
 ]
-
-
-def make_pod_network(container: Container) -> None:
-    """What the handler does: bridge and tap in the container's network, the tun device in its /dev."""
-    network = (
-        "ip link add k6t-eth0 type bridge && ip addr add 10.0.2.1/24 dev k6t-eth0"
-        " && ip tuntap add dev tap0 mode tap user 107 && ip link set tap0 master k6t-eth0"
-        " && ip link set tap0 up && ip link set k6t-eth0 up"
-        " && mkdir -p /proc/1/root/dev/net && mknod -m 666 /proc/1/root/dev/net/tun c 10 200"
-    )
-    shared = (f"--network=container:{container.name}", f"--pid=container:{container.name}")
-    docker(
-        "run", "--rm", "--privileged", "--user=0", *shared, "--entrypoint=sh", IMAGE, "-c", network
-    )
 
 
 async def test_the_guest_outlives_everything_but_itself(image: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A volume that is handed over to a launcher in a container: libvirt and QEMU as they are, and no Kubernetes.
+"""A volume and an interface that come to a guest whose launcher is in a container: libvirt and QEMU as they are, and no Kubernetes.
 
 Needs what test_launcher_container.py needs.
 """
@@ -15,7 +15,7 @@ import pytest
 from podvisor.domain.v1 import domain_pb2 as domain
 from podvisor.launcher.v1 import launcher_pb2 as pb
 
-from tests.support.launcher_container import Container, docker, running, spec
+from tests.support.launcher_container import Container, docker, make_pod_network, running, spec
 
 MIB = 1 << 20
 pytestmark = [
@@ -91,3 +91,63 @@ async def test_a_plugged_image_grows_and_outlives_its_launcher(image: str, tmp_p
         )
         await until_plugged(it, 16 * MIB)
     assert os.stat(disk).st_size == 16 * MIB
+
+
+def with_interface(generation: int, *, link_down: bool = False) -> domain.DomainSpec:
+    wanted = spec(tap=True)
+    wanted.generation = generation
+    wanted.interfaces.add(
+        name="later",
+        model="virtio",
+        mac="02:00:00:00:00:02",
+        tap="tap1",
+        is_pluggable=True,
+        link_down=link_down,
+    )
+    return wanted
+
+
+async def until_interface(
+    container: Container, name: str, *, link_up: bool | None
+) -> domain.DomainReport:
+    """The first settled report of an interface with or without a carrier; of none for `link_up` None."""
+    async with asyncio.timeout(60):
+        while True:
+            with contextlib.suppress(grpc.aio.AioRpcError):  # its launcher was killed
+                watching = container.launcher.WatchDomain(
+                    pb.WatchDomainRequest(), wait_for_ready=True
+                )
+                async for response in watching:
+                    report = response.report
+                    links = {each.name: each.link_up for each in report.interfaces}
+                    if report.disks_settled and links.get(name) == link_up:
+                        return report
+
+
+async def test_an_interface_comes_loses_its_carrier_and_goes(image: str, tmp_path: Path) -> None:
+    """The guest sees each, and a launcher that knows nothing of it has it go."""
+
+    async def apply(wanted: domain.DomainSpec) -> None:
+        request = pb.ApplyDomainRequest(spec=wanted)
+        response = await it.launcher.ApplyDomain(request, wait_for_ready=True, timeout=10)
+        assert list(response.restart_required) == []
+
+    async with running(image, tmp_path) as it:
+        await it.launcher.GetInfo(pb.GetInfoRequest(), wait_for_ready=True, timeout=20)
+        make_pod_network(it, "tap1")
+        await apply(spec(tap=True))
+        await it.console_shows("myvm login:")
+        await it.serial(("login:", "root\n"), ("Password:", "opensesame\n"), ("# ", ""))
+        await apply(with_interface(2))
+        first = await until_interface(it, "later", link_up=True)
+        found = await it.serial(("# ", "cat /sys/class/net/*/address\n"), ("00:00:02[^#]*# ", ""))
+        assert "02:00:00:00:00:02" in found
+        await apply(with_interface(3, link_down=True))
+        await until_interface(it, "later", link_up=False)
+        os.kill(it.processes()["launcher"], signal.SIGKILL)
+        second = await until_interface(it, "later", link_up=False)
+        assert second.epoch != first.epoch
+        gone = spec(tap=True)
+        gone.generation = 4
+        await apply(gone)
+        await until_interface(it, "later", link_up=None)

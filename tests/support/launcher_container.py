@@ -211,6 +211,24 @@ def hold_image(image: str, name: str, directory: Path, console: str) -> tuple[st
     return pid, f"{parts['images']}:ro"
 
 
+def make_pod_network(container: Container, *more_taps: str) -> None:
+    """What the handler does: bridge and taps in the container's network, the tun device in its /dev."""
+    network = (
+        "ip link add k6t-eth0 type bridge && ip addr add 10.0.2.1/24 dev k6t-eth0"
+        " && ip link set k6t-eth0 up"
+        " && mkdir -p /proc/1/root/dev/net && mknod -m 666 /proc/1/root/dev/net/tun c 10 200"
+    )
+    for tap in ("tap0", *more_taps):
+        network += (
+            f" && ip tuntap add dev {tap} mode tap user 107 && ip link set {tap} master k6t-eth0"
+            f" && ip link set {tap} up"
+        )
+    shared = (f"--network=container:{container.name}", f"--pid=container:{container.name}")
+    docker(
+        "run", "--rm", "--privileged", "--user=0", *shared, "--entrypoint=sh", IMAGE, "-c", network
+    )
+
+
 @contextlib.asynccontextmanager
 async def running(
     image: str, directory: Path, disk: Path = GUEST, *others: str, held: bool = False

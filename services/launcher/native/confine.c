@@ -25,62 +25,17 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Of linux/landlock.h, whose version depends on where this is compiled. */
-#define CREATE_RULESET_VERSION (1U << 0)
-#define RULE_PATH_BENEATH 1
+#include "landlock.h"
+
 #define PROGRAMS "/usr"
 
 enum {
-    EXECUTE = 1 << 0,
-    WRITE_FILE = 1 << 1,
-    READ_FILE = 1 << 2,
-    READ_DIR = 1 << 3,
-    REMOVE_DIR = 1 << 4,
-    REMOVE_FILE = 1 << 5,
-    MAKE_DIR = 1 << 7,
-    MAKE_REG = 1 << 8,
-    MAKE_SOCK = 1 << 9,
-    MAKE_FIFO = 1 << 10,
-    MAKE_SYM = 1 << 12,
-    REFER = 1 << 13,    /* version 2; before, nothing can be moved from one directory to another */
-    TRUNCATE = 1 << 14, /* version 3 */
-    READ = READ_FILE | READ_DIR,
     WRITE = WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | MAKE_SOCK | MAKE_FIFO | MAKE_SYM | REFER | TRUNCATE,
-    OF_A_FILE = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE,
-    NO_LANDLOCK = 3,
 };
 
-struct ruleset {
-    uint64_t handled_access_fs;
-};
-
-struct path_beneath {
-    uint64_t allowed_access;
-    int32_t parent_fd;
-} __attribute__((packed));
-
-static void fail(const char *what) {
+void fail(const char *what) {
     dprintf(STDERR_FILENO, "confine: %s: %s\n", what, strerror(errno));
     exit(1);
-}
-
-/* Every right that the kernel's version of Landlock knows. */
-static uint64_t handled_by(int version) {
-    if (version == 1)
-        return (1 << 13) - 1;
-    if (version == 2)
-        return (1 << 14) - 1;
-    return version < 5 ? (1 << 15) - 1 : (1 << 16) - 1;
-}
-
-static void allow(int rules, const char *path, uint64_t access, uint64_t handled, bool is_directory) {
-    int fd = open(path, O_PATH | O_CLOEXEC | (is_directory ? O_DIRECTORY : 0));
-    if (fd == -1)
-        fail(path);
-    struct path_beneath rule = {access & handled & (is_directory ? ~0ULL : OF_A_FILE), fd};
-    if (syscall(SYS_landlock_add_rule, rules, RULE_PATH_BENEATH, &rule, 0) == -1)
-        fail(path);
-    close(fd);
 }
 
 static void need_safe_lookups(void) {
@@ -92,19 +47,14 @@ static void need_safe_lookups(void) {
 }
 
 static void confine_to(const char *directory, bool read_only, const char *program, int version) {
-    struct ruleset attributes = {handled_by(version)};
-    uint64_t handled = attributes.handled_access_fs;
-    int rules = syscall(SYS_landlock_create_ruleset, &attributes, sizeof attributes, 0);
-    if (rules == -1)
-        fail("Landlock");
+    uint64_t handled = handled_by(version);
+    int rules = new_rules(handled);
     allow(rules, directory, read_only ? READ : READ | WRITE, handled, true);
     allow(rules, PROGRAMS, READ | EXECUTE, handled, true);
     allow(rules, program, READ_FILE | EXECUTE, handled, false);
     allow(rules, "/proc/self", READ, handled, true);
     allow(rules, "/proc/sys/fs/nr_open", READ_FILE, handled, false);
-    if (syscall(SYS_landlock_restrict_self, rules, 0) == -1)
-        fail("Landlock");
-    close(rules);
+    enforce(rules);
 }
 
 int main(int argc, char **argv) {
@@ -116,7 +66,7 @@ int main(int argc, char **argv) {
     }
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == -1)
         fail("PR_SET_NO_NEW_PRIVS");
-    int version = syscall(SYS_landlock_create_ruleset, NULL, 0, CREATE_RULESET_VERSION);
+    int version = landlock_version();
     if (version > 0) {
         confine_to(arguments[0], read_only, arguments[1], version);
     } else if (!read_only) {

@@ -362,6 +362,22 @@ def test_data_sources_differ(kind: str, layout: int, secrets: list[str], tags: l
     ]
 
 
+def test_interfaces_have_tags_too() -> None:
+    devices = {
+        "disks": [{"name": "d", "tag": "seed"}],
+        "interfaces": [
+            {"name": "d", "masquerade": {}, "tag": "front"},
+            {"name": "e", "bridge": {}},
+        ],
+    }
+    spec = {"domain": {"memory": {"guest": "64M"}, "devices": devices}}
+    found = built({"cloudInitConfigDrive": {"userData": "x"}}, spec=spec).cloud_init
+    assert [(each.name, each.tag, each.is_interface) for each in found.tagged_devices] == [
+        ("d", "seed", False),
+        ("d", "front", True),
+    ]
+
+
 @pytest.mark.parametrize(
     ("source", "disk", "says"),
     [

@@ -29,6 +29,8 @@ class Qemu:
 
     devices: list[ET.Element] = field(default_factory=list)
     media: dict[str, ET.Element] = field(default_factory=dict)  # drives that were changed, by alias
+    changed: dict[str, ET.Element] = field(default_factory=dict)  # interfaces, likewise
+    gone: set[str] = field(default_factory=set)  # aliases of what the machine was started with
     groups: dict[str, int] = field(default_factory=dict)  # files that libvirt has open
     sets: dict[int, int] = field(default_factory=dict)  # files that QEMU has open
     sizes: dict[str, int] = field(default_factory=dict)
@@ -37,29 +39,38 @@ class Qemu:
     asked: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)  # words that the next attachments end with
     is_stubborn: bool = False
-    gate: threading.Event = field(default_factory=_open_gate)  # what attaching a disk waits for
+    gate: threading.Event = field(default_factory=_open_gate)  # what attaching a device waits for
     has_waited: threading.Event = field(default_factory=threading.Event)  # for such a job
     removed: list[Callable[[], None]] = field(default_factory=list)
 
     def let_go(self, alias: str) -> None:
         """The guest does so."""
         self.devices = [each for each in self.devices if alias_of(each) != alias]
+        self.gone.add(alias)
         for tell in self.removed:
             tell()
 
     def attach(self, description: str, flags: int) -> int:
         assert flags == libvirt.VIR_DOMAIN_AFFECT_LIVE
         device = ET.fromstring(description)
-        if self.failures and device.tag == "disk":
+        if self.failures and device.tag in ("disk", "interface"):
             raise failure(self.failures.pop())
-        if device.tag == "disk":
+        if device.tag in ("disk", "interface"):
             assert self.gate.wait(10)
+        if device.tag == "disk":
             self._use(device)
+        self.gone.discard(alias_of(device))
         self.devices.append(device)
         return 0
 
     def update(self, description: str, flags: int) -> int:
         drive = ET.fromstring(description)
+        if drive.tag == "interface":
+            assert flags == libvirt.VIR_DOMAIN_AFFECT_LIVE
+            if self.failures:
+                raise failure(self.failures.pop())
+            self.changed[alias_of(drive)] = drive
+            return 0
         force = libvirt.VIR_DOMAIN_DEVICE_MODIFY_FORCE
         is_empty = drive.find("source") is None
         assert flags == libvirt.VIR_DOMAIN_AFFECT_LIVE | (force if is_empty else 0)
@@ -101,11 +112,9 @@ class Qemu:
         root = ET.fromstring(plain)
         devices = root.find("devices")
         assert devices is not None
-        for position, each in enumerate(list(devices)):
-            changed = self.media.get(alias_of(each))
-            if changed is not None:
-                devices[position] = changed
-        devices.extend(self.devices)
+        changed = self.media | self.changed
+        kept = [each for each in devices if not alias_of(each) or alias_of(each) not in self.gone]
+        devices[:] = [changed.get(alias_of(each), each) for each in (*kept, *self.devices)]
         if self.threads:
             known = root.find("iothreads")
             known = known if known is not None else ET.SubElement(root, "iothreads")

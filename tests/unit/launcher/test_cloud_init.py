@@ -149,13 +149,15 @@ def test_a_config_drive_holds_what_cloud_init_reads(keys: Path, tmp_path: Path) 
 def test_tags_are_found_by_hardware_address_or_serial_number(tmp_path: Path) -> None:
     serial = container_disk("root", serial="S1", bus=pb.DISK_BUS_SCSI)
     placed = container_disk("data", pci_address="0000:81:01.0")
-    names = {"default": "front", "root": "system", "data": "logs", "gone": "none"}
+    twin = container_disk("default")
+    names = {"root": "system", "data": "logs", "gone": "none"}
     tagged = [pb.TaggedDevice(name=name, tag=tag) for name, tag in names.items()]
-    files = drive(tmp_path, serial, placed, tagged_devices=tagged)
+    tagged.append(pb.TaggedDevice(name="default", tag="front", is_interface=True))
+    files = drive(tmp_path, serial, placed, twin, tagged_devices=tagged)
     assert json.loads(files["openstack/latest/meta_data.json"])["devices"] == [
-        {"type": "nic", "bus": "pci", "mac": "02:00:00:12:34:56", "tags": ["front"]},
         {"type": "disk", "bus": "scsi", "serial": "S1", "tags": ["system"]},
         {"type": "disk", "bus": "pci", "address": "0000:81:01.0", "tags": ["logs"]},
+        {"type": "nic", "bus": "pci", "mac": "02:00:00:12:34:56", "tags": ["front"]},
     ]
 
 

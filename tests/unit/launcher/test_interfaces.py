@@ -10,6 +10,7 @@ from podvisor_launcher.domain.interfaces import (
     interface_named,
     with_link,
 )
+from podvisor_launcher.lifecycle.start import check_open_files
 
 from tests.unit.launcher.specs import interface, passt, spec, volume_disk
 
@@ -75,3 +76,15 @@ def test_a_device_is_found_by_its_name() -> None:
     found = interface_named(live, "a")
     assert found is live.devices.interfaces[0]
     assert interface_named(live, "b") is None
+
+
+@pytest.mark.parametrize("limit", [-1, 1 << 20])
+def test_all_ports_reach_the_guest_where_files_are_plenty(limit: int) -> None:
+    check_open_files(spec(interfaces=[passt()]), limit)
+
+
+def test_where_they_are_not_ports_must_be_listed() -> None:
+    listed = passt("default", pb.ForwardedPort(protocol="tcp", number=22))
+    check_open_files(spec(interfaces=[listed, interface("other")]), 1024)
+    with pytest.raises(UnbuildableSpec, match="list the ports"):
+        check_open_files(spec(interfaces=[passt()]), 1024)

@@ -256,7 +256,7 @@ async def test_changes_to_a_running_machine(
         await it.until(lambda report: report.applied_generation == 2)
         newer.generation, newer.memory.guest_bytes = 3, 1 << 30
         newer.disks[1].cloud_init.user_data = b"other"
-        newer.interfaces.add(name="second", mac="02:00:00:00:00:09")
+        newer.interfaces.add(name="second", mac="02:00:00:00:00:09", tap="tap1")
         applied = await it.machine.apply(newer)
         assert applied.generation == 3
         assert applied.restart_required == ("memory", "disks[cloudinit]", "interfaces[second]")

@@ -10,7 +10,7 @@ from podvisor_launcher.lifecycle.plan import (
     NO_SPACE,
     POWER_BUTTON_INTERVAL_MS,
     UNREACHABLE_AFTER_MS,
-    ChangeDisk,
+    ChangeDevice,
     DestroyGuest,
     GrowDisk,
     LetGoOn,
@@ -85,13 +85,13 @@ STEPS = [
     ("it was let go on and runs", ready(RUNNING, STARTED, settled_ms=NOW), State.RUNNING, None),
     (
         "a disk can come",
-        ready(RUNNING, STARTED, disk_change=PLUG, growth=PendingGrowth("data", NOW + 1)),
+        ready(RUNNING, STARTED, device_change=PLUG, growth=PendingGrowth("data", NOW + 1)),
         State.RUNNING,
-        ChangeDisk(PLUG),
+        ChangeDevice(PLUG),
     ),
     (
         "a disk can come and the guest is to end",
-        ready(RUNNING, replace(STARTED, stop=stop()), disk_change=PLUG),
+        ready(RUNNING, replace(STARTED, stop=stop()), device_change=PLUG),
         State.RUNNING,
         PressPowerButton(),
     ),
@@ -328,7 +328,7 @@ def test_it_wakes_for_whatever_is_due_first() -> None:
     assert plan(ready(RUNNING, STARTED, growth=growth)).wake_ms == NOW + 600
     assert plan(ready(STARVED, STARTED, resume_ms=NOW + 5, growth=growth)).wake_ms == NOW + 5
     change = DiskChange("data", Change.UNPLUG, NOW + 300)
-    assert plan(ready(RUNNING, STARTED, disk_change=change, growth=growth)).wake_ms == NOW + 300
+    assert plan(ready(RUNNING, STARTED, device_change=change, growth=growth)).wake_ms == NOW + 300
     assert plan(ready(RUNNING, STARTED, settled_ms=NOW + 70)).wake_ms == NOW + 70
 
 

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 from podvisor.domain.v1 import domain_pb2 as pb
-from podvisor_launcher.lifecycle.hardware import Disk, Hardware
+from podvisor_launcher.lifecycle.hardware import UNSEEN, Disk, Hardware, Interface
 from podvisor_launcher.lifecycle.record import EndReason, Record, Stop
 from podvisor_launcher.lifecycle.reports import Facts, Reports, StreamReplaced, make_report
 from podvisor_launcher.lifecycle.situation import State, Status, Why
 
-from tests.unit.launcher.specs import spec
+from tests.unit.launcher.specs import interface, spec
 
+MAC = "02:00:00:12:34:56"
 RUNNING = Facts(Status(State.RUNNING), Record(), spec())
 
 
@@ -95,3 +96,35 @@ def test_the_disks_are_told_as_libvirt_knows_them() -> None:
     assert report.machine_type == "pc-q35-10.0"
     told = [(disk.name, disk.target, disk.capacity_bytes) for disk in report.disks]
     assert told == [("root", "vda", 1 << 30), ("seed", "vdb", 0)]
+
+
+LEASED = Record(leased=(("a", "10.0.2.2"), ("a", "fd10:0:2::2"), ("b", "10.9.9.9")))
+
+
+@pytest.mark.parametrize(
+    ("situation", "hardware", "expected"),
+    [
+        ("nobody has looked", UNSEEN, [("a", MAC, True, 2), ("b", MAC, False, 1)]),
+        (
+            "as it is, and not as it shall be",
+            Hardware("q35", (), (Interface("a", MAC, False, 1), Interface("b", MAC, True, 4))),
+            [("a", MAC, False, 1), ("b", MAC, True, 4)],
+        ),
+        ("missing", Hardware("q35", ()), [("a", MAC, False, 2), ("b", MAC, False, 1)]),
+        (
+            "one too many",
+            Hardware("q35", (), (Interface("a", MAC), Interface("b", MAC), Interface("c", MAC))),
+            [("a", MAC, True, 1), ("b", MAC, True, 1), ("c", MAC, True, 1)],
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_interfaces_are_reported_as_the_guest_has_them(
+    situation: str, hardware: Hardware, expected: list[tuple[str, str, bool, int]]
+) -> None:
+    lease6 = pb.Dhcpv6Lease(bridge="k6t-eth0", address="fd10:0:2::2")
+    wanted = [interface("a", queues=2, dhcpv6=lease6), interface("b", link_down=True)]
+    facts = Facts(Status(State.RUNNING), LEASED, spec(interfaces=wanted), hardware)
+    found = make_report(facts).interfaces
+    assert [(each.name, each.mac, each.link_up, each.queues) for each in found] == expected
+    assert [list(each.addresses) for each in found[:2]] == [["10.0.2.2", "fd10:0:2::2"], []]

@@ -4,7 +4,7 @@ import pytest
 from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_launcher.lifecycle.spec_changes import adopt_live_fields, restart_required
 
-from tests.unit.launcher.specs import spec, volume_disk
+from tests.unit.launcher.specs import cloud_init_disk, spec, volume_disk
 
 
 def of_volume(**fields: object) -> pb.DomainSpec:
@@ -40,3 +40,9 @@ def test_the_size_of_another_volume_is_not() -> None:
     running = of_volume(capacity_bytes=1 << 20)
     adopted = adopt_live_fields(running, of_volume(path="/volumes/x", capacity_bytes=2 << 20))
     assert adopted.disks == running.disks
+
+
+def test_what_is_told_of_another_device_needs_no_restart() -> None:
+    tagged = [pb.TaggedDevice(name="later", tag="front", is_interface=True)]
+    before, after = (spec(disks=[cloud_init_disk(tagged_devices=each)]) for each in ([], tagged))
+    assert restart_required(before, after) == []

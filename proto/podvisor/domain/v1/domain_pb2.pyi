@@ -339,7 +339,7 @@ class _InterfaceAttachmentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_I
     INTERFACE_ATTACHMENT_ATTACHED: _InterfaceAttachment.ValueType  # 2
     """The guest has it."""
     INTERFACE_ATTACHMENT_DETACHING: _InterfaceAttachment.ValueType  # 3
-    """The guest was asked to let go of it. Once it has, the device is not reported any more."""
+    """The guest was asked to let go of it. Once it has, the device is not reported any more: see `disks_settled`."""
 
 class InterfaceAttachment(_InterfaceAttachment, metaclass=_InterfaceAttachmentEnumTypeWrapper):
     """InterfaceAttachment says how far a network device is that may be attached and detached."""
@@ -351,7 +351,7 @@ INTERFACE_ATTACHMENT_AWAITED: InterfaceAttachment.ValueType  # 1
 INTERFACE_ATTACHMENT_ATTACHED: InterfaceAttachment.ValueType  # 2
 """The guest has it."""
 INTERFACE_ATTACHMENT_DETACHING: InterfaceAttachment.ValueType  # 3
-"""The guest was asked to let go of it. Once it has, the device is not reported any more."""
+"""The guest was asked to let go of it. Once it has, the device is not reported any more: see `disks_settled`."""
 Global___InterfaceAttachment: _TypeAlias = InterfaceAttachment  # noqa: Y015
 
 class _DiskAttachment:
@@ -934,19 +934,23 @@ class TaggedDevice(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     TAG_FIELD_NUMBER: _builtins.int
+    IS_INTERFACE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the disk or interface."""
     tag: _builtins.str
     """The tag."""
+    is_interface: _builtins.bool
+    """It is an interface; a disk may have the same name."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         tag: _builtins.str = ...,
+        is_interface: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "tag", b"tag"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_interface", b"is_interface", "name", b"name", "tag", b"tag"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1303,8 +1307,9 @@ class DomainReport(_message.Message):
     container_stopping: _builtins.bool
     """The container was told to end (SIGTERM), so the guest is shut down on the kubelet's behalf."""
     disks_settled: _builtins.bool
-    """`disks` is complete and will stay so by itself: it was read from libvirt after the last volume was attached or detached, and
-    nothing of the kind is under way. Only then does a disk that is not there prove that nobody has its volume.
+    """`disks` and `interfaces` are complete and will stay so by themselves: they were read from libvirt after the last device was
+    attached or detached, and nothing of the kind is under way. Only then does a disk that is not there prove that nobody has its
+    volume, and an interface that is not there that nobody has its tap device.
     """
     accepted_generation: _builtins.int
     """Generation of the last specification that was accepted; what of it needs a restart may not be in effect."""

@@ -36,10 +36,16 @@ def data_source(
     )
     if isinstance(source, v1.CloudInitConfigDrive):
         spec.layout = domain_pb2.CLOUD_INIT_LAYOUT_CONFIG_DRIVE
+        devices = vmi.spec.domain.devices
         spec.tagged_devices.extend(
             domain_pb2.TaggedDevice(name=disk.name, tag=disk.tag)
-            for disk in vmi.spec.domain.devices.disks or ()
+            for disk in devices.disks or ()
             if disk.tag
+        )
+        spec.tagged_devices.extend(
+            domain_pb2.TaggedDevice(name=interface.name, tag=interface.tag, is_interface=True)
+            for interface in devices.interfaces or ()
+            if interface.tag
         )
     return spec
 

@@ -1,4 +1,4 @@
-"""What the guest's hardware turned out to be, in libvirt's words: the machine, its disks and their sizes.
+"""What the guest's hardware turned out to be, in libvirt's words: the machine, its disks and their sizes, its interfaces.
 
 Invariants: pure. No file is looked at, since one whose file system is gone would be waited for; a size that libvirt does not tell
 is not known, which stops nobody.
@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from podvisor_launcher.domain import disk_elements as xml
+from podvisor_launcher.domain import interface_elements as interface_xml
 from podvisor_launcher.domain.disks import ALIAS_PREFIX, Image, ResolvedDisk
 from podvisor_launcher.domain.elements import Domain
 from podvisor_launcher.domain.hotplug import is_handed_over
+from podvisor_launcher.domain.interfaces import has_link
 from podvisor_launcher.domain.xml import parse_xml
 
 
@@ -30,11 +32,22 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
+class Interface:
+    """One network device: its name in the manifest, and what the guest sees of it."""
+
+    name: str
+    mac: str
+    link_up: bool = True
+    queues: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Hardware:
     """The machine as libvirt made it."""
 
     machine_type: str
     disks: tuple[Disk, ...]
+    interfaces: tuple[Interface, ...] = ()
 
     def disk(self, name: str) -> Disk | None:
         """The disk of that name in the manifest."""
@@ -53,6 +66,11 @@ def hardware_of(description: str) -> Hardware:
             _disk(disk, disk.alias.name.removeprefix(ALIAS_PREFIX))
             for disk in domain.devices.disks
             if disk.alias is not None and disk.target.dev
+        ),
+        interfaces=tuple(
+            _interface(each, each.alias.name.removeprefix(ALIAS_PREFIX))
+            for each in domain.devices.interfaces
+            if each.alias is not None
         ),
     )
 
@@ -78,6 +96,16 @@ def _disk(disk: xml.Disk, name: str) -> Disk:
         backing = _image(below.source, below.format.type)
     resolved = ResolvedDisk(image, backing, read_only=disk.read_only)
     return Disk(name, disk.target.dev, 0, resolved)
+
+
+def _interface(interface: interface_xml.Interface, name: str) -> Interface:
+    driver = interface.driver
+    return Interface(
+        name,
+        interface.mac.address if interface.mac is not None else "",
+        link_up=has_link(interface),
+        queues=(driver.queues if driver is not None else None) or 1,
+    )
 
 
 def _image(source: xml.DiskSource | None, format_: str | None) -> Image | None:

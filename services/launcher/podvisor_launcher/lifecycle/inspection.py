@@ -1,6 +1,6 @@
 """What hardware the guest has, looked at when that may have changed, and whether it is all there is to know.
 
-Invariant: what is said to be settled is complete: no call that gives the guest a volume is under way, be it one of a launcher that was killed.
+Invariant: what is said to be settled is complete: no call that gives the guest a device is under way, be it one of a launcher that was killed.
 """
 
 from collections.abc import Mapping
@@ -38,16 +38,16 @@ class Inspection:
 
     @property
     def is_settled(self) -> bool:
-        """No call that attaches a volume has begun since the hardware was looked at, and none was under way then."""
+        """No call that attaches a device has begun since the hardware was looked at, and none was under way then."""
         is_fresh = not self._is_due and self.is_seen
-        return is_fresh and self._settled_at == self._libvirt.volume_calls_begun
+        return is_fresh and self._settled_at == self._libvirt.device_calls_begun
 
     async def look(self, domain: str) -> None:
         """Look at the hardware of the guest, unless that is settled. Raises DomainMissing, LibvirtUnreachable, LibvirtFailed."""
         if self.is_settled:
             return
         self._is_due = False
-        begun, over = self._libvirt.volume_calls_begun, self._libvirt.volume_calls_over
+        begun, over = self._libvirt.device_calls_begun, self._libvirt.device_calls_over
         try:
             description = await self._libvirt.domain_xml(domain)
             found = hardware_of(description)

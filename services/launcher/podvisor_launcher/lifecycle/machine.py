@@ -20,10 +20,10 @@ from podvisor_launcher.domain.build import domain_name
 from podvisor_launcher.lifecycle import plan as planning
 from podvisor_launcher.lifecycle.acceptance import Applied, MachineEnded, OtherMachine, check
 from podvisor_launcher.lifecycle.clock import boottime_ms
+from podvisor_launcher.lifecycle.device_changes import DeviceChanges
 from podvisor_launcher.lifecycle.disk import MachineDisk
 from podvisor_launcher.lifecycle.files import MachineFiles
 from podvisor_launcher.lifecycle.growth import Growth
-from podvisor_launcher.lifecycle.hotplug import HotPlug
 from podvisor_launcher.lifecycle.inspection import Inspection
 from podvisor_launcher.lifecycle.io_errors import look_for_trouble
 from podvisor_launcher.lifecycle.preparation import Preparation
@@ -82,7 +82,7 @@ class Machine:
         self._resumes = Resumes()
         self._trouble: DiskTrouble | None = None
         self._growth = Growth(self.libvirt, bulkheads, self._wake.set)
-        self._hotplug = HotPlug(self.libvirt, self._wake.set)
+        self._devices = DeviceChanges(self.libvirt, self._wake.set)
 
     # Requests: take note, make it durable where there is room, wake the loop. Whoever asked asks a restarted launcher again.
 
@@ -142,7 +142,7 @@ class Machine:
         if self._spec is None or not runs:
             os.close(descriptor)
             return "The guest does not run."
-        return self._hotplug.take(
+        return self._devices.disks.take(
             self._spec, self._inspection.hardware, disk, capacity_bytes, descriptor
         )
 
@@ -188,7 +188,7 @@ class Machine:
 
     def _facts(self, status: Status) -> Facts:
         seen, hardware = self._inspection, self._inspection.hardware
-        attachments = self._hotplug.attachments(self._spec, hardware) if seen.is_seen else ()
+        attachments = self._devices.attachments(self._spec, hardware)
         is_settled = seen.is_settled and isinstance(self._guest, Active)
         return Facts(status, self._record, self._spec, hardware, is_settled, attachments)
 
@@ -198,7 +198,7 @@ class Machine:
         else:
             await self._look(domain_name(self._spec))
         seen, hardware = self._inspection, self._inspection.hardware
-        disk_change = self._hotplug.pending(self._spec, hardware)
+        device_change = self._devices.pending(self._spec, hardware)
         return Situation(
             now_ms=boottime_ms(),
             record=self._record,
@@ -216,7 +216,7 @@ class Machine:
             resume_ms=self._resumes.next_ms,
             settled_ms=self._resumes.settled_ms,
             growth=self._growth.pending(self._spec, hardware),
-            disk_change=disk_change if seen.is_settled else None,
+            device_change=device_change if seen.is_settled else None,
         )
 
     async def _qemu_end(self) -> QemuEnd | None:
@@ -267,9 +267,9 @@ class Machine:
                 await self.libvirt.resume(self._name)
             case planning.GrowDisk(disk=disk):
                 await self._grow(disk)
-            case planning.ChangeDisk(change=change):
+            case planning.ChangeDevice(change=change):
                 self._inspection.is_due_again()
-                await self._hotplug.carry_out(self._name, change, boottime_ms())
+                await self._devices.carry_out(self._spec, change, boottime_ms())
             case planning.PressPowerButton():
                 self._button_pressed_ms = boottime_ms()
                 _log.info("asking the guest to shut down")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from operator import itemgetter
 
-from podvisor_launcher.lifecycle.hotplug_plan import DiskChange
+from podvisor_launcher.lifecycle.device_changes import DeviceChange
 from podvisor_launcher.lifecycle.record import End, EndReason, Record, Start, Stop
 from podvisor_launcher.lifecycle.situation import (
     DiskTrouble,
@@ -72,10 +72,10 @@ class GrowDisk:
 
 
 @dataclass(frozen=True, slots=True)
-class ChangeDisk:
-    """Give the guest a disk or medium, or take it."""
+class ChangeDevice:
+    """Give the guest a disk, medium or interface, or take it, or change it."""
 
-    change: DiskChange
+    change: DeviceChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ Action = (
     | ResumeGuest
     | LetGoOn
     | GrowDisk
-    | ChangeDisk
+    | ChangeDevice
     | PressPowerButton
     | DestroyGuest
     | RecordEnd
@@ -186,10 +186,10 @@ def _running(now: Situation, guest: Active) -> Plan:
     if guest.paused in _PASSING:
         return Plan(status)
     if guest.paused is Paused.IO_ERROR:
-        return _and_disks(now, _starved(now, status))
+        return _and_devices(now, _starved(now, status))
     if guest.paused is None and now.now_ms < now.settled_ms:
         return Plan(None, wake_ms=now.settled_ms)  # it may stop again at once
-    return _and_disks(now, Plan(status))
+    return _and_devices(now, Plan(status))
 
 
 def _starved(now: Situation, status: Status) -> Plan:
@@ -201,13 +201,13 @@ def _starved(now: Situation, status: Status) -> Plan:
     return Plan(status, LetGoOn())
 
 
-def _and_disks(now: Situation, step: Plan) -> Plan:
-    """The disks of a guest that runs can wait for everything else."""
+def _and_devices(now: Situation, step: Plan) -> Plan:
+    """The devices of a guest that runs can wait for everything else."""
     if step.action is not None:
         return step
     due: list[tuple[int, Action]] = []
-    if now.disk_change is not None:
-        due.append((now.disk_change.due_ms, ChangeDisk(now.disk_change)))
+    if now.device_change is not None:
+        due.append((now.device_change.due_ms, ChangeDevice(now.device_change)))
     if now.growth is not None:
         due.append((now.growth.retry_ms, GrowDisk(now.growth.disk)))
     if not due:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from podvisor.domain.v1 import domain_pb2 as pb
 
-from podvisor_launcher.lifecycle.hardware import UNSEEN, Hardware
-from podvisor_launcher.lifecycle.hotplug_plan import Attached, Attachment
+from podvisor_launcher.lifecycle.device_changes import NO_ATTACHMENTS, Attachments
+from podvisor_launcher.lifecycle.hardware import UNSEEN, Hardware, Interface
+from podvisor_launcher.lifecycle.hotplug_plan import Attachment
 from podvisor_launcher.lifecycle.record import EndReason, Record, Start
 from podvisor_launcher.lifecycle.situation import State, Status, Why
 
@@ -48,6 +49,11 @@ _ATTACHMENTS = {
     Attachment.ATTACHED: pb.DISK_ATTACHMENT_ATTACHED,
     Attachment.DETACHING: pb.DISK_ATTACHMENT_DETACHING,
 }
+_INTERFACE_ATTACHMENTS = {
+    Attachment.AWAITED: pb.INTERFACE_ATTACHMENT_AWAITED,
+    Attachment.ATTACHED: pb.INTERFACE_ATTACHMENT_ATTACHED,
+    Attachment.DETACHING: pb.INTERFACE_ATTACHMENT_DETACHING,
+}
 
 
 class StreamReplaced(Exception):
@@ -62,8 +68,8 @@ class Facts:
     record: Record
     spec: pb.DomainSpec | None
     hardware: Hardware = UNSEEN
-    disks_settled: bool = False  # what `hardware` says of disks is complete
-    attachments: tuple[Attached, ...] = ()
+    disks_settled: bool = False  # what `hardware` says of devices is complete
+    attachments: Attachments = NO_ATTACHMENTS
 
 
 def make_report(facts: Facts) -> pb.DomainReport:
@@ -82,24 +88,53 @@ def make_report(facts: Facts) -> pb.DomainReport:
         and (record.stop is not None or record.destroy is not None),
         container_stopping=record.stop is not None and record.stop.by_container,
     )
-    for interface in spec.interfaces if spec else ():
-        offered = (interface.dhcp.address, interface.dhcpv6.address)
-        report.interfaces.add(
-            name=interface.name,
-            mac=interface.mac,
-            addresses=[each for each in offered if (interface.name, each) in record.leased],
-        )
+    _add_interfaces(report, facts)
     _add_disks(report, facts)
     for name, at_ms in record.timeline:
         report.timeline.add(name=name).at.FromMilliseconds(at_ms)
     return report
 
 
+def _add_interfaces(report: pb.DomainReport, facts: Facts) -> None:
+    """Those of the specification, and those that the guest has nevertheless."""
+    present = {each.name: each for each in facts.hardware.interfaces}
+    for wanted in facts.spec.interfaces if facts.spec else ():
+        offered = (wanted.dhcp.address, wanted.dhcpv6.address)
+        taken = [each for each in offered if (wanted.name, each) in facts.record.leased]
+        known = present.pop(wanted.name, None) or _expected(wanted, facts)
+        _add_interface(report, known).addresses.extend(taken)
+    for leftover in present.values():
+        _add_interface(report, leftover)
+    said = {each.name: each for each in report.interfaces}
+    for each in facts.attachments.interfaces:
+        if each.name in said:
+            said[each.name].message = each.message
+            if each.attachment is not None:
+                said[each.name].attachment = _INTERFACE_ATTACHMENTS[each.attachment]
+
+
+def _expected(wanted: pb.InterfaceSpec, facts: Facts) -> Interface:
+    """What is to be said of a device that the guest was not seen to have: it will be as it is asked for, unless it was looked
+    for and is missing."""
+    is_missing = facts.hardware is not UNSEEN
+    link_up = not wanted.link_down and not is_missing
+    return Interface(wanted.name, wanted.mac, link_up, max(wanted.queues, 1))
+
+
+def _add_interface(report: pb.DomainReport, interface: Interface) -> pb.InterfaceReport:
+    return report.interfaces.add(
+        name=interface.name,
+        mac=interface.mac,
+        link_up=interface.link_up,
+        queues=interface.queues,
+    )
+
+
 def _add_disks(report: pb.DomainReport, facts: Facts) -> None:
     for disk in facts.hardware.disks:
         report.disks.add(name=disk.name, target=disk.target, capacity_bytes=disk.capacity_bytes)
     said = {disk.name: disk for disk in report.disks}
-    for each in facts.attachments:
+    for each in facts.attachments.disks:
         disk_report = said[each.name] if each.name in said else report.disks.add(name=each.name)
         disk_report.attachment = _ATTACHMENTS[each.attachment]
         disk_report.message = each.message

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from podvisor_launcher.lifecycle.hotplug_plan import DiskChange
+from podvisor_launcher.lifecycle.device_changes import DeviceChange
 from podvisor_launcher.lifecycle.record import EndReason, QemuEnd, Record
 from podvisor_launcher.virt.guest import Active, Guest
 
@@ -100,4 +100,4 @@ class Situation:
     resume_ms: int = 0  # when such a guest may be let go on again
     settled_ms: int = 0  # from when on it counts as running after that
     growth: PendingGrowth | None = None
-    disk_change: DiskChange | None = None  # of the disks that come and go
+    device_change: DeviceChange | None = None  # of disks and interfaces that come and go

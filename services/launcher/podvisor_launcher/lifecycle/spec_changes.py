@@ -6,11 +6,10 @@ from podvisor_launcher.domain.disks import comes_and_goes, fixed_disks
 
 # Fields that take effect without a restart, or describe the request rather than the machine.
 _LIVE = {"generation", "grace_period_s"}
-_LIVE_INTERFACE = ("dhcp", "dhcpv6")
+_LIVE_INTERFACE = ("dhcp", "dhcpv6", "link_down")
 # What a volume has may grow, and the rest matters only where an image is made.
 _LIVE_VOLUME = ("capacity_bytes", "create", "tolerated_shortfall_percent", "reserve_bytes")
 # Read by the guest from an image made before its start; a new value waits for the next one.
-_NAMED = {"disks", "interfaces"}
 _OF_MEDIUM = ("volume", "hotpluggable", "read_only")
 
 
@@ -24,11 +23,19 @@ def restart_required(running: pb.DomainSpec, wanted: pb.DomainSpec) -> list[str]
         old, new = getattr(running, field.name), getattr(wanted, field.name)
         if field.name == "disks":
             paths += _changed_devices(field.name, fixed_disks(running), fixed_disks(wanted))
-        elif field.name in _NAMED:
-            paths += _changed_devices(field.name, list(old), list(new))
+        elif field.name == "interfaces":
+            paths += _changed_interfaces(running, wanted)
         elif old != new:
             paths.append(field.name)
     return paths
+
+
+def _changed_interfaces(running: pb.DomainSpec, wanted: pb.DomainSpec) -> list[str]:
+    """One that may come and go counts only where it stays."""
+    before, after = ({each.name for each in spec.interfaces} for spec in (running, wanted))
+    old = [each for each in running.interfaces if not each.is_pluggable or each.name in after]
+    new = [each for each in wanted.interfaces if not each.is_pluggable or each.name in before]
+    return _changed_devices("interfaces", old, new)
 
 
 def _changed_devices(
@@ -61,8 +68,11 @@ def _fixed_part_of_disk(disk: pb.DiskSpec) -> pb.DiskSpec:
         for field in _OF_MEDIUM:
             copy.ClearField(field)  # type: ignore[arg-type]
         return copy
+    # What is told of other devices is read once, when the guest is new.
+    if disk.HasField("cloud_init"):
+        copy.cloud_init.ClearField("tagged_devices")
     if not disk.HasField("volume"):
-        return disk
+        return copy
     for name in _LIVE_VOLUME:
         copy.volume.ClearField(name)  # type: ignore[arg-type]
     return copy
@@ -80,11 +90,26 @@ def adopt_live_fields(running: pb.DomainSpec, wanted: pb.DomainSpec) -> pb.Domai
     adopted.CopyFrom(running)
     adopted.generation = wanted.generation
     adopted.grace_period_s = wanted.grace_period_s
-    named = {each.name: each for each in wanted.interfaces}
-    for interface in adopted.interfaces:
-        _adopt_leases(interface, named.get(interface.name, pb.InterfaceSpec()))
+    _adopt_interfaces(adopted, running, wanted)
     _adopt_disks(adopted, running, wanted)
     return adopted
+
+
+def _adopt_interfaces(
+    adopted: pb.DomainSpec, running: pb.DomainSpec, wanted: pb.DomainSpec
+) -> None:
+    del adopted.interfaces[:]
+    named = {each.name: each for each in wanted.interfaces}
+    for interface in running.interfaces:
+        other = named.pop(interface.name, None)
+        if other is None and interface.is_pluggable:
+            continue
+        kept = adopted.interfaces.add()
+        kept.CopyFrom(interface)
+        _adopt_leases(kept, other or pb.InterfaceSpec())
+        if other is not None:
+            kept.link_down = other.link_down
+    adopted.interfaces.extend(each for each in named.values() if each.is_pluggable)
 
 
 def _adopt_leases(interface: pb.InterfaceSpec, other: pb.InterfaceSpec) -> None:

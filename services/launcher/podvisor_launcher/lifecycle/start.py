@@ -1,5 +1,6 @@
 """The start of the guest: from a specification and its disks to a running domain."""
 
+import resource
 from collections.abc import Mapping
 
 from podvisor.domain.v1 import domain_pb2 as pb
@@ -11,11 +12,27 @@ from podvisor_launcher.domain.build import (
     build_domain,
     domain_name,
 )
+from podvisor_launcher.domain.errors import UnbuildableSpec
 from podvisor_launcher.domain.xml import format_xml
 from podvisor_launcher.settings import Settings
 from podvisor_launcher.storage.virtiofs import ShareFailed, start_shares
 from podvisor_launcher.virt.connection import LibvirtConnection
 from podvisor_launcher.virt.errors import DomainRejected, DomainStartFailed
+
+# passt has a socket for each port of each protocol that Linux gives to no client by itself.
+_SOCKETS_OF_ALL_PORTS = 80_000
+
+
+def check_open_files(spec: pb.DomainSpec, limit: int) -> None:
+    """Raise UnbuildableSpec when passt would need more open files than a process of this container may have; a negative limit
+    is none."""
+    for interface in spec.interfaces:
+        has_all_ports = interface.HasField("passt") and not interface.passt.ports
+        if has_all_ports and 0 <= limit < _SOCKETS_OF_ALL_PORTS:
+            raise UnbuildableSpec(
+                f'interface "{interface.name}": passt needs a socket for each port, and a container of this node may have'
+                f" {limit} open files; list the ports that shall reach the guest"
+            )
 
 
 async def start_guest(
@@ -33,6 +50,7 @@ async def start_guest(
         shares=str(settings.shares),
     )
     try:
+        check_open_files(spec, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
         description = format_xml(build_domain(spec, disks, consoles))
         await start_shares(spec.filesystems, settings.shares)
     except Terminal as error:

@@ -131,15 +131,18 @@ def tagged_devices(spec: pb.DomainSpec, tagged: list[pb.TaggedDevice]) -> list[d
     interfaces = {each.name: each for each in spec.interfaces}
     found: list[dict[str, object]] = []
     for each in tagged:
-        if (interface := interfaces.get(each.name)) is not None:
-            found.append({"type": "nic", "bus": "pci", "mac": interface.mac, "tags": [each.tag]})
-        if (disk := disks.get(each.name)) is not None:
-            device: dict[str, object] = {"type": "disk", "bus": _BUS_NAMES.get(disk.bus, "none")}
-            if disk.pci_address:
-                device["address"] = disk.pci_address
-            if disk.serial:
-                device["serial"] = disk.serial
-            found.append(device | {"tags": [each.tag]})
+        named = interfaces.get(each.name) if each.is_interface else disks.get(each.name)
+        if named is None:
+            continue
+        if isinstance(named, pb.InterfaceSpec):
+            device: dict[str, object] = {"type": "nic", "bus": "pci", "mac": named.mac}
+        else:
+            device = {"type": "disk", "bus": _BUS_NAMES.get(named.bus, "none")}
+            if named.serial:
+                device["serial"] = named.serial
+        if named.pci_address:
+            device["address"] = named.pci_address
+        found.append(device | {"tags": [each.tag]})
     return found
 
 

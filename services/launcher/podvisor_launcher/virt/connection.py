@@ -60,9 +60,9 @@ class LibvirtConnection:
         self._connected = asyncio.Event()
         self._subscriptions: list[int] = []
         self._version = ""
-        # Calls that give a running guest a volume. One whose answer was not waited for goes on, and so may one of a process
-        # that was killed: with every connection, one is taken to have begun.
-        self.volume_calls_begun = self.volume_calls_over = 0
+        # Calls that give a running guest a device, or change one. One whose answer was not waited for goes on, and so may one of a
+        # process that was killed: with every connection, one is taken to have begun.
+        self.device_calls_begun = self.device_calls_over = 0
         self.connections = 0  # that there have been
         self._settling: asyncio.Task[None] | None = None
 
@@ -172,6 +172,11 @@ class LibvirtConnection:
         LibvirtUnreachable, LibvirtFailed."""
         await self._with_volume(name, volume, lambda domain: domain.attachDeviceFlags(device, LIVE))
 
+    async def update(self, name: str, device: str) -> None:
+        """Have a device of a running guest be as its XML says, as far as that can change. Raises DomainMissing,
+        LibvirtUnreachable, LibvirtFailed."""
+        await self._with_volume(name, None, lambda domain: domain.updateDeviceFlags(device, LIVE))
+
     async def add_io_thread(self, name: str, number: int) -> None:
         """Give a running guest's QEMU another I/O thread. Raises DomainMissing, LibvirtUnreachable, LibvirtFailed."""
         await self._on_domain(name, lambda domain: domain.addIOThread(number, LIVE))
@@ -201,27 +206,34 @@ class LibvirtConnection:
         self, name: str, volume: OpenFile | None, action: Callable[[libvirt.virDomain], object]
     ) -> None:
         if volume is None:
-            await self._on_domain(name, action)
+            await self._change_device(lambda connection: action(connection.lookupByName(name)))
             return
-        loop = asyncio.get_running_loop()
         kept = replace(volume, descriptor=os.dup(volume.descriptor))  # the call may outlast us
+        await self._change_device(
+            lambda _: with_open_file(self._uri, name, kept, action),
+            when_over=lambda: os.close(kept.descriptor),
+        )
 
-        def act(_connection: libvirt.virConnect) -> None:
-            with_open_file(self._uri, name, kept, action)
+    async def _change_device(
+        self,
+        act: Callable[[libvirt.virConnect], object],
+        when_over: Callable[[], None] = lambda: None,
+    ) -> None:
+        loop = asyncio.get_running_loop()
 
         def count() -> None:
-            self.volume_calls_over += 1
+            self.device_calls_over += 1
             self._on_change()
 
         def over(_call: object) -> None:  # in libvirt's thread
-            os.close(kept.descriptor)
+            when_over()
             with suppress(RuntimeError):  # the loop is closed: this process is about to end
                 loop.call_soon_threadsafe(count)
 
         if self._connection is None:
-            os.close(kept.descriptor)
+            when_over()
             raise LibvirtUnreachable("there is no connection to libvirt")
-        self.volume_calls_begun += 1
+        self.device_calls_begun += 1
         await self._call(act, _CHANGE_TIMEOUT_S, when_over=over)
 
     async def warm_up(self, emulator: str) -> None:
@@ -326,7 +338,7 @@ class LibvirtConnection:
         _log.info("connected to libvirt", version=self._version)
         self._connected.set()
         self.connections += 1
-        self.volume_calls_begun += 1
+        self.device_calls_begun += 1
         self._settling = asyncio.create_task(self._settle(self._connection), name="libvirt jobs")
         self._on_devices()  # nobody knows what was missed
         self._on_change()
@@ -338,7 +350,7 @@ class LibvirtConnection:
         except libvirt.libvirtError as error:
             _log.info("libvirt does not tell whether it is done", error=error.get_error_message())
         finally:
-            self.volume_calls_over += 1
+            self.device_calls_over += 1
             self._on_change()
 
     def _forget(self) -> None:
