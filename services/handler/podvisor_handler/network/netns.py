@@ -8,7 +8,8 @@ already right, so a restarted handler may always do it.
 import contextlib
 import ctypes
 import os
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from podvisor_common.aio.threads import in_own_thread
@@ -18,6 +19,7 @@ from podvisor_handler.linux import nftables
 from podvisor_handler.linux.netlink import NETFILTER, ROUTE, NetlinkSocket
 from podvisor_handler.linux.process import PinnedProcess
 from podvisor_handler.network import addresses, links
+from podvisor_handler.network.advertiser import open_router_socket
 from podvisor_handler.network.attachments import Attachment
 from podvisor_handler.network.facts import Attached, PodNetwork, Resolver
 from podvisor_handler.network.names import own_stem
@@ -66,6 +68,32 @@ async def wire(process: PinnedProcess, desired: tuple[Attachment, ...]) -> PodNe
     # The thread gets its own hold on the process: the connection may be closed meanwhile.
     pinned = process.duplicate()
     return await in_own_thread(lambda: _wire(pinned, desired), name=f"netns-{process.pid}")
+
+
+async def open_router_sockets(
+    process: PinnedProcess, bridges: Sequence[str]
+) -> dict[str, socket.socket]:
+    """Sockets for router advertisements on bridges of the process's pod, by bridge; the caller closes them.
+
+    Raises ProcessEnded, NetworkNotReady, NetworkRefused.
+    """
+    pinned = process.duplicate()
+    return await in_own_thread(
+        lambda: _open_router_sockets(pinned, bridges), name=f"netns-{process.pid}"
+    )
+
+
+def _open_router_sockets(pinned: PinnedProcess, bridges: Sequence[str]) -> dict[str, socket.socket]:
+    try:
+        with pinned.opened("ns/net", os.O_RDONLY) as namespace, contextlib.ExitStack() as undo:
+            _enter(namespace)
+            opened = {bridge: undo.enter_context(open_router_socket(bridge)) for bridge in bridges}
+            undo.pop_all()
+            return opened
+    except OSError as error:
+        raise NetworkNotReady(f"cannot announce a router: {error.strerror}") from error
+    finally:
+        pinned.close()
 
 
 def _wire(pinned: PinnedProcess, desired: tuple[Attachment, ...]) -> PodNetwork:

@@ -26,6 +26,7 @@ from podvisor_handler.launchers.state import Connection
 from podvisor_handler.network import netns
 from podvisor_handler.network.attachments import Attachment
 from podvisor_handler.network.facts import PodNetwork
+from podvisor_handler.network.routers import Routers
 from podvisor_handler.storage.volumes import VolumePreparation
 from podvisor_handler.vmi import hotplug, plan, status
 from podvisor_handler.vmi.build import digest_of
@@ -61,6 +62,7 @@ class _Memory:
     network: PodNetwork | None = None
     network_ready_at: datetime | None = None
     wired_at_s: float = 0.0  # monotonic
+    routers: Routers = field(default_factory=Routers)
     volumes: PrepareVolumes | None = None
     volume_preparation: VolumePreparation = field(default_factory=VolumePreparation)
     pushed: tuple[int, str] | None = None
@@ -156,6 +158,7 @@ class VmiReconciler:
         memory = self._memory.pop(pod_uid, None)
         if memory is not None:
             memory.handovers.close()
+            memory.routers.close()
 
     def close(self) -> None:
         """Nothing is looked at any more."""
@@ -253,7 +256,9 @@ class VmiReconciler:
         desired: tuple[Attachment, ...],
         memory: _Memory,
     ) -> None:
-        memory.network = await netns.wire(connection.process, desired)
+        network = await netns.wire(connection.process, desired)
+        await memory.routers.keep(connection.process, network)
+        memory.network = network
         memory.wired_at_s = time.monotonic()
         memory.network_ready_at = memory.network_ready_at or meta.now()
         if memory.network.changed:
