@@ -3,7 +3,7 @@
 Invariant: pure. On a network whose addresses the cluster hands out, a guest speaks under the hardware address and the addresses
 that are its own, in Ethernet, ARP, IPv4, IPv6 and neighbour discovery, and announces no router. Where nobody hands out
 addresses only the hardware address is known, and the rest is the guest's own affair. The pod's bridge itself is of no
-concern to the network: nothing passes between the two.
+concern to the network, nothing passes between the two; to the guest it is a DHCP server and nothing else.
 
 Readable form of guard_of(), for a guest with 10.244.1.5 and without IPv6; the first three chains are shared by all guests of a pod:
 
@@ -11,7 +11,10 @@ Readable form of guard_of(), for a guest with 10.244.1.5 and without IPv6; the f
         chain prerouting { type filter hook prerouting priority filter;
             iifname "tap0" jump tap0 }
         chain input { type filter hook input priority filter;
-            iifname "eth0" drop }
+            iifname "eth0" drop
+            iifname "tap0" ether type arp accept
+            iifname "tap0" ether type ip udp dport 67 ip daddr { 169.254.75.10, 255.255.255.255 } accept
+            iifname "tap0" drop }
         chain output { type filter hook output priority filter;
             oifname "eth0" drop }
         chain forward { type filter hook forward priority filter;
@@ -62,6 +65,7 @@ from podvisor_handler.network.names import BRIDGE_MAC
 
 _PRIORITY_FILTER = -200
 _DHCP_SERVER_PORT = 67
+_EVERYBODY = "255.255.255.255"
 _ARP, _IP, _IP6 = b"\x08\x06", b"\x08\x00", b"\x86\xdd"
 _RARP = b"\x80\x35"  # by which QEMU announces a guest that has moved
 _ROUTER_ADVERTISEMENT, _NEIGHBOUR_SOLICITATION, _NEIGHBOUR_ADVERTISEMENT, _REDIRECT = (
@@ -103,7 +107,7 @@ def guard_of(guests: Sequence[Guest]) -> Table:
             ),
             Chain(
                 "input",
-                [[*enters_by(guest.pod_interface), drop()] for guest in guests],
+                [rule for guest in guests for rule in _to_bridge(guest)],
                 Hook("filter", INPUT, _PRIORITY_FILTER),
             ),
             Chain(
@@ -127,6 +131,18 @@ def link_local(mac: str) -> str:
     octets[0] ^= 2
     identifier = bytes(octets[:3]) + b"\xff\xfe" + bytes(octets[3:])
     return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + identifier))
+
+
+def _to_bridge(guest: Guest) -> Iterator[Rule]:
+    """The pod's bridge answers the guest's DHCP. Whatever else it took, the pod would route."""
+    yield [*enters_by(guest.pod_interface), drop()]
+    if guest.dhcp_server:
+        yield [*enters_by(guest.tap), *_type(_ARP), accept()]
+        asks = [*_type(_IP), *goes_to_port(socket.IPPROTO_UDP, _DHCP_SERVER_PORT)]
+        for address in (guest.dhcp_server, _EVERYBODY):
+            to = has(Base.NETWORK, 16, socket.inet_aton(address))
+            yield [*enters_by(guest.tap), *asks, *to, accept()]
+    yield [*enters_by(guest.tap), drop()]
 
 
 def _own_dhcp(guest: Guest) -> Iterator[Rule]:
