@@ -110,6 +110,11 @@ BRIDGED = {"name": "default", "bridge": {}}
             Attachment("default", Masquerade()),
             id="a model with one queue",
         ),
+        pytest.param(
+            machine({"name": "default", "passtBinding": {}}, networkInterfaceMultiqueue=True),
+            Attachment("default", Passt()),
+            id="a binding with one queue",
+        ),
     ],
 )
 def test_attachments(it: v1.VirtualMachineInstance, expected: Attachment) -> None:

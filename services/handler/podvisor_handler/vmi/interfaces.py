@@ -133,8 +133,10 @@ def _guest_network(name: str, field: str, cidr: str, version: int) -> GuestNetwo
 
 
 def _queues(vmi: v1.VirtualMachineInstance, interface: v1.Interface) -> int:
-    is_virtio = (interface.model or DEFAULT_MODEL) == DEFAULT_MODEL
-    if not vmi.spec.domain.devices.network_interface_multiqueue or not is_virtio:
+    """Of a tap device; passt is one stream."""
+    can_have_several = (interface.model or DEFAULT_MODEL) == DEFAULT_MODEL
+    can_have_several = can_have_several and interface.passt_binding is None
+    if not vmi.spec.domain.devices.network_interface_multiqueue or not can_have_several:
         return 1
     sockets, cores, threads = cpu_topology(vmi.spec.domain)
     return min(sockets * cores * threads, _QUEUES_LIMIT)
