@@ -13,12 +13,12 @@ from podvisor_handler.vmi.status import status_of
 
 from tests.unit.handler.builders import pod, vmi
 from tests.unit.handler.fake_launcher import VMI_UID
+from tests.unit.handler.networks import WIRED
 
 AT = datetime(2026, 1, 2, 3, 4, 8, tzinfo=UTC)
 LATER = AT + timedelta(minutes=5)
 # A value of a later release, which no type checker lets through.
 UNHEARD_OF: Any = 1000
-WIRED = PodNetwork(1450, ("10.244.0.7",))
 
 
 def observed(

@@ -6,8 +6,8 @@ import pytest
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import core, v1
 from podvisor_handler.launchers.state import Connection
+from podvisor_handler.network.attachments import Attachment, Bridge, Masquerade
 from podvisor_handler.network.facts import PodNetwork
-from podvisor_handler.network.plan import Masquerade
 from podvisor_handler.vmi.build import build_domain, digest_of
 from podvisor_handler.vmi.plan import (
     Action,
@@ -22,12 +22,13 @@ from podvisor_handler.vmi.plan import (
 
 from tests.unit.handler.builders import pod, vmi
 from tests.unit.handler.fake_launcher import OTHER_POD_UID, POD_UID, VMI_UID
+from tests.unit.handler.networks import WIRED, attached, wired
 
 NONE = domain_pb2.DOMAIN_STATE_NONE
 WAITING = domain_pb2.DOMAIN_STATE_WAITING
 RUNNING = domain_pb2.DOMAIN_STATE_RUNNING
 ENDED = domain_pb2.DOMAIN_STATE_ENDED
-WIRED = PodNetwork(1450, ("10.244.0.7",))
+DEFAULT = (Attachment("default", Masquerade()),)
 EPOCH = 7
 
 
@@ -80,7 +81,7 @@ def pushed(
     [
         pytest.param(
             observed(network=None),
-            [PrepareNetwork(Masquerade())],
+            [PrepareNetwork(DEFAULT)],
             id="first sight; what is built depends on what is wired",
         ),
         pytest.param(observed(), [push()], id="wired"),
@@ -101,7 +102,7 @@ def pushed(
         pytest.param(observed(state=launcher(RUNNING, applied=1)), [], id="runs"),
         pytest.param(
             observed(state=launcher(RUNNING, applied=1), network=None),
-            [PrepareNetwork(Masquerade())],
+            [PrepareNetwork(DEFAULT)],
             id="runs, and the handler was restarted",
         ),
         pytest.param(
@@ -201,3 +202,66 @@ def test_which_pod_carries_an_instance(
     assert vmi().metadata.uid == VMI_UID
     found = select_pod(vmi(pods=active), pods)
     assert (found.metadata.uid if found else None) == chosen
+
+
+BLUE = {"name": "blue", "multus": {"networkName": "blue"}}
+PLUGGED = vmi(
+    generation=2,
+    spec={
+        "domain": {
+            "memory": {"guest": "64M"},
+            "devices": {
+                "interfaces": [
+                    {"name": "default", "masquerade": {}},
+                    {"name": "blue", "bridge": {}},
+                ]
+            },
+        },
+        "networks": [{"name": "default", "pod": {}}, BLUE],
+    },
+)
+ON_BLUE = attached("blue", Bridge(), is_secondary=True, may_come_later=True)
+ALL = wired(attached(), ON_BLUE)
+WITHOUT_BLUE = wired(attached(), missing=(ON_BLUE.attachment,))
+
+
+@pytest.mark.parametrize(
+    ("network", "is_due", "expected"),
+    [
+        (WIRED, False, PrepareNetwork),
+        (WITHOUT_BLUE, False, ApplyDomain),
+        (WITHOUT_BLUE, True, PrepareNetwork),
+        (ALL, True, ApplyDomain),
+    ],
+    ids=["news", "not in the pod yet", "it may be there by now", "it is there"],
+)
+def test_an_interface_that_a_running_guest_is_to_get(
+    network: PodNetwork, is_due: bool, expected: type[Action]
+) -> None:
+    now = Observed(
+        vmi=PLUGGED,
+        pod=pod(),
+        launcher=launcher(RUNNING, applied=1),
+        network=network,
+        network_is_due=is_due,
+    )
+    (action,) = plan(now)
+    assert isinstance(action, expected)
+
+
+def test_a_restarted_handler_gives_the_launcher_what_it_has_not_got() -> None:
+    known = launcher(RUNNING, applied=2)
+    assert [type(action) for action in plan(observed(PLUGGED, state=known, network=ALL))] == [
+        ApplyDomain
+    ]
+    assert known.report is not None
+    known.report.interfaces.add(name="blue")
+    assert plan(observed(PLUGGED, state=known, network=ALL)) == []
+
+
+def test_a_start_alone_is_no_reason_to_wire_again() -> None:
+    as_started = attached("blue", Bridge(), is_secondary=True)
+    known = launcher(RUNNING, applied=2)
+    assert known.report is not None
+    known.report.interfaces.add(name="blue")
+    assert plan(observed(PLUGGED, state=known, network=wired(attached(), as_started))) == []

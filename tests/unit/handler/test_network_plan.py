@@ -1,101 +1,234 @@
 """What a pod's network namespace needs, and how the name servers of a pod are read."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 import pytest
-from podvisor_handler.network.facts import Resolver
-from podvisor_handler.network.plan import (
-    BRIDGE,
-    SYSCTLS,
-    TAP,
+from podvisor_handler.linux.nftables import Family, digest_of
+from podvisor_handler.network.attachments import Attachment, Bridge, Masquerade, Port
+from podvisor_handler.network.facts import Resolver, primary_interface
+from podvisor_handler.network.masquerade import tables_of
+from podvisor_handler.network.names import (
+    made_up_mac,
+    own_stem,
+    secondary_pod_interface,
+    server_of,
+    stem_of,
+)
+from podvisor_handler.network.namespace import (
     AddAddress,
+    AddRoute,
     ConfigureLink,
     CreateBridge,
     CreateTap,
+    DeleteAddress,
+    KeepAddress,
+    KeepRoute,
     Link,
-    Masquerade,
     Observed,
     Operation,
-    Port,
+    RemoveLink,
     ReplaceRuleset,
+    Route,
+    SetMac,
+    TakeDown,
     WriteSysctl,
-    plan,
 )
+from podvisor_handler.network.plan import find, plan
 from podvisor_handler.network.pod_files import parse_resolver
 
-DESIRED = Masquerade()
+BRIDGE, TAP, PLACEHOLDER = "k6t-eth0", "tap0", "was-eth0"
+BRIDGE_MAC = "02:00:00:00:00:00"
+MAC = "0a:58:0a:f4:00:07"
+MASQUERADED = (Attachment("default", Masquerade()),)
+BRIDGED = (Attachment("default", Bridge()),)
+SYSCTLS = {
+    "net/ipv4/ip_unprivileged_port_start": "0",
+    "net/ipv4/ip_forward": "1",
+    "net/ipv4/conf/k6t-eth0/route_localnet": "1",
+}
+LINKS = {
+    "eth0": Link(2, 1450, True, 0, MAC),
+    BRIDGE: Link(3, 1450, True),
+    TAP: Link(4, 1450, True, 3),
+}
+DIGEST = digest_of(
+    tables_of(find(Observed(LINKS, {"eth0": ("10.244.0.7/24",)}), MASQUERADED)[0], Masquerade())
+)
+RIGHT = Observed(
+    LINKS,
+    {"eth0": ("10.244.0.7/24",), BRIDGE: ("10.0.2.1/24",)},
+    sysctls=SYSCTLS,
+    rulesets={Family.IP: DIGEST},
+)
+FRESH = Observed({"eth0": LINKS["eth0"]}, {"eth0": ("10.244.0.7/24",)})
 
 
-def link(index: int, *, mtu_bytes: int = 1450, up: bool = True, master: int = 0) -> Link:
-    return Link(index, mtu_bytes, up, master)
+def operations(now: Observed, desired: tuple[Attachment, ...] = MASQUERADED) -> list[Operation]:
+    return plan(now, find(now, desired))
 
 
-def observed(
-    *,
-    bridge: Link | None = link(3),  # noqa: B008
-    tap: Link | None = link(4, master=3),  # noqa: B008
-    address: str = "10.0.2.1/24",
-    sysctls: dict[str, str] = SYSCTLS,
-    digest: str | None = DESIRED.digest,
-) -> Observed:
-    """A namespace in which everything is right, but for what is given."""
-    links = {"eth0": link(2)}
-    if bridge is not None:
-        links[BRIDGE] = bridge
-    if tap is not None:
-        links[TAP] = tap
-    addresses = {"eth0": frozenset({"10.244.0.7/24"})}
-    if bridge is not None and address:
-        addresses[BRIDGE] = frozenset({address})
-    return Observed(links, addresses, sysctls, digest)
+def but(**links: Link | None) -> Mapping[str, Link]:
+    changed: dict[str, Any] = {
+        **LINKS,
+        **{name.replace("_", "-"): it for name, it in links.items()},
+    }
+    return {name: link for name, link in changed.items() if link is not None}
+
+
+def with_links(**links: Link | None) -> Observed:
+    return replace(RIGHT, links=but(**links))
 
 
 @pytest.mark.parametrize(
     ("now", "expected"),
     [
-        pytest.param(observed(), [], id="all is right"),
+        pytest.param(RIGHT, [], id="all is right"),
         pytest.param(
-            observed(bridge=None, tap=None, sysctls={}, digest=None),
-            [
-                *(WriteSysctl(path, value) for path, value in SYSCTLS.items()),
-                ReplaceRuleset(DESIRED),
-                CreateBridge(BRIDGE, "02:00:00:00:00:00", 1450),
-                AddAddress(BRIDGE, "10.0.2.1", 24),
-                CreateTap(TAP, 107),
-                ConfigureLink(TAP, 1450, BRIDGE),
-            ],
-            id="a fresh pod",
-        ),
-        pytest.param(observed(digest="older"), [ReplaceRuleset(DESIRED)], id="another ruleset"),
-        pytest.param(
-            observed(tap=link(4, master=0)), [ConfigureLink(TAP, 1450, BRIDGE)], id="loose tap"
+            with_links(tap0=Link(4, 1450, True, 0)),
+            [ConfigureLink(TAP, 1450, BRIDGE)],
+            id="loose tap",
         ),
         pytest.param(
-            observed(tap=link(4, master=3, up=False)),
+            with_links(tap0=Link(4, 1450, False, 3)),
             [ConfigureLink(TAP, 1450, BRIDGE)],
             id="tap is down",
         ),
         pytest.param(
-            observed(bridge=link(3, mtu_bytes=1500)), [ConfigureLink(BRIDGE, 1450)], id="other MTU"
+            with_links(k6t_eth0=Link(3, 1500, True)), [ConfigureLink(BRIDGE, 1450)], id="other MTU"
         ),
         pytest.param(
-            observed(address="10.0.2.9/24"), [AddAddress(BRIDGE, "10.0.2.1", 24)], id="no address"
+            replace(RIGHT, addresses={**RIGHT.addresses, BRIDGE: ("10.0.2.9/24",)}),
+            [AddAddress(BRIDGE, "10.0.2.1/24")],
+            id="no address",
+        ),
+        pytest.param(
+            with_links(k6t_0123456789a=Link(7, 1450, True), was_0123456789a=Link(8, 1450, True)),
+            [RemoveLink("k6t-0123456789a"), RemoveLink("was-0123456789a")],
+            id="what is wanted no more",
         ),
     ],
 )
-def test_plan(now: Observed, expected: list[Operation]) -> None:
-    assert plan(now, DESIRED) == expected
+def test_masquerade(now: Observed, expected: list[Operation]) -> None:
+    assert operations(now) == expected
 
 
-def test_translation_comes_before_the_guest_can_send() -> None:
-    operations = plan(observed(bridge=None, tap=None, digest=None), DESIRED)
-    kinds = [type(operation) for operation in operations]
+def test_a_fresh_pod_behind_masquerade() -> None:
+    assert [each for each in operations(FRESH) if not isinstance(each, ReplaceRuleset)] == [
+        WriteSysctl("net/ipv4/ip_unprivileged_port_start", "0"),
+        WriteSysctl("net/ipv4/ip_forward", "1"),
+        CreateBridge(BRIDGE, BRIDGE_MAC, 1450),
+        WriteSysctl("net/ipv4/conf/k6t-eth0/route_localnet", "1"),
+        AddAddress(BRIDGE, "10.0.2.1/24"),
+        CreateTap(TAP),
+        ConfigureLink(TAP, 1450, BRIDGE),
+    ]
+
+
+def test_a_fresh_pod_that_its_guest_takes_over() -> None:
+    router = Route("eth0", "0.0.0.0/0", "10.244.0.1")
+    now = replace(FRESH, routes=(router,))
+    assert [each for each in operations(now, BRIDGED) if not isinstance(each, ReplaceRuleset)] == [
+        WriteSysctl("net/ipv4/ip_unprivileged_port_start", "0"),
+        CreateBridge(PLACEHOLDER, MAC, 1450),
+        KeepAddress(PLACEHOLDER, "10.244.0.7/24", 0),
+        KeepRoute(replace(router, device=PLACEHOLDER)),
+        TakeDown("eth0"),
+        SetMac("eth0", made_up_mac(MAC)),
+        DeleteAddress("eth0", "10.244.0.7/24"),
+        CreateBridge(BRIDGE, BRIDGE_MAC, 1450),
+        AddAddress(BRIDGE, "169.254.75.10/32"),
+        AddRoute(Route(BRIDGE, "10.244.0.7/32")),
+        ConfigureLink("eth0", 1450, BRIDGE),
+        CreateTap(TAP),
+        ConfigureLink(TAP, 1450, BRIDGE),
+    ]
+
+
+@pytest.mark.parametrize("desired", [MASQUERADED, BRIDGED], ids=["masquerade", "bridge"])
+def test_the_rules_come_before_the_guest_can_send(desired: tuple[Attachment, ...]) -> None:
+    kinds = [type(operation) for operation in operations(FRESH, desired)]
     assert kinds.index(ReplaceRuleset) < kinds.index(CreateTap)
 
 
-def test_the_digest_follows_the_ruleset() -> None:
-    same = Masquerade(ports=(Port("udp", 53), Port("tcp", 22)))
-    assert same.digest == Masquerade(ports=(Port("tcp", 22), Port("udp", 53))).digest
-    assert same.digest != Masquerade().digest
-    assert Masquerade("10.0.3.0/24").digest != Masquerade().digest
+def test_a_placeholder_of_a_former_interface_is_not_believed() -> None:
+    now = replace(
+        FRESH, links={**FRESH.links, PLACEHOLDER: Link(9, 1450, True, 0, "0a:00:00:00:00:99")}
+    )
+    (attached,) = find(now, BRIDGED)
+    assert attached.mac == MAC
+    assert plan(now, [attached])[2:4] == [
+        RemoveLink(PLACEHOLDER),
+        CreateBridge(PLACEHOLDER, MAC, 1450),
+    ]
+
+
+@pytest.mark.parametrize(
+    "rulesets",
+    [{}, {Family.IP: "older"}, {Family.IP: DIGEST, Family.BRIDGE: DIGEST}],
+    ids=["none", "another", "of a family too many"],
+)
+def test_rules_that_are_not_right(rulesets: dict[Family, str]) -> None:
+    (operation,) = operations(replace(RIGHT, rulesets=rulesets))
+    assert isinstance(operation, ReplaceRuleset)
+    assert operation.stale == ((Family.BRIDGE,) if Family.BRIDGE in rulesets else ())
+
+
+def test_the_digest_follows_the_rules() -> None:
+    (attached,) = find(FRESH, MASQUERADED)
+    ports = (Port("tcp", 22), Port("udp", 53))
+
+    def digest(binding: Masquerade) -> str:
+        return digest_of(tables_of(attached, binding))
+
+    assert digest(Masquerade(ports=ports)) == digest(Masquerade(ports=ports[::-1]))
+    assert digest(Masquerade(ports=ports)) != digest(Masquerade())
+    moved = replace(attached, addresses=("10.244.0.8/24",))
+    assert digest_of(tables_of(moved, Masquerade())) != digest(Masquerade())
+
+
+@pytest.mark.parametrize(
+    ("links", "routes", "expected"),
+    [
+        (("eth0", "net1"), (Route("net1", "0.0.0.0/0", "10.0.0.1"),), "eth0"),
+        (("net0", "net1"), (Route("net1", "0.0.0.0/0", "10.0.0.1"),), "net1"),
+        (
+            ("net0", "net1"),
+            (Route("net0", "0.0.0.0/0", "10.0.0.1", 100), Route("net1", "0.0.0.0/0", "10.0.0.1")),
+            "net1",
+        ),
+        (("net0",), (), "eth0"),
+    ],
+    ids=["eth0 first", "what routes", "what routes first", "none"],
+)
+def test_the_primary_interface(
+    links: tuple[str, ...], routes: tuple[Route, ...], expected: str
+) -> None:
+    found = {name: Link(number, 1450, True) for number, name in enumerate(links, 2)}
+    assert primary_interface(Observed(found, {}, routes)) == expected
+
+
+def test_the_primary_interface_is_known_again_when_it_routes_no_more() -> None:
+    links = {
+        "other": Link(2, 1450, True),
+        "net0": Link(3, 1450, False, 0, made_up_mac(MAC)),
+        PLACEHOLDER: Link(4, 1450, True, 0, MAC),
+    }
+    assert primary_interface(Observed(links, {})) == "net0"
+
+
+def test_names_are_upstreams() -> None:
+    name = secondary_pod_interface("blue")
+    assert (len(name), stem_of(name)) == (14, name.removeprefix("pod"))
+    assert {own_stem(f"k6t-{stem_of(name)}"), own_stem(f"tap{stem_of(name)}")} == {stem_of(name)}
+    assert (own_stem("tap0"), own_stem("was-eth0"), own_stem("eth0"), own_stem(name)) == (
+        "eth0",
+        "eth0",
+        None,
+        None,
+    )
+    assert server_of("eth0") == "169.254.75.10"
 
 
 @pytest.mark.parametrize(
@@ -104,11 +237,12 @@ def test_the_digest_follows_the_ruleset() -> None:
         ("", Resolver()),
         (
             "nameserver 10.96.0.10\nsearch a.svc.cluster.local svc.cluster.local\noptions ndots:5\n",
-            Resolver(("10.96.0.10",), ("a.svc.cluster.local", "svc.cluster.local")),
+            Resolver(("10.96.0.10",), (), ("a.svc.cluster.local", "svc.cluster.local")),
         ),
-        ("nameserver fd00::1\nnameserver 1.1.1.1\n", Resolver(("1.1.1.1",))),
+        ("nameserver fd00::1\nnameserver 1.1.1.1\n", Resolver(("1.1.1.1",), ("fd00::1",))),
+        ("nameserver fe80::1%eth0\n", Resolver()),
         ("# nameserver 9.9.9.9\nnameserver\nsearch .\n", Resolver()),
-        ("search a\nsearch b c\n", Resolver((), ("b", "c"))),
+        ("search a\nsearch b c\n", Resolver((), (), ("b", "c"))),
     ],
 )
 def test_resolv_conf(text: str, expected: Resolver) -> None:

@@ -31,6 +31,12 @@ _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _RECEIVE_BYTES = 256 * 1024
 _TIMEOUT_S = 5.0
+# What the answers to a long transaction take until they are read; the kernel loses what does not fit.
+_BUFFER_BYTES = 8 * 1024 * 1024
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+
+# Of a family that the kernel does not know, there is none either.
+_NO_SUCH_OBJECT = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 
 Attribute = tuple[int, "bytes | Sequence[Attribute]"]
 
@@ -82,6 +88,8 @@ class NetlinkSocket:
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family
         )
         self._socket.settimeout(_TIMEOUT_S)
+        for option in (_SO_SNDBUFFORCE, _SO_RCVBUFFORCE):
+            self._socket.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
         self._socket.bind((0, 0))
         self._sequence = itertools.count(1)
 
@@ -116,7 +124,7 @@ class NetlinkSocket:
         """The payload of the one answer to a request without ACK; None when there is no such object."""
         self._send([message])
         for kind, payload in self._receive():
-            if kind == _ERROR and _error_of(payload) == errno.ENOENT:
+            if kind == _ERROR and _error_of(payload) in _NO_SUCH_OBJECT:
                 return None
             _raise_error(kind, payload)
             return payload

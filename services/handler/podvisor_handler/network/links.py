@@ -1,4 +1,4 @@
-"""Network devices and addresses of the calling thread's network namespace, by rtnetlink."""
+"""Network devices of the calling thread's network namespace, by rtnetlink."""
 
 import fcntl
 import os
@@ -17,15 +17,13 @@ from podvisor_handler.linux.netlink import (
     NetlinkSocket,
     decode_attributes,
 )
-from podvisor_handler.network.plan import Link
+from podvisor_handler.network.namespace import LAUNCHER_UID, Link
 
-# linux/rtnetlink.h, if_link.h, if_addr.h
-_NEWLINK, _GETLINK, _NEWADDR, _GETADDR = 16, 18, 20, 22
+# linux/rtnetlink.h, if_link.h
+_NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _LINK_HEADER = struct.Struct("=BxHiII")
-_ADDRESS_HEADER = struct.Struct("=BBBBI")
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
 _INFO_KIND = 1
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _UP = 0x1
 
 # linux/if_tun.h
@@ -35,7 +33,7 @@ _TUNSETIFF, _TUNSETPERSIST, _TUNSETOWNER, _TUNSETGROUP = (
     0x400454CC,
     0x400454CE,
 )
-_IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x2, 0x1000, 0x4000
+_IFF_TAP, _IFF_MULTI_QUEUE, _IFF_NO_PI, _IFF_VNET_HDR = 0x2, 0x100, 0x1000, 0x4000
 
 
 def list_links(route: NetlinkSocket) -> dict[str, Link]:
@@ -50,31 +48,16 @@ def list_links(route: NetlinkSocket) -> dict[str, Link]:
             mtu_bytes=int.from_bytes(found[_IFLA_MTU], sys.byteorder),
             up=bool(flags & _UP),
             master=int.from_bytes(found.get(_IFLA_MASTER, b""), sys.byteorder),
+            mac=found.get(_IFLA_ADDRESS, b"").hex(":"),
         )
     return links
-
-
-def list_addresses(route: NetlinkSocket, links: dict[str, Link]) -> dict[str, frozenset[str]]:
-    """IPv4 addresses with their prefix length, by device name."""
-    names = {link.index: name for name, link in links.items()}
-    addresses: dict[str, frozenset[str]] = {}
-    header = _ADDRESS_HEADER.pack(socket.AF_INET, 0, 0, 0, 0)
-    for payload in route.dump(Message(_GETADDR, REQUEST | DUMP, header)):
-        family, prefix_length, _, _, index = _ADDRESS_HEADER.unpack_from(payload)
-        found = decode_attributes(payload[_ADDRESS_HEADER.size :])
-        if family != socket.AF_INET or _IFA_LOCAL not in found or index not in names:
-            continue
-        address = f"{socket.inet_ntoa(found[_IFA_LOCAL])}/{prefix_length}"
-        name = names[index]
-        addresses[name] = addresses.get(name, frozenset()) | {address}
-    return addresses
 
 
 def create_bridge(route: NetlinkSocket, name: str, *, mac: str, mtu_bytes: int) -> None:
     """Makes a bridge, up."""
     attributes: list[Attribute] = [
         (_IFLA_IFNAME, name.encode() + b"\0"),
-        (_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", ""))),
+        (_IFLA_ADDRESS, _octets(mac)),
         (_IFLA_MTU, struct.pack("=I", mtu_bytes)),
         (_IFLA_LINKINFO, [(_INFO_KIND, b"bridge\0")]),
     ]
@@ -83,40 +66,51 @@ def create_bridge(route: NetlinkSocket, name: str, *, mac: str, mtu_bytes: int) 
 
 
 def configure_link(
-    route: NetlinkSocket, index: int, *, mtu_bytes: int, master: int | None = None
+    route: NetlinkSocket, name: str, *, mtu_bytes: int, master: str | None = None
 ) -> None:
     """Sets the MTU and, when given, the bridge of a device, and brings it up."""
     attributes: list[Attribute] = [(_IFLA_MTU, struct.pack("=I", mtu_bytes))]
     if master is not None:
-        attributes.append((_IFLA_MASTER, struct.pack("=I", master)))
-    header = _LINK_HEADER.pack(0, 0, index, _UP, _UP)
-    route.change(Message(_NEWLINK, REQUEST | ACK, header, attributes))
+        attributes.append((_IFLA_MASTER, struct.pack("=I", socket.if_nametoindex(master))))
+    _change(route, name, up=True, attributes=attributes)
 
 
-def add_address(route: NetlinkSocket, index: int, *, address: str, prefix_length: int) -> None:
-    """Gives a device an IPv4 address."""
-    packed = socket.inet_aton(address)
-    broadcast = int.from_bytes(packed, "big") | (1 << (32 - prefix_length)) - 1
-    attributes: list[Attribute] = [
-        (_IFA_LOCAL, packed),
-        (_IFA_ADDRESS, packed),
-        (_IFA_BROADCAST, broadcast.to_bytes(4, "big")),
-    ]
-    header = _ADDRESS_HEADER.pack(socket.AF_INET, prefix_length, 0, 0, index)
-    route.change(Message(_NEWADDR, REQUEST | ACK | CREATE | EXCLUSIVE, header, attributes))
+def take_down(route: NetlinkSocket, name: str) -> None:
+    """Takes a device down."""
+    _change(route, name, up=False, attributes=[])
 
 
-def create_tap(tun_device: str, name: str, *, owner_uid: int) -> None:
-    """Makes a tap device that `owner_uid` may open. `tun_device` is the path of /dev/net/tun.
+def set_mac(route: NetlinkSocket, name: str, mac: str) -> None:
+    """Gives a device another hardware address, and leaves it down."""
+    _change(route, name, up=False, attributes=[(_IFLA_ADDRESS, _octets(mac))])
+
+
+def remove_link(route: NetlinkSocket, name: str) -> None:
+    """Removes a device."""
+    header = _LINK_HEADER.pack(0, 0, socket.if_nametoindex(name), 0, 0)
+    route.change(Message(_DELLINK, REQUEST | ACK, header))
+
+
+def create_tap(tun_device: str, name: str, *, is_multiqueue: bool) -> None:
+    """Makes a tap device that the launcher's user may open. `tun_device` is the path of /dev/net/tun.
 
     Persistence comes last, so that a tap that exists is complete.
     """
     tun = os.open(tun_device, os.O_RDWR | os.O_CLOEXEC)
+    flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR | (_IFF_MULTI_QUEUE if is_multiqueue else 0)
     try:
-        request = struct.pack("=16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR)
-        fcntl.ioctl(tun, _TUNSETIFF, request)
-        fcntl.ioctl(tun, _TUNSETOWNER, owner_uid)
-        fcntl.ioctl(tun, _TUNSETGROUP, owner_uid)
+        fcntl.ioctl(tun, _TUNSETIFF, struct.pack("=16sH22x", name.encode(), flags))
+        fcntl.ioctl(tun, _TUNSETOWNER, LAUNCHER_UID)
+        fcntl.ioctl(tun, _TUNSETGROUP, LAUNCHER_UID)
         fcntl.ioctl(tun, _TUNSETPERSIST, 1)
     finally:
         os.close(tun)
+
+
+def _change(route: NetlinkSocket, name: str, *, up: bool, attributes: list[Attribute]) -> None:
+    header = _LINK_HEADER.pack(0, 0, socket.if_nametoindex(name), _UP if up else 0, _UP)
+    route.change(Message(_NEWLINK, REQUEST | ACK, header, attributes))
+
+
+def _octets(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))

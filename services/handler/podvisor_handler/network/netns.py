@@ -5,31 +5,43 @@ the node's own namespace: a pod that shares it is refused. Wiring again changes 
 already right, so a restarted handler may always do it.
 """
 
+import contextlib
 import ctypes
 import os
+import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from podvisor_common.aio.threads import in_own_thread
 from podvisor_common.errors import Retryable, Terminal
 
+from podvisor_handler.linux import nftables
 from podvisor_handler.linux.netlink import NETFILTER, ROUTE, NetlinkSocket
 from podvisor_handler.linux.process import PinnedProcess
-from podvisor_handler.network import links, ruleset
-from podvisor_handler.network.facts import PodNetwork, Resolver
-from podvisor_handler.network.plan import (
-    POD_INTERFACE,
-    SYSCTLS,
+from podvisor_handler.network import addresses, links
+from podvisor_handler.network.advertiser import open_router_socket
+from podvisor_handler.network.attachments import Attachment
+from podvisor_handler.network.facts import Attached, PodNetwork, Resolver
+from podvisor_handler.network.names import own_stem
+from podvisor_handler.network.namespace import (
     AddAddress,
+    AddRoute,
     ConfigureLink,
     CreateBridge,
     CreateTap,
-    Masquerade,
+    DeleteAddress,
+    KeepAddress,
+    KeepRoute,
+    Link,
     Observed,
     Operation,
+    RemoveLink,
     ReplaceRuleset,
+    SetMac,
+    TakeDown,
     WriteSysctl,
-    plan,
 )
+from podvisor_handler.network.plan import find, plan, sysctls_observed
 from podvisor_handler.network.pod_files import read_resolver, tun_device
 
 _CLONE_NEWNET = 0x4000_0000
@@ -48,7 +60,7 @@ class NetworkNotReady(Retryable):
     reason = "NetworkNotReady"
 
 
-async def wire(process: PinnedProcess, desired: Masquerade) -> PodNetwork:
+async def wire(process: PinnedProcess, desired: tuple[Attachment, ...]) -> PodNetwork:
     """Makes the network of the process's pod what `desired` says, and returns what is there.
 
     Raises ProcessEnded, NetworkNotReady, NetworkRefused, UntrustedPathRefused.
@@ -58,14 +70,40 @@ async def wire(process: PinnedProcess, desired: Masquerade) -> PodNetwork:
     return await in_own_thread(lambda: _wire(pinned, desired), name=f"netns-{process.pid}")
 
 
-def _wire(pinned: PinnedProcess, desired: Masquerade) -> PodNetwork:
+async def open_router_sockets(
+    process: PinnedProcess, bridges: Sequence[str]
+) -> dict[str, socket.socket]:
+    """Sockets for router advertisements on bridges of the process's pod, by bridge; the caller closes them.
+
+    Raises ProcessEnded, NetworkNotReady, NetworkRefused.
+    """
+    pinned = process.duplicate()
+    return await in_own_thread(
+        lambda: _open_router_sockets(pinned, bridges), name=f"netns-{process.pid}"
+    )
+
+
+def _open_router_sockets(pinned: PinnedProcess, bridges: Sequence[str]) -> dict[str, socket.socket]:
+    try:
+        with pinned.opened("ns/net", os.O_RDONLY) as namespace, contextlib.ExitStack() as undo:
+            _enter(namespace)
+            opened = {bridge: undo.enter_context(open_router_socket(bridge)) for bridge in bridges}
+            undo.pop_all()
+            return opened
+    except OSError as error:
+        raise NetworkNotReady(f"cannot announce a router: {error.strerror}") from error
+    finally:
+        pinned.close()
+
+
+def _wire(pinned: PinnedProcess, desired: tuple[Attachment, ...]) -> PodNetwork:
     try:
         return _wire_pinned(pinned, desired)
     finally:
         pinned.close()
 
 
-def _wire_pinned(process: PinnedProcess, desired: Masquerade) -> PodNetwork:
+def _wire_pinned(process: PinnedProcess, desired: tuple[Attachment, ...]) -> PodNetwork:
     with process.opened("root", os.O_PATH | os.O_DIRECTORY) as root:
         resolver = read_resolver(root)
         tun = tun_device(root)
@@ -88,49 +126,89 @@ def _enter(namespace: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _bring_about(desired: Masquerade, resolver: Resolver, tun: str) -> PodNetwork:
+def _bring_about(desired: tuple[Attachment, ...], resolver: Resolver, tun: str) -> PodNetwork:
     with NetlinkSocket(ROUTE) as route, NetlinkSocket(NETFILTER) as netfilter:
         now = _observe(route, netfilter)
-        if POD_INTERFACE not in now.links or not now.addresses.get(POD_INTERFACE):
-            raise NetworkNotReady(f"the pod has no {POD_INTERFACE} with an IPv4 address")
-        operations = plan(now, desired)
+        attached = find(now, desired)
+        _check(desired, attached)
+        operations = plan(now, attached)
         for operation in operations:
-            _carry_out(operation, route, netfilter, tun)
-    addresses = sorted(address.split("/")[0] for address in now.addresses[POD_INTERFACE])
-    return PodNetwork(
-        mtu_bytes=now.links[POD_INTERFACE].mtu_bytes,
-        addresses=tuple(addresses),
-        resolver=resolver,
-        changed=bool(operations),
-    )
+            carry_out(operation, route, netfilter, tun)
+    return PodNetwork(tuple(attached), resolver, desired, changed=bool(operations))
+
+
+def _check(desired: tuple[Attachment, ...], found: list[Attached]) -> None:
+    there = {attached.attachment for attached in found}
+    for attachment in desired:
+        if attachment not in there and not attachment.may_come_later:
+            interface = attachment.pod_interface or "one that leads to the world"
+            raise NetworkNotReady(
+                f'Network "{attachment.network}": the pod has no interface for it yet ({interface}).'
+            )
+    for attached in found:
+        if attached.attachment.pod_interface is None and not attached.addresses:
+            raise NetworkNotReady(
+                f'Network "{attached.attachment.network}": {attached.pod_interface} of the pod has no address yet.'
+            )
 
 
 def _observe(route: NetlinkSocket, netfilter: NetlinkSocket) -> Observed:
     found = links.list_links(route)
+    names = {link.index: name for name, link in found.items()}
+    placeholders = frozenset(name for name in found if name.startswith("was-") and own_stem(name))
+    routes, kept_routes = addresses.list_routes(route, names)
+    digests = {
+        family: nftables.digest_of_answer(netfilter.get(nftables.table_request(family)))
+        for family in nftables.Family
+    }
     return Observed(
         links=found,
-        addresses=links.list_addresses(route, found),
-        sysctls={path: Path("/proc/sys", path).read_text().strip() for path in SYSCTLS},
-        ruleset_digest=ruleset.digest_of_table(netfilter.get(ruleset.table_request())),
+        addresses=addresses.list_addresses(route, names, kept_by=placeholders),
+        routes=routes,
+        kept_routes=kept_routes,
+        sysctls=_read_sysctls(found),
+        rulesets={family: digest for family, digest in digests.items() if digest is not None},
     )
 
 
-def _carry_out(
+def _read_sysctls(found: Mapping[str, Link]) -> dict[str, str]:
+    interfaces = [name for name in found if own_stem(name) is None]
+    bridges = [name for name in found if own_stem(name) is not None]
+    values = {}
+    for path in sysctls_observed(interfaces, bridges):
+        with contextlib.suppress(FileNotFoundError):
+            values[path] = Path("/proc/sys", path).read_text().strip()
+    return values
+
+
+def carry_out(
     operation: Operation, route: NetlinkSocket, netfilter: NetlinkSocket, tun: str
 ) -> None:
+    """Makes one change in the calling thread's namespace. Raises OSError."""
     match operation:
         case WriteSysctl(path, value):
             Path("/proc/sys", path).write_text(value)
-        case ReplaceRuleset(desired):
-            netfilter.transaction(ruleset.masquerade_batch(desired))
+        case ReplaceRuleset(tables, stale):
+            netfilter.transaction(nftables.replacement(tables, stale))
         case CreateBridge(name, mac, mtu_bytes):
             links.create_bridge(route, name, mac=mac, mtu_bytes=mtu_bytes)
-        case CreateTap(name, owner_uid):
-            links.create_tap(tun, name, owner_uid=owner_uid)
-        case AddAddress(name, address, prefix_length):
-            index = links.list_links(route)[name].index
-            links.add_address(route, index, address=address, prefix_length=prefix_length)
+        case CreateTap(name, is_multiqueue):
+            links.create_tap(tun, name, is_multiqueue=is_multiqueue)
         case ConfigureLink(name, mtu_bytes, master):
-            known = links.list_links(route)
-            bridge = known[master].index if master is not None else None
-            links.configure_link(route, known[name].index, mtu_bytes=mtu_bytes, master=bridge)
+            links.configure_link(route, name, mtu_bytes=mtu_bytes, master=master)
+        case TakeDown(name):
+            links.take_down(route, name)
+        case SetMac(name, mac):
+            links.set_mac(route, name, mac)
+        case RemoveLink(name):
+            links.remove_link(route, name)
+        case AddAddress(name, address):
+            addresses.add_address(route, name, address)
+        case KeepAddress(name, address, number):
+            addresses.keep_address(route, name, address, number)
+        case DeleteAddress(name, address):
+            addresses.delete_address(route, name, address)
+        case AddRoute(wanted):
+            addresses.add_route(route, wanted)
+        case KeepRoute(wanted):
+            addresses.keep_route(route, wanted)

@@ -1,182 +1,128 @@
-"""What a pod's network namespace needs so that the guest behind it is reachable.
+"""What a pod's network namespace needs so that its guest is attached as it shall be.
 
-Invariant: plan() compares two values and returns the operations that lead from one to the other,
-in order; equal values give no operation. netns.py observes and carries out.
+Invariant: plan() compares two values and returns the operations that lead from one to the other, in order; equal values give no
+operation, and after any of them the next plan leads to the same end. netns.py observes and carries out.
 """
 
-import hashlib
-import ipaddress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 
-BRIDGE = "k6t-eth0"
-TAP = "tap0"
-POD_INTERFACE = "eth0"
-# The gateway's address never changes, so a guest that is moved keeps its neighbour entry.
-BRIDGE_MAC = "02:00:00:00:00:00"
-DEFAULT_GUEST_NETWORK = "10.0.2.0/24"
-LAUNCHER_UID = 107
+from podvisor_handler.linux.nftables import Table, digest_of
+from podvisor_handler.network import bridge, masquerade
+from podvisor_handler.network.attachments import Attachment, Bridge, Masquerade, Passt
+from podvisor_handler.network.facts import Attached, attached_of
+from podvisor_handler.network.guard import Guest, guard_of
+from podvisor_handler.network.names import bridge_of, own_stem, placeholder_of, stem_of, tap_of
+from podvisor_handler.network.namespace import (
+    ConfigureLink,
+    CreateTap,
+    Observed,
+    Operation,
+    RemoveLink,
+    ReplaceRuleset,
+    WriteSysctl,
+)
 
-# The guest's packets are routed; its DHCP server answers on port 67 without any capability.
-SYSCTLS = {
-    "net/ipv4/ip_forward": "1",
-    "net/ipv4/ip_unprivileged_port_start": "0",
-}
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Port:
-    """One port that reaches the guest."""
-
-    protocol: str  # `tcp` or `udp`
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Masquerade:
-    """The guest has a private address behind the pod's; only `ports` reach it, all when empty."""
-
-    guest_network: str = DEFAULT_GUEST_NETWORK
-    ports: tuple[Port, ...] = ()
-
-    @property
-    def prefix_length(self) -> int:
-        """Length of the guest network's prefix."""
-        return self._network.prefixlen
-
-    @property
-    def gateway(self) -> str:
-        """Address of the bridge: the first of the guest network."""
-        return str(self._network.network_address + 1)
-
-    @property
-    def guest(self) -> str:
-        """Address of the guest: the second of the guest network."""
-        return str(self._network.network_address + 2)
-
-    @property
-    def digest(self) -> str:
-        """Changes whenever the address translation does; the namespace remembers it."""
-        text = f"3 {self.guest} {sorted(self.ports)}"
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    @property
-    def _network(self) -> ipaddress.IPv4Network:
-        return ipaddress.IPv4Network(self.guest_network)
+# What answers a guest's DHCP needs no capability, nor does a process that forwards ports or pings for it.
+_UNPRIVILEGED = {"net/ipv4/ip_unprivileged_port_start": "0"}
+# Frames on a bridge are no packets of the pod's: what translates addresses sees those that are routed, once.
+_BRIDGES = dict.fromkeys(
+    (
+        "net/bridge/bridge-nf-call-iptables",
+        "net/bridge/bridge-nf-call-ip6tables",
+        "net/bridge/bridge-nf-call-arptables",
+    ),
+    "0",
+)
+_PASST = {"net/ipv4/ping_group_range": "0\t2147483647"}
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A network device."""
-
-    index: int
-    mtu_bytes: int
-    up: bool
-    master: int  # index of the bridge it is a port of; 0 for none
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """A network namespace as it is."""
-
-    links: dict[str, Link]
-    # IPv4 addresses with prefix length, by device name.
-    addresses: dict[str, frozenset[str]]
-    sysctls: dict[str, str] = field(default_factory=dict)
-    ruleset_digest: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class WriteSysctl:
-    """Write one value below /proc/sys."""
-
-    path: str
-    value: str
-
-
-@dataclass(frozen=True, slots=True)
-class CreateBridge:
-    """Make the bridge, up."""
-
-    name: str
-    mac: str
-    mtu_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class CreateTap:
-    """Make the tap device that QEMU opens as `owner_uid`."""
-
-    name: str
-    owner_uid: int
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigureLink:
-    """Set what a device has wrong: MTU, bridge, up."""
-
-    name: str
-    mtu_bytes: int
-    master: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AddAddress:
-    """Give a device an IPv4 address."""
-
-    name: str
-    address: str
-    prefix_length: int
-
-
-@dataclass(frozen=True, slots=True)
-class ReplaceRuleset:
-    """Replace the address translation in one transaction."""
-
-    desired: Masquerade
-
-
-Operation = WriteSysctl | CreateBridge | CreateTap | ConfigureLink | AddAddress | ReplaceRuleset
-
-
-def plan(now: Observed, desired: Masquerade) -> list[Operation]:
-    """The operations that make the namespace what it shall be, in order; empty when it is.
-
-    KeyError when the pod has no `eth0`.
-    """
-    mtu_bytes = now.links[POD_INTERFACE].mtu_bytes
-    operations: list[Operation] = [
-        WriteSysctl(path, value)
-        for path, value in SYSCTLS.items()
-        if now.sysctls.get(path) != value
+def sysctls_observed(interfaces: Sequence[str], bridges: Sequence[str]) -> list[str]:
+    """The files below /proc/sys that a plan may depend on, for the pod's interfaces and the bridges."""
+    return [
+        *_UNPRIVILEGED,
+        *_PASST,
+        *_BRIDGES,
+        "net/ipv4/ip_forward",
+        "net/ipv6/conf/all/forwarding",
+        *(f"net/ipv6/conf/{name}/accept_ra" for name in interfaces),
+        *(f"net/ipv6/conf/{name}/disable_ipv6" for name in (*interfaces, *bridges)),
+        *(f"net/ipv4/conf/{name}/route_localnet" for name in bridges),
     ]
-    # Translation comes before the tap: there is no moment in which the guest can send and is not
-    # hidden behind the pod's address.
-    if now.ruleset_digest != desired.digest:
-        operations.append(ReplaceRuleset(desired))
-    operations += _bridge(now, desired, mtu_bytes)
-    operations += _tap(now, mtu_bytes)
-    return operations
 
 
-def _bridge(now: Observed, desired: Masquerade, mtu_bytes: int) -> list[Operation]:
-    operations: list[Operation] = []
-    bridge = now.links.get(BRIDGE)
-    if bridge is None:
-        operations.append(CreateBridge(BRIDGE, BRIDGE_MAC, mtu_bytes))
-    elif bridge.mtu_bytes != mtu_bytes or not bridge.up:
-        operations.append(ConfigureLink(BRIDGE, mtu_bytes))
-    address = f"{desired.gateway}/{desired.prefix_length}"
-    if address not in now.addresses.get(BRIDGE, frozenset()):
-        operations.append(AddAddress(BRIDGE, desired.gateway, desired.prefix_length))
-    return operations
+def find(now: Observed, desired: Sequence[Attachment]) -> list[Attached]:
+    """What is desired and has an interface in the pod."""
+    found = (attached_of(now, attachment) for attachment in desired)
+    return [attached for attached in found if attached is not None]
 
 
-def _tap(now: Observed, mtu_bytes: int) -> list[Operation]:
-    operations: list[Operation] = []
-    tap, bridge = now.links.get(TAP), now.links.get(BRIDGE)
+def plan(now: Observed, wanted: Sequence[Attached]) -> list[Operation]:
+    """The operations that make the namespace what it shall be, in order; empty when it is."""
+    operations = list(_sysctls(now, wanted))
+    # The rules come before the taps: there is no moment in which a guest can send what it must not.
+    tables = _tables(wanted)
+    digest = digest_of(tables)
+    families = {table.family for table in tables}
+    stale = tuple(sorted(set(now.rulesets) - families))
+    if stale or any(now.rulesets.get(family) != digest for family in families):
+        operations.append(ReplaceRuleset(tuple(tables), stale))
+    for attached in wanted:
+        match attached.attachment.binding:
+            case Masquerade() as binding:
+                operations += masquerade.links_of(now, attached, binding)
+                operations += _tap(now, attached)
+            case Bridge():
+                operations += bridge.links_of(now, attached)
+                operations += _tap(now, attached)
+            case Passt():
+                pass  # has no device of its own
+    return [*operations, *_removals(now, wanted)]
+
+
+def _sysctls(now: Observed, wanted: Sequence[Attached]) -> Iterator[Operation]:
+    values = dict(_UNPRIVILEGED) if wanted else {}
+    for attached in wanted:
+        match attached.attachment.binding:
+            case Masquerade():
+                values |= masquerade.sysctls_of(now, attached)
+            case Passt():
+                values |= _PASST
+    # A kernel that cannot see them so has no such files.
+    values |= {path: value for path, value in _BRIDGES.items() if path in now.sysctls}
+    for path, value in values.items():
+        if now.sysctls.get(path) != value:
+            yield WriteSysctl(path, value)
+
+
+def _tables(wanted: Sequence[Attached]) -> list[Table]:
+    tables: list[Table] = []
+    guests: list[Guest] = []
+    for attached in wanted:
+        match attached.attachment.binding:
+            case Masquerade() as masqueraded:
+                tables += masquerade.tables_of(attached, masqueraded)
+            case Bridge() as bridged:
+                guests.append(bridge.guest_of(attached, bridged))
+    return [*tables, guard_of(guests)] if guests else tables
+
+
+def _tap(now: Observed, attached: Attached) -> Iterator[Operation]:
+    attachment, mtu_bytes = attached.attachment, attached.mtu_bytes
+    tap = now.links.get(attachment.tap)
     if tap is None:
-        operations.append(CreateTap(TAP, LAUNCHER_UID))
-    in_bridge = tap is not None and bridge is not None and tap.master == bridge.index
+        yield CreateTap(attachment.tap, is_multiqueue=attachment.queues > 1)
+    in_bridge = now.is_port(attachment.tap, attachment.bridge)
     if tap is None or not in_bridge or not tap.up or tap.mtu_bytes != mtu_bytes:
-        operations.append(ConfigureLink(TAP, mtu_bytes, BRIDGE))
-    return operations
+        yield ConfigureLink(attachment.tap, mtu_bytes, attachment.bridge)
+
+
+def _removals(now: Observed, wanted: Sequence[Attached]) -> Iterator[Operation]:
+    """The devices of what is wanted no more. A placeholder goes with the pod's interface, of which it alone knows what it was."""
+    used = {attached.attachment.stem for attached in wanted}
+    for stem in sorted({stem for stem in map(own_stem, now.links) if stem is not None} - used):
+        gone = [tap_of(stem), bridge_of(stem)]
+        if stem != stem_of(None) and f"pod{stem}" not in now.links:
+            gone.append(placeholder_of(stem))
+        for name in gone:
+            if name in now.links:
+                yield RemoveLink(name)

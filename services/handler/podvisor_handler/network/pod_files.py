@@ -46,21 +46,16 @@ def read_resolver(root: int) -> Resolver:
 
 
 def parse_resolver(text: str) -> Resolver:
-    """The IPv4 name servers and the search domains of a resolv.conf."""
-    servers: list[str] = []
+    """The name servers and the search domains of a resolv.conf. A server that is meant for a link of the pod's is left out."""
+    servers: dict[int, list[str]] = {4: [], 6: []}
     search: list[str] = []
     for line in text.splitlines():
         keyword, *values = line.split() or [""]
-        if keyword == "nameserver" and values and _is_ipv4(values[0]):
-            servers.append(values[0])
+        if keyword == "nameserver" and values:
+            with contextlib.suppress(ValueError):
+                address = ipaddress.ip_address(values[0])
+                if address.version == 4 or not address.is_link_local:
+                    servers[address.version].append(str(address))
         elif keyword in ("search", "domain"):
             search = [value for value in values if value != "."]
-    return Resolver(tuple(servers), tuple(search))
-
-
-def _is_ipv4(text: str) -> bool:
-    try:
-        ipaddress.IPv4Address(text)
-    except ValueError:
-        return False
-    return True
+    return Resolver(tuple(servers[4]), tuple(servers[6]), tuple(search))

@@ -11,40 +11,13 @@ from podvisor_common.api import v1
 from podvisor_common.api.quantity import Quantity, format_bytes
 from podvisor_common.api.v1 import names
 
-from podvisor_handler.network.plan import POD_INTERFACE
-from podvisor_handler.vmi.build import (
-    cpu_topology,
-    guest_memory_bytes,
-    interface_mac,
-    pod_interface,
-)
+from podvisor_handler.vmi.build import guest_memory_bytes
 from podvisor_handler.vmi.plan import Observed
+from podvisor_handler.vmi.processors import cpu_topology
 
 _MACHINE_TYPE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TARGET = re.compile(r"[a-z]{2,16}")
 _CAPACITY_LIMIT_BYTES = 1 << 62  # what a signed number of the API holds
-
-
-def interfaces_of(now: Observed) -> list[v1.NetworkInterfaceStatus] | None:
-    """The network devices and the addresses that reach them."""
-    interface = pod_interface(now.vmi)
-    if interface is None:
-        return None
-    if now.network is None:
-        return now.vmi.status.interfaces
-    addresses = list(now.network.addresses)
-    return [
-        v1.NetworkInterfaceStatus(
-            name=interface.name,
-            mac=interface_mac(now.vmi, interface),
-            ip_address=addresses[0] if addresses else "",
-            ip_addresses=addresses,
-            pod_interface_name=POD_INTERFACE,
-            info_source="domain",
-            queue_count=1,
-            link_state="up",
-        )
-    ]
 
 
 def machine_of(now: Observed) -> v1.Machine | None:

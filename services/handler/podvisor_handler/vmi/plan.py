@@ -5,7 +5,7 @@ anything. reconciler.py observes, carries out, and asks again until there is not
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from podvisor.domain.v1 import domain_pb2
@@ -13,10 +13,11 @@ from podvisor_common.api import core, v1
 from podvisor_common.api.v1 import names
 
 from podvisor_handler.launchers.state import Connection
+from podvisor_handler.network.attachments import Attachment
 from podvisor_handler.network.facts import PodNetwork
-from podvisor_handler.network.plan import Masquerade
 from podvisor_handler.storage.plan import Access, HandOver, accesses_of, hand_over_of, is_written
-from podvisor_handler.vmi.build import build_domain, digest_of, masquerade_of
+from podvisor_handler.vmi.build import build_domain, digest_of
+from podvisor_handler.vmi.interfaces import attachments_of
 
 # States in which there is no guest and none comes into being. In one that only a later release knows, there may be.
 _WITHOUT_GUEST = (
@@ -54,9 +55,9 @@ class Launcher:
 
 @dataclass(frozen=True, slots=True)
 class PrepareNetwork:
-    """Wire the pod's network."""
+    """Wire the pod's networks."""
 
-    desired: Masquerade
+    desired: tuple[Attachment, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,8 @@ class Observed:
     launcher: Launcher
     network: PodNetwork | None = None  # None: not wired yet, as far as this process knows
     network_ready_at: datetime | None = None
+    # An interface that the pod had not got may be there by now.
+    network_is_due: bool = False
     volumes: PrepareVolumes | None = None  # what was done last
     # Of volumes that may come and go: the running pods that hold them, and what was handed over last.
     holders: Mapping[str, core.Pod] = field(default_factory=dict)
@@ -133,9 +136,9 @@ def plan(now: Observed) -> list[Action]:
         return []
     if now.vmi.metadata.is_being_deleted or now.pod.metadata.is_being_deleted:
         return _stop(now, now.pod, report)
-    wanted_network = masquerade_of(now.vmi)
-    if wanted_network is not None and now.network is None:
-        return [PrepareNetwork(wanted_network)]  # the specification depends on what is found
+    wanted = attachments_of(now.vmi, report, runs=report.state in _WITH_GUEST)
+    if _needs_wiring(now, wanted):
+        return [PrepareNetwork(wanted)]  # the specification depends on what is found
     spec = build_domain(now.vmi, now.pod, now.network)
     applying = [ApplyDomain(spec)] if _needs_push(now.launcher, report, spec) else []
     return [
@@ -143,6 +146,19 @@ def plan(now: Observed) -> list[Action]:
         *applying,
         *_handovers(now, report, spec),
     ]
+
+
+def _needs_wiring(now: Observed, wanted: tuple[Attachment, ...]) -> bool:
+    if now.network is None:
+        return bool(wanted)
+    if _lasting(now.network.desired) != _lasting(wanted):
+        return True
+    return now.network_is_due and bool(now.network.missing)
+
+
+def _lasting(attachments: tuple[Attachment, ...]) -> list[Attachment]:
+    """Without what depends on whether the guest runs already: a start alone is no reason to look again."""
+    return [replace(attachment, may_come_later=False) for attachment in attachments]
 
 
 def _needs_push(
@@ -156,10 +172,13 @@ def _needs_push(
 
 
 def _may_differ(report: domain_pb2.DomainReport, spec: domain_pb2.DomainSpec) -> bool:
-    """Whether a claim has more than the guest sees of it, if only what its file system needs; or a disk that may come and go is
-    news to the launcher."""
+    """Whether a claim has more than the guest sees of it, if only what its file system needs; or a device that may come and go
+    is news to the launcher."""
     seen = {disk.name: disk.capacity_bytes for disk in report.disks}
     if any(disk.hotpluggable and disk.name not in seen for disk in spec.disks):
+        return True
+    plugged = {interface.name for interface in report.interfaces}
+    if any(each.is_pluggable and each.name not in plugged for each in spec.interfaces):
         return True
     return any(
         disk.volume.capacity_bytes > seen.get(disk.name, 0)

@@ -24,8 +24,9 @@ from podvisor_handler.launchers.connection import LauncherConnection
 from podvisor_handler.launchers.registry import LauncherRegistry
 from podvisor_handler.launchers.state import Connection
 from podvisor_handler.network import netns
+from podvisor_handler.network.attachments import Attachment
 from podvisor_handler.network.facts import PodNetwork
-from podvisor_handler.network.plan import Masquerade
+from podvisor_handler.network.routers import Routers
 from podvisor_handler.storage.volumes import VolumePreparation
 from podvisor_handler.vmi import hotplug, plan, status
 from podvisor_handler.vmi.build import digest_of
@@ -45,6 +46,8 @@ from podvisor_handler.vmi.vanished import Remains, VanishedPods
 FIELD_MANAGER = "virt-handler"
 # A process that outlives its pod's directory is being killed.
 _PROCESS_ENDS_WITHIN_S = 1.0
+# How often it is looked whether an interface that a running guest is to get has come to its pod.
+_MISSING_INTERFACE_AFTER_S = 2.0
 _STEPS = 4
 
 _log = structlog.get_logger(__name__)
@@ -58,6 +61,8 @@ class _Memory:
     handovers: Handovers
     network: PodNetwork | None = None
     network_ready_at: datetime | None = None
+    wired_at_s: float = 0.0  # monotonic
+    routers: Routers = field(default_factory=Routers)
     volumes: PrepareVolumes | None = None
     volume_preparation: VolumePreparation = field(default_factory=VolumePreparation)
     pushed: tuple[int, str] | None = None
@@ -117,9 +122,10 @@ class VmiReconciler:
         await self._say(now, vmi, memory)
         if failure is not None:
             raise failure
-        return _soonest(
+        look = _soonest(
             _next_look(now), memory.handovers.next_look_s(plan.awaited_disks(now.launcher.report))
         )
+        return _soonest(look, _next_wiring_s(now))
 
     async def _look_for_remains(
         self, key: ObjectKey, vmi: v1.VirtualMachineInstance
@@ -152,6 +158,7 @@ class VmiReconciler:
         memory = self._memory.pop(pod_uid, None)
         if memory is not None:
             memory.handovers.close()
+            memory.routers.close()
 
     def close(self) -> None:
         """Nothing is looked at any more."""
@@ -176,6 +183,7 @@ class VmiReconciler:
             launcher=_launcher(connection, memory),
             network=memory.network,
             network_ready_at=memory.network_ready_at,
+            network_is_due=time.monotonic() - memory.wired_at_s >= _MISSING_INTERFACE_AFTER_S,
             volumes=memory.volumes,
             holders=hotplug.select_holders(vmi, self._pods_beside(vmi)),
             handovers=memory.handovers.observe(),
@@ -243,12 +251,19 @@ class VmiReconciler:
                 memory.stopped = epoch
 
     async def _wire(
-        self, connection: LauncherConnection, desired: Masquerade, memory: _Memory
+        self,
+        connection: LauncherConnection,
+        desired: tuple[Attachment, ...],
+        memory: _Memory,
     ) -> None:
-        memory.network = await netns.wire(connection.process, desired)
-        memory.network_ready_at = meta.now()
+        network = await netns.wire(connection.process, desired)
+        await memory.routers.keep(connection.process, network)
+        memory.network = network
+        memory.wired_at_s = time.monotonic()
+        memory.network_ready_at = memory.network_ready_at or meta.now()
         if memory.network.changed:
-            _log.info("network wired", addresses=memory.network.addresses)
+            wired = {each.attachment.network: each.addresses for each in memory.network.attached}
+            _log.info("network wired", addresses=wired)
 
     def _latest(
         self, cached: v1.VirtualMachineInstance, memory: _Memory
@@ -335,6 +350,12 @@ def _next_look(now: plan.Observed) -> Requeue | None:
         return None
     left_s = status.UNRESPONSIVE_AFTER_S - launcher.silent_for_s
     return Requeue(left_s) if left_s > 0 else None
+
+
+def _next_wiring_s(now: plan.Observed) -> float | None:
+    """Until it is looked again for an interface that the pod has not got yet."""
+    is_waited_for = now.network is not None and bool(now.network.missing) and not now.vmi.is_final
+    return _MISSING_INTERFACE_AFTER_S if is_waited_for else None
 
 
 def _soonest(look: Requeue | None, other_s: float | None) -> Requeue | None:

@@ -15,7 +15,7 @@ from podvisor_common.api.v1.names import ConditionType, EventReason, Phase, Reas
 from podvisor_common.kube.conditions import set_condition
 
 from podvisor_handler.launchers.state import Connection
-from podvisor_handler.vmi import hardware, hotplug, outcome
+from podvisor_handler.vmi import hardware, hotplug, interface_status, outcome
 from podvisor_handler.vmi.plan import Observed, Problem
 from podvisor_handler.vmi.problems import (
     LAUNCHER_WAITING,
@@ -178,7 +178,7 @@ def _running(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus:
         phase=Phase.RUNNING,
         conditions=conditions,
         phase_transition_timestamps=_transitions(now, Phase.RUNNING, at),
-        interfaces=hardware.interfaces_of(now),
+        interfaces=interface_status.interface_statuses(now),
         machine=hardware.machine_of(now),
         memory=hardware.memory_of(now),
         current_cpu_topology=hardware.topology_of(now),

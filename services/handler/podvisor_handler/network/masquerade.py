@@ -1,0 +1,231 @@
+"""A guest with private addresses behind its pod's: what the namespace needs for it.
+
+Invariant: pure. Readable form of the tables that tables_of() makes, for a guest behind `eth0` of 10.244.1.5 with all ports; that of
+IPv6 is alike, but for the loopback: the kernel takes no answer to its address from another device.
+
+    table ip podvisor {
+        chain honest { type filter hook prerouting priority raw;
+            iifname "k6t-eth0" jump from-guest }
+        chain from-guest {
+            ip daddr 127.0.0.0/8 drop
+            ip saddr 10.0.2.2 return
+            udp dport 67 ip saddr 0.0.0.0 return
+            drop }
+        chain prerouting { type nat hook prerouting priority dstnat;
+            iifname "eth0" jump to-guest
+            iifname "k6t-eth0" ip daddr 10.244.1.5 jump to-guest }
+        chain output { type nat hook output priority dstnat;
+            oifname "lo" ip daddr 127.0.0.1 jump to-guest
+            oifname "lo" ip daddr 10.244.1.5 jump to-guest }
+        chain to-guest {
+            dnat to 10.0.2.2 }
+        chain postrouting { type nat hook postrouting priority srcnat;
+            oifname "eth0" ip saddr 10.0.2.2 masquerade
+            oifname "k6t-eth0" ip saddr 127.0.0.1 snat to 10.0.2.1
+            oifname "k6t-eth0" ip saddr 10.244.1.5 snat to 10.0.2.1
+            oifname "k6t-eth0" ip saddr 10.0.2.2 snat to 10.0.2.1 }
+    }
+"""
+
+import ipaddress
+import socket
+from collections.abc import Iterator, Sequence
+
+from podvisor_handler.linux.nftables import (
+    FORWARD,
+    OUTPUT,
+    POSTROUTING,
+    PREROUTING,
+    Base,
+    Chain,
+    Family,
+    Hook,
+    Rule,
+    Table,
+    back,
+    carries,
+    drop,
+    enters_by,
+    from_source,
+    goes_to_port,
+    has,
+    has_not,
+    jump,
+    leaves_by,
+    masquerade,
+    to_destination,
+)
+from podvisor_handler.network.attachments import GuestNetwork, Masquerade, Port
+from podvisor_handler.network.facts import Attached
+from podvisor_handler.network.names import BRIDGE_MAC, ROUTER_ADDRESS
+from podvisor_handler.network.namespace import (
+    AddAddress,
+    ConfigureLink,
+    CreateBridge,
+    Observed,
+    Operation,
+    WriteSysctl,
+)
+
+_PRIORITY_RAW, _PRIORITY_DSTNAT, _PRIORITY_FILTER, _PRIORITY_SRCNAT = -300, -100, 0, 100
+# Offsets of the source and the destination, and what the link itself needs besides the guest's address.
+_SOURCE = {Family.IP: 12, Family.IP6: 8}
+_DESTINATION = {Family.IP: 16, Family.IP6: 24}
+_LOOPBACK = "127.0.0.1"
+_LOOPBACK_NETWORK = {Family.IP: b"\x7f", Family.IP6: ipaddress.ip_address("::1").packed}
+_DHCP_SERVER_PORT = 67
+_LINK_LOCAL = ipaddress.ip_address("fe80::").packed[:8]
+
+
+def sysctls_of(now: Observed, attached: Attached) -> dict[str, str]:
+    """What the namespace shall be set to so that the guest's packets are routed."""
+    wanted = {}
+    if attached.addresses4:
+        wanted["net/ipv4/ip_forward"] = "1"
+    if attached.addresses6 and now.has_ipv6:
+        # A router takes no router's word, and forgets what it was told, unless it is told to. So this comes first.
+        accept = f"net/ipv6/conf/{attached.pod_interface}/accept_ra"
+        if now.sysctls.get(accept) == "1":
+            wanted[accept] = "2"
+        wanted["net/ipv6/conf/all/forwarding"] = "1"
+    return wanted
+
+
+def links_of(now: Observed, attached: Attached, binding: Masquerade) -> list[Operation]:
+    """Makes the bridge with the gateway's addresses."""
+    bridge, mtu_bytes = attached.attachment.bridge, attached.mtu_bytes
+    operations: list[Operation] = []
+    found = now.links.get(bridge)
+    if found is None:
+        operations.append(CreateBridge(bridge, BRIDGE_MAC, mtu_bytes))
+    elif found.mtu_bytes != mtu_bytes or not found.up:
+        operations.append(ConfigureLink(bridge, mtu_bytes))
+    wanted: list[str] = []
+    sysctls: dict[str, str] = {}
+    if attached.addresses4:
+        # What comes from the pod's loopback is sent on to the guest.
+        sysctls[f"net/ipv4/conf/{bridge}/route_localnet"] = "1"
+        wanted.append(f"{binding.network.gateway}/{binding.network.prefix_length}")
+    if attached.addresses6 and now.has_ipv6:
+        sysctls[f"net/ipv6/conf/{bridge}/disable_ipv6"] = "0"
+        wanted += [
+            f"{binding.network6.gateway}/{binding.network6.prefix_length}",
+            f"{ROUTER_ADDRESS}/64",
+        ]
+    operations += [
+        WriteSysctl(path, value)
+        for path, value in sysctls.items()
+        if now.sysctls.get(path) != value
+    ]
+    known = now.addresses.get(bridge, ())
+    operations += [AddAddress(bridge, address) for address in wanted if address not in known]
+    return operations
+
+
+def tables_of(attached: Attached, binding: Masquerade) -> list[Table]:
+    """The address translation, and what the guest may send."""
+    tables = []
+    if attached.addresses4:
+        tables.append(_table(Family.IP, attached, attached.addresses4, binding.network, binding))
+    if attached.addresses6:
+        tables.append(_table(Family.IP6, attached, attached.addresses6, binding.network6, binding))
+    return tables
+
+
+def _table(
+    family: Family,
+    attached: Attached,
+    addresses: Sequence[str],
+    network: GuestNetwork,
+    binding: Masquerade,
+) -> Table:
+    bridge, outside = attached.attachment.bridge, attached.pod_interface
+    guest, gateway = _packed(network.guest), _packed(network.gateway)
+    own = [_packed(address) for address in addresses]
+    local = [_packed(_LOOPBACK), *own] if family is Family.IP else own
+    source, destination = _SOURCE[family], _DESTINATION[family]
+    # No container without NET_RAW can send under an address that is not its pod's; nor shall a guest.
+    forged = [*enters_by(bridge), *has_not(Base.NETWORK, source, guest), drop()]
+    return Table(
+        family,
+        (
+            Chain(
+                "honest",
+                [[*enters_by(bridge), jump("from-guest")]],
+                Hook("filter", PREROUTING, _PRIORITY_RAW),
+            ),
+            Chain("from-guest", [*_honest(family, guest)]),
+            Chain("forward", [forged], Hook("filter", FORWARD, _PRIORITY_FILTER)),
+            Chain(
+                "prerouting",
+                [
+                    [*enters_by(outside), jump("to-guest")],
+                    *(
+                        [
+                            *enters_by(bridge),
+                            *has(Base.NETWORK, destination, address),
+                            jump("to-guest"),
+                        ]
+                        for address in own
+                    ),
+                ],
+                Hook("nat", PREROUTING, _PRIORITY_DSTNAT),
+            ),
+            Chain(
+                "output",
+                [
+                    [*leaves_by("lo"), *has(Base.NETWORK, destination, address), jump("to-guest")]
+                    for address in local
+                ],
+                Hook("nat", OUTPUT, _PRIORITY_DSTNAT),
+            ),
+            Chain("to-guest", [*_inbound(guest, binding.ports)]),
+            Chain(
+                "postrouting",
+                [
+                    [*leaves_by(outside), *has(Base.NETWORK, source, guest), masquerade()],
+                    *(
+                        [
+                            *leaves_by(bridge),
+                            *has(Base.NETWORK, source, address),
+                            *from_source(gateway),
+                        ]
+                        # The guest itself is there when it asks for its pod's address.
+                        for address in (*local, guest)
+                    ),
+                ],
+                Hook("nat", POSTROUTING, _PRIORITY_SRCNAT),
+            ),
+        ),
+    )
+
+
+def _honest(family: Family, guest: bytes) -> Iterator[Rule]:
+    source = _SOURCE[family]
+    # The bridge routes to the loopback, for the pod's own processes alone.
+    yield [*has(Base.NETWORK, _DESTINATION[family], _LOOPBACK_NETWORK[family]), drop()]
+    yield [*has(Base.NETWORK, source, guest), back()]
+    unspecified = bytes(len(guest))
+    if family is Family.IP:
+        asks = goes_to_port(socket.IPPROTO_UDP, _DHCP_SERVER_PORT)
+        yield [*asks, *has(Base.NETWORK, source, unspecified), back()]
+    else:
+        yield [*has(Base.NETWORK, source, _LINK_LOCAL), back()]
+        yield [
+            *carries(socket.IPPROTO_ICMPV6),
+            *has(Base.NETWORK, source, unspecified),
+            back(),
+        ]
+    yield [drop()]
+
+
+def _inbound(guest: bytes, ports: Sequence[Port]) -> Iterator[Rule]:
+    if not ports:
+        yield to_destination(guest)
+    for port in sorted(ports):
+        protocol = socket.IPPROTO_TCP if port.protocol == "tcp" else socket.IPPROTO_UDP
+        yield [*goes_to_port(protocol, port.number), *to_destination(guest)]
+
+
+def _packed(address: str) -> bytes:
+    return ipaddress.ip_interface(address).packed

@@ -1,0 +1,39 @@
+"""Wired networks of pods, for tests: each argument one deviation."""
+
+from podvisor_handler.network.attachments import Attachment, Bridge, Masquerade, Passt
+from podvisor_handler.network.facts import Attached, PodNetwork, Resolver
+from podvisor_handler.network.names import secondary_pod_interface
+from podvisor_handler.network.namespace import Route
+
+RESOLVER = Resolver(("10.96.0.10",), ("fd00:96::a",), ("default.svc.cluster.local",))
+POD_MAC = "0a:58:0a:f4:00:07"
+
+
+def attached(
+    network: str = "default",
+    binding: Masquerade | Bridge | Passt | None = None,
+    *addresses: str,
+    routes: tuple[Route, ...] = (),
+    is_secondary: bool = False,
+    queues: int = 1,
+    may_come_later: bool = False,
+) -> Attached:
+    """A network whose interface is in the pod; by default the pod's own one, behind its address."""
+    interface = secondary_pod_interface(network) if is_secondary else None
+    return Attached(
+        Attachment(network, binding or Masquerade(), interface, queues, may_come_later),
+        interface or "eth0",
+        POD_MAC,
+        1450,
+        addresses or (() if is_secondary else ("10.244.0.7/24",)),
+        routes,
+    )
+
+
+def wired(*networks: Attached, missing: tuple[Attachment, ...] = ()) -> PodNetwork:
+    """A pod with these networks."""
+    desired = (*(each.attachment for each in networks), *missing)
+    return PodNetwork(networks, RESOLVER, desired)
+
+
+WIRED = wired(attached())
