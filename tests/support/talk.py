@@ -142,7 +142,7 @@ def is_refused(address: str, port: int) -> Question:
     return Question(
         f"TCP to {address} port {port}",
         f"socat -t2 - TCP{_target(address, port)},connect-timeout=5 </dev/null 2>&1"
-        " | grep -o 'Connection refused'",
+        " | grep -o 'Connection refused' | uniq",
         "Connection refused",
     )
 

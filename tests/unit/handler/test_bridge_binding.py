@@ -27,8 +27,10 @@ from tests.unit.handler.namespaces import (
     inside,
     links_of,
     needs_root,
+    neighbour,
     peer_seen,
     pod,
+    within,
 )
 
 pytestmark = needs_root
@@ -192,6 +194,23 @@ async def test_guest_and_neighbour_reach_each_other(kind: str) -> None:
             assert await peer_seen(guest, other, "10.244.1.5", 22, kind) == "10.244.1.1"
             assert await peer_seen(other, guest, "10.244.1.1", 80, kind) == "10.244.1.5"
             assert await peer_seen(guest, other, "2001:db8::5", 22, kind) == "2001:db8::1"
+
+
+async def test_neighbours_are_found_though_the_node_sends_back_what_the_guest_broadcasts() -> None:
+    """As the node does by a port in hairpin mode, which network plugins set."""
+    with pod(f"{POD}ip link add port type veth peer name cable\n") as process:
+        await wire(process, BRIDGED)
+        with (
+            neighbours(process) as (guest, node),
+            neighbour(process, "cable", ["10.244.1.6/24"]) as another,
+        ):
+            inside(process, "ip", "link", "set", "port", "netns", f"/proc/{node}/ns/net")
+            within(node, "ip", "link", "add", "node0", "type", "bridge")
+            for port in ("uplink", "port"):
+                within(node, "ip", "link", "set", port, "master", "node0", "up")
+            within(node, "bridge", "link", "set", "dev", "uplink", "hairpin", "on")
+            within(node, "ip", "link", "set", "node0", "up")
+            assert await peer_seen(another, guest, "10.244.1.6", 80, "tcp") == "10.244.1.5"
 
 
 async def test_the_guest_reaches_its_dhcp_server_and_nobody_elses() -> None:

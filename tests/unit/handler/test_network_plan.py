@@ -32,6 +32,7 @@ from podvisor_handler.network.namespace import (
     ReplaceRuleset,
     Route,
     SetMac,
+    StopLearning,
     TakeDown,
     WriteSysctl,
 )
@@ -141,6 +142,7 @@ def test_a_fresh_pod_that_its_guest_takes_over() -> None:
         AddAddress(BRIDGE, "169.254.75.10/32"),
         AddRoute(Route(BRIDGE, "10.244.0.7/32")),
         ConfigureLink("eth0", 1450, BRIDGE),
+        StopLearning("eth0"),
         CreateTap(TAP),
         ConfigureLink(TAP, 1450, BRIDGE),
     ]

@@ -30,6 +30,7 @@ from podvisor_handler.network.namespace import (
     RemoveLink,
     Route,
     SetMac,
+    StopLearning,
     TakeDown,
     WriteSysctl,
 )
@@ -113,6 +114,10 @@ def _port(now: Observed, attached: Attached, link: Link) -> Iterator[Operation]:
     name, bridge = attached.pod_interface, attached.attachment.bridge
     if not now.is_port(name, bridge) or not link.up or link.mac != made_up_mac(attached.mac):
         yield ConfigureLink(name, attached.mtu_bytes, bridge)
+    # A port in hairpin mode at the other end, as network plugins make it, sends back what the guest broadcasts: the guest would be
+    # taken to be out there.
+    if not now.is_port(name, bridge) or link.learns:
+        yield StopLearning(name)
 
 
 def _without_ipv6(now: Observed, device: str) -> Iterator[Operation]:

@@ -23,7 +23,8 @@ from podvisor_handler.network.namespace import LAUNCHER_UID, Link
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _LINK_HEADER = struct.Struct("=BxHiII")
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
-_INFO_KIND = 1
+_INFO_KIND, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 4, 5
+_BRPORT_LEARNING = 8
 _UP = 0x1
 
 # linux/if_tun.h
@@ -49,6 +50,7 @@ def list_links(route: NetlinkSocket) -> dict[str, Link]:
             up=bool(flags & _UP),
             master=int.from_bytes(found.get(_IFLA_MASTER, b""), sys.byteorder),
             mac=found.get(_IFLA_ADDRESS, b"").hex(":"),
+            learns=_learns(found.get(_IFLA_LINKINFO, b"")),
         )
     return links
 
@@ -73,6 +75,13 @@ def configure_link(
     if master is not None:
         attributes.append((_IFLA_MASTER, struct.pack("=I", socket.if_nametoindex(master))))
     _change(route, name, up=True, attributes=attributes)
+
+
+def stop_learning(route: NetlinkSocket, name: str) -> None:
+    """Has a bridge not conclude from what comes in by a port who is behind it."""
+    port: list[Attribute] = [(_BRPORT_LEARNING, b"\0")]
+    kind: list[Attribute] = [(_INFO_SLAVE_KIND, b"bridge\0"), (_INFO_SLAVE_DATA, port)]
+    _change(route, name, up=True, attributes=[(_IFLA_LINKINFO, kind)])
 
 
 def take_down(route: NetlinkSocket, name: str) -> None:
@@ -105,6 +114,12 @@ def create_tap(tun_device: str, name: str, *, is_multiqueue: bool) -> None:
         fcntl.ioctl(tun, _TUNSETPERSIST, 1)
     finally:
         os.close(tun)
+
+
+def _learns(link_info: bytes) -> bool:
+    """Whether a bridge learns from the device; so it does as long as nobody has said otherwise."""
+    port = decode_attributes(decode_attributes(link_info).get(_INFO_SLAVE_DATA, b""))
+    return port.get(_BRPORT_LEARNING) != b"\0"
 
 
 def _change(route: NetlinkSocket, name: str, *, up: bool, attributes: list[Attribute]) -> None:

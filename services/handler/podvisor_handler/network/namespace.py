@@ -17,6 +17,7 @@ class Link:
     up: bool
     master: int = 0  # index of the bridge it is a port of; 0 for none
     mac: str = ""
+    learns: bool = True  # as the port of a bridge
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,13 @@ class ConfigureLink:
 
 
 @dataclass(frozen=True, slots=True)
+class StopLearning:
+    """Have a bridge not conclude from what comes in by a port who is behind it."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class TakeDown:
     """Take a device down."""
 
@@ -165,6 +173,7 @@ Operation = (
     | CreateBridge
     | CreateTap
     | ConfigureLink
+    | StopLearning
     | TakeDown
     | SetMac
     | RemoveLink

@@ -38,6 +38,7 @@ from podvisor_handler.network.namespace import (
     RemoveLink,
     ReplaceRuleset,
     SetMac,
+    StopLearning,
     TakeDown,
     WriteSysctl,
 )
@@ -196,6 +197,8 @@ def carry_out(
             links.create_tap(tun, name, is_multiqueue=is_multiqueue)
         case ConfigureLink(name, mtu_bytes, master):
             links.configure_link(route, name, mtu_bytes=mtu_bytes, master=master)
+        case StopLearning(name):
+            links.stop_learning(route, name)
         case TakeDown(name):
             links.take_down(route, name)
         case SetMac(name, mac):
