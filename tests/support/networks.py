@@ -60,7 +60,7 @@ def attachment_definition(
         "ipam": ipam,
     }
     return {
-        "apiVersion": f"{MULTUS}/v1",
+        "apiVersion": "k8s.cni.cncf.io/v1",
         "kind": "NetworkAttachmentDefinition",
         "metadata": {"name": name},
         "spec": {"config": json.dumps(plugin)},
