@@ -77,7 +77,10 @@ def on_pod_network(name: str, binding: Binding, *, ports: list[Json] | None = No
 async def set_scene(cluster: Cluster, binding: Binding) -> Scene:
     """Both guests and the pod serve, and the Services of the guests are there."""
     await cluster.apply(serving_pod(PEER))
-    await cluster.apply(on_pod_network("alice", binding))
+    # All ports by passt take more open files than this node's containers may have.
+    everything = [*LISTED, {"port": ECHOES, "protocol": "TCP"}]
+    of_alice = everything if binding == "passtBinding" else None
+    await cluster.apply(on_pod_network("alice", binding, ports=of_alice))
     await cluster.apply(on_pod_network("bob", binding, ports=LISTED))
     friends = {"clusterIP": "None", "selector": {"kubevirt.io": "virt-launcher"}}
     await cluster.apply(
