@@ -19,6 +19,7 @@ from tests.support.networks import (
     Binding,
     networked_vmi,
     node_port_service,
+    reachable_by,
     said_of_interface,
     serve,
     serving_pod,
@@ -68,7 +69,7 @@ class Scene:
 
 def on_pod_network(name: str, binding: Binding, *, ports: list[Json] | None = None) -> Json:
     """An instance with one interface, which a headless Service knows by its name."""
-    interface: Json = {binding: {}} | ({"ports": ports} if ports else {})
+    interface = reachable_by(binding) | ({"ports": ports} if ports else {})
     return networked_vmi(
         name, {"default": {"pod": {}}}, {"default": interface}, subdomain="friends"
     )
@@ -77,10 +78,7 @@ def on_pod_network(name: str, binding: Binding, *, ports: list[Json] | None = No
 async def set_scene(cluster: Cluster, binding: Binding) -> Scene:
     """Both guests and the pod serve, and the Services of the guests are there."""
     await cluster.apply(serving_pod(PEER))
-    # All ports by passt take more open files than this node's containers may have.
-    everything = [*LISTED, {"port": ECHOES, "protocol": "TCP"}]
-    of_alice = everything if binding == "passtBinding" else None
-    await cluster.apply(on_pod_network("alice", binding, ports=of_alice))
+    await cluster.apply(on_pod_network("alice", binding))
     await cluster.apply(on_pod_network("bob", binding, ports=LISTED))
     friends = {"clusterIP": "None", "selector": {"kubevirt.io": "virt-launcher"}}
     await cluster.apply(

@@ -9,7 +9,7 @@ from tests.faults.guest import booted
 from tests.faults.strike import Victim, pids_of, strike, uid_of_pod
 from tests.support.cluster import Cluster, Json
 from tests.support.machine import Machine
-from tests.support.networks import Binding, networked_vmi
+from tests.support.networks import Binding, networked_vmi, reachable_by
 
 # What a line may be late by: the guest says one five times a second, under emulation on a busy machine.
 PATIENCE_S = 5.0
@@ -47,7 +47,7 @@ async def _is_back(machine: Machine, victim: Victim, dead: set[int]) -> None:
 async def test_connection_and_lease_go_on(cluster: Cluster, binding: Binding) -> None:
     """A session over ssh counts on without a gap through the death of handler, launcher and libvirtd; then the guest renews its lease."""
     name = f"talker-{binding.lower()}"
-    interfaces: Json = {"default": {binding: {}}}
+    interfaces: Json = {"default": reachable_by(binding)}
     machine = await booted(cluster, networked_vmi(name, {"default": {"pod": {}}}, interfaces))
     pod_uid = await uid_of_pod(machine)
     async with machine.prints(_COUNTS) as lines:

@@ -19,7 +19,7 @@ from tests.faults.writers import watching_writers
 from tests.support import second_node
 from tests.support.cluster import Cluster, Json, on_node
 from tests.support.machine import DEMO_KEY, Machine, gone, pod_processes, vmi
-from tests.support.networks import Binding, networked_vmi, node_port_service, serve
+from tests.support.networks import Binding, networked_vmi, node_port_service, reachable_by, serve
 from tests.support.talk import asks, guest, pings, sends_much
 
 NODE = second_node.NODE
@@ -122,7 +122,7 @@ async def test_guests_on_two_nodes(cluster: Cluster, second: None, binding: Bind
     for node, name in names.items():
         where = {"kubernetes.io/hostname": node}
         manifest = networked_vmi(
-            name, {"default": {"pod": {}}}, {"default": {binding: {}}}, nodeSelector=where
+            name, {"default": {"pod": {}}}, {"default": reachable_by(binding)}, nodeSelector=where
         )
         machine = await booted(cluster, manifest)
         await cluster.apply(node_port_service(name, of=name, families=1))

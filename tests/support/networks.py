@@ -5,6 +5,7 @@ Guests have the programs for it from the disk `tools`.
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -70,6 +71,20 @@ def attachment_definition(
 def pod_interface(network: str) -> str:
     """The name that the pod's interface to a machine's secondary network has."""
     return "pod" + hashlib.sha256(network.encode()).hexdigest()[:11]
+
+
+def reachable_by(binding: Binding) -> Json:
+    """What an interface on the pod network says of its binding, so that all that is served reaches the guest.
+
+    passt has the ports listed: all of them take more open files than a node's containers may have everywhere.
+    """
+    if binding != "passtBinding":
+        return {binding: {}}
+    served = [(22, "TCP"), *itertools.product((ANSWERS, ECHOES), ("TCP", "UDP"))]
+    return {
+        binding: {},
+        "ports": [{"port": port, "protocol": protocol} for port, protocol in served],
+    }
 
 
 def networked_vmi(
