@@ -78,6 +78,16 @@ tool() { "$root/dev/tools/build.sh" "$1"; }
 # compose ARGS...: docker compose on the stack of this checkout, with the optional nodes in view.
 compose() { docker compose --project-directory "$root" --file "$root/docker-compose.yml" "$@"; }
 
+# until_established DIRECTORY: the definitions of kinds that are in it are served. kubectl does not wait for a condition of what has no
+# conditions yet.
+until_established() {
+  local ends=$((SECONDS + 20))
+  until "$root/dev/kubectl" wait --for=condition=Established --timeout=20s -f "$1"; do
+    [ $SECONDS -lt $ends ] || return 1
+    sleep 0.2
+  done
+}
+
 # Whose cluster it is, written on its volumes: what is in them outlives containers, and even this checkout.
 [ -s "$state/checkout" ] || printf '%s %s\n' "$root" "$(cat /proc/sys/kernel/random/uuid)" >"$state/checkout"
 PODVISOR_CHECKOUT=$(cat "$state/checkout")
