@@ -15,7 +15,14 @@ import pytest
 from podvisor.domain.v1 import domain_pb2 as domain
 from podvisor.launcher.v1 import launcher_pb2 as pb
 
-from tests.support.launcher_container import Container, docker, make_pod_network, running, spec
+from tests.support.launcher_container import (
+    ROOMY_GUEST,
+    Container,
+    docker,
+    make_pod_network,
+    running,
+    spec,
+)
 
 MIB = 1 << 20
 pytestmark = [
@@ -93,9 +100,16 @@ async def test_a_plugged_image_grows_and_outlives_its_launcher(image: str, tmp_p
     assert os.stat(disk).st_size == 16 * MIB
 
 
-def with_interface(generation: int, *, link_down: bool = False) -> domain.DomainSpec:
+def roomy_spec(generation: int = 1) -> domain.DomainSpec:
+    """The machine of a guest that finds devices which come later."""
     wanted = spec(tap=True)
     wanted.generation = generation
+    wanted.memory.guest_bytes = 128 * MIB
+    return wanted
+
+
+def with_interface(generation: int, *, link_down: bool = False) -> domain.DomainSpec:
+    wanted = roomy_spec(generation)
     wanted.interfaces.add(
         name="later",
         model="virtio",
@@ -132,10 +146,10 @@ async def test_an_interface_comes_loses_its_carrier_and_goes(image: str, tmp_pat
         response = await it.launcher.ApplyDomain(request, wait_for_ready=True, timeout=10)
         assert list(response.restart_required) == []
 
-    async with running(image, tmp_path) as it:
+    async with running(image, tmp_path, ROOMY_GUEST) as it:
         await it.launcher.GetInfo(pb.GetInfoRequest(), wait_for_ready=True, timeout=20)
         make_pod_network(it, "tap1")
-        await apply(spec(tap=True))
+        await apply(roomy_spec())
         await it.console_shows("myvm login:")
         await it.serial(("login:", "root\n"), ("Password:", "opensesame\n"), ("# ", ""))
         await apply(with_interface(2))
@@ -148,7 +162,5 @@ async def test_an_interface_comes_loses_its_carrier_and_goes(image: str, tmp_pat
         os.kill(it.processes()["launcher"], signal.SIGKILL)
         second = await until_interface(it, "later", link_up=False)
         assert second.epoch != first.epoch
-        gone = spec(tap=True)
-        gone.generation = 4
-        await apply(gone)
+        await apply(roomy_spec(4))
         await until_interface(it, "later", link_up=None)

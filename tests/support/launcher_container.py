@@ -22,6 +22,7 @@ from podvisor.launcher.v1 import launcher_pb2_grpc
 
 ROOT = Path(__file__).parents[2]
 GUEST = ROOT / ".dev/guest/i386/disk.qcow2"
+ROOMY_GUEST = ROOT / ".dev/guest/amd64-bench/disk.qcow2"  # has room for PCI devices that come later
 IMAGE = "podvisor-launcher:integration"
 RUN = "/run/podvisor"
 PROGRAMS = "/usr/libexec/podvisor"
