@@ -104,6 +104,21 @@ async def test_only_listed_ports_reach_the_guest(family: int, kind: str) -> None
         assert "refused" in refused.value.stderr
 
 
+@EVERY_WAY
+@BOTH
+async def test_who_is_on_the_pods_link_does_not_get_past_the_list_of_ports(
+    family: int, kind: str
+) -> None:
+    """By the guest's own address, with the pod for a router."""
+    with pod(POD) as process:
+        await wire(process, attached(Port(kind, 22)))
+        with neighbours(process) as (guest, client):
+            within(client, "ip", "route", "add", GUEST[family], "via", POD_ADDRESSES[family])
+            with pytest.raises(subprocess.CalledProcessError) as unreachable:
+                await peer_seen(guest, client, GUEST[family], 23, kind)
+        assert "timed out" in unreachable.value.stderr
+
+
 @BOTH
 async def test_the_guest_does_not_reach_the_pods_loopback(family: int) -> None:
     loopback = ("127.0.0.1", "::1")[family]

@@ -41,7 +41,7 @@ def test_solicitations(message: bytes, hop_limit: int, expected: bool) -> None:
 def test_an_advertisement() -> None:
     message = advertisement(ROUTER)
     kind, code, _, hops, flags, lifetime_s = struct.unpack_from("!BBHBBH", message)
-    assert (kind, code, hops, flags, lifetime_s) == (134, 0, 64, 0xC0, 9000)
+    assert (kind, code, hops, flags, lifetime_s) == (134, 0, 64, 0xC0, 65535)
     options, offset = {}, 16
     while offset < len(message):
         size = message[offset + 1] * 8
@@ -53,6 +53,13 @@ def test_an_advertisement() -> None:
     assert struct.unpack("!HI", options[5]) == (0, 1450)
     assert options[25][6:22] == bytes.fromhex("fd000096" + "0" * 22 + "0a")
     assert options[31][6:].rstrip(b"\0") == b"\1a\1b"
+
+
+def test_an_advertisement_fits_into_a_packet_however_much_is_to_be_searched() -> None:
+    names = tuple(f"{'n' * 60}.{number}.example" for number in range(32))
+    message = advertisement(Router("02:00:00:00:00:00", "fd10:0:2::/120", 1280, (), names))
+    assert len(message) < 1280 - 40
+    assert b"\x3c" + b"n" * 60 + b"\1" + b"0" in message
 
 
 def test_what_is_announced() -> None:

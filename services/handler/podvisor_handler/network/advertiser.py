@@ -15,7 +15,6 @@ import structlog
 
 from podvisor_handler.network.names import ROUTER_ADDRESS
 from podvisor_handler.network.router_packets import (
-    LIFETIME_S,
     Router,
     advertisement,
     is_solicitation,
@@ -26,7 +25,7 @@ _ICMPV6_FILTER = 1
 _SOLICITATION = 133
 _HOP_LIMIT = 255
 _MESSAGE_LIMIT_BYTES = 1500
-_RENEWAL_S = LIFETIME_S / 3
+_RENEWAL_S = 3000.0
 # Between two answers, as RFC 4861 asks of those to everybody.
 _PAUSE_S = 3.0
 _BATCH = 16

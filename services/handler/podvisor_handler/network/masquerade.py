@@ -5,6 +5,7 @@ IPv6 is alike, but for the loopback: the kernel takes no answer to its address f
 
     table ip podvisor {
         chain honest { type filter hook prerouting priority raw;
+            iifname "eth0" ip daddr 10.0.2.2 drop
             iifname "k6t-eth0" jump from-guest }
         chain from-guest {
             ip daddr 127.0.0.0/8 drop
@@ -151,7 +152,11 @@ def _table(
         (
             Chain(
                 "honest",
-                [[*enters_by(bridge), jump("from-guest")]],
+                [
+                    # Outside there is no such address: who shares the pod's link would get past the list of ports.
+                    [*enters_by(outside), *has(Base.NETWORK, destination, guest), drop()],
+                    [*enters_by(bridge), jump("from-guest")],
+                ],
                 Hook("filter", PREROUTING, _PRIORITY_RAW),
             ),
             Chain("from-guest", [*_honest(family, guest)]),

@@ -7,7 +7,7 @@ import ipaddress
 import struct
 from dataclasses import dataclass
 
-LIFETIME_S = 9000  # the longest that RFC 4861 allows
+LIFETIME_S = 65535  # the longest that RFC 8319 allows: a guest outlives its handler
 _SOLICITATION, _ADVERTISEMENT = 133, 134
 _HOP_LIMIT = 64
 _MANAGED_AND_OTHER = 0xC0
@@ -17,6 +17,7 @@ _FOREVER = 0xFFFFFFFF
 _HEADER = struct.Struct("!BBH")
 _SERVERS_LIMIT = 3
 _LABEL_LIMIT = 63
+_SEARCH_LIMIT_BYTES = 512  # a guest drops an advertisement in fragments (RFC 6980)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,11 @@ def advertisement(router: Router, *, lifetime_s: int = LIFETIME_S) -> bytes:
     if servers:
         packed = b"".join(ipaddress.IPv6Address(server).packed for server in servers)
         options.append(_option(_OPTION_SERVERS, struct.pack("!HI", 0, lifetime_s) + packed))
-    names = b"".join(_domain_name(name) for name in router.dns_search)
+    names = b""
+    for name in map(_domain_name, router.dns_search):
+        if len(names) + len(name) > _SEARCH_LIMIT_BYTES:
+            break
+        names += name
     if names:
         options.append(_option(_OPTION_SEARCH, struct.pack("!HI", 0, lifetime_s) + names))
     return fixed + b"".join(options)
