@@ -6,9 +6,9 @@ import struct
 import subprocess
 from collections.abc import Iterator
 
+from podvisor_common.launcher_pod import secondary_interface_name
 from podvisor_handler.linux.process import PinnedProcess
 from podvisor_handler.network.attachments import Attachment, Bridge
-from podvisor_handler.network.names import secondary_pod_interface
 
 from tests.unit.handler.namespaces import neighbour, plug_guest, within
 
@@ -22,7 +22,7 @@ ip link set uplink up
 ip route add default via 10.244.1.1
 ip route add 10.96.0.0/12 via 10.244.1.2
 """
-BLUE = secondary_pod_interface("blue")
+BLUE = secondary_interface_name("blue")
 STEM = BLUE.removeprefix("pod")
 WITH_BLUE = f"""
 {POD}

@@ -1,8 +1,8 @@
 """Wired networks of pods, for tests: each argument one deviation."""
 
+from podvisor_common.launcher_pod import secondary_interface_name
 from podvisor_handler.network.attachments import Attachment, Bridge, Masquerade, Passt
 from podvisor_handler.network.facts import Attached, PodNetwork, Resolver
-from podvisor_handler.network.names import secondary_pod_interface
 from podvisor_handler.network.namespace import Route
 
 RESOLVER = Resolver(("10.96.0.10",), ("fd00:96::a",), ("default.svc.cluster.local",))
@@ -19,7 +19,7 @@ def attached(
     may_come_later: bool = False,
 ) -> Attached:
     """A network whose interface is in the pod; by default the pod's own one, behind its address."""
-    interface = secondary_pod_interface(network) if is_secondary else None
+    interface = secondary_interface_name(network) if is_secondary else None
     return Attached(
         Attachment(network, binding or Masquerade(), interface, queues, may_come_later),
         interface or "eth0",

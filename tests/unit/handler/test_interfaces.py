@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import v1
+from podvisor_common.launcher_pod import secondary_interface_name
 from podvisor_handler.network.attachments import (
     Attachment,
     Bridge,
@@ -14,7 +15,6 @@ from podvisor_handler.network.attachments import (
     Port,
 )
 from podvisor_handler.network.facts import PodNetwork
-from podvisor_handler.network.names import secondary_pod_interface
 from podvisor_handler.network.namespace import Route
 from podvisor_handler.vmi.build import build_domain
 from podvisor_handler.vmi.errors import SpecRefused
@@ -24,7 +24,7 @@ from tests.unit.handler.builders import pod, vmi
 from tests.unit.handler.networks import POD_MAC, WIRED, attached, wired
 from tests.unit.handler.observations import observed, said
 
-BLUE = secondary_pod_interface("blue")
+BLUE = secondary_interface_name("blue")
 STEM = BLUE.removeprefix("pod")
 TO_BLUE = {"name": "blue", "multus": {"networkName": "blue"}}
 ON_BLUE = {"name": "blue", "bridge": {}}

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from podvisor_common.launcher_pod import secondary_interface_name
 from podvisor_handler.linux.nftables import Family, digest_of
 from podvisor_handler.network.attachments import Attachment, Bridge, Masquerade, Port
 from podvisor_handler.network.facts import Resolver, primary_interface
@@ -12,7 +13,6 @@ from podvisor_handler.network.masquerade import tables_of
 from podvisor_handler.network.names import (
     made_up_mac,
     own_stem,
-    secondary_pod_interface,
     server_of,
     stem_of,
 )
@@ -52,7 +52,7 @@ SYSCTLS = {
 LINKS = {
     "eth0": Link(2, 1450, True, 0, MAC),
     BRIDGE: Link(3, 1450, True),
-    TAP: Link(4, 1450, True, 3),
+    TAP: Link(4, 1450, True, 3, learns=False),
 }
 DIGEST = digest_of(
     tables_of(find(Observed(LINKS, {"eth0": ("10.244.0.7/24",)}), MASQUERADED)[0], Masquerade())
@@ -88,13 +88,16 @@ def with_links(**links: Link | None) -> Observed:
         pytest.param(RIGHT, [], id="all is right"),
         pytest.param(
             with_links(tap0=Link(4, 1450, True, 0)),
-            [ConfigureLink(TAP, 1450, BRIDGE)],
+            [ConfigureLink(TAP, 1450, BRIDGE), StopLearning(TAP)],
             id="loose tap",
         ),
         pytest.param(
-            with_links(tap0=Link(4, 1450, False, 3)),
+            with_links(tap0=Link(4, 1450, False, 3, learns=False)),
             [ConfigureLink(TAP, 1450, BRIDGE)],
             id="tap is down",
+        ),
+        pytest.param(
+            with_links(tap0=Link(4, 1450, True, 3)), [StopLearning(TAP)], id="tap is learnt from"
         ),
         pytest.param(
             with_links(k6t_eth0=Link(3, 1500, True)), [ConfigureLink(BRIDGE, 1450)], id="other MTU"
@@ -124,6 +127,7 @@ def test_a_fresh_pod_behind_masquerade() -> None:
         AddAddress(BRIDGE, "10.0.2.1/24"),
         CreateTap(TAP),
         ConfigureLink(TAP, 1450, BRIDGE),
+        StopLearning(TAP),
     ]
 
 
@@ -221,7 +225,7 @@ def test_the_primary_interface_is_known_again_when_it_routes_no_more() -> None:
 
 
 def test_names_are_upstreams() -> None:
-    name = secondary_pod_interface("blue")
+    name = secondary_interface_name("blue")
     assert (len(name), stem_of(name)) == (14, name.removeprefix("pod"))
     assert {own_stem(f"k6t-{stem_of(name)}"), own_stem(f"tap{stem_of(name)}")} == {stem_of(name)}
     assert (own_stem("tap0"), own_stem("was-eth0"), own_stem("eth0"), own_stem(name)) == (

@@ -19,11 +19,6 @@ _PRIMARY_SERVER = 10
 _SERVERS = 240
 
 
-def secondary_pod_interface(network: str) -> str:
-    """The pod's interface on a network of Multus; `network` is its name in the manifest."""
-    return "pod" + hashlib.sha256(network.encode()).hexdigest()[:11]
-
-
 def stem_of(pod_interface: str | None) -> str:
     """What the names of an attachment's devices end in; None is the pod's own network, whatever its interface is called."""
     return pod_interface.removeprefix("pod") if pod_interface is not None else _PRIMARY

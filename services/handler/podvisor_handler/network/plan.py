@@ -19,6 +19,7 @@ from podvisor_handler.network.namespace import (
     Operation,
     RemoveLink,
     ReplaceRuleset,
+    StopLearning,
     WriteSysctl,
 )
 
@@ -114,6 +115,10 @@ def _tap(now: Observed, attached: Attached) -> Iterator[Operation]:
     in_bridge = now.is_port(attachment.tap, attachment.bridge)
     if tap is None or not in_bridge or not tap.up or tap.mtu_bytes != mtu_bytes:
         yield ConfigureLink(attachment.tap, mtu_bytes, attachment.bridge)
+    # Behind the one port of such a bridge is the one guest, under as many hardware addresses as it makes up. Others are guarded.
+    is_alone = isinstance(attachment.binding, Masquerade)
+    if is_alone and (tap is None or not in_bridge or tap.learns):
+        yield StopLearning(attachment.tap)
 
 
 def _removals(now: Observed, wanted: Sequence[Attached]) -> Iterator[Operation]:

@@ -8,6 +8,7 @@ import ipaddress
 
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import v1
+from podvisor_common.launcher_pod import secondary_interface_name
 
 from podvisor_handler.network.attachments import (
     DEFAULT_GUEST_NETWORK,
@@ -20,7 +21,7 @@ from podvisor_handler.network.attachments import (
     Port,
 )
 from podvisor_handler.network.facts import Attached, PodNetwork, further_routes, gateway_of
-from podvisor_handler.network.names import secondary_pod_interface, server_of
+from podvisor_handler.network.names import server_of
 from podvisor_handler.vmi.errors import SpecRefused
 from podvisor_handler.vmi.identity import guest_hostname, machine_identity
 from podvisor_handler.vmi.processors import cpu_topology
@@ -92,7 +93,7 @@ def _attachment(
     return Attachment(
         network=interface.name,
         binding=_binding(interface, network),
-        pod_interface=secondary_pod_interface(interface.name) if is_secondary else None,
+        pod_interface=secondary_interface_name(interface.name) if is_secondary else None,
         queues=_queues(vmi, interface),
         may_come_later=is_secondary and (runs or interface.state == _STATE_ABSENT),
     )

@@ -205,7 +205,7 @@ def _values(lease: Lease) -> tuple[tuple[int, bytes], ...]:
         (_HOST_NAME, lease.hostname.encode("ascii", "ignore")[:63]),
         (_DOMAIN_NAME, lease.dns_search[0].encode("ascii", "ignore") if lease.dns_search else b""),
         (_DOMAIN_SEARCH, encode_domains(lease.dns_search, _OPTION_BYTES)),
-        (_NTP, _addresses(lease.ntp_servers[:8])),
+        (_NTP, _addresses(lease.ntp_servers)),
         (_TFTP_SERVER, lease.tftp_server.encode()),
         (_BOOT_FILE, lease.boot_file.encode()),
         *lease.private_options,
