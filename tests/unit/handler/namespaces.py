@@ -30,10 +30,8 @@ ip link set peer up
 
 
 @contextlib.contextmanager
-def pod(links: str = WITH_ETH0, *, own_network: bool = True) -> Iterator[PinnedProcess]:
-    """A process that lives in namespaces as a container does."""
-    flags = ["-m", "-n"] if own_network else ["-m"]
-    command = ["unshare", *flags, "sh", "-c", POD.format(links=links)]
+def contained(command: Sequence[str]) -> Iterator[PinnedProcess]:
+    """What a command becomes that makes namespaces, says that it is ready, and lives until its input ends."""
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -46,6 +44,15 @@ def pod(links: str = WITH_ETH0, *, own_network: bool = True) -> Iterator[PinnedP
         process.stdin.close()
         process.stdout.close()
         process.wait(timeout=5)
+
+
+@contextlib.contextmanager
+def pod(links: str = WITH_ETH0, *, own_network: bool = True) -> Iterator[PinnedProcess]:
+    """A process that lives in namespaces as a container does."""
+    flags = ["-m", "-n"] if own_network else ["-m"]
+    command = ["unshare", *flags, "sh", "-c", POD.format(links=links)]
+    with contained(command) as process:
+        yield process
 
 
 def inside(process: PinnedProcess, *command: str) -> str:

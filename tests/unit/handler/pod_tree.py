@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from podvisor_handler.linux.process import PinnedProcess
 
+from tests.unit.handler.namespaces import contained
+
 VOLUME = "/run/podvisor/volumes/data"
 # With the directory of its pod's sockets it is one that holds a volume: it serves a socket there.
 CONTAINER = """
@@ -55,18 +57,8 @@ class PodTree:
             [sys.executable, "-c", CONTAINER, str(self.root), str(self.sockets or "")]
         )
         command = ["unshare", "-m", "sh", "-ec", f"{mounts}\nexec {python}"]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            assert process.stdout.readline() == b"ready\n"
-            pinned = PinnedProcess.open(process.pid)
-            yield pinned
-            pinned.close()
-        finally:
-            process.stdin.close()
-            process.stdout.close()
-            process.wait(timeout=5)
+        with contained(command) as process:
+            yield process
 
 
 def tree_in(directory: Path, volume: str = VOLUME) -> PodTree:
