@@ -6,13 +6,11 @@ know is believed, within bounds, for the devices of the manifest alone.
 
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import v1
+from podvisor_common.api.v1.names import InfoSource, InterfaceState
 
 from podvisor_handler.network.facts import Attached
 from podvisor_handler.vmi.interfaces import interface_mac, interfaces_of
 from podvisor_handler.vmi.plan import Observed
-
-_FROM_DOMAIN, _FROM_POD = "domain", "multus-status"
-_STATE_DOWN, _STATE_ABSENT = "down", "absent"
 
 
 def interface_statuses(now: Observed) -> list[v1.NetworkInterfaceStatus] | None:
@@ -45,11 +43,11 @@ def _status(
         not reported
         or (report is not None and report.attachment != domain_pb2.INTERFACE_ATTACHMENT_AWAITED)
     )
-    if interface.state == _STATE_ABSENT and not is_in_domain:
+    if interface.state == InterfaceState.ABSENT and not is_in_domain:
         return None
-    sources = [_FROM_DOMAIN] if is_in_domain else []
+    sources = [InfoSource.DOMAIN] if is_in_domain else []
     if attached.attachment.pod_interface is not None:
-        sources.append(_FROM_POD)
+        sources.append(InfoSource.MULTUS_STATUS)
     addresses = [address.split("/")[0] for address in attached.addresses]
     return v1.NetworkInterfaceStatus(
         name=interface.name,
@@ -66,7 +64,9 @@ def _status(
 def _link_state(interface: v1.Interface, report: domain_pb2.InterfaceReport | None) -> str:
     """One of an earlier release tells neither queues nor the link."""
     is_told = report is not None and report.queues > 0
-    is_up = report.link_up if report is not None and is_told else interface.state != _STATE_DOWN
+    is_up = (
+        report.link_up if report is not None and is_told else interface.state != InterfaceState.DOWN
+    )
     return "up" if is_up else "down"
 
 

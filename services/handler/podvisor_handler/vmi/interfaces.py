@@ -8,6 +8,7 @@ import ipaddress
 
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import v1
+from podvisor_common.api.v1.names import InterfaceState
 from podvisor_common.launcher_pod import secondary_interface_name
 
 from podvisor_handler.network.attachments import (
@@ -27,7 +28,6 @@ from podvisor_handler.vmi.identity import guest_hostname, machine_identity
 from podvisor_handler.vmi.processors import cpu_topology
 
 DEFAULT_MODEL = "virtio"
-_STATE_DOWN, _STATE_ABSENT = "down", "absent"
 _QUEUES_LIMIT = 16
 
 
@@ -41,7 +41,7 @@ def attachments_of(
     return tuple(
         _attachment(vmi, interface, networks.get(interface.name), runs=runs)
         for interface in interfaces_of(vmi)
-        if interface.state != _STATE_ABSENT or interface.name in reported
+        if interface.state != InterfaceState.ABSENT or interface.name in reported
     )
 
 
@@ -77,7 +77,7 @@ def build_interfaces(
     specs = []
     for interface in interfaces_of(vmi):
         attached = network.of(interface.name)
-        if attached is not None and interface.state != _STATE_ABSENT:
+        if attached is not None and interface.state != InterfaceState.ABSENT:
             specs.append(_spec(vmi, interface, attached, network))
     return specs
 
@@ -95,7 +95,7 @@ def _attachment(
         binding=_binding(interface, network),
         pod_interface=secondary_interface_name(interface.name) if is_secondary else None,
         queues=_queues(vmi, interface),
-        may_come_later=is_secondary and (runs or interface.state == _STATE_ABSENT),
+        may_come_later=is_secondary and (runs or interface.state == InterfaceState.ABSENT),
     )
 
 
@@ -157,7 +157,7 @@ def _spec(
         mac=interface_mac(vmi, interface, attached),
         mtu_bytes=attached.mtu_bytes,
         boot_order=interface.boot_order or 0,
-        link_down=interface.state == _STATE_DOWN,
+        link_down=interface.state == InterfaceState.DOWN,
         queues=attachment.queues if attachment.queues > 1 else 0,
         pci_address=interface.pci_address,
         acpi_index=interface.acpi_index or 0,
