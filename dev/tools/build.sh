@@ -37,6 +37,7 @@ case $family in
     done ;;
   grpcurl) ldflags+=" -X main.version=$(version_of github.com/fullstorydev/grpcurl)" ;;
   csi) sources=$(cat csi-hostpath/*.go) ;;
+  policies) sources=$(cat policies/*.go) ;;
   multus) ldflags+=" -X gopkg.in/k8snetworkplumbingwg/multus-cni.v4/pkg/multus.version=$(version_of gopkg.in/k8snetworkplumbingwg/multus-cni.v4)" ;;
   cni) ldflags+=" -X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=$(version_of github.com/containernetworking/plugins)" ;;
 esac

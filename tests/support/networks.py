@@ -1,4 +1,4 @@
-"""Networks of machines under test: their manifests, Multus with what it needs, and guests and pods that serve on them.
+"""Networks of machines under test: their manifests, Multus and NetworkPolicies, and guests and pods that serve on them.
 
 Who serves says its name and repeats what it is told on port ANSWERS, and echoes on port ECHOES, both by TCP and by UDP, IPv4 and IPv6.
 Guests have the programs for it from the disk `tools`.
@@ -36,6 +36,21 @@ async def take_multus_away() -> None:
 async def has_multus() -> bool:
     """Multus is in the cluster."""
     return await Cluster("kube-system").get("daemonset", "multus") is not None
+
+
+async def have_policies_hold() -> None:
+    """Make sure that NetworkPolicies are enforced. Takes minutes where what does it was never built, else seconds."""
+    await run(str(ROOT / "dev/policies"), timeout_s=600)
+
+
+async def let_policies_be_words() -> None:
+    """NetworkPolicies are enforced no more."""
+    await run(str(ROOT / "dev/policies"), "--remove", timeout_s=120)
+
+
+async def policies_hold() -> bool:
+    """NetworkPolicies are enforced."""
+    return await Cluster("kube-system").get("daemonset", "policies") is not None
 
 
 def attachment_definition(

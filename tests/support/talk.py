@@ -108,6 +108,22 @@ def asks(address: str, who: str, *, port: int = ANSWERS, ipv6: bool = False) -> 
     ]
 
 
+def asks_in_vain(address: str, *, port: int = ANSWERS, ipv6: bool = False) -> list[Question]:
+    """Nobody answers there, by TCP and by UDP. Asked until that is so, five times at most, and then twice more: a policy's rules come
+    a moment after it."""
+    target = _target(address, port, ipv6)
+    return [
+        Question(
+            f"{protocol} to {address} port {port}",
+            f"ask() {{ echo hello | socat -t{waits_s} - {protocol}{target}{options} 2>/dev/null; }};"
+            ' for _ in 1 2 3 4 5; do a=$(ask); [ -n "$a" ] || break; sleep 1; done;'
+            ' a=$a$(ask)$(ask); echo "${a:-no answer}"',
+            "no answer",
+        )
+        for protocol, options, waits_s in (("TCP", ",connect-timeout=3", 5), ("UDP", "", 2))
+    ]
+
+
 def sends_much(address: str, *, port: int = ECHOES, ipv6: bool = False) -> list[Question]:
     """What is longer than a frame comes back as it was: a stream of many segments, and one datagram in fragments."""
     target = _target(address, port, ipv6)
