@@ -62,10 +62,10 @@ def _secondary_networks(vmi: v1.VirtualMachineInstance) -> list[Selection]:
 def _selection(namespace: str, network: v1.Network, mac: str) -> Selection:
     """One network in Multus' words. A definition that names no namespace is in that of the pod."""
     assert network.multus is not None
-    of, _, name = network.multus.network_name.rpartition("/")
+    of, name = network.multus.definition(namespace)
     selection = {
         "name": name,
-        "namespace": of or namespace,
+        "namespace": of,
         "interface": secondary_interface_name(network.name),
     }
     return selection | ({"mac": mac.lower().replace("-", ":")} if mac else {})

@@ -28,7 +28,7 @@ from podvisor_handler.network import netns
 from podvisor_handler.network.attachments import Attachment
 from podvisor_handler.network.routers import Routers
 from podvisor_handler.storage.volumes import VolumePreparation
-from podvisor_handler.vmi import hotplug, plan, status
+from podvisor_handler.vmi import hotplug, interface_problems, plan, status
 from podvisor_handler.vmi.build import digest_of
 from podvisor_handler.vmi.handovers import Handovers
 from podvisor_handler.vmi.plan import (
@@ -123,6 +123,7 @@ class VmiReconciler:
         look = _soonest(
             _next_look(now), memory.handovers.next_look_s(plan.awaited_disks(now.launcher.report))
         )
+        look = _soonest(look, interface_problems.untold_for_s(now))
         return _soonest(look, _next_wiring_s(now, memory.wiring))
 
     async def _look_for_remains(
