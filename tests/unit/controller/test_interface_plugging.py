@@ -2,7 +2,12 @@
 
 import json
 
-from podvisor_common.kube.resources import EVENTS, PODS, VIRTUAL_MACHINE_INSTANCES
+from podvisor_common.kube.resources import (
+    EVENTS,
+    NETWORK_ATTACHMENT_DEFINITIONS,
+    PODS,
+    VIRTUAL_MACHINE_INSTANCES,
+)
 from podvisor_controller.controllers import Controllers
 
 from tests.unit.controller.api_server import ApiServer
@@ -53,7 +58,9 @@ def follows(cluster: Cluster) -> bool:
 
 
 async def starts(cluster: Cluster, server: ApiServer, spec: Json) -> None:
-    """A machine of that specification runs."""
+    """A machine of that specification runs, and its networks are defined."""
+    metadata = {"namespace": "shop", "name": "lan"}
+    cluster.server.put(NETWORK_ATTACHMENT_DEFINITIONS, {"metadata": metadata})
     vm = cluster.apply_vm()
     template = {**vm["spec"]["template"], "spec": spec}
     edit(cluster, template=template)

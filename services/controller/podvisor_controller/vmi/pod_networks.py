@@ -16,13 +16,27 @@ Selection = dict[str, Any]
 _OURS = re.compile(r"pod[0-9a-f]{11}")
 
 
+def networks_asked_for(vmi: v1.VirtualMachineInstance) -> list[v1.Network]:
+    """The networks of Multus that the pod is to have. One is among them until the guest has let go of it."""
+    interfaces = {i.name: i for i in vmi.spec.domain.devices.interfaces or ()}
+    found = []
+    for network in vmi.spec.networks or ():
+        interface = interfaces.get(network.name)
+        if network.multus is None or interface is None:
+            continue
+        is_absent = interface.state == names.InterfaceState.ABSENT
+        if not is_absent or network.name in vmi.attached_interfaces:
+            found.append(network)
+    return found
+
+
 def network_annotations(vmi: v1.VirtualMachineInstance) -> dict[str, str]:
     """The annotations that ask Multus for an instance's networks; none where it has no network but the pod's."""
     found = {}
-    for network in vmi.spec.networks or ():
-        if network.multus is not None and network.multus.default:
+    for network in networks_asked_for(vmi):
+        if network.multus is not None and network.is_primary:
             found[names.MULTUS_DEFAULT_NETWORK_ANNOTATION] = network.multus.network_name
-    if wanted := _secondary_networks(vmi):
+    if wanted := _selections(vmi):
         found[names.MULTUS_NETWORKS_ANNOTATION] = _text_of(wanted)
     return found
 
@@ -38,25 +52,21 @@ def changed_networks(vmi: v1.VirtualMachineInstance, pod: core.Pod) -> dict[str,
     except msgspec.DecodeError:
         return None
     ours = [entry for entry in asked if _is_ours(entry)]
-    wanted = _secondary_networks(vmi)
+    wanted = _selections(vmi)
     if sorted(ours, key=_interface_of) == sorted(wanted, key=_interface_of):
         return None
     entries = [entry for entry in asked if not _is_ours(entry)] + wanted
     return {names.MULTUS_NETWORKS_ANNOTATION: _text_of(entries) if entries else None}
 
 
-def _secondary_networks(vmi: v1.VirtualMachineInstance) -> list[Selection]:
-    """The networks beside the pod's own. One is among them until the guest has let go of it."""
-    interfaces = {i.name: i for i in vmi.spec.domain.devices.interfaces or ()}
-    found = []
-    for network in vmi.spec.networks or ():
-        interface = interfaces.get(network.name)
-        if network.multus is None or network.is_primary or interface is None:
-            continue
-        is_absent = interface.state == names.InterfaceState.ABSENT
-        if not is_absent or network.name in vmi.attached_interfaces:
-            found.append(_selection(vmi.metadata.namespace, network, interface.mac_address))
-    return found
+def _selections(vmi: v1.VirtualMachineInstance) -> list[Selection]:
+    """The networks beside the pod's own, in Multus' words."""
+    macs = {i.name: i.mac_address for i in vmi.spec.domain.devices.interfaces or ()}
+    return [
+        _selection(vmi.metadata.namespace, network, macs[network.name])
+        for network in networks_asked_for(vmi)
+        if not network.is_primary
+    ]
 
 
 def _selection(namespace: str, network: v1.Network, mac: str) -> Selection:
