@@ -9,6 +9,7 @@ from podvisor_common.kube.resources import (
     VIRTUAL_MACHINE_INSTANCES,
 )
 from podvisor_controller.controllers import Controllers
+from podvisor_controller.vmi.network_selections import read_networks
 
 from tests.unit.controller.api_server import ApiServer
 from tests.unit.controller.builders import Json
@@ -36,8 +37,8 @@ def states_of(cluster: Cluster) -> dict[str, str]:
 def asked_for(cluster: Cluster) -> list[str]:
     """The definitions that the launcher pod asks Multus for."""
     [pod] = cluster.pods
-    text = pod["metadata"].get("annotations", {}).get(NETWORKS, "[]")
-    return [entry["name"] for entry in json.loads(text)]
+    text = pod["metadata"].get("annotations", {}).get(NETWORKS, "")
+    return [entry["name"] for entry in read_networks(text)]
 
 
 def edit_template(cluster: Cluster, spec: Json) -> None:
@@ -57,12 +58,16 @@ def follows(cluster: Cluster) -> bool:
     return bool(cluster.status(cluster.vm).get("observedGeneration") == generation)
 
 
-async def starts(cluster: Cluster, server: ApiServer, spec: Json) -> None:
+async def starts(
+    cluster: Cluster, server: ApiServer, spec: Json, *, annotations: dict[str, str] | None = None
+) -> None:
     """A machine of that specification runs, and its networks are defined."""
     metadata = {"namespace": "shop", "name": "lan"}
     cluster.server.put(NETWORK_ATTACHMENT_DEFINITIONS, {"metadata": metadata})
     vm = cluster.apply_vm()
     template = {**vm["spec"]["template"], "spec": spec}
+    if annotations is not None:
+        template["metadata"] = {**template.get("metadata", {}), "annotations": annotations}
     edit(cluster, template=template)
     await runs(cluster, server)
 
@@ -149,3 +154,23 @@ async def test_what_others_asked_for_is_theirs(
     cluster.change(PODS, pod, metadata=metadata)
     edit_template(cluster, PLUGGED)
     await server.until(lambda: asked_for(cluster) == ["mesh", "lan"])
+
+
+async def test_what_people_ask_for_stays_beside_an_interface_that_comes(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
+    """By the short form of the annotation, in the template."""
+    await starts(cluster, server, PLAIN, annotations={NETWORKS: "mesh-system/mesh,a@net7"})
+    assert cluster.pods[0]["metadata"]["annotations"][NETWORKS] == "mesh-system/mesh,a@net7"
+    edit_template(cluster, PLUGGED)
+    await server.until(lambda: asked_for(cluster) == ["mesh", "a", "lan"])
+
+
+async def test_a_pod_whose_networks_cannot_be_read_is_told_of(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
+    await starts(cluster, server, PLAIN, annotations={NETWORKS: "a/b/c"})
+    edit_template(cluster, PLUGGED)
+    await server.until(lambda: any(e["reason"] == "FailedPodPatch" for e in server.list(EVENTS)))
+    [note] = [e["note"] for e in server.list(EVENTS) if e["reason"] == "FailedPodPatch"]
+    assert f'of its annotation {NETWORKS}, "a/b/c" is no network' in note

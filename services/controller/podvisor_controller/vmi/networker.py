@@ -1,12 +1,14 @@
 """Has the launcher pods of running machines ask for other networks: looks, asks pod_networks.py, writes what that says.
 
-Invariant: decides and remembers nothing. What came of it is Multus' to say, which tells the handler by the pod.
+Invariant: decides and remembers nothing. What comes of it, the handler sees in the pod: the interfaces themselves, and when to look, by what
+Multus writes into the pod's annotation network-status.
 """
 
 from dataclasses import dataclass
 
 import msgspec
-from podvisor_common.api import core
+from podvisor_common.api import core, v1
+from podvisor_common.api.v1 import names
 from podvisor_common.api.v1.names import EventReason
 from podvisor_common.kube import events
 from podvisor_common.kube.client import KubeClient
@@ -16,6 +18,7 @@ from podvisor_common.kube.resources import PODS, VIRTUAL_MACHINE_INSTANCES, key_
 
 from podvisor_controller.preconditions import as_it_was_seen
 from podvisor_controller.refusals import refusal
+from podvisor_controller.vmi.network_selections import UnreadableNetworks
 from podvisor_controller.vmi.observed import Observed, has_ended
 from podvisor_controller.vmi.pod_networks import changed_networks
 
@@ -33,10 +36,17 @@ class Networker:
     async def bring_about(self, now: Observed) -> None:
         """Have the pod of an instance ask for the networks that the instance has. ApiConflict when it has changed."""
         vmi, pod = now.vmi, now.pod
-        is_going = pod is None or pod.metadata.is_being_deleted or has_ended(pod)
-        if pod is None or is_going or vmi.is_final or vmi.metadata.is_being_deleted:
+        if pod is None or pod.metadata.is_being_deleted or has_ended(pod):
             return
-        annotations = changed_networks(vmi, pod)
+        if vmi.is_final or vmi.metadata.is_being_deleted:
+            return
+        try:
+            annotations = changed_networks(vmi, pod)
+        except UnreadableNetworks as error:
+            key = names.MULTUS_NETWORKS_ANNOTATION
+            why = f"The launcher pod cannot be given other networks: of its annotation {key}, {error}."
+            self._tell(vmi, why)
+            return
         if annotations is None:
             return
         patch = {"metadata": as_it_was_seen(pod.metadata) | {"annotations": annotations}}
@@ -46,7 +56,10 @@ class Networker:
             return
         except (ApiForbidden, ApiInvalid) as error:
             why = refusal("launcher pod", "given other networks", error)
-            about = events.reference_to(VIRTUAL_MACHINE_INSTANCES, vmi)
-            self.recorder.record(about, events.WARNING, EventReason.FAILED_POD_PATCH, why)
+            self._tell(vmi, why)
             return
         self.pods.learn(_decode_pod(answer))
+
+    def _tell(self, vmi: v1.VirtualMachineInstance, why: str) -> None:
+        about = events.reference_to(VIRTUAL_MACHINE_INSTANCES, vmi)
+        self.recorder.record(about, events.WARNING, EventReason.FAILED_POD_PATCH, why)
