@@ -2,6 +2,10 @@
 
 import json
 
+import msgspec
+from podvisor_common.api import core, v1
+from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.controller import Requeue
 from podvisor_common.kube.resources import (
     EVENTS,
     NETWORK_ATTACHMENT_DEFINITIONS,
@@ -12,8 +16,9 @@ from podvisor_controller.controllers import Controllers
 from podvisor_controller.vmi.network_selections import read_networks
 
 from tests.unit.controller.api_server import ApiServer
-from tests.unit.controller.builders import Json
-from tests.unit.controller.scripted_cluster import Cluster
+from tests.unit.controller.builders import Json, vmi_body
+from tests.unit.controller.scripted_cluster import MYVM, Cluster
+from tests.unit.controller.test_stale_caches import Scene
 from tests.unit.controller.test_vm_interfaces import (
     ABSENT,
     OTHER_MAC,
@@ -174,3 +179,24 @@ async def test_a_pod_whose_networks_cannot_be_read_is_told_of(
     await server.until(lambda: any(e["reason"] == "FailedPodPatch" for e in server.list(EVENTS)))
     [note] = [e["note"] for e in server.list(EVENTS) if e["reason"] == "FailedPodPatch"]
     assert f'of its annotation {NETWORKS}, "a/b/c" is no network' in note
+
+
+async def test_a_pod_that_may_not_be_changed_is_tried_again(
+    server: ApiServer, client: KubeClient
+) -> None:
+    """Without any news: whoever refused does not tell when it would not any more."""
+    scene = Scene(client)
+    body = vmi_body()
+    del body["metadata"]["resourceVersion"]
+    made = server.put(VIRTUAL_MACHINE_INSTANCES, body)
+    scene.vmis.replace([msgspec.convert(made, v1.VirtualMachineInstance)])
+    await scene.reconciler.reconcile(MYVM)
+    [pod] = server.list(PODS)
+    scene.pods.apply(msgspec.convert(pod, core.Pod))
+    plugged = server.put(VIRTUAL_MACHINE_INSTANCES, {**made, "spec": PLUGGED})
+    scene.vmis.apply(msgspec.convert(plugged, v1.VirtualMachineInstance))
+    server.refuse("PATCH", f"/pods/{pod['metadata']['name']}", Refuse(403, "Forbidden", "a policy"))
+    assert await scene.reconciler.reconcile(MYVM) == Requeue(30.0)
+    assert await scene.reconciler.reconcile(MYVM) is None
+    [pod] = server.list(PODS)
+    assert [n["name"] for n in json.loads(pod["metadata"]["annotations"][NETWORKS])] == ["lan"]

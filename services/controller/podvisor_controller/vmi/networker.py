@@ -22,6 +22,9 @@ from podvisor_controller.vmi.network_selections import UnreadableNetworks
 from podvisor_controller.vmi.observed import Observed, has_ended
 from podvisor_controller.vmi.pod_networks import changed_networks
 
+# After what a policy or somebody's webhook refused: nobody tells when it would not any more.
+TRY_AGAIN_S = 30.0
+
 _decode_pod = msgspec.json.Decoder(core.Pod).decode
 
 
@@ -33,32 +36,34 @@ class Networker:
     pods: Informer[core.Pod]
     recorder: events.EventRecorder
 
-    async def bring_about(self, now: Observed) -> None:
-        """Have the pod of an instance ask for the networks that the instance has. ApiConflict when it has changed."""
+    async def bring_about(self, now: Observed) -> float | None:
+        """Have the pod of an instance ask for the networks that the instance has. In how many seconds that is worth another try; None
+        where it was done, or where only news of the pod make it possible. ApiConflict when the pod has changed."""
         vmi, pod = now.vmi, now.pod
         if pod is None or pod.metadata.is_being_deleted or has_ended(pod):
-            return
+            return None
         if vmi.is_final or vmi.metadata.is_being_deleted:
-            return
+            return None
         try:
             annotations = changed_networks(vmi, pod)
         except UnreadableNetworks as error:
             key = names.MULTUS_NETWORKS_ANNOTATION
             why = f"The launcher pod cannot be given other networks: of its annotation {key}, {error}."
             self._tell(vmi, why)
-            return
+            return None
         if annotations is None:
-            return
+            return None
         patch = {"metadata": as_it_was_seen(pod.metadata) | {"annotations": annotations}}
         try:
             answer = await self.client.merge_patch(PODS, key_of(pod), patch)
         except ApiNotFound:
-            return
+            return None
         except (ApiForbidden, ApiInvalid) as error:
             why = refusal("launcher pod", "given other networks", error)
             self._tell(vmi, why)
-            return
+            return TRY_AGAIN_S
         self.pods.learn(_decode_pod(answer))
+        return None
 
     def _tell(self, vmi: v1.VirtualMachineInstance, why: str) -> None:
         about = events.reference_to(VIRTUAL_MACHINE_INSTANCES, vmi)

@@ -138,15 +138,15 @@ class VmiReconciler:
         now = await self._observe(vmi, notes)
         for action in plan.plan(now):
             await self._carry_out(action, now, notes)
-        await self._networker.bring_about(now)
+        again_s = await self._networker.bring_about(now)
         await self._attacher.bring_about(now)
         now = await self._observe(self._vmis.get(key) or vmi, notes)
         if not plan.pods_to_go(now):
             notes.refused_deletion = None
             now = replace(now, undeletable=None, delete_retry_at=None)
         await self._write_status(now)
-        wait_s = now.look_again_in_s
-        return None if wait_s is None else Requeue(wait_s)
+        waits_s = [wait_s for wait_s in (now.look_again_in_s, again_s) if wait_s is not None]
+        return Requeue(min(waits_s)) if waits_s else None
 
     def _notes_of(self, key: ObjectKey, vmi: v1.VirtualMachineInstance) -> _Notes:
         notes = self._notes.get(key)
