@@ -23,6 +23,20 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
+{{/* spec of the KubeVirt object, as JSON. The values of a release before this one, which --reuse-values brings, may lack the binding: nobody
+asked for a bridge by that, as one does by the empty word. */}}
+{{- define "podvisor.kubevirtSpec" -}}
+{{- $spec := deepCopy .Values.kubevirt }}
+{{- $configuration := $spec.configuration | default dict }}
+{{- $network := $configuration.network | default dict }}
+{{- if not (hasKey $network "defaultNetworkInterface") }}
+{{- $_ := set $network "defaultNetworkInterface" "masquerade" }}
+{{- end }}
+{{- $_ := set $configuration "network" $network }}
+{{- $_ := set $spec "configuration" $configuration }}
+{{- $spec | toJson }}
+{{- end }}
+
 {{/* securityContext of a container that needs nothing. */}}
 {{- define "podvisor.restricted" -}}
 allowPrivilegeEscalation: false

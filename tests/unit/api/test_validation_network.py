@@ -20,6 +20,7 @@ from tests.unit.controller.builders import situations
 
 NICS = "domain.devices.interfaces"
 POD = {"name": "default", "pod": {}}
+NETWORKS = "k8s.v1.cni.cncf.io/networks"
 
 
 def lan(name: str = "lan", definition: str = "lan", **changes: Any) -> Json:
@@ -324,3 +325,25 @@ def test_a_port_that_there_is_not_is_named_in_every_kind(port: int) -> None:
         validator = Draft7Validator(schema_of(manifest["kind"], version))
         found = [written(tuple(e.absolute_path)) for e in validator.iter_errors(manifest)]
         assert found == [field]
+
+
+@pytest.mark.parametrize("value", ["a,b@x", "shop/a@x", '[{"name": "a"}]', ""])
+def test_people_may_ask_multus_for_more(value: str) -> None:
+    obj = attached([POD, lan()], [nic("default", "masquerade"), nic()])
+    obj["spec"]["template"]["metadata"] = {"annotations": {NETWORKS: value}}
+    assert validate_virtual_machine(obj) == []
+
+
+def test_what_multus_cannot_read_is_refused_beside_its_networks() -> None:
+    obj = attached([POD, lan()], [nic("default", "masquerade"), nic()])
+    obj["spec"]["template"]["metadata"] = {"annotations": {NETWORKS: "a/b/c"}}
+    [cause] = validate_virtual_machine(obj)
+    assert cause.field == f"spec.template.metadata.annotations[{NETWORKS}]"
+    assert '"a/b/c" is no network: it must be `name`' in cause.message
+    one = {"kind": "VirtualMachineInstance", "spec": obj["spec"]["template"]["spec"]}
+    metadata = {**obj["metadata"], "annotations": {NETWORKS: "[1]"}}
+    [cause] = validate_virtual_machine_instance({**obj, **one, "metadata": metadata})
+    assert cause.field == f"metadata.annotations[{NETWORKS}]"
+    alone = on_pod()
+    alone["spec"]["template"]["metadata"] = {"annotations": {NETWORKS: "a/b/c"}}
+    assert validate_virtual_machine(alone) == []

@@ -78,7 +78,7 @@ class ApiServer(FakeApiServer):
                 return self._reply_refusal(refusal)
         if any(request.path.startswith(f"/apis/{group}/") for group in self.absent):
             self.absent_asked.append(request.path)
-            return self._reply_refusal(Refuse(404, "NotFound"))
+            return web.Response(status=404, text="404 page not found\n")
         if "dryRun" in request.query:
             return await self._try(request)
         if self.is_forbidden(request):

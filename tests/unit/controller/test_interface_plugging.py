@@ -2,12 +2,23 @@
 
 import json
 
-from podvisor_common.kube.resources import EVENTS, PODS, VIRTUAL_MACHINE_INSTANCES
+import msgspec
+from podvisor_common.api import core, v1
+from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.controller import Requeue
+from podvisor_common.kube.resources import (
+    EVENTS,
+    NETWORK_ATTACHMENT_DEFINITIONS,
+    PODS,
+    VIRTUAL_MACHINE_INSTANCES,
+)
 from podvisor_controller.controllers import Controllers
+from podvisor_controller.vmi.network_selections import read_networks
 
 from tests.unit.controller.api_server import ApiServer
-from tests.unit.controller.builders import Json
-from tests.unit.controller.scripted_cluster import Cluster
+from tests.unit.controller.builders import Json, vmi_body
+from tests.unit.controller.scripted_cluster import MYVM, Cluster
+from tests.unit.controller.test_stale_caches import Scene
 from tests.unit.controller.test_vm_interfaces import (
     ABSENT,
     OTHER_MAC,
@@ -31,8 +42,8 @@ def states_of(cluster: Cluster) -> dict[str, str]:
 def asked_for(cluster: Cluster) -> list[str]:
     """The definitions that the launcher pod asks Multus for."""
     [pod] = cluster.pods
-    text = pod["metadata"].get("annotations", {}).get(NETWORKS, "[]")
-    return [entry["name"] for entry in json.loads(text)]
+    text = pod["metadata"].get("annotations", {}).get(NETWORKS, "")
+    return [entry["name"] for entry in read_networks(text)]
 
 
 def edit_template(cluster: Cluster, spec: Json) -> None:
@@ -52,10 +63,16 @@ def follows(cluster: Cluster) -> bool:
     return bool(cluster.status(cluster.vm).get("observedGeneration") == generation)
 
 
-async def starts(cluster: Cluster, server: ApiServer, spec: Json) -> None:
-    """A machine of that specification runs."""
+async def starts(
+    cluster: Cluster, server: ApiServer, spec: Json, *, annotations: dict[str, str] | None = None
+) -> None:
+    """A machine of that specification runs, and its networks are defined."""
+    metadata = {"namespace": "shop", "name": "lan"}
+    cluster.server.put(NETWORK_ATTACHMENT_DEFINITIONS, {"metadata": metadata})
     vm = cluster.apply_vm()
     template = {**vm["spec"]["template"], "spec": spec}
+    if annotations is not None:
+        template["metadata"] = {**template.get("metadata", {}), "annotations": annotations}
     edit(cluster, template=template)
     await runs(cluster, server)
 
@@ -142,3 +159,44 @@ async def test_what_others_asked_for_is_theirs(
     cluster.change(PODS, pod, metadata=metadata)
     edit_template(cluster, PLUGGED)
     await server.until(lambda: asked_for(cluster) == ["mesh", "lan"])
+
+
+async def test_what_people_ask_for_stays_beside_an_interface_that_comes(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
+    """By the short form of the annotation, in the template."""
+    await starts(cluster, server, PLAIN, annotations={NETWORKS: "mesh-system/mesh,a@net7"})
+    assert cluster.pods[0]["metadata"]["annotations"][NETWORKS] == "mesh-system/mesh,a@net7"
+    edit_template(cluster, PLUGGED)
+    await server.until(lambda: asked_for(cluster) == ["mesh", "a", "lan"])
+
+
+async def test_a_pod_whose_networks_cannot_be_read_is_told_of(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
+    await starts(cluster, server, PLAIN, annotations={NETWORKS: "a/b/c"})
+    edit_template(cluster, PLUGGED)
+    await server.until(lambda: any(e["reason"] == "FailedPodPatch" for e in server.list(EVENTS)))
+    [note] = [e["note"] for e in server.list(EVENTS) if e["reason"] == "FailedPodPatch"]
+    assert f'of its annotation {NETWORKS}, "a/b/c" is no network' in note
+
+
+async def test_a_pod_that_may_not_be_changed_is_tried_again(
+    server: ApiServer, client: KubeClient
+) -> None:
+    """Without any news: whoever refused does not tell when it would not any more."""
+    scene = Scene(client)
+    body = vmi_body()
+    del body["metadata"]["resourceVersion"]
+    made = server.put(VIRTUAL_MACHINE_INSTANCES, body)
+    scene.vmis.replace([msgspec.convert(made, v1.VirtualMachineInstance)])
+    await scene.reconciler.reconcile(MYVM)
+    [pod] = server.list(PODS)
+    scene.pods.apply(msgspec.convert(pod, core.Pod))
+    plugged = server.put(VIRTUAL_MACHINE_INSTANCES, {**made, "spec": PLUGGED})
+    scene.vmis.apply(msgspec.convert(plugged, v1.VirtualMachineInstance))
+    server.refuse("PATCH", f"/pods/{pod['metadata']['name']}", Refuse(403, "Forbidden", "a policy"))
+    assert await scene.reconciler.reconcile(MYVM) == Requeue(30.0)
+    assert await scene.reconciler.reconcile(MYVM) is None
+    [pod] = server.list(PODS)
+    assert [n["name"] for n in json.loads(pod["metadata"]["annotations"][NETWORKS])] == ["lan"]

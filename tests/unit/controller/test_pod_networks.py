@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 from podvisor_common.api import v1
+from podvisor_controller.vmi.network_selections import UnreadableNetworks, read_networks
 from podvisor_controller.vmi.pod import render_pod
 from podvisor_controller.vmi.pod_networks import changed_networks
 
@@ -123,8 +124,14 @@ def with_status(instance: v1.VirtualMachineInstance, status: Json) -> v1.Virtual
         ("others' stay", PLUGGED, [OTHERS], [OTHERS, selection(BLUE)]),
         ("others' stay alone", attached(POD), [OTHERS, selection(BLUE)], [OTHERS]),
         ("others' alone", vmi(), [OTHERS], None),
-        ("as others write it", PLUGGED, "mesh/mesh-cni", None),
-        ("nonsense", PLUGGED, '{"a": 1}', None),
+        (
+            "others' as people write it",
+            PLUGGED,
+            "mesh/mesh-cni, b@net7",
+            [OTHERS, {"name": "b", "interface": "net7"}, selection(BLUE)],
+        ),
+        ("others' as people write it, alone", attached(POD), "a,b@x", None),
+        ("nonsense, and nothing to add", attached(POD), '{"a": 1}', None),
     ),
 )
 def test_what_a_pod_is_to_ask_for_later(
@@ -139,3 +146,73 @@ def test_what_a_pod_is_to_ask_for_later(
     assert found is not None
     assert json.loads(found[NETWORKS] or "[]") == written
     assert found[NETWORKS] is not None or not written
+
+
+def test_what_cannot_be_read_is_not_written_over() -> None:
+    annotated = pod(metadata={"annotations": {NETWORKS: "a/b/c"}})
+    with pytest.raises(UnreadableNetworks, match='"a/b/c" is no network'):
+        changed_networks(PLUGGED, annotated)
+    assert changed_networks(GOING, annotated) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    situations(
+        ("nothing", " ", []),
+        ("one", "lan", [{"name": "lan"}]),
+        (
+            "several",
+            "lan, shared/lan ,lan@eth7,shared/lan@eth8",
+            [
+                {"name": "lan"},
+                {"namespace": "shared", "name": "lan"},
+                {"name": "lan", "interface": "eth7"},
+                {"namespace": "shared", "name": "lan", "interface": "eth8"},
+            ],
+        ),
+        (
+            "JSON",
+            ' [{"name": "lan", "ips": ["10.0.0.1/24"]}]',
+            [{"name": "lan", "ips": ["10.0.0.1/24"]}],
+        ),
+        ("too many parts", "a/b/c", None),
+        ("two interfaces", "a@b@c", None),
+        ("no name", "a,", None),
+        ("no name after a namespace", "a/", None),
+        ("no interface", "a@", None),
+        ("capitals", "Lan", None),
+        ("JSON that is no list", '{"name": "lan"}', None),
+        ("JSON of no networks", '["lan"]', None),
+        ("JSON without a name", '[{"interface": "net1"}]', None),
+        ("half of JSON", '[{"name": "lan"', None),
+    ),
+)
+def test_both_forms_of_the_annotation(text: str, found: Any) -> None:
+    if found is None:
+        with pytest.raises(UnreadableNetworks):
+            read_networks(text)
+        return
+    assert read_networks(text) == found
+
+
+def annotated(instance: v1.VirtualMachineInstance, text: str) -> v1.VirtualMachineInstance:
+    metadata = msgspec.structs.replace(instance.metadata, annotations={NETWORKS: text})
+    return msgspec.structs.replace(instance, metadata=metadata)
+
+
+def test_what_people_ask_for_stays_beside_what_the_instance_has() -> None:
+    theirs = [{"name": "a"}, {"name": "b", "interface": "x"}]
+    assert asked(annotated(PLUGGED, "a,b@x")) == ([*theirs, selection(BLUE)], None)
+    assert asked(annotated(PLUGGED, json.dumps(theirs))) == ([*theirs, selection(BLUE)], None)
+    copied = annotated(PLUGGED, json.dumps([selection(BLUE, "old"), *theirs]))
+    assert asked(copied) == ([*theirs, selection(BLUE)], None)
+
+
+@pytest.mark.parametrize(
+    ("instance", "text"), [(attached(POD), "a,b@x"), (PLUGGED, "a/b/c"), (vmi(), "[]")]
+)
+def test_what_there_is_nothing_to_add_to_stays_as_it_is(
+    instance: v1.VirtualMachineInstance, text: str
+) -> None:
+    manifest = render_pod(annotated(instance, text), CONFIG, {})
+    assert manifest["metadata"]["annotations"][NETWORKS] == text

@@ -1,5 +1,6 @@
 """What a manifest's interfaces become: attachments to the pod, devices of the guest, entries of the status."""
 
+import json
 from typing import Any
 
 import pytest
@@ -256,10 +257,20 @@ def test_queues() -> None:
     assert built(vmi(), WIRED).queues == 0
 
 
+OF_MULTUS = json.dumps(
+    [
+        {"name": "cbr0", "interface": "eth0", "ips": ["10.244.0.7"], "default": True, "dns": {}},
+        {"name": "default/blue", "interface": BLUE, "mac": POD_MAC, "dns": {}},
+    ]
+)
+
+
 def statuses(
-    it: v1.VirtualMachineInstance, network: PodNetwork, **report: Any
+    it: v1.VirtualMachineInstance, network: PodNetwork, told: str = OF_MULTUS, **report: Any
 ) -> list[v1.NetworkInterfaceStatus]:
-    return said(observed(machine=it, network=network, **report)).interfaces or []
+    """Of a pod to which Multus says that it has given so much."""
+    carrier = pod(annotations={"k8s.v1.cni.cncf.io/network-status": told})
+    return said(observed(machine=it, carrier=carrier, network=network, **report)).interfaces or []
 
 
 def reported(name: str, **fields: Any) -> domain_pb2.InterfaceReport:
@@ -309,6 +320,24 @@ def test_where_an_interface_is(
     network = wired(attached("blue", Bridge(), is_secondary=True))
     (status,) = statuses(machine(ON_BLUE), network, interfaces=report)
     assert (status.info_source, status.link_state) == (sources, link)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "[]",
+        "",
+        "{",
+        '{"interface": "x"}',
+        "[1]",
+        '[{"interface": 1}]',
+        '[{"name": "default/blue"}]',
+    ],
+)
+def test_multus_is_the_source_of_what_it_says_it_has_given(told: str) -> None:
+    network = wired(attached("blue", Bridge(), is_secondary=True))
+    (status,) = statuses(machine(ON_BLUE), network, told, interfaces=[reported("blue")])
+    assert (status.info_source, status.pod_interface_name) == ("domain", BLUE)
 
 
 def test_what_the_guest_has_let_go_of_is_not_told() -> None:

@@ -17,6 +17,7 @@ from podvisor_controller.vmi import scheduling
 from podvisor_controller.vmi.attachments import Attachments
 from podvisor_controller.vmi.claims import Claims, Exports, Rival
 from podvisor_controller.vmi.container import COMPUTE
+from podvisor_controller.vmi.definitions import ALL_THERE, Definitions, undefined
 from podvisor_controller.vmi.trouble import Trouble
 
 # Phases in which the controller, not the handler, says where the instance is.
@@ -78,6 +79,7 @@ class Observed:
     at: datetime
     has_successor: bool = False  # once it is gone, its machine gets another instance
     claims: Claims = field(default_factory=dict)  # by name, those that exist of its volumes'
+    definitions: Definitions = ALL_THERE  # of its networks', where a pod is to be made
     rivals: tuple[Rival, ...] = ()  # who else has one of them, where a pod is to be made
     exports: Exports = field(default_factory=dict)  # of its claims those that are being exported
     attached: Attachments | None = None  # what there is of volumes that may come and go
@@ -161,6 +163,8 @@ class Observed:
             return trouble
         if why := claimed.missing(self.vmi, self.claims):
             return Trouble(names.Reason.FAILED_PVC_NOT_FOUND, why)
+        if why := undefined(self.vmi, self.definitions):
+            return Trouble(names.Reason.FAILED_CREATE, why)
         if why := claimed.in_use(self.vmi, self.rivals) or claimed.exported(self.vmi, self.exports):
             return Trouble(names.Reason.VOLUME_IN_USE, why)
         return None
@@ -211,7 +215,7 @@ class Observed:
         if (condition := self._complaint) is not None:
             waits.append(scheduling.patience_left(condition, self.at))
         if not self.pods:
-            waits.append(self.retry_left)
+            waits += [self.retry_left, retry_left(self.definitions.ask_again_at, self.at)]
         if any(rival.is_getting_pod for rival in self.rivals):
             waits.append(RIVAL_PATIENCE)
         if self.undeletable is not None:

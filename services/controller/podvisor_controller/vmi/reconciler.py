@@ -28,7 +28,6 @@ from podvisor_common.kube.errors import (
 from podvisor_common.kube.finalizers import release_finalizer
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
-    NODES,
     PODS,
     VIRTUAL_MACHINE_INSTANCES,
     ObjectKey,
@@ -37,7 +36,7 @@ from podvisor_common.kube.resources import (
 
 from podvisor_controller.config import ClusterConfig
 from podvisor_controller.node.attendance import Attendance
-from podvisor_controller.node.health import NodeHealth, health_of
+from podvisor_controller.node.health_lookup import HealthLookup
 from podvisor_controller.pauses import retry_backoff
 from podvisor_controller.refusals import explain, refusal
 from podvisor_controller.refused_deletion import RefusedDeletion
@@ -47,6 +46,7 @@ from podvisor_controller.vmi.attacher import Attacher, FindExports
 from podvisor_controller.vmi.claim_lookup import ClaimLookup
 from podvisor_controller.vmi.claim_users import rivals_of
 from podvisor_controller.vmi.claims import Rival, claimed
+from podvisor_controller.vmi.definition_lookup import DefinitionLookup
 from podvisor_controller.vmi.networker import Networker
 from podvisor_controller.vmi.observed import Observed, has_ended
 from podvisor_controller.vmi.pod_index import (
@@ -64,7 +64,6 @@ _PREDECESSOR_LEAVES_WITHIN = timedelta(seconds=10)
 
 _decode_vmi = msgspec.json.Decoder(v1.VirtualMachineInstance).decode
 _decode_pod = msgspec.json.Decoder(core.Pod).decode
-_decode_node = msgspec.json.Decoder(core.Node).decode
 _decode_kind = msgspec.json.Decoder(meta.TypeMeta).decode
 _log = structlog.get_logger(__name__)
 
@@ -118,10 +117,11 @@ class VmiReconciler:
         self._vmis = vmis
         self._pods = pods
         self._claims = ClaimLookup(client, volume_claims)
+        self._definitions = DefinitionLookup(client, clock)
         self._attacher = Attacher(client, pods, recorder, self._rivals_of, exports, clock)
         self._networker = Networker(client, pods, recorder)
         self._exports = exports
-        self._nodes = nodes
+        self._health = HealthLookup(client, nodes, attendance)
         self._attendance = attendance
         self._config = config
         self._recorder = recorder
@@ -138,15 +138,15 @@ class VmiReconciler:
         now = await self._observe(vmi, notes)
         for action in plan.plan(now):
             await self._carry_out(action, now, notes)
-        await self._networker.bring_about(now)
+        again_s = await self._networker.bring_about(now)
         await self._attacher.bring_about(now)
         now = await self._observe(self._vmis.get(key) or vmi, notes)
         if not plan.pods_to_go(now):
             notes.refused_deletion = None
             now = replace(now, undeletable=None, delete_retry_at=None)
         await self._write_status(now)
-        wait_s = now.look_again_in_s
-        return None if wait_s is None else Requeue(wait_s)
+        waits_s = [wait_s for wait_s in (now.look_again_in_s, again_s) if wait_s is not None]
+        return Requeue(min(waits_s)) if waits_s else None
 
     def _notes_of(self, key: ObjectKey, vmi: v1.VirtualMachineInstance) -> _Notes:
         notes = self._notes.get(key)
@@ -158,10 +158,13 @@ class VmiReconciler:
     def _forget(self, key: ObjectKey) -> None:
         if (notes := self._notes.pop(key, None)) is not None:
             self._attacher.forget(notes.uid)
+            self._definitions.forget(notes.uid)
 
     async def _observe(self, vmi: v1.VirtualMachineInstance, notes: _Notes) -> Observed:
         node, refused = vmi.status.node_name, notes.refused_deletion
-        claims, health = await self._claims.of(vmi), await self._node_health(node)
+        claims, health = await self._claims.of(vmi), await self._health.of(node)
+        has_pod = any(self._pods.by_index(OWNER_INDEX, owned_key(vmi)))
+        definitions = await self._definitions.of(vmi, has_pod=has_pod)
         # From here on nothing waits: between this and the request for a pod, no other instance is looked at.
         pods = tuple(self._pods.by_index(OWNER_INDEX, owned_key(vmi)))
         now = Observed(
@@ -179,6 +182,7 @@ class VmiReconciler:
             pod_created_at=notes.pod_created_at,
             node_patience_left=timedelta(seconds=self._attendance.patience_left_s(node)),
             claims=claims,
+            definitions=definitions,
             rivals=() if pods or node else self._rivals_of(vmi, claimed(vmi)),
             exports={} if pods or node else self._exports(vmi),
         )
@@ -209,22 +213,6 @@ class VmiReconciler:
         if owner is None or vm is None or owner.uid != vm.metadata.uid:
             return False
         return not vm.metadata.is_being_deleted and wants_new(vm)
-
-    async def _node_health(self, name: str) -> NodeHealth:
-        """The health of a node. That one is gone or out of service is believed of the API server only, not of the cache."""
-        if not name:
-            return NodeHealth.WELL
-        key = ObjectKey("", name)
-        attended = self._attendance.is_attended(name)
-        patient = self._attendance.patience_left_s(name) > 0
-        known = health_of(self._nodes.get(key), attended=attended, patient=patient)
-        if known is not NodeHealth.FENCED:
-            return known
-        try:
-            node = _decode_node(await self._client.get(NODES, key))
-            return health_of(node, attended=attended, patient=patient)
-        except ApiNotFound:
-            return health_of(None)
 
     async def _carry_out(self, action: plan.Action, now: Observed, notes: _Notes) -> None:
         match action:

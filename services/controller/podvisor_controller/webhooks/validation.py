@@ -24,6 +24,7 @@ from podvisor_controller.webhooks.validation_fields import (
     unsupported,
 )
 from podvisor_controller.webhooks.validation_hotplug import RESTRICTED, plug_causes
+from podvisor_controller.webhooks.validation_network import asked_network_causes
 from podvisor_controller.webhooks.validation_snapshots import progress_causes
 from podvisor_controller.webhooks.validation_spec import spec_causes
 from podvisor_controller.webhooks.validation_template import (
@@ -107,6 +108,7 @@ def validate_virtual_machine_instance(
     annotations = instance.metadata.annotations or {}
     causes += annotation_causes(annotations, "metadata.annotations")
     causes += raw_volume_causes(annotations, instance.spec, "metadata.annotations")
+    causes += asked_network_causes(annotations, instance.spec, "metadata.annotations")
     return causes + spec_causes(instance.spec, obj["spec"], "spec", permitted)
 
 

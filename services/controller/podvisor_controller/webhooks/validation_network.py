@@ -5,12 +5,13 @@ What an interface is by itself, validation_interfaces.py looks at.
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from podvisor_common.api import v1
 from podvisor_common.api.unsupported import INTERFACE_BINDINGS, NETWORK_TYPES
 from podvisor_common.api.v1 import names
 
+from podvisor_controller.vmi.network_selections import UnreadableNetworks, read_networks
 from podvisor_controller.webhooks.permitted import Permitted
 from podvisor_controller.webhooks.validation_fields import (
     Cause,
@@ -50,6 +51,19 @@ def network_causes(
         if (found := by_name.get(interface.name)) is not None and len(bindings) == 1:
             yield from _leads_causes(interface, found, field, permitted)
     yield from interface_causes(spec, path)
+
+
+def asked_network_causes(
+    annotations: Mapping[str, str], spec: v1.VirtualMachineInstanceSpec, field: str
+) -> Iterator[Cause]:
+    """Checks that the networks which an annotation asks of Multus can be asked for together with those of the machine."""
+    key = names.MULTUS_NETWORKS_ANNOTATION
+    if not any(network.multus is not None for network in spec.networks or ()):
+        return
+    try:
+        read_networks(annotations.get(key, ""))
+    except UnreadableNetworks as error:
+        yield invalid(f"{field}[{key}]", f"is no list of networks: {error}.")
 
 
 def _network_causes(

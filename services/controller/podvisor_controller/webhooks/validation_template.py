@@ -17,6 +17,7 @@ from podvisor_controller.webhooks.validation_fields import (
     label_causes,
     quoted,
 )
+from podvisor_controller.webhooks.validation_network import asked_network_causes
 from podvisor_controller.webhooks.validation_spec import spec_causes
 from podvisor_controller.webhooks.validation_volumes import raw_volume_causes
 
@@ -36,6 +37,7 @@ def template_causes(
         *reserved_label_causes(labels, {}, f"{path}.metadata.labels"),
         *annotation_causes(annotations, f"{path}.metadata.annotations"),
         *raw_volume_causes(annotations, template.spec, f"{path}.metadata.annotations"),
+        *asked_network_causes(annotations, template.spec, f"{path}.metadata.annotations"),
         *spec_causes(template.spec, raw["spec"], f"{path}.spec", permitted),
     ]
 

@@ -1,16 +1,28 @@
 """What the status tells of a guest's network devices and of the addresses that reach it.
 
 Invariant: pure. What the handler wired itself it says from its own knowledge; of a launcher's report only what nobody else can
-know is believed, within bounds, for the devices of the manifest alone.
+know is believed, within bounds, for the devices of the manifest alone. What Multus says of the pod decides nothing: anybody may write it
+who may write to pods.
 """
 
+import msgspec
 from podvisor.domain.v1 import domain_pb2
-from podvisor_common.api import v1
-from podvisor_common.api.v1.names import InfoSource, InterfaceState
+from podvisor_common.api import core, v1
+from podvisor_common.api.base import ApiStruct
+from podvisor_common.api.v1.names import MULTUS_STATUS_ANNOTATION, InfoSource, InterfaceState
 
 from podvisor_handler.network.facts import Attached
 from podvisor_handler.vmi.interfaces import interface_mac, interfaces_of
 from podvisor_handler.vmi.plan import Observed
+
+
+class _NetworkStatus(ApiStruct, frozen=True):
+    """What Multus says of one network of a pod."""
+
+    interface: str = ""
+
+
+_decode_networks = msgspec.json.Decoder(list[_NetworkStatus]).decode
 
 
 def interface_statuses(now: Observed) -> list[v1.NetworkInterfaceStatus] | None:
@@ -21,37 +33,38 @@ def interface_statuses(now: Observed) -> list[v1.NetworkInterfaceStatus] | None:
     if now.network is None:
         return now.vmi.status.interfaces
     reported = {each.name: each for each in _reports(now)}
+    told = _told_by_multus(now.pod)
     statuses = [
-        _status(now.vmi, interface, now.network.of(interface.name), reported, _has_domain(now))
+        _status(now, interface, now.network.of(interface.name), reported, told)
         for interface in wanted
     ]
     return [status for status in statuses if status is not None] or None
 
 
 def _status(
-    vmi: v1.VirtualMachineInstance,
+    now: Observed,
     interface: v1.Interface,
     attached: Attached | None,
     reported: dict[str, domain_pb2.InterfaceReport],
-    has_domain: bool,
+    told: frozenset[str],
 ) -> v1.NetworkInterfaceStatus | None:
     if attached is None:
         return None
     report = reported.get(interface.name)
     # A launcher that says nothing of interfaces is of an earlier release, in which all of them were fixed.
-    is_in_domain = has_domain and (
+    is_in_domain = _has_domain(now) and (
         not reported
         or (report is not None and report.attachment != domain_pb2.INTERFACE_ATTACHMENT_AWAITED)
     )
     if interface.state == InterfaceState.ABSENT and not is_in_domain:
         return None
     sources = [InfoSource.DOMAIN] if is_in_domain else []
-    if attached.attachment.pod_interface is not None:
+    if attached.attachment.pod_interface in told:
         sources.append(InfoSource.MULTUS_STATUS)
     addresses = [address.split("/")[0] for address in attached.addresses]
     return v1.NetworkInterfaceStatus(
         name=interface.name,
-        mac=interface_mac(vmi, interface, attached),
+        mac=interface_mac(now.vmi, interface, attached),
         ip_address=addresses[0] if addresses else "",
         ip_addresses=addresses or None,
         pod_interface_name=attached.pod_interface,
@@ -68,6 +81,15 @@ def _link_state(interface: v1.Interface, report: domain_pb2.InterfaceReport | No
         report.link_up if report is not None and is_told else interface.state != InterfaceState.DOWN
     )
     return "up" if is_up else "down"
+
+
+def _told_by_multus(pod: core.Pod | None) -> frozenset[str]:
+    """The pod's interfaces that Multus says it has given it; none where it says nothing, or somebody else wrote what is no list."""
+    text = pod.metadata.annotation(MULTUS_STATUS_ANNOTATION) if pod is not None else None
+    try:
+        return frozenset(network.interface for network in _decode_networks(text or "[]"))
+    except msgspec.DecodeError:
+        return frozenset()
 
 
 def _reports(now: Observed) -> list[domain_pb2.InterfaceReport]:

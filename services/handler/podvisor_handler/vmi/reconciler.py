@@ -14,6 +14,7 @@ from functools import partial
 import msgspec
 import structlog
 from podvisor_common.api import core, meta, v1
+from podvisor_common.api.v1 import names
 from podvisor_common.errors import Retryable, Terminal
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.controller import Requeue
@@ -25,10 +26,9 @@ from podvisor_handler.launchers.registry import LauncherRegistry
 from podvisor_handler.launchers.state import Connection
 from podvisor_handler.network import netns
 from podvisor_handler.network.attachments import Attachment
-from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.network.routers import Routers
 from podvisor_handler.storage.volumes import VolumePreparation
-from podvisor_handler.vmi import hotplug, plan, status
+from podvisor_handler.vmi import hotplug, interface_problems, plan, status
 from podvisor_handler.vmi.build import digest_of
 from podvisor_handler.vmi.handovers import Handovers
 from podvisor_handler.vmi.plan import (
@@ -41,13 +41,13 @@ from podvisor_handler.vmi.plan import (
     ShutdownDomain,
 )
 from podvisor_handler.vmi.problems import printable
+from podvisor_handler.vmi.setbacks import Setback, Step, is_specified, step_of
 from podvisor_handler.vmi.vanished import Remains, VanishedPods
+from podvisor_handler.vmi.wiring import Wiring
 
 FIELD_MANAGER = "virt-handler"
 # A process that outlives its pod's directory is being killed.
 _PROCESS_ENDS_WITHIN_S = 1.0
-# How often it is looked whether an interface that a running guest is to get has come to its pod.
-_MISSING_INTERFACE_AFTER_S = 2.0
 _STEPS = 4
 
 _log = structlog.get_logger(__name__)
@@ -59,15 +59,13 @@ class _Memory:
     """What this process knows of one pod beyond the caches."""
 
     handovers: Handovers
-    network: PodNetwork | None = None
-    network_ready_at: datetime | None = None
-    wired_at_s: float = 0.0  # monotonic
+    wiring: Wiring = field(default_factory=Wiring)
     routers: Routers = field(default_factory=Routers)
     volumes: PrepareVolumes | None = None
     volume_preparation: VolumePreparation = field(default_factory=VolumePreparation)
     pushed: tuple[int, str] | None = None
     stopped: int | None = None
-    problem: Problem | None = None
+    setback: Setback = field(default_factory=Setback)
     failure: Problem | None = None
     failing_since_s: float = 0.0  # monotonic
     # The answer to the last write, and the version that was in the cache when it was made.
@@ -125,7 +123,8 @@ class VmiReconciler:
         look = _soonest(
             _next_look(now), memory.handovers.next_look_s(plan.awaited_disks(now.launcher.report))
         )
-        return _soonest(look, _next_wiring_s(now))
+        look = _soonest(look, interface_problems.untold_for_s(now))
+        return _soonest(look, _next_wiring_s(now, memory.wiring))
 
     async def _look_for_remains(
         self, key: ObjectKey, vmi: v1.VirtualMachineInstance
@@ -176,19 +175,20 @@ class VmiReconciler:
     def _observe(
         self, vmi: v1.VirtualMachineInstance, pod: core.Pod, memory: _Memory
     ) -> plan.Observed:
-        connection = self.registry.of_pod(pod.metadata.uid)
+        connection, wiring = self.registry.of_pod(pod.metadata.uid), memory.wiring
         return plan.Observed(
             vmi=vmi,
             pod=pod,
             launcher=_launcher(connection, memory),
-            network=memory.network,
-            network_ready_at=memory.network_ready_at,
-            network_is_due=time.monotonic() - memory.wired_at_s >= _MISSING_INTERFACE_AFTER_S,
+            network=wiring.network,
+            network_ready_at=wiring.ready_at,
+            network_is_due=wiring.is_due(_told_by_multus(pod)),
+            network_missing_for_s=wiring.missing_for_s,
             volumes=memory.volumes,
             holders=hotplug.select_holders(vmi, self._pods_beside(vmi)),
             handovers=memory.handovers.observe(),
             handing_over=memory.handovers.in_flight,
-            problem=memory.problem,
+            problem=memory.setback.problem,
             failure=memory.failure,
             failing_for_s=time.monotonic() - memory.failing_since_s,
         )
@@ -200,37 +200,39 @@ class VmiReconciler:
         connection = self.registry.of_pod(pod.metadata.uid)
         if connection is None:
             return
-        has_acted = False
+        step = Step.SPECIFICATION
         memory.handovers.forget_except({volume.name for volume in vmi.spec.volumes or ()})
         try:
             # What is done changes what is observed: the network, then what is built on it. A launcher that never lets it
             # settle is looked at again with its next report.
             for _ in range(_STEPS):
-                actions = plan.plan(self._observe(vmi, pod, memory))
+                step = Step.SPECIFICATION
+                now = self._observe(vmi, pod, memory)
+                actions = plan.plan(now)
+                if is_specified(now, actions):
+                    memory.setback.passed(step)
                 for action in actions:
-                    await self._carry_out(action, connection, memory)
-                    has_acted = has_acted or not isinstance(action, HandOverVolume)
+                    step = step_of(action)
+                    await self._carry_out(action, pod, connection, memory)
+                    memory.setback.passed(step)
                 if not actions:
                     break
         except Terminal as error:
             problem = _problem(error, otherwise=status.LAUNCHER_REFUSED)
-            if problem != memory.problem:
+            if memory.setback.met(step, problem):
                 _log.warning("machine cannot be brought about", error=problem.message)
-            memory.problem = problem
-        else:
-            if has_acted:
-                memory.problem = None
 
     async def _carry_out(
         self,
         action: plan.Action,
+        pod: core.Pod,
         connection: LauncherConnection,
         memory: _Memory,
     ) -> None:
         epoch = connection.report.epoch if connection.report is not None else 0
         match action:
             case PrepareNetwork(desired):
-                await self._wire(connection, desired, memory)
+                await self._wire(pod, connection, desired, memory)
             case PrepareVolumes(accesses):
                 await memory.volume_preparation.run(connection.process, accesses)
                 memory.volumes = action
@@ -252,17 +254,16 @@ class VmiReconciler:
 
     async def _wire(
         self,
+        pod: core.Pod,
         connection: LauncherConnection,
         desired: tuple[Attachment, ...],
         memory: _Memory,
     ) -> None:
         network = await netns.wire(connection.process, desired)
         await memory.routers.keep(connection.process, network)
-        memory.network = network
-        memory.wired_at_s = time.monotonic()
-        memory.network_ready_at = memory.network_ready_at or meta.now()
-        if memory.network.changed:
-            wired = {each.attachment.network: each.addresses for each in memory.network.attached}
+        memory.wiring.note(network, meta.now(), _told_by_multus(pod))
+        if network.changed:
+            wired = {each.attachment.network: each.addresses for each in network.attached}
             _log.info("network wired", addresses=wired)
 
     def _latest(
@@ -352,10 +353,14 @@ def _next_look(now: plan.Observed) -> Requeue | None:
     return Requeue(left_s) if left_s > 0 else None
 
 
-def _next_wiring_s(now: plan.Observed) -> float | None:
-    """Until it is looked again for an interface that the pod has not got yet."""
-    is_waited_for = now.network is not None and bool(now.network.missing) and not now.vmi.is_final
-    return _MISSING_INTERFACE_AFTER_S if is_waited_for else None
+def _next_wiring_s(now: plan.Observed, wiring: Wiring) -> float | None:
+    """Until it is looked again for an interface that the pod has not got yet. Where that is due and was not done, something else has to
+    happen first."""
+    return None if now.network_is_due or now.vmi.is_final else wiring.next_look_s
+
+
+def _told_by_multus(pod: core.Pod) -> str:
+    return pod.metadata.annotation(names.MULTUS_STATUS_ANNOTATION) or ""
 
 
 def _soonest(look: Requeue | None, other_s: float | None) -> Requeue | None:

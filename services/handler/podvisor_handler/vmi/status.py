@@ -16,6 +16,7 @@ from podvisor_common.kube.conditions import set_condition
 
 from podvisor_handler.launchers.state import Connection
 from podvisor_handler.vmi import hardware, hotplug, interface_status, outcome
+from podvisor_handler.vmi.interface_problems import NETWORK_NOT_READY, interface_problem
 from podvisor_handler.vmi.plan import Observed, Problem
 from podvisor_handler.vmi.problems import (
     LAUNCHER_WAITING,
@@ -118,7 +119,9 @@ def events_of(
     wanted = meta.find_condition(desired.conditions, ConditionType.SYNCHRONIZED)
     found = meta.find_condition(current.conditions, ConditionType.SYNCHRONIZED)
     if wanted is not None and (found is None or _visible(found) != _visible(wanted)):
-        events.append(("Warning", EventReason.SYNC_FAILED, wanted.message))
+        is_hotplug = wanted.reason == Reason.HOT_PLUG_NETWORK_INTERFACE_ERROR
+        reason = EventReason.HOTPLUG_FAILED if is_hotplug else EventReason.SYNC_FAILED
+        events.append(("Warning", reason, wanted.message))
     return [*events, *_pause_events(current, desired), *hotplug.events_of(current, desired)]
 
 
@@ -212,7 +215,8 @@ def _ended(now: Observed, ended: outcome.Outcome, at: datetime) -> v1.VirtualMac
 def _problem(now: Observed) -> Problem | None:
     """What keeps the machine from being as it is wanted; what fails once is not worth a word."""
     lasting = now.failure if now.failing_for_s >= FAILURE_LASTS_AFTER_S else None
-    return now.problem or lasting or reported_problem(now.vmi, now.launcher.report)
+    reported = reported_problem(now.vmi, now.launcher.report)
+    return now.problem or lasting or reported or interface_problem(now)
 
 
 def _silence(now: Observed) -> Problem | None:
@@ -340,8 +344,9 @@ OWN_SYNCHRONIZED_REASONS = frozenset(
     {
         *REASONS.values(),
         LAUNCHER_WAITING,
+        Reason.HOT_PLUG_NETWORK_INTERFACE_ERROR,
         "InvalidSpec",
-        "NetworkNotReady",
+        NETWORK_NOT_READY,
         "NetworkRefused",
         "VolumeNotReady",
         "LauncherFailed",

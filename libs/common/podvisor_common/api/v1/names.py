@@ -304,6 +304,8 @@ UNSUPPORTED_ANNOTATIONS = frozenset({"hooks.kubevirt.io/hookSidecars", "kubevirt
 # Of Multus, on a launcher pod: the networks beside the pod's own, as JSON, and the one in place of it.
 MULTUS_NETWORKS_ANNOTATION = "k8s.v1.cni.cncf.io/networks"
 MULTUS_DEFAULT_NETWORK_ANNOTATION = "v1.multus-cni.io/default-network"
+# The networks that Multus has given a pod, by its own word, as JSON.
+MULTUS_STATUS_ANNOTATION = "k8s.v1.cni.cncf.io/network-status"
 
 # The feature gate without which no disk of a node is attached.
 HOST_DISK_GATE = "HostDisk"

@@ -119,6 +119,11 @@ class MultusNetwork(ApiStruct, frozen=True):
         bool | None, doc("It takes the place of the pod's default network. False by default.")
     ] = None
 
+    def definition(self, namespace: str) -> tuple[str, str]:
+        """Namespace and name of the NetworkAttachmentDefinition, for a machine in `namespace`."""
+        where, _, name = self.network_name.rpartition("/")
+        return where or namespace, name
+
 
 class Network(ApiStruct, frozen=True):
     """Where an interface leads: exactly one kind."""

@@ -1,0 +1,67 @@
+"""What keeps network devices from a guest that runs, or with it, as sentences for a person.
+
+Invariant: pure. A launcher's words, which are untrusted, are bounded and told of the manifest's own interfaces alone.
+"""
+
+from collections.abc import Iterator
+
+from podvisor.domain.v1 import domain_pb2
+from podvisor_common.api import v1
+from podvisor_common.api.v1.names import Reason
+
+from podvisor_handler.network.attachments import Attachment
+from podvisor_handler.vmi.interfaces import interfaces_of
+from podvisor_handler.vmi.plan import Observed, Problem
+from podvisor_handler.vmi.problems import printable
+
+NETWORK_NOT_READY = "NetworkNotReady"
+# Multus takes a moment to bring an interface; nobody needs to know of that.
+MISSING_IS_TOLD_AFTER_S = 10.0
+_STATES = (domain_pb2.DOMAIN_STATE_RUNNING, domain_pb2.DOMAIN_STATE_PAUSED)
+
+
+def interface_problem(now: Observed) -> Problem | None:
+    """Why a guest that runs has not got, or not lost, what its manifest says of interfaces; None where nobody says so."""
+    report = now.launcher.report
+    if report is None or report.state not in _STATES:
+        return None
+    told = list(_told_by_launcher(now.vmi, report))
+    missing = list(_missing(now))
+    if not told and not missing:
+        return None
+    reason = Reason.HOT_PLUG_NETWORK_INTERFACE_ERROR if told else NETWORK_NOT_READY
+    return Problem(reason, printable(" ".join([*told, *missing])))
+
+
+def untold_for_s(now: Observed) -> float | None:
+    """Until it is to be told that an interface has not come, in seconds; None where it is, or where all have."""
+    left_s = MISSING_IS_TOLD_AFTER_S - now.network_missing_for_s
+    return left_s if now.network is not None and now.network.missing and left_s > 0 else None
+
+
+def _told_by_launcher(
+    vmi: v1.VirtualMachineInstance, report: domain_pb2.DomainReport
+) -> Iterator[str]:
+    reported = {interface.name: interface for interface in report.interfaces}
+    for interface in interfaces_of(vmi):
+        if interface.name in reported and (words := printable(reported[interface.name].message)):
+            yield words
+
+
+def _missing(now: Observed) -> Iterator[str]:
+    if now.network is None or untold_for_s(now) is not None:
+        return
+    networks = {network.name: network for network in now.vmi.spec.networks or ()}
+    for attachment in now.network.missing:
+        network = networks.get(attachment.network)
+        if network is not None and network.multus is not None:
+            definition = network.multus.definition(now.vmi.metadata.namespace)
+            yield _awaited(attachment, "/".join(definition))
+
+
+def _awaited(attachment: Attachment, definition: str) -> str:
+    return (
+        f'Interface "{attachment.network}": the pod has no interface {attachment.pod_interface} yet, which Multus makes of'
+        f" NetworkAttachmentDefinition {definition}. See that the definition is there, and that Multus' dynamic networks"
+        " controller runs in the cluster; without that, the guest gets the interface with its next start."
+    )

@@ -1,0 +1,114 @@
+"""Why a guest that runs has not got an interface is told, of its own interfaces and in bounds."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from msgspec.structs import replace as changed
+from podvisor.domain.v1 import domain_pb2
+from podvisor_common.api import meta, v1
+from podvisor_handler.network.attachments import Bridge
+from podvisor_handler.network.facts import PodNetwork
+from podvisor_handler.vmi.interface_problems import untold_for_s
+from podvisor_handler.vmi.plan import Observed, Problem
+from podvisor_handler.vmi.status import events_of, needs_write
+
+from tests.unit.handler.networks import attached, wired
+from tests.unit.handler.observations import observed, said, written
+from tests.unit.handler.test_instance_plan import ALL, PLUGGED, WITHOUT_BLUE
+
+NO_ROOM = 'Interface "blue": internal error: No more available PCI slots.'
+
+
+def situation(
+    *reported: tuple[str, str],
+    network: PodNetwork = ALL,
+    missing_for_s: float = 0.0,
+    machine: v1.VirtualMachineInstance = PLUGGED,
+    **fields: Any,
+) -> Observed:
+    """A guest that runs, of whose interfaces by their names the launcher says so much."""
+    interfaces = [domain_pb2.InterfaceReport(name=name, message=words) for name, words in reported]
+    now = observed(machine=machine, network=network, interfaces=interfaces, **fields)
+    return replace(now, network_missing_for_s=missing_for_s)
+
+
+def told(now: Observed) -> tuple[str, str]:
+    """Reason and message of what the status says is not as it should be."""
+    found = meta.find_condition(said(now).conditions, "Synchronized")
+    return (found.reason, found.message) if found is not None else ("", "")
+
+
+def events(now: Observed) -> list[tuple[str, str, str]]:
+    return [event for event in events_of(now.vmi.status, said(now)) if event[0] == "Warning"]
+
+
+def test_the_launchers_words_are_told() -> None:
+    now = situation(("default", ""), ("blue", NO_ROOM))
+    assert told(now) == ("HotPlugNetworkInterfaceError", NO_ROOM)
+    assert events(now) == [("Warning", "HotplugFailed", NO_ROOM)]
+    known = changed(written(said(now)), spec=PLUGGED.spec)
+    again = situation(("default", ""), ("blue", NO_ROOM), machine=known)
+    assert events(again) == []
+    assert not needs_write(known.status, said(again))
+    solved = situation(("default", ""), ("blue", ""), machine=known)
+    assert told(solved) == ("", "")
+    assert needs_write(known.status, said(solved))
+
+
+@pytest.mark.parametrize(
+    ("reported", "expected"),
+    [
+        ([("another", "buy more")], ("", "")),
+        ([("blue", " \n")], ("", "")),
+        ([("blue", "a\nb\x1b[0m")], ("HotPlugNetworkInterfaceError", "a b [0m")),
+        ([("blue", "x" * 5000)], ("HotPlugNetworkInterfaceError", "x" * 1024)),
+        ([("blue", "two."), ("default", "one.")], ("HotPlugNetworkInterfaceError", "one. two.")),
+    ],
+    ids=["of no interface", "nothing", "what is no text", "too much", "of both"],
+)
+def test_a_launcher_is_not_trusted(
+    reported: list[tuple[str, str]], expected: tuple[str, str]
+) -> None:
+    assert told(situation(*reported)) == expected
+
+
+def test_a_worse_problem_comes_first() -> None:
+    now = situation(("blue", NO_ROOM), problem=Problem("DomainRejected", "it can never work"))
+    assert told(now) == ("DomainRejected", "it can never work")
+
+
+def test_a_guest_that_does_not_run_has_no_such_problem() -> None:
+    now = observed(
+        domain_pb2.DOMAIN_STATE_PREPARING,
+        machine=PLUGGED,
+        interfaces=[domain_pb2.InterfaceReport(name="blue", message=NO_ROOM)],
+    )
+    assert said(now).conditions is None
+
+
+def test_what_is_waited_for_is_told_by_its_names() -> None:
+    just_now = situation(network=WITHOUT_BLUE, missing_for_s=7)
+    assert told(just_now) == ("", "")
+    assert untold_for_s(just_now) == 3
+    now = situation(network=WITHOUT_BLUE, missing_for_s=11)
+    reason, message = told(now)
+    assert reason == "NetworkNotReady"
+    assert message.startswith('Interface "blue": the pod has no interface pod16477688c0e yet')
+    assert "NetworkAttachmentDefinition default/blue." in message
+    assert events(now) == [("Warning", "SyncFailed", message)]
+    assert untold_for_s(now) is None
+    assert untold_for_s(situation()) is None
+
+
+def test_all_that_is_wrong_is_told() -> None:
+    red = attached("red", Bridge(), is_secondary=True, may_come_later=True).attachment
+    to_red = v1.Network(name="red", multus=v1.MultusNetwork(network_name="shop/red"))
+    networks = [*(PLUGGED.spec.networks or ()), to_red]
+    machine = changed(PLUGGED, spec=changed(PLUGGED.spec, networks=networks))
+    network = wired(*ALL.attached, missing=(red,))
+    now = situation(("blue", NO_ROOM), machine=machine, network=network, missing_for_s=60)
+    reason, message = told(now)
+    assert reason == "HotPlugNetworkInterfaceError"
+    assert message.startswith(f'{NO_ROOM} Interface "red": ')
+    assert "NetworkAttachmentDefinition shop/red." in message
