@@ -200,7 +200,7 @@ def _serve(name: str) -> str:
         [
             f"printf '{answer}' >/tmp/answer; chmod +x /tmp/answer",
             *(
-                f"setsid socat {where} EXEC:{does} >/dev/null 2>&1 </dev/null &"
+                f"setsid socat -t30 {where} EXEC:{does} >/dev/null 2>&1 </dev/null &"
                 for where, does in listeners
             ),
         ]
