@@ -16,7 +16,7 @@ from podvisor_common.aio.threads import in_own_thread
 from podvisor_common.errors import Retryable, Terminal
 
 from podvisor_handler.linux import nftables
-from podvisor_handler.linux.netlink import NETFILTER, ROUTE, NetlinkSocket
+from podvisor_handler.linux.netlink import NETFILTER, ROUTE, DumpInterrupted, NetlinkSocket
 from podvisor_handler.linux.process import PinnedProcess
 from podvisor_handler.network import addresses, links
 from podvisor_handler.network.advertiser import open_router_socket
@@ -114,6 +114,8 @@ def _wire_pinned(process: PinnedProcess, desired: tuple[Attachment, ...]) -> Pod
         return _bring_about(desired, resolver, f"/proc/self/fd/{tun}")
     except OSError as error:
         raise NetworkNotReady(f"cannot wire the pod's network: {error.strerror}") from error
+    except DumpInterrupted as error:
+        raise NetworkNotReady(f"cannot wire the pod's network: {error}") from error
     finally:
         os.close(tun)
 
