@@ -170,6 +170,82 @@ def test_a_placeholder_of_a_former_interface_is_not_believed() -> None:
     ]
 
 
+TAKEN = Link(2, 1450, True, 3, made_up_mac(MAC))
+DOWN = Link(2, 1450, False, 0, MAC)
+OLD_ROUTE = Route(PLACEHOLDER, "0.0.0.0/0", "10.244.0.1")
+
+
+@pytest.mark.parametrize(
+    ("link", "own", "kept", "kept_routes", "expected", "is_stale"),
+    [
+        pytest.param(TAKEN, (), ("10.244.0.5/24",), (), ("10.244.0.5/24",), False, id="taken over"),
+        pytest.param(
+            LINKS["eth0"],
+            ("10.244.0.7/24", "10.244.0.5/24"),
+            ("10.244.0.7/24",),
+            (),
+            ("10.244.0.7/24", "10.244.0.5/24"),
+            False,
+            id="broken off while it was copied",
+        ),
+        pytest.param(
+            DOWN,
+            ("10.244.0.5/24",),
+            ("10.244.0.5/24", "2001:db8::5/64"),
+            (OLD_ROUTE,),
+            ("10.244.0.5/24", "2001:db8::5/64"),
+            False,
+            id="broken off when it was taken down",
+        ),
+        pytest.param(
+            LINKS["eth0"],
+            ("10.244.0.7/24",),
+            ("10.244.0.5/24",),
+            (),
+            ("10.244.0.7/24",),
+            True,
+            id="another address",
+        ),
+        pytest.param(
+            LINKS["eth0"],
+            ("10.244.0.7/24", "10.244.0.5/24"),
+            ("10.244.0.5/24", "10.244.0.7/24"),
+            (),
+            ("10.244.0.7/24", "10.244.0.5/24"),
+            True,
+            id="another order",
+        ),
+        pytest.param(
+            LINKS["eth0"],
+            ("10.244.0.7/24",),
+            (),
+            (OLD_ROUTE,),
+            ("10.244.0.7/24",),
+            True,
+            id="other routes",
+        ),
+        pytest.param(DOWN, (), ("10.244.0.5/24",), (), (), True, id="not up yet"),
+    ],
+)
+def test_what_is_kept_is_told_of_the_interface_that_it_was_taken_from(
+    link: Link,
+    own: tuple[str, ...],
+    kept: tuple[str, ...],
+    kept_routes: tuple[Route, ...],
+    expected: tuple[str, ...],
+    is_stale: bool,
+) -> None:
+    """Another interface may have the name and the hardware address of a former one, where the manifest gives the latter."""
+    now = Observed(
+        {"eth0": link, PLACEHOLDER: Link(9, 1450, True, 0, MAC)},
+        {"eth0": own, PLACEHOLDER: kept},
+        kept_routes=kept_routes,
+    )
+    (attached,) = find(now, BRIDGED)
+    assert attached.addresses == expected
+    assert (RemoveLink(PLACEHOLDER) in plan(now, [attached])) == is_stale
+
+
 @pytest.mark.parametrize(
     "rulesets",
     [{}, {Family.IP: "older"}, {Family.IP: DIGEST, Family.BRIDGE: DIGEST}],
