@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from podvisor_common.launcher_pod import secondary_interface_name
+from podvisor_common.launcher_pod import PASST_SYSCTLS, secondary_interface_name
 from podvisor_handler.linux.nftables import Family, digest_of
-from podvisor_handler.network.attachments import Attachment, Bridge, Masquerade, Port
+from podvisor_handler.network.attachments import Attachment, Bridge, Masquerade, Passt, Port
 from podvisor_handler.network.facts import Resolver, primary_interface
 from podvisor_handler.network.masquerade import tables_of
 from podvisor_handler.network.names import (
@@ -44,6 +44,7 @@ BRIDGE_MAC = "02:00:00:00:00:00"
 MAC = "0a:58:0a:f4:00:07"
 MASQUERADED = (Attachment("default", Masquerade()),)
 BRIDGED = (Attachment("default", Bridge()),)
+PASST = (Attachment("default", Passt()),)
 SYSCTLS = {
     "net/ipv4/ip_unprivileged_port_start": "0",
     "net/ipv4/ip_forward": "1",
@@ -129,6 +130,14 @@ def test_a_fresh_pod_behind_masquerade() -> None:
         ConfigureLink(TAP, 1450, BRIDGE),
         StopLearning(TAP),
     ]
+
+
+def test_what_passt_needs_is_what_the_kubelet_is_asked_for() -> None:
+    found = [each for each in operations(FRESH, PASST) if isinstance(each, WriteSysctl)]
+    assert found == operations(FRESH, PASST)
+    assert {each.path.replace("/", "."): each.value.split() for each in found} == {
+        name: value.split() for name, value in PASST_SYSCTLS.items()
+    }
 
 
 def test_a_fresh_pod_that_its_guest_takes_over() -> None:

@@ -24,7 +24,6 @@ from podvisor_handler.launchers.connection import LauncherConnection
 from podvisor_handler.launchers.registry import LauncherRegistry
 from podvisor_handler.launchers.state import Connection
 from podvisor_handler.network import netns
-from podvisor_handler.network.attachments import Attachment
 from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.network.routers import Routers
 from podvisor_handler.storage.volumes import VolumePreparation
@@ -229,8 +228,8 @@ class VmiReconciler:
     ) -> None:
         epoch = connection.report.epoch if connection.report is not None else 0
         match action:
-            case PrepareNetwork(desired):
-                await self._wire(connection, desired, memory)
+            case PrepareNetwork():
+                await self._wire(connection, action, memory)
             case PrepareVolumes(accesses):
                 await memory.volume_preparation.run(connection.process, accesses)
                 memory.volumes = action
@@ -253,10 +252,12 @@ class VmiReconciler:
     async def _wire(
         self,
         connection: LauncherConnection,
-        desired: tuple[Attachment, ...],
+        action: PrepareNetwork,
         memory: _Memory,
     ) -> None:
-        network = await netns.wire(connection.process, desired)
+        network = await netns.wire(
+            connection.process, action.desired, is_prepared=action.is_prepared
+        )
         await memory.routers.keep(connection.process, network)
         memory.network = network
         memory.wired_at_s = time.monotonic()
