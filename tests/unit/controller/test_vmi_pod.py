@@ -189,6 +189,7 @@ def test_kvm_is_asked_for_only_without_emulation() -> None:
 
 
 PASST: Json = {"name": "default", "passtBinding": {}}
+PORTS: Json = {"ports": [{"port": 22}]}
 MASQUERADE: Json = {"name": "default", "masquerade": {}}
 SHARES: list[dict[str, Any]] = [{"name": name, "virtiofs": {}} for name in ("config", "data")]
 
@@ -234,7 +235,8 @@ def test_the_kubelet_sets_what_passt_needs(interfaces: list[Json], sysctls: Json
         ("no video card", domain(devices={"autoattachGraphicsDevice": False}), KVM, 111),
         ("four processors", domain(cpu={"cores": 2, "threads": 2}), KVM, 139),
         ("two trees of files", domain(devices={"filesystems": SHARES}), KVM, 143),
-        ("passt", domain(devices={"interfaces": [PASST]}), KVM, 159),
+        ("passt, all ports", domain(devices={"interfaces": [PASST]}), KVM, 431),
+        ("passt, one port", domain(devices={"interfaces": [PASST | PORTS]}), KVM, 159),
         ("translated", vmi(), CONFIG, 167),
         ("translated, 384 MiB", domain(memory={"guest": "384Mi"}), CONFIG, 255),
         ("translated, 1 GiB", domain(memory={"guest": "1Gi"}), CONFIG, 384),
