@@ -81,7 +81,8 @@ def state_of(process: PinnedProcess) -> Any:
     kept = sorted(
         str((each.get("table"), each["dst"], each.get("gateway"), each["dev"]))
         for each in routes
-        if each.get("type") != "local"
+        # Those to link-local addresses come when the kernel has found nobody else with them, a second later.
+        if each.get("type") != "local" and not each["dst"].startswith("fe80:")
     )
     return links, kept, inside(process, "nft", "list", "ruleset")
 
