@@ -21,6 +21,12 @@ DEVICES_DIRECTORY = "/dev/podvisor"
 DISK_IMAGE = "disk.img"
 # The paths of QEMU's sets of open files. Made by the handler when the first device is handed over.
 FD_SETS_DIRECTORY = "/dev/fdset"
+# What the kubelet sets in the network of a launcher pod of whose guest's interfaces passt carries one, so that it may listen on the
+# guest's ports and send its pings. Kubernetes calls these safe: every node allows them.
+PASST_SYSCTLS = {
+    "net.ipv4.ip_unprivileged_port_start": "0",
+    "net.ipv4.ping_group_range": "0 2147483647",
+}
 
 
 def secondary_interface_name(network: str) -> str:

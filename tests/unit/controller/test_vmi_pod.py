@@ -189,11 +189,42 @@ def test_kvm_is_asked_for_only_without_emulation() -> None:
 
 
 PASST: Json = {"name": "default", "passtBinding": {}}
+PORTS: Json = {"ports": [{"port": 22}]}
+MASQUERADE: Json = {"name": "default", "masquerade": {}}
 SHARES: list[dict[str, Any]] = [{"name": name, "virtiofs": {}} for name in ("config", "data")]
 
 
 def domain(**changes: Any) -> v1.VirtualMachineInstance:
     return vmi(spec={"domain": spec_body()["domain"] | changes})
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "sysctls"),
+    situations(
+        ("none named", [], None),
+        ("masquerade", [MASQUERADE], None),
+        (
+            "passt",
+            [PASST],
+            {
+                "net.ipv4.ip_unprivileged_port_start": "0",
+                "net.ipv4.ping_group_range": "0 2147483647",
+            },
+        ),
+        (
+            "passt and another",
+            [PASST, {"name": "blue", "bridge": {}}],
+            {
+                "net.ipv4.ip_unprivileged_port_start": "0",
+                "net.ipv4.ping_group_range": "0 2147483647",
+            },
+        ),
+    ),
+)
+def test_the_kubelet_sets_what_passt_needs(interfaces: list[Json], sysctls: Json | None) -> None:
+    context = rendered(domain(devices={"interfaces": interfaces}))["spec"]["securityContext"]
+    found = context.get("sysctls")
+    assert (found and {each["name"]: each["value"] for each in found}) == sysctls
 
 
 @pytest.mark.parametrize(
@@ -204,7 +235,8 @@ def domain(**changes: Any) -> v1.VirtualMachineInstance:
         ("no video card", domain(devices={"autoattachGraphicsDevice": False}), KVM, 111),
         ("four processors", domain(cpu={"cores": 2, "threads": 2}), KVM, 139),
         ("two trees of files", domain(devices={"filesystems": SHARES}), KVM, 143),
-        ("passt", domain(devices={"interfaces": [PASST]}), KVM, 159),
+        ("passt, all ports", domain(devices={"interfaces": [PASST]}), KVM, 431),
+        ("passt, one port", domain(devices={"interfaces": [PASST | PORTS]}), KVM, 159),
         ("translated", vmi(), CONFIG, 167),
         ("translated, 384 MiB", domain(memory={"guest": "384Mi"}), CONFIG, 255),
         ("translated, 1 GiB", domain(memory={"guest": "1Gi"}), CONFIG, 384),

@@ -70,6 +70,7 @@ def pod_manifest(
     message: str = "",
     devices: tuple[str, ...] = (),
     annotations: dict[str, str] | None = None,
+    sysctls: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """The launcher pod of that instance."""
     metadata: dict[str, Any] = {
@@ -104,6 +105,10 @@ def pod_manifest(
         "metadata": metadata,
         "spec": {
             "nodeName": "node1",
+            "securityContext": {
+                "runAsUser": 107,
+                "sysctls": [{"name": k, "value": v} for k, v in (sysctls or {}).items()],
+            },
             "containers": [compute],
         },
         "status": status,

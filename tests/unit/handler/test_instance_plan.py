@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import core, v1
+from podvisor_common.launcher_pod import PASST_SYSCTLS
 from podvisor_handler.launchers.state import Connection
 from podvisor_handler.network.attachments import Attachment, Bridge, Masquerade
 from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.vmi.build import build_domain, digest_of
+from podvisor_handler.vmi.outline import outline
 from podvisor_handler.vmi.plan import (
     Action,
     ApplyDomain,
@@ -223,6 +225,45 @@ PLUGGED = vmi(
 ON_BLUE = attached("blue", Bridge(), is_secondary=True, may_come_later=True)
 ALL = wired(attached(), ON_BLUE)
 WITHOUT_BLUE = wired(attached(), missing=(ON_BLUE.attachment,))
+
+
+PASST = {"name": "default", "passtBinding": {}}
+SOME_SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0"}
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "sysctls", "is_prepared"),
+    [
+        ([PASST], PASST_SYSCTLS, True),
+        ([PASST], PASST_SYSCTLS | {"net.ipv4.tcp_syncookies": "1"}, True),
+        ([PASST], SOME_SYSCTLS, False),
+        ([PASST], PASST_SYSCTLS | {"net.ipv4.ip_unprivileged_port_start": "1024"}, False),
+        ([PASST], {}, False),
+        ([PASST, {"name": "blue", "bridge": {}}], PASST_SYSCTLS, False),
+        ([{"name": "default", "masquerade": {}}], PASST_SYSCTLS, False),
+    ],
+    ids=[
+        "passt",
+        "and more settings",
+        "some of the settings",
+        "another value",
+        "a pod of an earlier release",
+        "passt and another",
+        "masquerade",
+    ],
+)
+def test_when_the_kubelet_has_prepared_a_network(
+    interfaces: list[dict[str, Any]], sysctls: dict[str, str], is_prepared: bool
+) -> None:
+    machine = vmi(
+        spec={
+            "domain": {"devices": {"interfaces": interfaces}},
+            "networks": [{"name": "default", "pod": {}}, BLUE],
+        }
+    )
+    (action,) = plan(observed(machine, outline(pod(sysctls=sysctls)), network=None))
+    assert isinstance(action, PrepareNetwork)
+    assert action.is_prepared == is_prepared
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from podvisor_common.launcher_pod import secondary_interface_name
+from podvisor_common.launcher_pod import PASST_SYSCTLS, secondary_interface_name
 from podvisor_handler.linux.nftables import Family, digest_of
-from podvisor_handler.network.attachments import Attachment, Bridge, Masquerade, Port
+from podvisor_handler.network.attachments import Attachment, Bridge, Masquerade, Passt, Port
 from podvisor_handler.network.facts import Resolver, primary_interface
 from podvisor_handler.network.masquerade import tables_of
 from podvisor_handler.network.names import (
@@ -44,6 +44,7 @@ BRIDGE_MAC = "02:00:00:00:00:00"
 MAC = "0a:58:0a:f4:00:07"
 MASQUERADED = (Attachment("default", Masquerade()),)
 BRIDGED = (Attachment("default", Bridge()),)
+PASST = (Attachment("default", Passt()),)
 SYSCTLS = {
     "net/ipv4/ip_unprivileged_port_start": "0",
     "net/ipv4/ip_forward": "1",
@@ -131,6 +132,14 @@ def test_a_fresh_pod_behind_masquerade() -> None:
     ]
 
 
+def test_what_passt_needs_is_what_the_kubelet_is_asked_for() -> None:
+    found = [each for each in operations(FRESH, PASST) if isinstance(each, WriteSysctl)]
+    assert found == operations(FRESH, PASST)
+    assert {each.path.replace("/", "."): each.value.split() for each in found} == {
+        name: value.split() for name, value in PASST_SYSCTLS.items()
+    }
+
+
 def test_a_fresh_pod_that_its_guest_takes_over() -> None:
     router = Route("eth0", "0.0.0.0/0", "10.244.0.1")
     now = replace(FRESH, routes=(router,))
@@ -168,6 +177,82 @@ def test_a_placeholder_of_a_former_interface_is_not_believed() -> None:
         RemoveLink(PLACEHOLDER),
         CreateBridge(PLACEHOLDER, MAC, 1450),
     ]
+
+
+TAKEN = Link(2, 1450, True, 3, made_up_mac(MAC))
+DOWN = Link(2, 1450, False, 0, MAC)
+OLD_ROUTE = Route(PLACEHOLDER, "0.0.0.0/0", "10.244.0.1")
+
+
+@pytest.mark.parametrize(
+    ("link", "own", "kept", "kept_routes", "expected", "is_stale"),
+    [
+        pytest.param(TAKEN, (), ("10.244.0.5/24",), (), ("10.244.0.5/24",), False, id="taken over"),
+        pytest.param(
+            LINKS["eth0"],
+            ("10.244.0.7/24", "10.244.0.5/24"),
+            ("10.244.0.7/24",),
+            (),
+            ("10.244.0.7/24", "10.244.0.5/24"),
+            False,
+            id="broken off while it was copied",
+        ),
+        pytest.param(
+            DOWN,
+            ("10.244.0.5/24",),
+            ("10.244.0.5/24", "2001:db8::5/64"),
+            (OLD_ROUTE,),
+            ("10.244.0.5/24", "2001:db8::5/64"),
+            False,
+            id="broken off when it was taken down",
+        ),
+        pytest.param(
+            LINKS["eth0"],
+            ("10.244.0.7/24",),
+            ("10.244.0.5/24",),
+            (),
+            ("10.244.0.7/24",),
+            True,
+            id="another address",
+        ),
+        pytest.param(
+            LINKS["eth0"],
+            ("10.244.0.7/24", "10.244.0.5/24"),
+            ("10.244.0.5/24", "10.244.0.7/24"),
+            (),
+            ("10.244.0.7/24", "10.244.0.5/24"),
+            True,
+            id="another order",
+        ),
+        pytest.param(
+            LINKS["eth0"],
+            ("10.244.0.7/24",),
+            (),
+            (OLD_ROUTE,),
+            ("10.244.0.7/24",),
+            True,
+            id="other routes",
+        ),
+        pytest.param(DOWN, (), ("10.244.0.5/24",), (), (), True, id="not up yet"),
+    ],
+)
+def test_what_is_kept_is_told_of_the_interface_that_it_was_taken_from(
+    link: Link,
+    own: tuple[str, ...],
+    kept: tuple[str, ...],
+    kept_routes: tuple[Route, ...],
+    expected: tuple[str, ...],
+    is_stale: bool,
+) -> None:
+    """Another interface may have the name and the hardware address of a former one, where the manifest gives the latter."""
+    now = Observed(
+        {"eth0": link, PLACEHOLDER: Link(9, 1450, True, 0, MAC)},
+        {"eth0": own, PLACEHOLDER: kept},
+        kept_routes=kept_routes,
+    )
+    (attached,) = find(now, BRIDGED)
+    assert attached.addresses == expected
+    assert (RemoveLink(PLACEHOLDER) in plan(now, [attached])) == is_stale
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,13 @@ class Capabilities(ApiStruct, frozen=True):
     drop: tuple[str, ...] | None = None
 
 
+class Sysctl(ApiStruct, frozen=True):
+    """A setting of the kernel's for all of a pod."""
+
+    name: str
+    value: str = ""
+
+
 class SecurityContext(ApiStruct, frozen=True):
     """What processes may do, of a container or of all in a pod."""
 
@@ -43,6 +50,7 @@ class SecurityContext(ApiStruct, frozen=True):
     privileged: bool | None = None
     allow_privilege_escalation: bool | None = None
     capabilities: Capabilities | None = None
+    sysctls: tuple[Sysctl, ...] | None = None  # of a pod only
 
 
 class Container(ApiStruct, frozen=True):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 from podvisor_common.api import v1
 from podvisor_common.api.v1 import names
-from podvisor_common.launcher_pod import RUN_DIRECTORY
+from podvisor_common.launcher_pod import PASST_SYSCTLS, RUN_DIRECTORY
 
 from podvisor_controller.config import ClusterConfig
 from podvisor_controller.vmi.claims import Claims
@@ -147,6 +147,7 @@ def _spec(vmi: v1.VirtualMachineInstance, config: ClusterConfig, claims: Claims)
             "fsGroupChangePolicy": "OnRootMismatch",
             "runAsNonRoot": True,
             "seccompProfile": {"type": "RuntimeDefault"},
+            **_settings(vmi),
         },
         "containers": [_compute(vmi, config, held)],
         "volumes": held.volumes,
@@ -155,6 +156,15 @@ def _spec(vmi: v1.VirtualMachineInstance, config: ClusterConfig, claims: Claims)
         spec["containers"].append(_console_log(config))
     spec.update(_placement(vmi))
     return spec if config.mounts_images else with_image_holders(spec, vmi, config)
+
+
+def _settings(vmi: v1.VirtualMachineInstance) -> Manifest:
+    """Of the pod's network. What the kubelet sets, nobody needs to enter the pod's namespace for."""
+    interfaces = vmi.spec.domain.devices.interfaces or ()
+    if all(interface.passt_binding is None for interface in interfaces):
+        return {}
+    sysctls = [{"name": name, "value": value} for name, value in PASST_SYSCTLS.items()]
+    return {"sysctls": sysctls}
 
 
 def _placement(vmi: v1.VirtualMachineInstance) -> Manifest:

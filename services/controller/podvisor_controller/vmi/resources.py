@@ -25,6 +25,9 @@ QEMU_BYTES = 30 * MIB
 VIRTIOFSD_BYTES = 8 * MIB
 # The process that carries the connections of an interface with binding passt: its buffers and tables of connections.
 PASST_BYTES = 32 * MIB
+# What the kernel keeps for the pod of a socket for each of the 75 000 ports that are no ephemeral ones, where none is listed: 3.5 KiB
+# each, and some more with IPv6.
+PASST_ALL_PORTS_BYTES = 272 * MIB
 # Stack, state and I/O buffers of one virtual processor.
 VCPU_BYTES = 4 * MIB
 # Frame buffer of the video card and what VNC keeps of it.
@@ -63,9 +66,11 @@ def has_graphics(vmi: v1.VirtualMachineInstance) -> bool:
     return vmi.spec.domain.devices.autoattach_graphics_device is not False
 
 
-def _passt_count(vmi: v1.VirtualMachineInstance) -> int:
+def _passt_bytes(vmi: v1.VirtualMachineInstance) -> int:
     interfaces = vmi.spec.domain.devices.interfaces or ()
-    return sum(interface.passt_binding is not None for interface in interfaces)
+    passt = [interface for interface in interfaces if interface.passt_binding is not None]
+    all_ports = [interface for interface in passt if not interface.ports]
+    return len(passt) * PASST_BYTES + len(all_ports) * PASST_ALL_PORTS_BYTES
 
 
 def translation_cache_bytes(vmi: v1.VirtualMachineInstance) -> int:
@@ -85,7 +90,7 @@ def memory_overhead_bytes(vmi: v1.VirtualMachineInstance, config: ClusterConfig)
         + LIBVIRTD_BYTES
         + QEMU_BYTES
         + len(vmi.spec.domain.devices.filesystems or ()) * VIRTIOFSD_BYTES
-        + _passt_count(vmi) * PASST_BYTES
+        + _passt_bytes(vmi)
         + vcpu_count(vmi) * VCPU_BYTES
         + (VIDEO_BYTES if has_graphics(vmi) else 0)
         + guest_memory_bytes(vmi) // GUEST_BYTES_PER_PAGE_TABLE_BYTE

@@ -1,7 +1,8 @@
 """Netlink messages and the socket that carries them.
 
 Invariant: every request is answered before the next is sent, and a refusal is raised as OSError
-with the kernel's number. Written for one-shot threads: it blocks, with a timeout.
+with the kernel's number. A list is told as it was at one moment, or not at all. Written for one-shot
+threads: it blocks, with a timeout.
 """
 
 import errno
@@ -13,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from podvisor_common.errors import Retryable
+
 ROUTE = 0
 NETFILTER = 12
 
@@ -23,6 +26,10 @@ CREATE = 0x400
 EXCLUSIVE = 0x200
 APPEND = 0x800
 
+# How often an answer is asked for that does not come whole, as what it tells of changes meanwhile.
+DUMP_ATTEMPTS = 5
+
+_INTERRUPTED = 0x10
 _NESTED = 0x8000
 _TYPE_MASK = 0x3FFF
 _ERROR = 0x2
@@ -39,6 +46,10 @@ _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _NO_SUCH_OBJECT = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 
 Attribute = tuple[int, "bytes | Sequence[Attribute]"]
+
+
+class DumpInterrupted(Retryable):
+    """What the kernel was asked to list changed each time while it did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,20 +121,32 @@ class NetlinkSocket:
         self._await_acks(sum(1 for message in messages if message.flags & ACK))
 
     def dump(self, message: Message) -> list[bytes]:
-        """The payloads of all answers to a dump request."""
+        """The payloads of all answers to a dump request. Raises OSError and DumpInterrupted."""
+        for _ in range(DUMP_ATTEMPTS):
+            payloads = self._dump_once(message)
+            if payloads is not None:
+                return payloads
+        raise DumpInterrupted(
+            f"what the kernel was asked to list changed {DUMP_ATTEMPTS} times while it did"
+        )
+
+    def _dump_once(self, message: Message) -> list[bytes] | None:
+        """None when something changed between two pieces of the answer, which then tells of no moment."""
         self._send([message])
         payloads: list[bytes] = []
+        is_whole = True
         while True:
-            for kind, payload in self._receive():
+            for kind, flags, payload in self._receive():
+                is_whole = is_whole and not flags & _INTERRUPTED
                 if kind == _DONE:
-                    return payloads
+                    return payloads if is_whole else None
                 _raise_error(kind, payload)
                 payloads.append(payload)
 
     def get(self, message: Message) -> bytes | None:
         """The payload of the one answer to a request without ACK; None when there is no such object."""
         self._send([message])
-        for kind, payload in self._receive():
+        for kind, _, payload in self._receive():
             if kind == _ERROR and _error_of(payload) in _NO_SUCH_OBJECT:
                 return None
             _raise_error(kind, payload)
@@ -136,16 +159,17 @@ class NetlinkSocket:
 
     def _await_acks(self, count: int) -> None:
         while count > 0:
-            for kind, payload in self._receive():
+            for kind, _, payload in self._receive():
                 _raise_error(kind, payload)
                 count -= 1
 
-    def _receive(self) -> Iterator[tuple[int, bytes]]:
+    def _receive(self) -> Iterator[tuple[int, int, bytes]]:
+        """Type, flags and payload of each message that has come."""
         data = self._socket.recv(_RECEIVE_BYTES)
         offset = 0
         while offset + _HEADER.size <= len(data):
-            length, kind, _, _, _ = _HEADER.unpack_from(data, offset)
-            yield kind, data[offset + _HEADER.size : offset + length]
+            length, kind, flags, _, _ = _HEADER.unpack_from(data, offset)
+            yield kind, flags, data[offset + _HEADER.size : offset + length]
             offset += (length + 3) & ~3
 
 

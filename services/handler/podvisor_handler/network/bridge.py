@@ -52,18 +52,18 @@ def links_of(now: Observed, attached: Attached) -> list[Operation]:
     """Keeps what the pod's interface is, takes it over, and makes it a port of the bridge."""
     link = now.links[attached.pod_interface]
     return [
-        *_keep(now, attached, link),
+        *_keep(now, attached),
         *_take_over(now, attached, link),
         *_bridge(now, attached),
         *_port(now, attached, link),
     ]
 
 
-def _keep(now: Observed, attached: Attached, link: Link) -> Iterator[Operation]:
+def _keep(now: Observed, attached: Attached) -> Iterator[Operation]:
     name = attached.attachment.placeholder
     known: tuple[str, ...] = ()
     known_routes: tuple[Route, ...] = ()
-    if placeholder(now, attached.attachment, link) is not None:
+    if placeholder(now, attached.attachment, attached.pod_interface) is not None:
         known = now.addresses.get(name, ())
         known_routes = kept_routes(now, attached.attachment)
     else:

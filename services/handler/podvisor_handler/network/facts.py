@@ -76,7 +76,7 @@ def attached_of(now: Observed, attachment: Attachment) -> Attached | None:
     link = now.links.get(name)
     if link is None:
         return None
-    kept = placeholder(now, attachment, link)
+    kept = placeholder(now, attachment, name)
     if kept is None:
         addresses, routes = now.addresses.get(name, ()), routes_of(now.routes, name)
     else:
@@ -114,14 +114,32 @@ def primary_interface(now: Observed) -> str:
     return first.device if first is not None else PRIMARY_POD_INTERFACE
 
 
-def placeholder(now: Observed, attachment: Attachment, link: Link) -> Link | None:
-    """The placeholder of the pod's interface `link`; None when there is none, or it is of a former interface of that name."""
-    kept = now.links.get(attachment.placeholder)
-    return kept if kept is not None and _is_kept(link, kept) else None
+def placeholder(now: Observed, attachment: Attachment, name: str) -> Link | None:
+    """The placeholder of the pod's interface `name`; None when there is none, or it is of a former interface of that name.
+
+    A former one may even have had the same hardware address, where the manifest gives it. As long as an interface has its own
+    one still, it has its IPv4 addresses too, and until it is taken down all else: what is kept must be found there.
+    """
+    link, kept = now.links[name], now.links.get(attachment.placeholder)
+    if kept is None or not _is_kept(link, kept):
+        return None
+    if link.mac == kept.mac and not _is_copied(now, attachment, name):
+        return None
+    return kept
 
 
 def _is_kept(link: Link, kept: Link) -> bool:
     return link.mac in (kept.mac, made_up_mac(kept.mac))
+
+
+def _is_copied(now: Observed, attachment: Attachment, name: str) -> bool:
+    own, kept = now.addresses.get(name, ()), now.addresses.get(attachment.placeholder, ())
+    own4, kept4 = ([each for each in of if ":" not in each] for of in (own, kept))
+    if kept4 != own4[: len(kept4)]:
+        return False
+    routes = {replace(route, device=name) for route in kept_routes(now, attachment)}
+    is_down = not now.links[name].up
+    return is_down or ({*kept} <= {*own} and routes <= {*routes_of(now.routes, name)})
 
 
 def routes_of(routes: Sequence[Route], device: str) -> tuple[Route, ...]:

@@ -2,7 +2,8 @@
 
 Invariant: everything runs in a thread that enters the pod's namespace and ends. It never touches
 the node's own namespace: a pod that shares it is refused. Wiring again changes nothing that is
-already right, so a restarted handler may always do it.
+already right, so a restarted handler may always do it. A namespace in which nothing is to be done is
+not entered.
 """
 
 import contextlib
@@ -16,11 +17,11 @@ from podvisor_common.aio.threads import in_own_thread
 from podvisor_common.errors import Retryable, Terminal
 
 from podvisor_handler.linux import nftables
-from podvisor_handler.linux.netlink import NETFILTER, ROUTE, NetlinkSocket
+from podvisor_handler.linux.netlink import NETFILTER, ROUTE, DumpInterrupted, NetlinkSocket
 from podvisor_handler.linux.process import PinnedProcess
-from podvisor_handler.network import addresses, links
+from podvisor_handler.network import addresses, links, outside
 from podvisor_handler.network.advertiser import open_router_socket
-from podvisor_handler.network.attachments import Attachment
+from podvisor_handler.network.attachments import Attachment, Passt
 from podvisor_handler.network.facts import Attached, PodNetwork, Resolver
 from podvisor_handler.network.names import own_stem
 from podvisor_handler.network.namespace import (
@@ -43,7 +44,7 @@ from podvisor_handler.network.namespace import (
     WriteSysctl,
 )
 from podvisor_handler.network.plan import find, plan, sysctls_observed
-from podvisor_handler.network.pod_files import read_resolver, tun_device
+from podvisor_handler.network.pod_files import read_resolver, share_devices, tun_device
 
 _CLONE_NEWNET = 0x4000_0000
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -61,14 +62,19 @@ class NetworkNotReady(Retryable):
     reason = "NetworkNotReady"
 
 
-async def wire(process: PinnedProcess, desired: tuple[Attachment, ...]) -> PodNetwork:
+async def wire(
+    process: PinnedProcess, desired: tuple[Attachment, ...], *, is_prepared: bool = False
+) -> PodNetwork:
     """Makes the network of the process's pod what `desired` says, and returns what is there.
 
+    One that `is_prepared` has all of it already; it is entered only to remove what was needed before.
     Raises ProcessEnded, NetworkNotReady, NetworkRefused, UntrustedPathRefused.
     """
     # The thread gets its own hold on the process: the connection may be closed meanwhile.
     pinned = process.duplicate()
-    return await in_own_thread(lambda: _wire(pinned, desired), name=f"netns-{process.pid}")
+    return await in_own_thread(
+        lambda: _wire(pinned, desired, is_prepared), name=f"netns-{process.pid}"
+    )
 
 
 async def open_router_sockets(
@@ -97,34 +103,66 @@ def _open_router_sockets(pinned: PinnedProcess, bridges: Sequence[str]) -> dict[
         pinned.close()
 
 
-def _wire(pinned: PinnedProcess, desired: tuple[Attachment, ...]) -> PodNetwork:
+def _wire(pinned: PinnedProcess, desired: tuple[Attachment, ...], is_prepared: bool) -> PodNetwork:
     try:
-        return _wire_pinned(pinned, desired)
+        with pinned.opened("root", os.O_PATH | os.O_DIRECTORY) as root:
+            share_devices(root)
+            resolver = read_resolver(root)
+            found = _look(pinned, root, desired) if is_prepared else None
+            if found is not None:
+                return PodNetwork(tuple(found), resolver, desired)
+            tun = tun_device(root) if _need_taps(desired) else None
+        return _wire_pinned(pinned, desired, resolver, tun)
+    except OSError as error:
+        raise NetworkNotReady(f"cannot wire the pod's network: {error.strerror}") from error
+    except DumpInterrupted as error:
+        raise NetworkNotReady(f"cannot wire the pod's network: {error}") from error
     finally:
         pinned.close()
 
 
-def _wire_pinned(process: PinnedProcess, desired: tuple[Attachment, ...]) -> PodNetwork:
-    with process.opened("root", os.O_PATH | os.O_DIRECTORY) as root:
-        resolver = read_resolver(root)
-        tun = tun_device(root)
+def _look(
+    process: PinnedProcess, root: int, desired: tuple[Attachment, ...]
+) -> list[Attached] | None:
+    """What there is, seen from outside; None when devices are there that were made for a guest."""
+    with process.opened("ns/net", os.O_RDONLY) as namespace:
+        _check_own(namespace)
+    now = outside.observe(process, root)
+    if any(own_stem(name) is not None for name in now.links):
+        return None
+    attached = find(now, desired)
+    _check(desired, attached)
+    return attached
+
+
+def _need_taps(desired: tuple[Attachment, ...]) -> bool:
+    return any(not isinstance(attachment.binding, Passt) for attachment in desired)
+
+
+def _wire_pinned(
+    process: PinnedProcess, desired: tuple[Attachment, ...], resolver: Resolver, tun: int | None
+) -> PodNetwork:
     try:
         with process.opened("ns/net", os.O_RDONLY) as namespace:
             _enter(namespace)
-        return _bring_about(desired, resolver, f"/proc/self/fd/{tun}")
-    except OSError as error:
-        raise NetworkNotReady(f"cannot wire the pod's network: {error.strerror}") from error
+        path = f"/proc/self/fd/{tun}" if tun is not None else ""
+        return _bring_about(desired, resolver, path)
     finally:
-        os.close(tun)
+        if tun is not None:
+            os.close(tun)
 
 
 def _enter(namespace: int) -> None:
-    own, other = os.stat("/proc/thread-self/ns/net"), os.fstat(namespace)
-    if (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino):
-        raise NetworkRefused("the pod shares the node's network")
+    _check_own(namespace)
     if _LIBC.setns(namespace, _CLONE_NEWNET) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def _check_own(namespace: int) -> None:
+    own, other = os.stat("/proc/thread-self/ns/net"), os.fstat(namespace)
+    if (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino):
+        raise NetworkRefused("the pod shares the node's network")
 
 
 def _bring_about(desired: tuple[Attachment, ...], resolver: Resolver, tun: str) -> PodNetwork:

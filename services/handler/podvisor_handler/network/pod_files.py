@@ -1,4 +1,4 @@
-"""Files of a launcher pod that its network needs: /dev/net/tun and /etc/resolv.conf.
+"""Files of a launcher pod that its network and its devices need: /dev and /etc/resolv.conf.
 
 The pod's tree is untrusted: it is only touched through podvisor_handler.linux.untrusted.
 """
@@ -22,17 +22,24 @@ _SHARED_DEVICES = {"dev/kvm": os.makedev(10, 232), "dev/vhost-net": os.makedev(1
 _RESOLV_CONF_LIMIT_BYTES = 64 * 1024
 
 
+def share_devices(root: int) -> None:
+    """Lets the launcher's user at the devices that a plugin gave the pod, if any.
+
+    Raises UntrustedPathRefused when the pod has something else there.
+    """
+    for path, device in _SHARED_DEVICES.items():
+        with contextlib.suppress(UntrustedPathMissing):
+            os.close(
+                untrusted_character_device(root, path, device=device, mode=0o666, create=False)
+            )
+
+
 def tun_device(root: int) -> int:
     """A descriptor (O_PATH) of the pod's /dev/net/tun, made if need be; the caller closes it.
 
     Raises UntrustedPathRefused when the pod has something else there.
     """
     untrusted_make_directory(root, "dev/net", mode=0o755)
-    for path, device in _SHARED_DEVICES.items():
-        with contextlib.suppress(UntrustedPathMissing):
-            os.close(
-                untrusted_character_device(root, path, device=device, mode=0o666, create=False)
-            )
     return untrusted_character_device(root, "dev/net/tun", device=_TUN, mode=0o666, create=True)
 
 

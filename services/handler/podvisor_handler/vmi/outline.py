@@ -11,6 +11,12 @@ def outline(pod: core.Pod) -> core.Pod:
         return pod
     spec = core.PodSpec(
         node_name=pod.spec.node_name,
+        security_context=_settings(pod.spec.security_context),
         containers=tuple(replace(c, security_context=None) for c in pod.spec.containers or ()),
     )
     return replace(pod, spec=spec)
+
+
+def _settings(context: core.SecurityContext | None) -> core.SecurityContext | None:
+    sysctls = context.sysctls if context is not None else None
+    return core.SecurityContext(sysctls=sysctls) if sysctls else None

@@ -11,9 +11,10 @@ from datetime import datetime
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import core, v1
 from podvisor_common.api.v1 import names
+from podvisor_common.launcher_pod import PASST_SYSCTLS
 
 from podvisor_handler.launchers.state import Connection
-from podvisor_handler.network.attachments import Attachment
+from podvisor_handler.network.attachments import Attachment, Passt
 from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.storage.plan import Access, HandOver, accesses_of, hand_over_of, is_written
 from podvisor_handler.vmi.build import build_domain, digest_of
@@ -55,9 +56,10 @@ class Launcher:
 
 @dataclass(frozen=True, slots=True)
 class PrepareNetwork:
-    """Wire the pod's networks."""
+    """Wire the pod's networks. One that `is_prepared` the kubelet has made what it shall be."""
 
     desired: tuple[Attachment, ...]
+    is_prepared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,9 @@ def plan(now: Observed) -> list[Action]:
         return _stop(now, now.pod, report)
     wanted = attachments_of(now.vmi, report, runs=report.state in _WITH_GUEST)
     if _needs_wiring(now, wanted):
-        return [PrepareNetwork(wanted)]  # the specification depends on what is found
+        return [
+            PrepareNetwork(wanted, _is_prepared(now.pod, wanted))
+        ]  # the specification depends on what is found
     spec = build_domain(now.vmi, now.pod, now.network)
     applying = [ApplyDomain(spec)] if _needs_push(now.launcher, report, spec) else []
     return [
@@ -155,6 +159,15 @@ def _needs_wiring(now: Observed, wanted: tuple[Attachment, ...]) -> bool:
     if _lasting(now.network.desired) != _lasting(wanted):
         return True
     return now.network_is_due and bool(now.network.missing)
+
+
+def _is_prepared(pod: core.Pod, wanted: tuple[Attachment, ...]) -> bool:
+    """passt needs a few settings and nothing else. A pod of an earlier release does not ask the kubelet for them."""
+    context = pod.spec.security_context or core.SecurityContext()
+    asked = {each.name: each.value for each in context.sysctls or ()}
+    return asked.items() >= PASST_SYSCTLS.items() and all(
+        isinstance(attachment.binding, Passt) for attachment in wanted
+    )
 
 
 def _lasting(attachments: tuple[Attachment, ...]) -> list[Attachment]:

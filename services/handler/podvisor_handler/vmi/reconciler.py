@@ -25,7 +25,6 @@ from podvisor_handler.launchers.connection import LauncherConnection
 from podvisor_handler.launchers.registry import LauncherRegistry
 from podvisor_handler.launchers.state import Connection
 from podvisor_handler.network import netns
-from podvisor_handler.network.attachments import Attachment
 from podvisor_handler.network.routers import Routers
 from podvisor_handler.storage.volumes import VolumePreparation
 from podvisor_handler.vmi import hotplug, interface_problems, plan, status
@@ -231,8 +230,8 @@ class VmiReconciler:
     ) -> None:
         epoch = connection.report.epoch if connection.report is not None else 0
         match action:
-            case PrepareNetwork(desired):
-                await self._wire(pod, connection, desired, memory)
+            case PrepareNetwork():
+                await self._wire(pod, connection, action, memory)
             case PrepareVolumes(accesses):
                 await memory.volume_preparation.run(connection.process, accesses)
                 memory.volumes = action
@@ -256,10 +255,12 @@ class VmiReconciler:
         self,
         pod: core.Pod,
         connection: LauncherConnection,
-        desired: tuple[Attachment, ...],
+        action: PrepareNetwork,
         memory: _Memory,
     ) -> None:
-        network = await netns.wire(connection.process, desired)
+        network = await netns.wire(
+            connection.process, action.desired, is_prepared=action.is_prepared
+        )
         await memory.routers.keep(connection.process, network)
         memory.wiring.note(network, meta.now(), _told_by_multus(pod))
         if network.changed:
