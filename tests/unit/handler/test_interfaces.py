@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import v1
 from podvisor_common.launcher_pod import secondary_interface_name
+from podvisor_handler.launchers.state import Connection
 from podvisor_handler.network.attachments import (
     Attachment,
     Bridge,
@@ -47,12 +49,16 @@ def machine(
 
 
 def attachments(
-    it: v1.VirtualMachineInstance, *reported: str, runs: bool = False
+    it: v1.VirtualMachineInstance,
+    *reported: str,
+    runs: bool = False,
+    network: PodNetwork | None = None,
+    **report: Any,
 ) -> tuple[Attachment, ...]:
-    report = domain_pb2.DomainReport(
-        interfaces=[domain_pb2.InterfaceReport(name=name) for name in reported]
-    )
-    return attachments_of(it, report, runs=runs)
+    interfaces = [domain_pb2.InterfaceReport(name=name) for name in reported]
+    report = {"state": RUNNING, "accepted_generation": 1, "devices_settled": True, **report}
+    said = domain_pb2.DomainReport(interfaces=interfaces, **report)
+    return attachments_of(it, said, network, runs=runs)
 
 
 def built(it: v1.VirtualMachineInstance, network: PodNetwork) -> domain_pb2.InterfaceSpec:
@@ -60,6 +66,8 @@ def built(it: v1.VirtualMachineInstance, network: PodNetwork) -> domain_pb2.Inte
     return interface
 
 
+RUNNING = domain_pb2.DOMAIN_STATE_RUNNING
+UNREACHABLE = domain_pb2.DOMAIN_REASON_LIBVIRT_UNREACHABLE
 MASQUERADED = {"name": "default", "masquerade": {}}
 BRIDGED = {"name": "default", "bridge": {}}
 
@@ -146,6 +154,77 @@ def test_what_the_guest_is_to_lose_stays_until_it_has_let_go_of_it() -> None:
     assert [each.network for each in attachments(it, "default")] == ["default"]
     both = wired(attached(), attached("blue", Bridge(), is_secondary=True))
     assert built(it, both).name == "default"
+
+
+WITHOUT_BLUE = msgspec.structs.replace(
+    machine(MASQUERADED, {**ON_BLUE, "state": "absent"}),
+    status=v1.VirtualMachineInstanceStatus(phase="Running"),
+)
+WITH_BLUE_STILL = wired(attached(), attached("blue", Bridge(), is_secondary=True))
+
+
+@pytest.mark.parametrize(
+    ("network", "report", "stays"),
+    [
+        pytest.param(WITH_BLUE_STILL, {}, False, id="all devices are told"),
+        pytest.param(WITH_BLUE_STILL, {"devices_settled": False}, True, id="not all are told yet"),
+        pytest.param(WITH_BLUE_STILL, {"reason": UNREACHABLE}, True, id="libvirt is away"),
+        pytest.param(
+            WITH_BLUE_STILL, {"accepted_generation": 0}, True, id="the launcher was not told to"
+        ),
+        pytest.param(
+            WITH_BLUE_STILL,
+            {"state": domain_pb2.DOMAIN_STATE_PREPARING, "devices_settled": False},
+            True,
+            id="the guest is being started",
+        ),
+        pytest.param(
+            WITH_BLUE_STILL,
+            {"state": domain_pb2.DOMAIN_STATE_NONE, "devices_settled": False},
+            False,
+            id="there was no guest yet",
+        ),
+        pytest.param(None, {"devices_settled": False}, True, id="what was wired is not known"),
+        pytest.param(None, {}, False, id="what was wired is not known, and nobody has it"),
+        pytest.param(WIRED, {"devices_settled": False}, False, id="it is removed already"),
+    ],
+)
+def test_a_tap_is_removed_only_when_nobody_has_it_for_sure(
+    network: PodNetwork | None, report: dict[str, Any], stays: bool
+) -> None:
+    wanted = attachments(WITHOUT_BLUE, "default", network=network, runs=True, **report)
+    assert ("blue" in {each.network for each in wanted}) is stays
+    status = statuses(
+        WITHOUT_BLUE,
+        network or WITH_BLUE_STILL,
+        **{"interfaces": [reported("default")], "accepted_generation": 1, "devices_settled": True}
+        | report,
+    )
+    attached_still = {each.name for each in status if each.is_attached}
+    assert ("blue" in attached_still) is stays
+
+
+def test_an_interface_that_came_and_is_not_to_stay_is_told_until_the_launcher_knows() -> None:
+    """The specification that asks for it may be under way."""
+    awaited = reported("blue", attachment=domain_pb2.INTERFACE_ATTACHMENT_AWAITED)
+    told = {"accepted_generation": 0, "devices_settled": True}
+    status = statuses(WITHOUT_BLUE, WITH_BLUE_STILL, interfaces=[awaited], **told)
+    assert [each.name for each in status if each.is_attached] == ["blue"]
+
+
+def test_what_was_said_of_interfaces_stays_while_the_launcher_says_nothing() -> None:
+    known = statuses(machine(MASQUERADED, ON_BLUE), WITH_BLUE_STILL)
+    it = msgspec.structs.replace(
+        WITHOUT_BLUE, status=v1.VirtualMachineInstanceStatus(phase="Running", interfaces=known)
+    )
+    silent = observed(
+        None,
+        machine=it,
+        network=WITH_BLUE_STILL,
+        connection=Connection.UNRESPONSIVE,
+        silent_for_s=60,
+    )
+    assert said(silent).interfaces == known
 
 
 @pytest.mark.parametrize(
@@ -322,4 +401,6 @@ def test_what_the_guest_has_let_go_of_is_not_told() -> None:
         "default",
         "blue",
     ]
-    assert [each.name for each in statuses(it, network, interfaces=detaching[:1])] == ["default"]
+    settled = {"accepted_generation": 1, "devices_settled": True}
+    left = statuses(it, network, interfaces=detaching[:1], **settled)
+    assert [each.name for each in left] == ["default"]

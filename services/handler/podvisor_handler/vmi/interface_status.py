@@ -4,12 +4,14 @@ Invariant: pure. What the handler wired itself it says from its own knowledge; o
 know is believed, within bounds, for the devices of the manifest alone.
 """
 
+from collections.abc import Mapping
+
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import v1
 from podvisor_common.api.v1.names import InfoSource, InterfaceState
 
 from podvisor_handler.network.facts import Attached
-from podvisor_handler.vmi.interfaces import interface_mac, interfaces_of
+from podvisor_handler.vmi.interfaces import interface_mac, interfaces_of, may_be_held
 from podvisor_handler.vmi.plan import Observed
 
 
@@ -18,12 +20,11 @@ def interface_statuses(now: Observed) -> list[v1.NetworkInterfaceStatus] | None:
     wanted = interfaces_of(now.vmi)
     if not wanted:
         return None
-    if now.network is None:
+    report = now.launcher.report
+    if now.network is None or report is None:
         return now.vmi.status.interfaces
-    reported = {each.name: each for each in _reports(now)}
     statuses = [
-        _status(now.vmi, interface, now.network.of(interface.name), reported, _has_domain(now))
-        for interface in wanted
+        _status(now.vmi, interface, now.network.of(interface.name), report) for interface in wanted
     ]
     return [status for status in statuses if status is not None] or None
 
@@ -32,19 +33,18 @@ def _status(
     vmi: v1.VirtualMachineInstance,
     interface: v1.Interface,
     attached: Attached | None,
-    reported: dict[str, domain_pb2.InterfaceReport],
-    has_domain: bool,
+    report: domain_pb2.DomainReport,
 ) -> v1.NetworkInterfaceStatus | None:
     if attached is None:
         return None
-    report = reported.get(interface.name)
-    # A launcher that says nothing of interfaces is of an earlier release, in which all of them were fixed.
-    is_in_domain = has_domain and (
-        not reported
-        or (report is not None and report.attachment != domain_pb2.INTERFACE_ATTACHMENT_AWAITED)
-    )
-    if interface.state == InterfaceState.ABSENT and not is_in_domain:
-        return None
+    reported = {each.name: each for each in report.interfaces}
+    if interface.state == InterfaceState.ABSENT:
+        # Once it is not told any more, the rest of it is taken away.
+        is_in_domain = may_be_held(vmi, interface, report)
+        if not is_in_domain:
+            return None
+    else:
+        is_in_domain = _is_in_domain(interface, report, reported)
     sources = [InfoSource.DOMAIN] if is_in_domain else []
     if attached.attachment.pod_interface is not None:
         sources.append(InfoSource.MULTUS_STATUS)
@@ -57,8 +57,22 @@ def _status(
         pod_interface_name=attached.pod_interface,
         info_source=", ".join(sources),
         queue_count=attached.attachment.queues if is_in_domain else None,
-        link_state=_link_state(interface, report) if is_in_domain else "",
+        link_state=_link_state(interface, reported.get(interface.name)) if is_in_domain else "",
     )
+
+
+def _is_in_domain(
+    interface: v1.Interface,
+    report: domain_pb2.DomainReport,
+    reported: Mapping[str, domain_pb2.InterfaceReport],
+) -> bool:
+    if report.state not in (domain_pb2.DOMAIN_STATE_RUNNING, domain_pb2.DOMAIN_STATE_PAUSED):
+        return False
+    # A launcher that says nothing of interfaces is of an earlier release, in which all of them were fixed.
+    if not reported:
+        return True
+    known = reported.get(interface.name)
+    return known is not None and known.attachment != domain_pb2.INTERFACE_ATTACHMENT_AWAITED
 
 
 def _link_state(interface: v1.Interface, report: domain_pb2.InterfaceReport | None) -> str:
@@ -68,16 +82,3 @@ def _link_state(interface: v1.Interface, report: domain_pb2.InterfaceReport | No
         report.link_up if report is not None and is_told else interface.state != InterfaceState.DOWN
     )
     return "up" if is_up else "down"
-
-
-def _reports(now: Observed) -> list[domain_pb2.InterfaceReport]:
-    report = now.launcher.report
-    return list(report.interfaces) if report is not None else []
-
-
-def _has_domain(now: Observed) -> bool:
-    report = now.launcher.report
-    return report is not None and report.state in (
-        domain_pb2.DOMAIN_STATE_RUNNING,
-        domain_pb2.DOMAIN_STATE_PAUSED,
-    )
