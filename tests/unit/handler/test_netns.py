@@ -60,7 +60,7 @@ async def test_listed_ports_replace_the_ruleset() -> None:
     with pod() as process:
         await wire(process, MASQUERADED)
         ports = tuple(
-            Port(protocol, number) for protocol in ("tcp", "udp") for number in range(1, 129)
+            Port(protocol, number) for protocol in ("tcp", "udp") for number in range(1, 2500)
         )
         listed = (Attachment("default", Masquerade(ports=ports)),)
         assert (await wire(process, listed)).changed

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from podvisor_common.launcher_pod import secondary_interface_name
-from podvisor_handler.linux.nftables import Family, digest_of
+from podvisor_handler.linux.nftables import Family, digest_of, replacement
 from podvisor_handler.network.attachments import Attachment, Bridge, Masquerade, Port
 from podvisor_handler.network.facts import Resolver, primary_interface
 from podvisor_handler.network.masquerade import tables_of
@@ -192,6 +192,15 @@ def test_the_digest_follows_the_rules() -> None:
     assert digest(Masquerade(ports=ports)) != digest(Masquerade())
     moved = replace(attached, addresses=("10.244.0.8/24",))
     assert digest_of(tables_of(moved, Masquerade())) != digest(Masquerade())
+
+
+def test_ports_are_looked_up_and_not_tried_one_by_one() -> None:
+    (attached,) = find(FRESH, MASQUERADED)
+
+    def messages(*ports: Port) -> int:
+        return len(replacement(tables_of(attached, Masquerade(ports=ports))))
+
+    assert messages(*(Port("tcp", number) for number in range(1, 257))) == messages(Port("tcp", 1))
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ in their comments; the kernel takes all of it or nothing.
 import hashlib
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum
 
 from podvisor_handler.linux.netlink import (
     ACK,
@@ -28,17 +28,22 @@ _COMMENT = "podvisor "
 # linux/netfilter/nfnetlink.h and nf_tables.h
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _SUBSYSTEM = 10
-_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = 0, 1, 2, 3, 6
+_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE, _NEWSET, _NEWSETELEM = 0, 1, 2, 3, 6, 9, 12
 _TABLE_NAME, _TABLE_USERDATA = 1, 6
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_TYPE = 1, 3, 4, 7
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
 _RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4
+_SET_TABLE, _SET_NAME, _SET_KEY_TYPE, _SET_KEY_BYTES, _SET_ID = 1, 2, 4, 5, 10
+_ELEMENTS_TABLE, _ELEMENTS_SET, _ELEMENTS, _ELEMENT_KEY = 1, 2, 3, 1
+# An attribute has 64 KiB, and an element less than 32 bytes.
+_ELEMENTS_LIMIT = 2000
 _LIST_ELEMENT, _EXPRESSION_NAME, _EXPRESSION_DATA = 1, 1, 2
 _DATA_VALUE, _DATA_VERDICT = 1, 2
 _VERDICT_CODE, _VERDICT_CHAIN = 1, 2
 _DROP, _ACCEPT, _JUMP, _RETURN = 0, 1, -3, -5
 _REGISTER_VERDICT = struct.pack(">I", 0)
 _REGISTER_1 = struct.pack(">I", 1)
+_REGISTER_1_SECOND_WORD = struct.pack(">I", 9)
 _EQUAL, _UNEQUAL = 0, 1
 _META_IIFNAME, _META_OIFNAME, _META_L4PROTO, _META_PKTTYPE = 6, 7, 16, 19
 _PACKET_HOST = 0
@@ -87,12 +92,28 @@ class Chain:
     hook: Hook | None = None
 
 
+class Key(Enum):
+    """What a set holds: the number by which nft knows the type, and bytes of an element."""
+
+    TRANSPORT_PORT = (12 << 6 | 13, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """Values that a packet is looked up in. Of one size, however many there are."""
+
+    name: str
+    key: Key
+    elements: Sequence[bytes] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The chains of our table in a family."""
+    """The chains of our table in a family, and the sets that their rules look into."""
 
     family: Family
     chains: Sequence[Chain]
+    sets: Sequence[Set] = ()
 
 
 def digest_of(tables: Iterable[Table]) -> str:
@@ -148,6 +169,26 @@ def carries(protocol: int) -> Rule:
 def goes_to_port(protocol: int, number: int) -> Rule:
     """Of packets to a port."""
     return [*carries(protocol), *has(Base.TRANSPORT, 2, struct.pack(">H", number))]
+
+
+def goes_to_port_in(ports: Set) -> Rule:
+    """Of packets to one of `ports`, whose elements are made by transport_port()."""
+    load: Sequence[Attribute] = [
+        (1, _REGISTER_1_SECOND_WORD),
+        (2, _number(Base.TRANSPORT)),
+        (3, _number(2)),
+        (4, _number(2)),
+    ]
+    return [
+        _expression("meta", [(1, _REGISTER_1), (2, _number(_META_L4PROTO))]),
+        _expression("payload", load),
+        _expression("lookup", [(1, _text(ports.name)), (2, _REGISTER_1)]),
+    ]
+
+
+def transport_port(protocol: int, number: int) -> bytes:
+    """An element of a set of ports; `protocol` is one of IPPROTO_*."""
+    return struct.pack(">B3xH2x", protocol, number)
 
 
 def has(base: Base, offset: int, value: bytes) -> Rule:
@@ -269,11 +310,35 @@ def _replaced(table: Table, digest: str) -> list[Message]:
 
 
 def _contents(table: Table) -> list[Message]:
-    # All chains before the rules that call them.
+    # All sets and chains before the rules that name them.
     return [
+        *(message for each in table.sets for message in _set(table.family, each)),
         *(_chain(table.family, chain) for chain in table.chains),
         *(_rule(table.family, chain.name, rule) for chain in table.chains for rule in chain.rules),
     ]
+
+
+def _set(family: Family, it: Set) -> Iterator[Message]:
+    type_, size = it.key.value
+    attributes: Sequence[Attribute] = [
+        (_SET_TABLE, _text(TABLE)),
+        (_SET_NAME, _text(it.name)),
+        (_SET_KEY_TYPE, _number(type_)),
+        (_SET_KEY_BYTES, _number(size)),
+        (_SET_ID, _number(1)),  # asked for, and of no use to who goes by names
+    ]
+    yield _change(family, _NEWSET, attributes, CREATE)
+    for start in range(0, len(it.elements), _ELEMENTS_LIMIT):
+        elements: Sequence[Attribute] = [
+            (_LIST_ELEMENT, [(_ELEMENT_KEY, [(_DATA_VALUE, element)])])
+            for element in it.elements[start : start + _ELEMENTS_LIMIT]
+        ]
+        some: Sequence[Attribute] = [
+            (_ELEMENTS_TABLE, _text(TABLE)),
+            (_ELEMENTS_SET, _text(it.name)),
+            (_ELEMENTS, elements),
+        ]
+        yield _change(family, _NEWSETELEM, some, CREATE)
 
 
 def _chain(family: Family, chain: Chain) -> Message:

@@ -19,7 +19,7 @@ IPv6 is alike, but for the loopback: the kernel takes no answer to its address f
             oifname "lo" ip daddr 127.0.0.1 jump to-guest
             oifname "lo" ip daddr 10.244.1.5 jump to-guest }
         chain to-guest {
-            dnat to 10.0.2.2 }
+            dnat to 10.0.2.2 }                # only `meta l4proto . th dport @ports` where ports are listed
         chain postrouting { type nat hook postrouting priority srcnat;
             oifname "eth0" ip saddr 10.0.2.2 masquerade
             oifname "k6t-eth0" ip saddr 127.0.0.1 snat to 10.0.2.1
@@ -41,7 +41,9 @@ from podvisor_handler.linux.nftables import (
     Chain,
     Family,
     Hook,
+    Key,
     Rule,
+    Set,
     Table,
     back,
     carries,
@@ -49,12 +51,14 @@ from podvisor_handler.linux.nftables import (
     enters_by,
     from_source,
     goes_to_port,
+    goes_to_port_in,
     has,
     has_not,
     jump,
     leaves_by,
     masquerade,
     to_destination,
+    transport_port,
 )
 from podvisor_handler.network.attachments import GuestNetwork, Masquerade, Port
 from podvisor_handler.network.facts import Attached
@@ -144,6 +148,7 @@ def _table(
     guest, gateway = _packed(network.guest), _packed(network.gateway)
     own = [_packed(address) for address in addresses]
     local = [_packed(_LOOPBACK), *own] if family is Family.IP else own
+    ports, to_guest = _set_of(binding.ports), to_destination(guest)
     source, destination = _SOURCE[family], _DESTINATION[family]
     # No container without NET_RAW can send under an address that is not its pod's; nor shall a guest.
     forged = [*enters_by(bridge), *has_not(Base.NETWORK, source, guest), drop()]
@@ -184,7 +189,9 @@ def _table(
                 ],
                 Hook("nat", OUTPUT, _PRIORITY_DSTNAT),
             ),
-            Chain("to-guest", [*_inbound(guest, binding.ports)]),
+            Chain(
+                "to-guest", [[*goes_to_port_in(ports), *to_guest] if binding.ports else to_guest]
+            ),
             Chain(
                 "postrouting",
                 [
@@ -202,6 +209,7 @@ def _table(
                 Hook("nat", POSTROUTING, _PRIORITY_SRCNAT),
             ),
         ),
+        (ports,) if binding.ports else (),
     )
 
 
@@ -224,12 +232,10 @@ def _honest(family: Family, guest: bytes) -> Iterator[Rule]:
     yield [drop()]
 
 
-def _inbound(guest: bytes, ports: Sequence[Port]) -> Iterator[Rule]:
-    if not ports:
-        yield to_destination(guest)
-    for port in sorted(ports):
-        protocol = socket.IPPROTO_TCP if port.protocol == "tcp" else socket.IPPROTO_UDP
-        yield [*goes_to_port(protocol, port.number), *to_destination(guest)]
+def _set_of(ports: Sequence[Port]) -> Set:
+    protocols = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
+    elements = [transport_port(protocols[port.protocol], port.number) for port in sorted(ports)]
+    return Set("ports", Key.TRANSPORT_PORT, elements)
 
 
 def _packed(address: str) -> bytes:
