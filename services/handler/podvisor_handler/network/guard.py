@@ -38,17 +38,9 @@ import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from podvisor_handler.linux.nftables import (
-    FORWARD,
-    INPUT,
-    OUTPUT,
-    PREROUTING,
+from podvisor_handler.linux.nft_rules import (
     Base,
-    Chain,
-    Family,
-    Hook,
     Rule,
-    Table,
     accept,
     back,
     carries,
@@ -60,6 +52,16 @@ from podvisor_handler.linux.nftables import (
     jump,
     leaves_by,
     write_hardware_destination,
+)
+from podvisor_handler.linux.nftables import (
+    FORWARD,
+    INPUT,
+    OUTPUT,
+    PREROUTING,
+    Chain,
+    Family,
+    Hook,
+    Table,
 )
 from podvisor_handler.network.names import BRIDGE_MAC
 

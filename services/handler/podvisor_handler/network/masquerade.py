@@ -32,19 +32,9 @@ import ipaddress
 import socket
 from collections.abc import Iterator, Sequence
 
-from podvisor_handler.linux.nftables import (
-    FORWARD,
-    OUTPUT,
-    POSTROUTING,
-    PREROUTING,
+from podvisor_handler.linux.nft_rules import (
     Base,
-    Chain,
-    Family,
-    Hook,
-    Key,
     Rule,
-    Set,
-    Table,
     back,
     carries,
     drop,
@@ -59,6 +49,18 @@ from podvisor_handler.linux.nftables import (
     masquerade,
     to_destination,
     transport_port,
+)
+from podvisor_handler.linux.nftables import (
+    FORWARD,
+    OUTPUT,
+    POSTROUTING,
+    PREROUTING,
+    Chain,
+    Family,
+    Hook,
+    Key,
+    Set,
+    Table,
 )
 from podvisor_handler.network.attachments import GuestNetwork, Masquerade, Port
 from podvisor_handler.network.facts import Attached
@@ -190,7 +192,8 @@ def _table(
                 Hook("nat", OUTPUT, _PRIORITY_DSTNAT),
             ),
             Chain(
-                "to-guest", [[*goes_to_port_in(ports), *to_guest] if binding.ports else to_guest]
+                "to-guest",
+                [[*goes_to_port_in(ports.name), *to_guest] if binding.ports else to_guest],
             ),
             Chain(
                 "postrouting",
