@@ -23,7 +23,7 @@ from podvisor_handler.vmi.errors import SpecRefused
 from podvisor_handler.vmi.interfaces import attachments_of
 
 from tests.unit.handler.builders import pod, vmi
-from tests.unit.handler.networks import POD_MAC, WIRED, attached, wired
+from tests.unit.handler.networks import GUEST_MAC, POD_MAC, WIRED, attached, wired
 from tests.unit.handler.observations import observed, said
 
 BLUE = secondary_interface_name("blue")
@@ -75,7 +75,7 @@ BRIDGED = {"name": "default", "bridge": {}}
 @pytest.mark.parametrize(
     ("it", "expected"),
     [
-        pytest.param(vmi(), Attachment("default", Masquerade()), id="nothing is said"),
+        pytest.param(vmi(), Attachment("default", Masquerade(GUEST_MAC)), id="nothing is said"),
         pytest.param(
             machine(
                 {**MASQUERADED, "ports": [{"port": 53, "protocol": "UDP"}, {"port": 22}]},
@@ -84,6 +84,7 @@ BRIDGED = {"name": "default", "bridge": {}}
             Attachment(
                 "default",
                 Masquerade(
+                    GUEST_MAC,
                     GuestNetwork("192.168.7.0/28"),
                     GuestNetwork("fd00:7::/64"),
                     (Port("tcp", 22), Port("udp", 53)),
@@ -93,7 +94,7 @@ BRIDGED = {"name": "default", "bridge": {}}
         ),
         pytest.param(
             machine(MASQUERADED, pod_network={"vmNetworkCIDR": "10.0.3.7/24"}),
-            Attachment("default", Masquerade(GuestNetwork("10.0.3.0/24"))),
+            Attachment("default", Masquerade(GUEST_MAC, GuestNetwork("10.0.3.0/24"))),
             id="a network named by an address in it, as admission lets pass",
         ),
         pytest.param(machine(BRIDGED), Attachment("default", Bridge()), id="bridge"),
@@ -103,6 +104,11 @@ BRIDGED = {"name": "default", "bridge": {}}
             id="bridge with a hardware address of its own",
         ),
         pytest.param(
+            machine({**MASQUERADED, "macAddress": "02-AA-00-00-00-01"}),
+            Attachment("default", Masquerade("02:aa:00:00:00:01")),
+            id="masquerade with a hardware address of its own",
+        ),
+        pytest.param(
             machine({"name": "default", "passtBinding": {}, "ports": [{"port": 80}]}),
             Attachment("default", Passt((Port("tcp", 80),))),
             id="passt",
@@ -110,12 +116,12 @@ BRIDGED = {"name": "default", "bridge": {}}
         pytest.param(machine(ON_BLUE), Attachment("blue", Bridge(), BLUE), id="Multus"),
         pytest.param(
             machine(MASQUERADED, networkInterfaceMultiqueue=True),
-            Attachment("default", Masquerade(), queues=4),
+            Attachment("default", Masquerade(GUEST_MAC), queues=4),
             id="as many queues as processors",
         ),
         pytest.param(
             machine({**MASQUERADED, "model": "e1000"}, networkInterfaceMultiqueue=True),
-            Attachment("default", Masquerade()),
+            Attachment("default", Masquerade(GUEST_MAC)),
             id="a model with one queue",
         ),
         pytest.param(
@@ -255,11 +261,11 @@ def test_the_default_interface() -> None:
 
 
 def test_an_address_of_ipv6_where_the_pod_has_one() -> None:
-    both = wired(attached("default", Masquerade(), "10.244.0.7/24", "fd00:244::7/64"))
+    both = wired(attached("default", Masquerade(GUEST_MAC), "10.244.0.7/24", "fd00:244::7/64"))
     lease = built(vmi(), both).dhcpv6
     assert (lease.bridge, lease.address) == ("k6t-eth0", "fd10:0:2::2")
     assert list(lease.dns_servers) == ["fd00:96::a"]
-    only = built(vmi(), wired(attached("default", Masquerade(), "fd00:244::7/64")))
+    only = built(vmi(), wired(attached("default", Masquerade(GUEST_MAC), "fd00:244::7/64")))
     assert (only.HasField("dhcp"), only.HasField("dhcpv6")) == (False, True)
 
 
@@ -354,7 +360,7 @@ def test_the_status_of_an_interface() -> None:
 
 def test_the_status_tells_all_addresses_and_networks() -> None:
     both = wired(
-        attached("default", Masquerade(), "10.244.0.7/24", "fd00:244::7/64"),
+        attached("default", Masquerade(GUEST_MAC), "10.244.0.7/24", "fd00:244::7/64"),
         attached("blue", Bridge(), "192.168.7.2/24", is_secondary=True),
     )
     it = machine(MASQUERADED, ON_BLUE)

@@ -20,6 +20,7 @@ from tests.unit.handler.namespaces import (
     pod,
     within,
 )
+from tests.unit.handler.networks import GUEST_MAC
 
 pytestmark = needs_root
 
@@ -39,7 +40,7 @@ EVERY_WAY = pytest.mark.parametrize("kind", ["tcp", "udp"])
 
 
 def attached(*ports: Port) -> tuple[Attachment, ...]:
-    return (Attachment("default", Masquerade(ports=ports)),)
+    return (Attachment("default", Masquerade(GUEST_MAC, ports=ports)),)
 
 
 @contextlib.contextmanager
@@ -48,7 +49,11 @@ def neighbours(process: PinnedProcess) -> Iterator[tuple[int, int]]:
     plug_guest(process, "k6t-eth0")
     with (
         neighbour(
-            process, "guest0", ["10.0.2.2/24", "fd10:0:2::2/120"], ["10.0.2.1", "fd10:0:2::1"]
+            process,
+            "guest0",
+            ["10.0.2.2/24", "fd10:0:2::2/120"],
+            ["10.0.2.1", "fd10:0:2::1"],
+            mac=GUEST_MAC,
         ) as guest,
         neighbour(process, "uplink", ["10.244.1.1/24", "2001:db8::1/64"]) as client,
     ):

@@ -13,7 +13,7 @@ from podvisor_handler.network.router_packets import Router, advertisement, is_so
 from podvisor_handler.network.routers import Routers, routers_of
 
 from tests.unit.handler.namespaces import needs_root, neighbour, plug_guest, pod, within
-from tests.unit.handler.networks import attached, wired
+from tests.unit.handler.networks import GUEST_MAC, attached, wired
 
 ROUTER = Router("02:00:00:00:00:00", "fd10:0:2::/120", 1450, ("fd00:96::a",), ("a.b", "x" * 64))
 SOLICITATION = bytes([133, 0, 0, 0, 0, 0, 0, 0])
@@ -63,7 +63,7 @@ def test_an_advertisement_fits_into_a_packet_however_much_is_to_be_searched() ->
 
 
 def test_what_is_announced() -> None:
-    both = attached("default", Masquerade(), "10.244.0.7/24", "fd00:244::7/64")
+    both = attached("default", Masquerade(GUEST_MAC), "10.244.0.7/24", "fd00:244::7/64")
     (router,) = routers_of(wired(both)).values()
     assert (router.prefix, router.mtu_bytes) == ("fd10:0:2::/120", 1450)
     assert routers_of(wired(attached())) == {}
@@ -74,7 +74,7 @@ ip link add eth0 mtu 1400 type veth peer name uplink
 ip addr add 2001:db8::5/64 dev eth0 nodad
 ip link set eth0 up
 """
-MASQUERADED = (Attachment("default", Masquerade()),)
+MASQUERADED = (Attachment("default", Masquerade(GUEST_MAC)),)
 
 
 @contextlib.asynccontextmanager
@@ -84,7 +84,7 @@ async def announced() -> AsyncIterator[int]:
     with pod(POD) as process:
         network = await wire(process, MASQUERADED)
         plug_guest(process, "k6t-eth0")
-        with neighbour(process, "guest0", []) as guest:
+        with neighbour(process, "guest0", [], mac=GUEST_MAC) as guest:
             await routers.keep(process, network)
             try:
                 yield guest

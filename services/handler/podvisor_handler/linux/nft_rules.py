@@ -21,6 +21,7 @@ _REGISTER_1_SECOND_WORD = struct.pack(">I", 9)
 _EQUAL, _UNEQUAL = 0, 1
 _META_IIFNAME, _META_OIFNAME, _META_L4PROTO, _META_PKTTYPE = 6, 7, 16, 19
 _PACKET_HOST = 0
+_UPDATE = 1
 _NAT_SOURCE, _NAT_DESTINATION = 0, 1
 _INTERFACE_NAME_BYTES = 16
 
@@ -84,6 +85,16 @@ def has(base: Base, offset: int, value: bytes) -> Rule:
 def has_not(base: Base, offset: int, value: bytes) -> Rule:
     """Of packets that hold something else there."""
     return [_load(base, offset, len(value)), _compare(_UNEQUAL, value)]
+
+
+def is_one_of_few(few: str, base: Base, offset: int, length: int) -> Rule:
+    """Of packets whose bytes at an offset are in the set of that name, which takes them in as long as it has room."""
+    update: Sequence[Attribute] = [
+        (1, _text(few)),
+        (3, _number(_UPDATE)),
+        (4, _REGISTER_1),
+    ]
+    return [_load(base, offset, length), _expression("dynset", update)]
 
 
 def drop() -> Expression:

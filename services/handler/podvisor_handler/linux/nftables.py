@@ -34,7 +34,9 @@ _TABLE_NAME, _TABLE_USERDATA = 1, 6
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_TYPE = 1, 3, 4, 7
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
 _RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4
-_SET_TABLE, _SET_NAME, _SET_KEY_TYPE, _SET_KEY_BYTES, _SET_ID = 1, 2, 4, 5, 10
+_SET_TABLE, _SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, _SET_KEY_BYTES = 1, 2, 3, 4, 5
+_SET_DESCRIPTION, _SET_ID, _SET_LIFETIME_MS, _SET_ROOM = 9, 10, 11, 1
+_FORGETS, _BY_PACKETS = 0x10, 0x20
 _ELEMENTS_TABLE, _ELEMENTS_SET, _ELEMENTS, _ELEMENT_KEY = 1, 2, 3, 1
 # An attribute has 64 KiB, and an element less than 32 bytes.
 _ELEMENTS_LIMIT = 2000
@@ -76,15 +78,19 @@ class Key(Enum):
     """What a set holds: the number by which nft knows the type, and bytes of an element."""
 
     TRANSPORT_PORT = (12 << 6 | 13, 8)
+    IPV6_ADDRESS = (8, 16)
 
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """Values that a packet is looked up in. Of one size, however many there are."""
+    """Values that a packet is looked up in. One with `room` for some is filled by packets, and forgets what none had for
+    `lifetime_s`."""
 
     name: str
     key: Key
     elements: Sequence[bytes] = ()
+    room: int = 0
+    lifetime_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +159,19 @@ def _contents(table: Table) -> list[Message]:
 
 def _set(family: Family, it: Set) -> Iterator[Message]:
     type_, size = it.key.value
-    attributes: Sequence[Attribute] = [
+    attributes: list[Attribute] = [
         (_SET_TABLE, _text(TABLE)),
         (_SET_NAME, _text(it.name)),
         (_SET_KEY_TYPE, _number(type_)),
         (_SET_KEY_BYTES, _number(size)),
         (_SET_ID, _number(1)),  # asked for, and of no use to who goes by names
     ]
+    if it.room:
+        attributes += [
+            (_SET_FLAGS, _number(_BY_PACKETS | _FORGETS)),
+            (_SET_DESCRIPTION, [(_SET_ROOM, _number(it.room))]),
+            (_SET_LIFETIME_MS, struct.pack(">Q", it.lifetime_s * 1000)),
+        ]
     yield _change(family, _NEWSET, attributes, CREATE)
     for start in range(0, len(it.elements), _ELEMENTS_LIMIT):
         elements: Sequence[Attribute] = [

@@ -1,4 +1,4 @@
-"""A guest with private addresses behind its pod's: what the namespace needs for it.
+"""A guest with private addresses behind its pod's: what the namespace needs for it. What it may send on its link, guard.py says.
 
 Invariant: pure. Readable form of the tables that tables_of() makes, for a guest behind `eth0` of 10.244.1.5 with all ports; that of
 IPv6 is alike, but for the loopback: the kernel takes no answer to its address from another device.
@@ -6,12 +6,9 @@ IPv6 is alike, but for the loopback: the kernel takes no answer to its address f
     table ip podvisor {
         chain honest { type filter hook prerouting priority raw;
             iifname "eth0" ip daddr 10.0.2.2 drop
-            iifname "k6t-eth0" jump from-guest }
-        chain from-guest {
-            ip daddr 127.0.0.0/8 drop
-            ip saddr 10.0.2.2 return
-            udp dport 67 ip saddr 0.0.0.0 return
-            drop }
+            iifname "k6t-eth0" ip daddr 127.0.0.0/8 drop }
+        chain forward { type filter hook forward priority filter;
+            iifname "k6t-eth0" ip saddr != 10.0.2.2 drop }
         chain prerouting { type nat hook prerouting priority dstnat;
             iifname "eth0" jump to-guest
             iifname "k6t-eth0" ip daddr 10.244.1.5 jump to-guest }
@@ -30,17 +27,13 @@ IPv6 is alike, but for the loopback: the kernel takes no answer to its address f
 
 import ipaddress
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from podvisor_handler.linux.nft_rules import (
     Base,
-    Rule,
-    back,
-    carries,
     drop,
     enters_by,
     from_source,
-    goes_to_port,
     goes_to_port_in,
     has,
     has_not,
@@ -64,6 +57,7 @@ from podvisor_handler.linux.nftables import (
 )
 from podvisor_handler.network.attachments import GuestNetwork, Masquerade, Port
 from podvisor_handler.network.facts import Attached
+from podvisor_handler.network.guard import Guest
 from podvisor_handler.network.names import BRIDGE_MAC, ROUTER_ADDRESS
 from podvisor_handler.network.namespace import (
     AddAddress,
@@ -75,13 +69,11 @@ from podvisor_handler.network.namespace import (
 )
 
 _PRIORITY_RAW, _PRIORITY_DSTNAT, _PRIORITY_FILTER, _PRIORITY_SRCNAT = -300, -100, 0, 100
-# Offsets of the source and the destination, and what the link itself needs besides the guest's address.
+# Offsets of the source and the destination.
 _SOURCE = {Family.IP: 12, Family.IP6: 8}
 _DESTINATION = {Family.IP: 16, Family.IP6: 24}
 _LOOPBACK = "127.0.0.1"
 _LOOPBACK_NETWORK = {Family.IP: b"\x7f", Family.IP6: ipaddress.ip_address("::1").packed}
-_DHCP_SERVER_PORT = 67
-_LINK_LOCAL = ipaddress.ip_address("fe80::").packed[:8]
 
 
 def sysctls_of(now: Observed, attached: Attached) -> dict[str, str]:
@@ -129,8 +121,20 @@ def links_of(now: Observed, attached: Attached, binding: Masquerade) -> list[Ope
     return operations
 
 
+def guest_of(attached: Attached, binding: Masquerade) -> Guest:
+    """Who the guest is on its link to the pod."""
+    return Guest(
+        tap=attached.attachment.tap,
+        pod_interface="",
+        mac=binding.mac,
+        addresses4=(binding.network.guest,) if attached.addresses4 else (),
+        addresses6=(binding.network6.guest,) if attached.addresses6 else (),
+        dhcp_server=binding.network.gateway if attached.addresses4 else "",
+    )
+
+
 def tables_of(attached: Attached, binding: Masquerade) -> list[Table]:
-    """The address translation, and what the guest may send."""
+    """The address translation."""
     tables = []
     if attached.addresses4:
         tables.append(_table(Family.IP, attached, attached.addresses4, binding.network, binding))
@@ -150,6 +154,7 @@ def _table(
     guest, gateway = _packed(network.guest), _packed(network.gateway)
     own = [_packed(address) for address in addresses]
     local = [_packed(_LOOPBACK), *own] if family is Family.IP else own
+    loopback = _LOOPBACK_NETWORK[family]
     ports, to_guest = _set_of(binding.ports), to_destination(guest)
     source, destination = _SOURCE[family], _DESTINATION[family]
     # No container without NET_RAW can send under an address that is not its pod's; nor shall a guest.
@@ -162,11 +167,11 @@ def _table(
                 [
                     # Outside there is no such address: who shares the pod's link would get past the list of ports.
                     [*enters_by(outside), *has(Base.NETWORK, destination, guest), drop()],
-                    [*enters_by(bridge), jump("from-guest")],
+                    # The bridge routes to the loopback, for the pod's own processes alone.
+                    [*enters_by(bridge), *has(Base.NETWORK, destination, loopback), drop()],
                 ],
                 Hook("filter", PREROUTING, _PRIORITY_RAW),
             ),
-            Chain("from-guest", [*_honest(family, guest)]),
             Chain("forward", [forged], Hook("filter", FORWARD, _PRIORITY_FILTER)),
             Chain(
                 "prerouting",
@@ -214,25 +219,6 @@ def _table(
         ),
         (ports,) if binding.ports else (),
     )
-
-
-def _honest(family: Family, guest: bytes) -> Iterator[Rule]:
-    source = _SOURCE[family]
-    # The bridge routes to the loopback, for the pod's own processes alone.
-    yield [*has(Base.NETWORK, _DESTINATION[family], _LOOPBACK_NETWORK[family]), drop()]
-    yield [*has(Base.NETWORK, source, guest), back()]
-    unspecified = bytes(len(guest))
-    if family is Family.IP:
-        asks = goes_to_port(socket.IPPROTO_UDP, _DHCP_SERVER_PORT)
-        yield [*asks, *has(Base.NETWORK, source, unspecified), back()]
-    else:
-        yield [*has(Base.NETWORK, source, _LINK_LOCAL), back()]
-        yield [
-            *carries(socket.IPPROTO_ICMPV6),
-            *has(Base.NETWORK, source, unspecified),
-            back(),
-        ]
-    yield [drop()]
 
 
 def _set_of(ports: Sequence[Port]) -> Set:

@@ -108,14 +108,16 @@ def _attachment(
     is_secondary = network is not None and network.multus is not None and not network.multus.default
     return Attachment(
         network=interface.name,
-        binding=_binding(interface, network),
+        binding=_binding(vmi, interface, network),
         pod_interface=secondary_interface_name(interface.name) if is_secondary else None,
         queues=_queues(vmi, interface),
         may_come_later=is_secondary and (runs or interface.state == InterfaceState.ABSENT),
     )
 
 
-def _binding(interface: v1.Interface, network: v1.Network | None) -> Masquerade | Bridge | Passt:
+def _binding(
+    vmi: v1.VirtualMachineInstance, interface: v1.Interface, network: v1.Network | None
+) -> Masquerade | Bridge | Passt:
     ports = tuple(
         sorted(
             {Port((port.protocol or "TCP").lower(), port.port) for port in interface.ports or ()}
@@ -127,6 +129,7 @@ def _binding(interface: v1.Interface, network: v1.Network | None) -> Masquerade 
         return Passt(ports)
     pod = (network.pod if network else None) or v1.PodNetwork()
     return Masquerade(
+        interface_mac(vmi, interface),
         _guest_network(interface.name, "vmNetworkCIDR", pod.vm_network_cidr, 4),
         _guest_network(interface.name, "vmIPv6NetworkCIDR", pod.vm_ipv6_network_cidr, 6),
         ports,
