@@ -80,8 +80,8 @@ async def test_the_guest_is_reached_from_within_the_pod(family: int, kind: str) 
     with pod(POD) as process:
         await wire(process, attached(Port(kind, 22)))
         with neighbours(process) as (guest, _):
-            if family == 0:
-                assert await peer_seen(guest, process.pid, "127.0.0.1", 22, kind) == gateway
+            loopback = ("127.0.0.1", "::1")[family]
+            assert await peer_seen(guest, process.pid, loopback, 22, kind) == gateway
             assert await peer_seen(guest, process.pid, POD_ADDRESSES[family], 22, kind) == gateway
             # What is not listed stays in the pod.
             own = POD_ADDRESSES[family]

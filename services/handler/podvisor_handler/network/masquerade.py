@@ -1,7 +1,7 @@
 """A guest with private addresses behind its pod's: what the namespace needs for it. What it may send on its link, guard.py says.
 
 Invariant: pure. Readable form of the tables that tables_of() makes, for a guest behind `eth0` of 10.244.1.5 with all ports; that of
-IPv6 is alike, but for the loopback: the kernel takes no answer to its address from another device.
+IPv6 is alike.
 
     table ip podvisor {
         chain honest { type filter hook prerouting priority raw;
@@ -65,6 +65,7 @@ from podvisor_handler.network.namespace import (
     CreateBridge,
     Observed,
     Operation,
+    TakeLoopback,
     WriteSysctl,
 )
 
@@ -72,7 +73,7 @@ _PRIORITY_RAW, _PRIORITY_DSTNAT, _PRIORITY_FILTER, _PRIORITY_SRCNAT = -300, -100
 # Offsets of the source and the destination.
 _SOURCE = {Family.IP: 12, Family.IP6: 8}
 _DESTINATION = {Family.IP: 16, Family.IP6: 24}
-_LOOPBACK = "127.0.0.1"
+_LOOPBACK = {Family.IP: "127.0.0.1", Family.IP6: "::1"}
 _LOOPBACK_NETWORK = {Family.IP: b"\x7f", Family.IP6: ipaddress.ip_address("::1").packed}
 
 
@@ -118,6 +119,9 @@ def links_of(now: Observed, attached: Attached, binding: Masquerade) -> list[Ope
     ]
     known = now.addresses.get(bridge, ())
     operations += [AddAddress(bridge, address) for address in wanted if address not in known]
+    if attached.addresses6 and now.has_ipv6 and bridge not in now.loopbacks:
+        # What there is in place of route_localnet.
+        operations.append(TakeLoopback(bridge))
     return operations
 
 
@@ -153,7 +157,7 @@ def _table(
     bridge, outside = attached.attachment.bridge, attached.pod_interface
     guest, gateway = _packed(network.guest), _packed(network.gateway)
     own = [_packed(address) for address in addresses]
-    local = [_packed(_LOOPBACK), *own] if family is Family.IP else own
+    local = [_packed(_LOOPBACK[family]), *own]
     loopback = _LOOPBACK_NETWORK[family]
     ports, to_guest = _set_of(binding.ports), to_destination(guest)
     source, destination = _SOURCE[family], _DESTINATION[family]
