@@ -72,7 +72,7 @@ async def until_plugged(container: Container, size_bytes: int) -> domain.DomainR
                 async for response in watching:
                     report = response.report
                     sizes = {disk.name: disk.capacity_bytes for disk in report.disks}
-                    if report.disks_settled and sizes.get("data") == size_bytes:
+                    if report.devices_settled and sizes.get("data") == size_bytes:
                         return report
 
 
@@ -134,7 +134,7 @@ async def until_interface(
                 async for response in watching:
                     report = response.report
                     links = {each.name: each.link_up for each in report.interfaces}
-                    if report.disks_settled and links.get(name) == link_up:
+                    if report.devices_settled and links.get(name) == link_up:
                         return report
 
 

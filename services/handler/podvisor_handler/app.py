@@ -145,6 +145,8 @@ class App:
         self._registry.pod_changed(old, new)
         if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
             self._reconciler.forget(old.metadata.uid)
+        if new is not None and new.is_terminal:
+            self._reconciler.pod_ended(new.metadata.uid)
         pod = new or old
         name = _instance_of(pod) if pod is not None else None
         if name:

@@ -49,7 +49,7 @@ def neighbours(process: PinnedProcess) -> Iterator[tuple[int, int]]:
 LISTEN = """
 import socket, sys
 listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-listener.bind(("uplink", 0))
+listener.bind((sys.argv[1], 0))
 listener.settimeout(5)
 print("ready", flush=True)
 while True:
@@ -99,12 +99,12 @@ def ipv4(source: str, mark: bytes, *, mac: str = MAC, port: int = 9) -> bytes:
     return ethernet(0x800, header + addresses + udp, source=mac, mark=mark)
 
 
-def icmp6(source: str, kind: int, target: str, mark: bytes) -> bytes:
+def icmp6(source: str, kind: int, target: str, mark: bytes, *, mac: str = MAC) -> bytes:
     """A packet of neighbour discovery."""
     message = struct.pack("!BBHI", kind, 0, 0, 0) + socket.inet_pton(socket.AF_INET6, target)
     header = struct.pack("!IHBB", 0x60000000, len(message) + len(mark), 58, 255)
     ends = [socket.inet_pton(socket.AF_INET6, each) for each in (source, "ff02::1")]
-    return ethernet(0x86DD, header + b"".join(ends) + message, mark=mark)
+    return ethernet(0x86DD, header + b"".join(ends) + message, source=mac, mark=mark)
 
 
 def vlan(frame: bytes) -> bytes:
@@ -112,10 +112,13 @@ def vlan(frame: bytes) -> bytes:
     return frame[:12] + b"\x81\x00\x00\x00" + frame[12:]
 
 
-def marks_seen(listener_pid: int, sender_pid: int, frames: list[bytes]) -> list[str]:
-    """The last bytes of the frames that a neighbour sees which are marked as forged, until the one marked as honest."""
+def marks_seen(
+    listener_pid: int, sender_pid: int, frames: list[bytes], *, device: str = "uplink"
+) -> list[str]:
+    """The last bytes of the frames that a listener sees at its `device` which are marked as forged, until the one marked as
+    honest."""
     listener = subprocess.Popen(
-        ["nsenter", "-t", str(listener_pid), "-n", "python3", "-c", LISTEN],
+        ["nsenter", "-t", str(listener_pid), "-n", "python3", "-c", LISTEN, device],
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -1,11 +1,17 @@
 """Wired networks of pods, for tests: each argument one deviation."""
 
+from podvisor_common.api import v1
 from podvisor_common.launcher_pod import secondary_interface_name
 from podvisor_handler.network.attachments import Attachment, Bridge, Masquerade, Passt
 from podvisor_handler.network.facts import Attached, PodNetwork, Resolver
 from podvisor_handler.network.namespace import Route
+from podvisor_handler.vmi.interfaces import interface_mac
+
+from tests.unit.handler.builders import vmi
 
 RESOLVER = Resolver(("10.96.0.10",), ("fd00:96::a",), ("default.svc.cluster.local",))
+# What a machine without a word about it has.
+GUEST_MAC = interface_mac(vmi(), v1.Interface(name="default"))
 POD_MAC = "0a:58:0a:f4:00:07"
 
 
@@ -21,7 +27,7 @@ def attached(
     """A network whose interface is in the pod; by default the pod's own one, behind its address."""
     interface = secondary_interface_name(network) if is_secondary else None
     return Attached(
-        Attachment(network, binding or Masquerade(), interface, queues, may_come_later),
+        Attachment(network, binding or Masquerade(GUEST_MAC), interface, queues, may_come_later),
         interface or "eth0",
         POD_MAC,
         1450,

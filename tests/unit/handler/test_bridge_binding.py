@@ -32,6 +32,7 @@ from tests.unit.handler.namespaces import (
     pod,
     within,
 )
+from tests.unit.handler.networks import GUEST_MAC
 
 pytestmark = needs_root
 
@@ -95,7 +96,7 @@ class Refused(OSError):
     "desired",
     [
         (Attachment("default", Bridge()), ON_BLUE),
-        (Attachment("default", Masquerade()), ON_BLUE),
+        (Attachment("default", Masquerade(GUEST_MAC)), ON_BLUE),
     ],
     ids=["bridge", "masquerade"],
 )
@@ -143,13 +144,15 @@ def _without_blue(state: Any) -> Any:
 
 async def test_a_network_without_addresses() -> None:
     with pod(WITH_BLUE) as process:
-        found = await wire(process, (Attachment("default", Masquerade()), ON_BLUE))
+        found = await wire(process, (Attachment("default", Masquerade(GUEST_MAC)), ON_BLUE))
         blue = found.of("blue")
         assert blue is not None
         assert (blue.pod_interface, blue.addresses, blue.routes) == (BLUE, (), ())
         links = links_of(process)
         assert links[f"tap{STEM}"]["master"] == links[BLUE]["master"] == f"k6t-{STEM}"
-        assert not (await wire(process, (Attachment("default", Masquerade()), ON_BLUE))).changed
+        assert not (
+            await wire(process, (Attachment("default", Masquerade(GUEST_MAC)), ON_BLUE))
+        ).changed
 
 
 async def test_an_interface_that_is_not_there_yet() -> None:

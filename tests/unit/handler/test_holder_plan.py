@@ -46,7 +46,7 @@ def guest(
         carrier=carrier,
         connection=connection,
         disks=disks,
-        disks_settled=settled,
+        devices_settled=settled,
         accepted_generation=1,
     )
     return replace(now, handing_over=handing_over)

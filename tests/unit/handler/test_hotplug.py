@@ -102,7 +102,7 @@ async def test_a_volume_comes_and_goes(world: World, tree: PodTree) -> None:
             world.server.put(VIRTUAL_MACHINE_INSTANCES, removed)
             await launcher.until(lambda: len(launcher.applied[-1].disks) == 0)
             await world.until(lambda: phase(world) == "Detaching")
-            await say(launcher, None, accepted_generation=2, disks_settled=True)
+            await say(launcher, None, accepted_generation=2, devices_settled=True)
             await world.until(lambda: phase(world) == "UnMountedFromPod")
         await world.until(lambda: len(world.server.list(EVENTS)) == 5)
     assert [event["reason"] for event in world.server.list(EVENTS)].count("HotplugFailed") == 0
@@ -143,7 +143,7 @@ async def test_a_pod_that_is_deleted_holds_a_volume_until_the_guest_has_let_go(
     async with serving(launcher, world.pods), handler(world):
         with tree.running() as process:
             world.server.put(PODS, holder_manifest(volume="data", deleted=True))
-            await say(launcher, DETACHING, accepted_generation=1, disks_settled=True, **RUNNING)
+            await say(launcher, DETACHING, accepted_generation=1, devices_settled=True, **RUNNING)
             await world.until(lambda: phase(world) == "Detaching")
             await look_once_more(world, holder_manifest(volume="data", deleted=True), at="holder")
             assert lives(process)
@@ -161,7 +161,7 @@ async def test_the_controller_ends_what_holds_a_volume_in_a_pod_that_nobody_has_
     async with serving(launcher, world.pods), handler(world):
         with tree.running() as process:
             world.server.put(PODS, holder_manifest(volume="data"))
-            await say(launcher, None, accepted_generation=1, disks_settled=True, **RUNNING)
+            await say(launcher, None, accepted_generation=1, devices_settled=True, **RUNNING)
             await world.until(lambda: phase(world) == "UnMountedFromPod")
             await look_once_more(world, holder_manifest(volume="data"), at="vmi")
             assert passes("holder") == before

@@ -66,7 +66,7 @@ def observed(
         state=state,
         applied_generation=1,
         accepted_generation=1,
-        disks_settled=settled,
+        devices_settled=settled,
     )
     if attachment is not None:
         report.disks.add(name="extra", attachment=attachment)

@@ -71,7 +71,7 @@ def observed(
         machine=of,
         disks=disks,
         reason=reason,
-        disks_settled=settled,
+        devices_settled=settled,
         accepted_generation=1,
     )
     return replace(

@@ -24,13 +24,13 @@ from podvisor_handler.vmi.plan import (
 
 from tests.unit.handler.builders import pod, vmi
 from tests.unit.handler.fake_launcher import OTHER_POD_UID, POD_UID, VMI_UID
-from tests.unit.handler.networks import WIRED, attached, wired
+from tests.unit.handler.networks import GUEST_MAC, WIRED, attached, wired
 
 NONE = domain_pb2.DOMAIN_STATE_NONE
 WAITING = domain_pb2.DOMAIN_STATE_WAITING
 RUNNING = domain_pb2.DOMAIN_STATE_RUNNING
 ENDED = domain_pb2.DOMAIN_STATE_ENDED
-DEFAULT = (Attachment("default", Masquerade()),)
+DEFAULT = (Attachment("default", Masquerade(GUEST_MAC)),)
 EPOCH = 7
 
 

@@ -3,10 +3,12 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import v1
 from podvisor_common.launcher_pod import secondary_interface_name
+from podvisor_handler.launchers.state import Connection
 from podvisor_handler.network.attachments import (
     Attachment,
     Bridge,
@@ -22,7 +24,7 @@ from podvisor_handler.vmi.errors import SpecRefused
 from podvisor_handler.vmi.interfaces import attachments_of
 
 from tests.unit.handler.builders import pod, vmi
-from tests.unit.handler.networks import POD_MAC, WIRED, attached, wired
+from tests.unit.handler.networks import GUEST_MAC, POD_MAC, WIRED, attached, wired
 from tests.unit.handler.observations import observed, said
 
 BLUE = secondary_interface_name("blue")
@@ -48,12 +50,16 @@ def machine(
 
 
 def attachments(
-    it: v1.VirtualMachineInstance, *reported: str, runs: bool = False
+    it: v1.VirtualMachineInstance,
+    *reported: str,
+    runs: bool = False,
+    network: PodNetwork | None = None,
+    **report: Any,
 ) -> tuple[Attachment, ...]:
-    report = domain_pb2.DomainReport(
-        interfaces=[domain_pb2.InterfaceReport(name=name) for name in reported]
-    )
-    return attachments_of(it, report, runs=runs)
+    interfaces = [domain_pb2.InterfaceReport(name=name) for name in reported]
+    report = {"state": RUNNING, "accepted_generation": 1, "devices_settled": True, **report}
+    said = domain_pb2.DomainReport(interfaces=interfaces, **report)
+    return attachments_of(it, said, network, runs=runs)
 
 
 def built(it: v1.VirtualMachineInstance, network: PodNetwork) -> domain_pb2.InterfaceSpec:
@@ -61,6 +67,8 @@ def built(it: v1.VirtualMachineInstance, network: PodNetwork) -> domain_pb2.Inte
     return interface
 
 
+RUNNING = domain_pb2.DOMAIN_STATE_RUNNING
+UNREACHABLE = domain_pb2.DOMAIN_REASON_LIBVIRT_UNREACHABLE
 MASQUERADED = {"name": "default", "masquerade": {}}
 BRIDGED = {"name": "default", "bridge": {}}
 
@@ -68,7 +76,7 @@ BRIDGED = {"name": "default", "bridge": {}}
 @pytest.mark.parametrize(
     ("it", "expected"),
     [
-        pytest.param(vmi(), Attachment("default", Masquerade()), id="nothing is said"),
+        pytest.param(vmi(), Attachment("default", Masquerade(GUEST_MAC)), id="nothing is said"),
         pytest.param(
             machine(
                 {**MASQUERADED, "ports": [{"port": 53, "protocol": "UDP"}, {"port": 22}]},
@@ -77,6 +85,7 @@ BRIDGED = {"name": "default", "bridge": {}}
             Attachment(
                 "default",
                 Masquerade(
+                    GUEST_MAC,
                     GuestNetwork("192.168.7.0/28"),
                     GuestNetwork("fd00:7::/64"),
                     (Port("tcp", 22), Port("udp", 53)),
@@ -86,7 +95,7 @@ BRIDGED = {"name": "default", "bridge": {}}
         ),
         pytest.param(
             machine(MASQUERADED, pod_network={"vmNetworkCIDR": "10.0.3.7/24"}),
-            Attachment("default", Masquerade(GuestNetwork("10.0.3.0/24"))),
+            Attachment("default", Masquerade(GUEST_MAC, GuestNetwork("10.0.3.0/24"))),
             id="a network named by an address in it, as admission lets pass",
         ),
         pytest.param(machine(BRIDGED), Attachment("default", Bridge()), id="bridge"),
@@ -96,6 +105,11 @@ BRIDGED = {"name": "default", "bridge": {}}
             id="bridge with a hardware address of its own",
         ),
         pytest.param(
+            machine({**MASQUERADED, "macAddress": "02-AA-00-00-00-01"}),
+            Attachment("default", Masquerade("02:aa:00:00:00:01")),
+            id="masquerade with a hardware address of its own",
+        ),
+        pytest.param(
             machine({"name": "default", "passtBinding": {}, "ports": [{"port": 80}]}),
             Attachment("default", Passt((Port("tcp", 80),))),
             id="passt",
@@ -103,12 +117,12 @@ BRIDGED = {"name": "default", "bridge": {}}
         pytest.param(machine(ON_BLUE), Attachment("blue", Bridge(), BLUE), id="Multus"),
         pytest.param(
             machine(MASQUERADED, networkInterfaceMultiqueue=True),
-            Attachment("default", Masquerade(), queues=4),
+            Attachment("default", Masquerade(GUEST_MAC), queues=4),
             id="as many queues as processors",
         ),
         pytest.param(
             machine({**MASQUERADED, "model": "e1000"}, networkInterfaceMultiqueue=True),
-            Attachment("default", Masquerade()),
+            Attachment("default", Masquerade(GUEST_MAC)),
             id="a model with one queue",
         ),
         pytest.param(
@@ -149,6 +163,77 @@ def test_what_the_guest_is_to_lose_stays_until_it_has_let_go_of_it() -> None:
     assert built(it, both).name == "default"
 
 
+WITHOUT_BLUE = msgspec.structs.replace(
+    machine(MASQUERADED, {**ON_BLUE, "state": "absent"}),
+    status=v1.VirtualMachineInstanceStatus(phase="Running"),
+)
+WITH_BLUE_STILL = wired(attached(), attached("blue", Bridge(), is_secondary=True))
+
+
+@pytest.mark.parametrize(
+    ("network", "report", "stays"),
+    [
+        pytest.param(WITH_BLUE_STILL, {}, False, id="all devices are told"),
+        pytest.param(WITH_BLUE_STILL, {"devices_settled": False}, True, id="not all are told yet"),
+        pytest.param(WITH_BLUE_STILL, {"reason": UNREACHABLE}, True, id="libvirt is away"),
+        pytest.param(
+            WITH_BLUE_STILL, {"accepted_generation": 0}, True, id="the launcher was not told to"
+        ),
+        pytest.param(
+            WITH_BLUE_STILL,
+            {"state": domain_pb2.DOMAIN_STATE_PREPARING, "devices_settled": False},
+            True,
+            id="the guest is being started",
+        ),
+        pytest.param(
+            WITH_BLUE_STILL,
+            {"state": domain_pb2.DOMAIN_STATE_NONE, "devices_settled": False},
+            False,
+            id="there was no guest yet",
+        ),
+        pytest.param(None, {"devices_settled": False}, True, id="what was wired is not known"),
+        pytest.param(None, {}, False, id="what was wired is not known, and nobody has it"),
+        pytest.param(WIRED, {"devices_settled": False}, False, id="it is removed already"),
+    ],
+)
+def test_a_tap_is_removed_only_when_nobody_has_it_for_sure(
+    network: PodNetwork | None, report: dict[str, Any], stays: bool
+) -> None:
+    wanted = attachments(WITHOUT_BLUE, "default", network=network, runs=True, **report)
+    assert ("blue" in {each.network for each in wanted}) is stays
+    status = statuses(
+        WITHOUT_BLUE,
+        network or WITH_BLUE_STILL,
+        **{"interfaces": [reported("default")], "accepted_generation": 1, "devices_settled": True}
+        | report,
+    )
+    attached_still = {each.name for each in status if each.is_attached}
+    assert ("blue" in attached_still) is stays
+
+
+def test_an_interface_that_came_and_is_not_to_stay_is_told_until_the_launcher_knows() -> None:
+    """The specification that asks for it may be under way."""
+    awaited = reported("blue", attachment=domain_pb2.INTERFACE_ATTACHMENT_AWAITED)
+    told = {"accepted_generation": 0, "devices_settled": True}
+    status = statuses(WITHOUT_BLUE, WITH_BLUE_STILL, interfaces=[awaited], **told)
+    assert [each.name for each in status if each.is_attached] == ["blue"]
+
+
+def test_what_was_said_of_interfaces_stays_while_the_launcher_says_nothing() -> None:
+    known = statuses(machine(MASQUERADED, ON_BLUE), WITH_BLUE_STILL)
+    it = msgspec.structs.replace(
+        WITHOUT_BLUE, status=v1.VirtualMachineInstanceStatus(phase="Running", interfaces=known)
+    )
+    silent = observed(
+        None,
+        machine=it,
+        network=WITH_BLUE_STILL,
+        connection=Connection.UNRESPONSIVE,
+        silent_for_s=60,
+    )
+    assert said(silent).interfaces == known
+
+
 @pytest.mark.parametrize(
     ("field", "cidr"),
     [
@@ -177,11 +262,11 @@ def test_the_default_interface() -> None:
 
 
 def test_an_address_of_ipv6_where_the_pod_has_one() -> None:
-    both = wired(attached("default", Masquerade(), "10.244.0.7/24", "fd00:244::7/64"))
+    both = wired(attached("default", Masquerade(GUEST_MAC), "10.244.0.7/24", "fd00:244::7/64"))
     lease = built(vmi(), both).dhcpv6
     assert (lease.bridge, lease.address) == ("k6t-eth0", "fd10:0:2::2")
     assert list(lease.dns_servers) == ["fd00:96::a"]
-    only = built(vmi(), wired(attached("default", Masquerade(), "fd00:244::7/64")))
+    only = built(vmi(), wired(attached("default", Masquerade(GUEST_MAC), "fd00:244::7/64")))
     assert (only.HasField("dhcp"), only.HasField("dhcpv6")) == (False, True)
 
 
@@ -266,7 +351,7 @@ OF_MULTUS = json.dumps(
 
 
 def statuses(
-    it: v1.VirtualMachineInstance, network: PodNetwork, told: str = OF_MULTUS, **report: Any
+    it: v1.VirtualMachineInstance, network: PodNetwork, told: str = OF_MULTUS, /, **report: Any
 ) -> list[v1.NetworkInterfaceStatus]:
     """Of a pod to which Multus says that it has given so much."""
     carrier = pod(annotations={"k8s.v1.cni.cncf.io/network-status": told})
@@ -286,7 +371,7 @@ def test_the_status_of_an_interface() -> None:
 
 def test_the_status_tells_all_addresses_and_networks() -> None:
     both = wired(
-        attached("default", Masquerade(), "10.244.0.7/24", "fd00:244::7/64"),
+        attached("default", Masquerade(GUEST_MAC), "10.244.0.7/24", "fd00:244::7/64"),
         attached("blue", Bridge(), "192.168.7.2/24", is_secondary=True),
     )
     it = machine(MASQUERADED, ON_BLUE)
@@ -351,4 +436,6 @@ def test_what_the_guest_has_let_go_of_is_not_told() -> None:
         "default",
         "blue",
     ]
-    assert [each.name for each in statuses(it, network, interfaces=detaching[:1])] == ["default"]
+    settled = {"accepted_generation": 1, "devices_settled": True}
+    left = statuses(it, network, interfaces=detaching[:1], **settled)
+    assert [each.name for each in left] == ["default"]

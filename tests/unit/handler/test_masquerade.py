@@ -20,6 +20,7 @@ from tests.unit.handler.namespaces import (
     pod,
     within,
 )
+from tests.unit.handler.networks import GUEST_MAC
 
 pytestmark = needs_root
 
@@ -39,7 +40,7 @@ EVERY_WAY = pytest.mark.parametrize("kind", ["tcp", "udp"])
 
 
 def attached(*ports: Port) -> tuple[Attachment, ...]:
-    return (Attachment("default", Masquerade(ports=ports)),)
+    return (Attachment("default", Masquerade(GUEST_MAC, ports=ports)),)
 
 
 @contextlib.contextmanager
@@ -48,7 +49,11 @@ def neighbours(process: PinnedProcess) -> Iterator[tuple[int, int]]:
     plug_guest(process, "k6t-eth0")
     with (
         neighbour(
-            process, "guest0", ["10.0.2.2/24", "fd10:0:2::2/120"], ["10.0.2.1", "fd10:0:2::1"]
+            process,
+            "guest0",
+            ["10.0.2.2/24", "fd10:0:2::2/120"],
+            ["10.0.2.1", "fd10:0:2::1"],
+            mac=GUEST_MAC,
         ) as guest,
         neighbour(process, "uplink", ["10.244.1.1/24", "2001:db8::1/64"]) as client,
     ):
@@ -75,8 +80,8 @@ async def test_the_guest_is_reached_from_within_the_pod(family: int, kind: str) 
     with pod(POD) as process:
         await wire(process, attached(Port(kind, 22)))
         with neighbours(process) as (guest, _):
-            if family == 0:
-                assert await peer_seen(guest, process.pid, "127.0.0.1", 22, kind) == gateway
+            loopback = ("127.0.0.1", "::1")[family]
+            assert await peer_seen(guest, process.pid, loopback, 22, kind) == gateway
             assert await peer_seen(guest, process.pid, POD_ADDRESSES[family], 22, kind) == gateway
             # What is not listed stays in the pod.
             own = POD_ADDRESSES[family]

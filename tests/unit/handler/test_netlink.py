@@ -14,6 +14,7 @@ from podvisor_handler.network.links import create_bridge, list_links
 from podvisor_handler.network.netns import NetworkNotReady, wire
 
 from tests.unit.handler.namespaces import WITH_ETH0, needs_root, pod
+from tests.unit.handler.networks import GUEST_MAC
 
 pytestmark = needs_root
 
@@ -104,6 +105,6 @@ async def test_a_pod_whose_network_never_stands_still_is_wired_another_time(
         Disturbed.left = 1000
         try:
             with pytest.raises(NetworkNotReady, match=f"changed {DUMP_ATTEMPTS} times"):
-                await wire(process, (Attachment("default", Masquerade()),))
+                await wire(process, (Attachment("default", Masquerade(GUEST_MAC)),))
         finally:
             Disturbed.left = 0

@@ -8,10 +8,11 @@ from podvisor_handler.network.attachments import Attachment, Masquerade, Passt, 
 from podvisor_handler.network.netns import NetworkNotReady, NetworkRefused, wire
 
 from tests.unit.handler.namespaces import inside, links_of, needs_root, pod
+from tests.unit.handler.networks import GUEST_MAC
 
 pytestmark = needs_root
 
-MASQUERADED = (Attachment("default", Masquerade()),)
+MASQUERADED = (Attachment("default", Masquerade(GUEST_MAC)),)
 
 
 async def test_a_fresh_pod_is_wired() -> None:
@@ -60,16 +61,16 @@ async def test_listed_ports_replace_the_ruleset() -> None:
     with pod() as process:
         await wire(process, MASQUERADED)
         ports = tuple(
-            Port(protocol, number) for protocol in ("tcp", "udp") for number in range(1, 129)
+            Port(protocol, number) for protocol in ("tcp", "udp") for number in range(1, 2500)
         )
-        listed = (Attachment("default", Masquerade(ports=ports)),)
+        listed = (Attachment("default", Masquerade(GUEST_MAC, ports=ports)),)
         assert (await wire(process, listed)).changed
         assert not (await wire(process, listed)).changed
 
 
 async def test_a_tap_of_several_queues() -> None:
     with pod() as process:
-        await wire(process, (Attachment("default", Masquerade(), queues=4),))
+        await wire(process, (Attachment("default", Masquerade(GUEST_MAC), queues=4),))
         assert links_of(process)["tap0"]["linkinfo"]["info_data"]["multi_queue"]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from podvisor_common.launcher_pod import PASST_SYSCTLS, secondary_interface_name
-from podvisor_handler.linux.nftables import Family, digest_of
+from podvisor_handler.linux.nftables import Family, digest_of, replacement
 from podvisor_handler.network.attachments import Attachment, Bridge, Masquerade, Passt, Port
 from podvisor_handler.network.facts import Resolver, primary_interface
 from podvisor_handler.network.masquerade import tables_of
@@ -39,10 +39,12 @@ from podvisor_handler.network.namespace import (
 from podvisor_handler.network.plan import find, plan
 from podvisor_handler.network.pod_files import parse_resolver
 
+from tests.unit.handler.networks import GUEST_MAC
+
 BRIDGE, TAP, PLACEHOLDER = "k6t-eth0", "tap0", "was-eth0"
 BRIDGE_MAC = "02:00:00:00:00:00"
 MAC = "0a:58:0a:f4:00:07"
-MASQUERADED = (Attachment("default", Masquerade()),)
+MASQUERADED = (Attachment("default", Masquerade(GUEST_MAC)),)
 BRIDGED = (Attachment("default", Bridge()),)
 PASST = (Attachment("default", Passt()),)
 SYSCTLS = {
@@ -55,16 +57,18 @@ LINKS = {
     BRIDGE: Link(3, 1450, True),
     TAP: Link(4, 1450, True, 3, learns=False),
 }
-DIGEST = digest_of(
-    tables_of(find(Observed(LINKS, {"eth0": ("10.244.0.7/24",)}), MASQUERADED)[0], Masquerade())
+FRESH = Observed({"eth0": LINKS["eth0"]}, {"eth0": ("10.244.0.7/24",)})
+DIGEST = next(
+    digest_of(operation.tables)
+    for operation in plan(FRESH, find(FRESH, MASQUERADED))
+    if isinstance(operation, ReplaceRuleset)
 )
 RIGHT = Observed(
     LINKS,
     {"eth0": ("10.244.0.7/24",), BRIDGE: ("10.0.2.1/24",)},
     sysctls=SYSCTLS,
-    rulesets={Family.IP: DIGEST},
+    rulesets={Family.IP: DIGEST, Family.BRIDGE: DIGEST},
 )
-FRESH = Observed({"eth0": LINKS["eth0"]}, {"eth0": ("10.244.0.7/24",)})
 
 
 def operations(now: Observed, desired: tuple[Attachment, ...] = MASQUERADED) -> list[Operation]:
@@ -257,13 +261,18 @@ def test_what_is_kept_is_told_of_the_interface_that_it_was_taken_from(
 
 @pytest.mark.parametrize(
     "rulesets",
-    [{}, {Family.IP: "older"}, {Family.IP: DIGEST, Family.BRIDGE: DIGEST}],
-    ids=["none", "another", "of a family too many"],
+    [
+        {},
+        {Family.IP: "older", Family.BRIDGE: DIGEST},
+        {Family.IP: DIGEST},
+        {Family.IP: DIGEST, Family.BRIDGE: DIGEST, Family.IP6: DIGEST},
+    ],
+    ids=["none", "another", "a family too few", "a family too many"],
 )
 def test_rules_that_are_not_right(rulesets: dict[Family, str]) -> None:
     (operation,) = operations(replace(RIGHT, rulesets=rulesets))
     assert isinstance(operation, ReplaceRuleset)
-    assert operation.stale == ((Family.BRIDGE,) if Family.BRIDGE in rulesets else ())
+    assert operation.stale == ((Family.IP6,) if Family.IP6 in rulesets else ())
 
 
 def test_the_digest_follows_the_rules() -> None:
@@ -273,10 +282,21 @@ def test_the_digest_follows_the_rules() -> None:
     def digest(binding: Masquerade) -> str:
         return digest_of(tables_of(attached, binding))
 
-    assert digest(Masquerade(ports=ports)) == digest(Masquerade(ports=ports[::-1]))
-    assert digest(Masquerade(ports=ports)) != digest(Masquerade())
+    assert digest(Masquerade(GUEST_MAC, ports=ports)) == digest(
+        Masquerade(GUEST_MAC, ports=ports[::-1])
+    )
+    assert digest(Masquerade(GUEST_MAC, ports=ports)) != digest(Masquerade(GUEST_MAC))
     moved = replace(attached, addresses=("10.244.0.8/24",))
-    assert digest_of(tables_of(moved, Masquerade())) != digest(Masquerade())
+    assert digest_of(tables_of(moved, Masquerade(GUEST_MAC))) != digest(Masquerade(GUEST_MAC))
+
+
+def test_ports_are_looked_up_and_not_tried_one_by_one() -> None:
+    (attached,) = find(FRESH, MASQUERADED)
+
+    def messages(*ports: Port) -> int:
+        return len(replacement(tables_of(attached, Masquerade(GUEST_MAC, ports=ports))))
+
+    assert messages(*(Port("tcp", number) for number in range(1, 257))) == messages(Port("tcp", 1))
 
 
 @pytest.mark.parametrize(

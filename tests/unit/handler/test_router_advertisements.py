@@ -5,15 +5,25 @@ import contextlib
 import os
 import struct
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
+from podvisor_common.api import v1
+from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.events import EventRecorder
+from podvisor_handler.launchers.registry import LauncherRegistry
 from podvisor_handler.network.attachments import Attachment, Masquerade
 from podvisor_handler.network.netns import NetworkNotReady, open_router_sockets, wire
 from podvisor_handler.network.router_packets import Router, advertisement, is_solicitation
 from podvisor_handler.network.routers import Routers, routers_of
+from podvisor_handler.vmi.reconciler import Caches, VmiReconciler
+from podvisor_handler.vmi.vanished import VanishedPods
 
+from tests.unit.handler.builders import pod as carrier
+from tests.unit.handler.builders import vmi
 from tests.unit.handler.namespaces import needs_root, neighbour, plug_guest, pod, within
-from tests.unit.handler.networks import attached, wired
+from tests.unit.handler.networks import GUEST_MAC, attached, wired
+from tests.unit.handler.world import KEY
 
 ROUTER = Router("02:00:00:00:00:00", "fd10:0:2::/120", 1450, ("fd00:96::a",), ("a.b", "x" * 64))
 SOLICITATION = bytes([133, 0, 0, 0, 0, 0, 0, 0])
@@ -63,7 +73,7 @@ def test_an_advertisement_fits_into_a_packet_however_much_is_to_be_searched() ->
 
 
 def test_what_is_announced() -> None:
-    both = attached("default", Masquerade(), "10.244.0.7/24", "fd00:244::7/64")
+    both = attached("default", Masquerade(GUEST_MAC), "10.244.0.7/24", "fd00:244::7/64")
     (router,) = routers_of(wired(both)).values()
     assert (router.prefix, router.mtu_bytes) == ("fd10:0:2::/120", 1450)
     assert routers_of(wired(attached())) == {}
@@ -74,7 +84,7 @@ ip link add eth0 mtu 1400 type veth peer name uplink
 ip addr add 2001:db8::5/64 dev eth0 nodad
 ip link set eth0 up
 """
-MASQUERADED = (Attachment("default", Masquerade()),)
+MASQUERADED = (Attachment("default", Masquerade(GUEST_MAC)),)
 
 
 @contextlib.asynccontextmanager
@@ -84,7 +94,7 @@ async def announced() -> AsyncIterator[int]:
     with pod(POD) as process:
         network = await wire(process, MASQUERADED)
         plug_guest(process, "k6t-eth0")
-        with neighbour(process, "guest0", []) as guest:
+        with neighbour(process, "guest0", [], mac=GUEST_MAC) as guest:
             await routers.keep(process, network)
             try:
                 yield guest
@@ -133,3 +143,54 @@ async def test_announcing_again_opens_nothing() -> None:
         routers.close()
         routers.close()
         assert len(os.listdir("/proc/self/fd")) == opened - 1
+
+
+@needs_root
+async def test_a_pod_that_goes_while_it_is_wired_leaves_no_socket() -> None:
+    routers = Routers()
+    with pod(POD) as process:
+        network = await wire(process, MASQUERADED)
+        opened = len(os.listdir("/proc/self/fd"))
+        keeping = asyncio.create_task(routers.keep(process, network), name="keep")
+        await asyncio.sleep(0)
+        routers.close()
+        await keeping
+        assert len(os.listdir("/proc/self/fd")) == opened
+        await routers.keep(process, network)
+        assert len(os.listdir("/proc/self/fd")) == opened
+
+
+@contextlib.asynccontextmanager
+async def reconciler_of(
+    it: list[v1.VirtualMachineInstance], directory: Path
+) -> AsyncIterator[VmiReconciler]:
+    """One for an instance, the first of a list that a test changes, and its pod, without a launcher."""
+    async with KubeClient.for_url("http://127.0.0.1:9", user_agent="test") as client:
+        yield VmiReconciler(
+            client,
+            EventRecorder(client, "test", "test"),
+            LauncherRegistry(str(directory)),
+            Caches(lambda _: it[0], lambda _: [carrier()], lambda _: None),
+            VanishedPods(client, "node1", str(directory)),
+            lambda _: None,
+        )
+
+
+@needs_root
+@pytest.mark.parametrize("way", ["instance", "pod"])
+async def test_a_machine_that_has_ended_has_no_router(tmp_path: Path, way: str) -> None:
+    instances = [vmi()]
+    with pod(POD) as process:
+        network = await wire(process, MASQUERADED)
+        async with reconciler_of(instances, tmp_path) as reconciler:
+            await reconciler.reconcile(KEY)
+            opened = len(os.listdir("/proc/self/fd"))
+            (memory,) = reconciler._memory.values()
+            await memory.routers.keep(process, network)
+            assert len(os.listdir("/proc/self/fd")) == opened + 1
+            if way == "instance":
+                instances[0] = vmi(phase="Succeeded")
+                await reconciler.reconcile(KEY)
+            else:
+                reconciler.pod_ended(carrier().metadata.uid)
+            assert len(os.listdir("/proc/self/fd")) == opened

@@ -14,10 +14,11 @@ from podvisor_handler.vmi.plan import (
 )
 from podvisor_handler.vmi.setbacks import Setback, Step, is_specified, step_of
 
+from tests.unit.handler.networks import GUEST_MAC
 from tests.unit.handler.observations import observed
 
 PROBLEM = Problem("DomainRejected", "it can never work")
-NETWORK = PrepareNetwork((Attachment("default", Masquerade()),))
+NETWORK = PrepareNetwork((Attachment("default", Masquerade(GUEST_MAC)),))
 APPLY = ApplyDomain(domain_pb2.DomainSpec())
 
 

@@ -104,7 +104,7 @@ def _asked(server_pid: int, guest_pid: int, other_pid: int) -> tuple[str, str, l
             text=True,
         )
         for pid, code in (
-            (other_pid, [LISTEN]),
+            (other_pid, [LISTEN, "uplink"]),
             (server_pid, [BROADCAST, "k6t-eth0", "67", "68", "server"]),
         )
     )

@@ -74,15 +74,15 @@ async def test_a_volume_that_may_still_come_is_not_said_to_be_gone(
     qemu.gate.clear()
     async with running(settings, plugged(), name=name) as it:
         await until(it, AWAITED)
-        assert (await it.until(lambda report: report.disks_settled)).disks_settled
+        assert (await it.until(lambda report: report.devices_settled)).devices_settled
         assert (await hand_over(settings, os.open(image, os.O_RDWR))).taken
-        await it.until(lambda report: not report.disks_settled)
+        await it.until(lambda report: not report.devices_settled)
         await it.machine.apply(spec(name=name, generation=2))
         gone = await it.until(lambda report: report.accepted_generation == 2 and not report.disks)
-        assert not gone.disks_settled
+        assert not gone.devices_settled
         qemu.gate.set()
         await it.until(lambda _: qemu.asked == ["ua-data"])
-        assert (await it.until(lambda report: report.disks_settled)).disks == []
+        assert (await it.until(lambda report: report.devices_settled)).disks == []
 
 
 async def test_the_controller_comes_with_the_first_disk(
@@ -139,19 +139,19 @@ async def test_the_next_launcher_waits_for_what_a_killed_one_has_begun(
     """libvirt goes on with an attachment whose client is gone, and tells of the disk only then."""
     async with running(settings, plugged(), name=name) as it:
         await until(it, AWAITED)
-        await it.until(lambda report: report.disks_settled)
+        await it.until(lambda report: report.devices_settled)
     qemu.gate.clear()
     qemu.has_waited.clear()
     async with launcher(settings) as it:
         assert await asyncio.to_thread(qemu.has_waited.wait, 10)
         report = await it.until_state(pb.DOMAIN_STATE_RUNNING)
-        assert not report.disks_settled
+        assert not report.devices_settled
         assert it.machine.take_volume("data", MIB, os.open(image, os.O_RDWR)) == ""
         source, target = f"<source file='{LABEL}/data'/>", "<target dev='sda' bus='scsi'/>"
         disk = f"<disk type='file'>{source}{target}<alias name='ua-data'/></disk>"
         qemu.devices.append(ET.fromstring(disk))
         qemu.gate.set()
-        report = await it.until(lambda report: report.disks_settled)
+        report = await it.until(lambda report: report.devices_settled)
         assert reported(report, "data").attachment == ATTACHED
     assert [alias_of(each) for each in qemu.devices if each.tag == "disk"] == ["ua-data"]
     assert open_here(str(image)) == 0

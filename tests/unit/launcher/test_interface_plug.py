@@ -35,7 +35,7 @@ async def running(
 ) -> AsyncIterator[Launcher]:
     async with launcher(settings) as it:
         await it.machine.apply(spec(name=name, interfaces=interfaces))
-        await it.until(lambda report: report.disks_settled)
+        await it.until(lambda report: report.devices_settled)
         yield it
 
 
@@ -52,7 +52,9 @@ async def until(it: Launcher, attachment: int, name: str = "later") -> pb.Interf
 async def until_gone(it: Launcher, name: str = "later") -> pb.DomainReport:
     """It is proved: the report is complete, and has no such device."""
     return await it.until(
-        lambda report: report.disks_settled and all(each.name != name for each in report.interfaces)
+        lambda report: (
+            report.devices_settled and all(each.name != name for each in report.interfaces)
+        )
     )
 
 
@@ -148,9 +150,9 @@ async def test_a_device_that_may_still_come_is_not_said_to_be_gone(
     async with running(settings, interface(), name=name) as it:
         qemu.gate.clear()
         await it.machine.apply(spec(name=name, generation=2, interfaces=[interface(), later()]))
-        await it.until(lambda report: not report.disks_settled)
+        await it.until(lambda report: not report.devices_settled)
         await it.machine.apply(spec(name=name, generation=3, interfaces=[interface()]))
-        assert not (await it.until(lambda report: report.accepted_generation == 3)).disks_settled
+        assert not (await it.until(lambda report: report.accepted_generation == 3)).devices_settled
         qemu.gate.set()
         await it.until(lambda _: qemu.asked == ["ua-later"])
         await until_gone(it)

@@ -339,7 +339,7 @@ class _InterfaceAttachmentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_I
     INTERFACE_ATTACHMENT_ATTACHED: _InterfaceAttachment.ValueType  # 2
     """The guest has it."""
     INTERFACE_ATTACHMENT_DETACHING: _InterfaceAttachment.ValueType  # 3
-    """The guest was asked to let go of it. Once it has, the device is not reported any more: see `disks_settled`."""
+    """The guest was asked to let go of it. Once it has, the device is not reported any more: see `devices_settled`."""
 
 class InterfaceAttachment(_InterfaceAttachment, metaclass=_InterfaceAttachmentEnumTypeWrapper):
     """InterfaceAttachment says how far a network device is that may be attached and detached."""
@@ -351,7 +351,7 @@ INTERFACE_ATTACHMENT_AWAITED: InterfaceAttachment.ValueType  # 1
 INTERFACE_ATTACHMENT_ATTACHED: InterfaceAttachment.ValueType  # 2
 """The guest has it."""
 INTERFACE_ATTACHMENT_DETACHING: InterfaceAttachment.ValueType  # 3
-"""The guest was asked to let go of it. Once it has, the device is not reported any more: see `disks_settled`."""
+"""The guest was asked to let go of it. Once it has, the device is not reported any more: see `devices_settled`."""
 Global___InterfaceAttachment: _TypeAlias = InterfaceAttachment  # noqa: Y015
 
 class _DiskAttachment:
@@ -367,7 +367,7 @@ class _DiskAttachmentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DiskAt
     DISK_ATTACHMENT_ATTACHED: _DiskAttachment.ValueType  # 2
     """The guest has it."""
     DISK_ATTACHMENT_DETACHING: _DiskAttachment.ValueType  # 3
-    """The guest was asked to let go of it. Once it has, the disk is not reported any more: see `disks_settled`."""
+    """The guest was asked to let go of it. Once it has, the disk is not reported any more: see `devices_settled`."""
 
 class DiskAttachment(_DiskAttachment, metaclass=_DiskAttachmentEnumTypeWrapper):
     """DiskAttachment says how far a disk is that may be attached and detached."""
@@ -379,7 +379,7 @@ DISK_ATTACHMENT_AWAITED: DiskAttachment.ValueType  # 1
 DISK_ATTACHMENT_ATTACHED: DiskAttachment.ValueType  # 2
 """The guest has it."""
 DISK_ATTACHMENT_DETACHING: DiskAttachment.ValueType  # 3
-"""The guest was asked to let go of it. Once it has, the disk is not reported any more: see `disks_settled`."""
+"""The guest was asked to let go of it. Once it has, the disk is not reported any more: see `devices_settled`."""
 Global___DiskAttachment: _TypeAlias = DiskAttachment  # noqa: Y015
 
 @_typing.final
@@ -1284,7 +1284,7 @@ class DomainReport(_message.Message):
     SHUTTING_DOWN_FIELD_NUMBER: _builtins.int
     CONTAINER_STOPPING_FIELD_NUMBER: _builtins.int
     DISKS_FIELD_NUMBER: _builtins.int
-    DISKS_SETTLED_FIELD_NUMBER: _builtins.int
+    DEVICES_SETTLED_FIELD_NUMBER: _builtins.int
     ACCEPTED_GENERATION_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """Random number of the launcher process, drawn at its start."""
@@ -1306,7 +1306,7 @@ class DomainReport(_message.Message):
     """A shutdown was asked for and the guest has not ended yet."""
     container_stopping: _builtins.bool
     """The container was told to end (SIGTERM), so the guest is shut down on the kubelet's behalf."""
-    disks_settled: _builtins.bool
+    devices_settled: _builtins.bool
     """`disks` and `interfaces` are complete and will stay so by themselves: they were read from libvirt after the last device was
     attached or detached, and nothing of the kind is under way. Only then does a disk that is not there prove that nobody has its
     volume, and an interface that is not there that nobody has its tap device.
@@ -1346,12 +1346,12 @@ class DomainReport(_message.Message):
         shutting_down: _builtins.bool = ...,
         container_stopping: _builtins.bool = ...,
         disks: _abc.Iterable[Global___DiskReport] | None = ...,
-        disks_settled: _builtins.bool = ...,
+        devices_settled: _builtins.bool = ...,
         accepted_generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_generation", b"accepted_generation", "applied_generation", b"applied_generation", "container_stopping", b"container_stopping", "disks", b"disks", "disks_settled", b"disks_settled", "epoch", b"epoch", "interfaces", b"interfaces", "machine_type", b"machine_type", "message", b"message", "reason", b"reason", "sequence", b"sequence", "shutting_down", b"shutting_down", "since", b"since", "state", b"state", "timeline", b"timeline", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_generation", b"accepted_generation", "applied_generation", b"applied_generation", "container_stopping", b"container_stopping", "devices_settled", b"devices_settled", "disks", b"disks", "epoch", b"epoch", "interfaces", b"interfaces", "machine_type", b"machine_type", "message", b"message", "reason", b"reason", "sequence", b"sequence", "shutting_down", b"shutting_down", "since", b"since", "state", b"state", "timeline", b"timeline", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

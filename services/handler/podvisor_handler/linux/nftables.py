@@ -7,9 +7,9 @@ in their comments; the kernel takes all of it or nothing.
 import hashlib
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum
 
 from podvisor_handler.linux.netlink import (
     ACK,
@@ -21,6 +21,7 @@ from podvisor_handler.linux.netlink import (
     decode_attributes,
     encode_attributes,
 )
+from podvisor_handler.linux.nft_rules import Rule
 
 TABLE = "podvisor"
 _COMMENT = "podvisor "
@@ -28,25 +29,19 @@ _COMMENT = "podvisor "
 # linux/netfilter/nfnetlink.h and nf_tables.h
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _SUBSYSTEM = 10
-_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = 0, 1, 2, 3, 6
+_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE, _NEWSET, _NEWSETELEM = 0, 1, 2, 3, 6, 9, 12
 _TABLE_NAME, _TABLE_USERDATA = 1, 6
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_TYPE = 1, 3, 4, 7
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
 _RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4
-_LIST_ELEMENT, _EXPRESSION_NAME, _EXPRESSION_DATA = 1, 1, 2
-_DATA_VALUE, _DATA_VERDICT = 1, 2
-_VERDICT_CODE, _VERDICT_CHAIN = 1, 2
-_DROP, _ACCEPT, _JUMP, _RETURN = 0, 1, -3, -5
-_REGISTER_VERDICT = struct.pack(">I", 0)
-_REGISTER_1 = struct.pack(">I", 1)
-_EQUAL, _UNEQUAL = 0, 1
-_META_IIFNAME, _META_OIFNAME, _META_L4PROTO, _META_PKTTYPE = 6, 7, 16, 19
-_PACKET_HOST = 0
-_NAT_SOURCE, _NAT_DESTINATION = 0, 1
-_INTERFACE_NAME_BYTES = 16
-
-Expression = Sequence[Attribute]
-Rule = Sequence[Expression]
+_SET_TABLE, _SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, _SET_KEY_BYTES = 1, 2, 3, 4, 5
+_SET_DESCRIPTION, _SET_ID, _SET_LIFETIME_MS, _SET_ROOM = 9, 10, 11, 1
+_FORGETS, _BY_PACKETS = 0x10, 0x20
+_ELEMENTS_TABLE, _ELEMENTS_SET, _ELEMENTS, _ELEMENT_KEY = 1, 2, 3, 1
+# An attribute has 64 KiB, and an element less than 32 bytes.
+_ELEMENTS_LIMIT = 2000
+_LIST_ELEMENT = 1
+_DATA_VALUE = 1
 
 
 class Family(IntEnum):
@@ -55,14 +50,6 @@ class Family(IntEnum):
     IP = 2
     BRIDGE = 7
     IP6 = 10
-
-
-class Base(IntEnum):
-    """What the offset of a payload counts from."""
-
-    LINK = 0
-    NETWORK = 1
-    TRANSPORT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +74,32 @@ class Chain:
     hook: Hook | None = None
 
 
+class Key(Enum):
+    """What a set holds: the number by which nft knows the type, and bytes of an element."""
+
+    TRANSPORT_PORT = (12 << 6 | 13, 8)
+    IPV6_ADDRESS = (8, 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """Values that a packet is looked up in. One with `room` for some is filled by packets, and forgets what none had for
+    `lifetime_s`."""
+
+    name: str
+    key: Key
+    elements: Sequence[bytes] = ()
+    room: int = 0
+    lifetime_s: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The chains of our table in a family."""
+    """The chains of our table in a family, and the sets that their rules look into."""
 
     family: Family
     chains: Sequence[Chain]
+    sets: Sequence[Set] = ()
 
 
 def digest_of(tables: Iterable[Table]) -> str:
@@ -130,133 +137,6 @@ def digest_of_answer(answer: bytes | None) -> str | None:
     return comment.removeprefix(_COMMENT) if comment.startswith(_COMMENT) else ""
 
 
-def enters_by(device: str) -> Rule:
-    """Of packets that come in by a device."""
-    return _meta_equals(_META_IIFNAME, _device_name(device))
-
-
-def leaves_by(device: str) -> Rule:
-    """Of packets that go out by a device."""
-    return _meta_equals(_META_OIFNAME, _device_name(device))
-
-
-def carries(protocol: int) -> Rule:
-    """Of packets with a transport protocol (IPPROTO_*)."""
-    return _meta_equals(_META_L4PROTO, bytes([protocol]))
-
-
-def goes_to_port(protocol: int, number: int) -> Rule:
-    """Of packets to a port."""
-    return [*carries(protocol), *has(Base.TRANSPORT, 2, struct.pack(">H", number))]
-
-
-def has(base: Base, offset: int, value: bytes) -> Rule:
-    """Of packets that hold `value` at an offset."""
-    return [_load(base, offset, len(value)), _compare(_EQUAL, value)]
-
-
-def has_not(base: Base, offset: int, value: bytes) -> Rule:
-    """Of packets that hold something else there."""
-    return [_load(base, offset, len(value)), _compare(_UNEQUAL, value)]
-
-
-def drop() -> Expression:
-    """The packet is gone."""
-    return _verdict(_DROP)
-
-
-def accept() -> Expression:
-    """No further rule at this hook and priority is asked."""
-    return _verdict(_ACCEPT)
-
-
-def back() -> Expression:
-    """The calling chain goes on."""
-    return _verdict(_RETURN)
-
-
-def jump(chain: str) -> Expression:
-    """The rules of another chain come next."""
-    return _verdict(_JUMP, (_VERDICT_CHAIN, _text(chain)))
-
-
-def masquerade() -> Expression:
-    """The source becomes the address of the device that the packet leaves by."""
-    return _expression("masq", [])
-
-
-def to_destination(address: bytes) -> list[Expression]:
-    """The packet goes to another address."""
-    return _translate(_NAT_DESTINATION, address)
-
-
-def from_source(address: bytes) -> list[Expression]:
-    """The packet comes from another address."""
-    return _translate(_NAT_SOURCE, address)
-
-
-def write_hardware_destination(mac: bytes) -> list[Expression]:
-    """The frame is addressed to `mac`, and taken as meant for this machine."""
-    written: Sequence[Attribute] = [
-        (2, _number(Base.LINK)),
-        (3, _number(0)),
-        (4, _number(len(mac))),
-        (5, _REGISTER_1),
-    ]
-    return [
-        _immediate(mac),
-        _expression("payload", written),
-        _immediate(bytes([_PACKET_HOST])),
-        _expression("meta", [(2, _number(_META_PKTTYPE)), (3, _REGISTER_1)]),
-    ]
-
-
-def _translate(kind: int, address: bytes) -> list[Expression]:
-    family = Family.IP if len(address) == 4 else Family.IP6
-    return [
-        _immediate(address),
-        _expression("nat", [(1, _number(kind)), (2, _number(family)), (3, _REGISTER_1)]),
-    ]
-
-
-def _meta_equals(key: int, value: bytes) -> list[Expression]:
-    return [_expression("meta", [(1, _REGISTER_1), (2, _number(key))]), _compare(_EQUAL, value)]
-
-
-def _load(base: Base, offset: int, length: int) -> Expression:
-    load: Sequence[Attribute] = [
-        (1, _REGISTER_1),
-        (2, _number(base)),
-        (3, _number(offset)),
-        (4, _number(length)),
-    ]
-    return _expression("payload", load)
-
-
-def _compare(operator: int, value: bytes) -> Expression:
-    operands: Sequence[Attribute] = [
-        (1, _REGISTER_1),
-        (2, _number(operator)),
-        (3, [(_DATA_VALUE, value)]),
-    ]
-    return _expression("cmp", operands)
-
-
-def _immediate(value: bytes) -> Expression:
-    return _expression("immediate", [(1, _REGISTER_1), (2, [(_DATA_VALUE, value)])])
-
-
-def _verdict(code: int, *more: Attribute) -> Expression:
-    verdict: Sequence[Attribute] = [
-        (_DATA_VERDICT, [(_VERDICT_CODE, struct.pack(">i", code)), *more])
-    ]
-    return _expression("immediate", [(1, _REGISTER_VERDICT), (2, verdict)])
-
-
-def _expression(name: str, data: Sequence[Attribute]) -> Expression:
-    return [(_EXPRESSION_NAME, _text(name)), (_EXPRESSION_DATA, data)]
-
-
 def _replaced(table: Table, digest: str) -> list[Message]:
     name: Attribute = (_TABLE_NAME, _text(TABLE))
     return [
@@ -269,11 +149,41 @@ def _replaced(table: Table, digest: str) -> list[Message]:
 
 
 def _contents(table: Table) -> list[Message]:
-    # All chains before the rules that call them.
+    # All sets and chains before the rules that name them.
     return [
+        *(message for each in table.sets for message in _set(table.family, each)),
         *(_chain(table.family, chain) for chain in table.chains),
         *(_rule(table.family, chain.name, rule) for chain in table.chains for rule in chain.rules),
     ]
+
+
+def _set(family: Family, it: Set) -> Iterator[Message]:
+    type_, size = it.key.value
+    attributes: list[Attribute] = [
+        (_SET_TABLE, _text(TABLE)),
+        (_SET_NAME, _text(it.name)),
+        (_SET_KEY_TYPE, _number(type_)),
+        (_SET_KEY_BYTES, _number(size)),
+        (_SET_ID, _number(1)),  # asked for, and of no use to who goes by names
+    ]
+    if it.room:
+        attributes += [
+            (_SET_FLAGS, _number(_BY_PACKETS | _FORGETS)),
+            (_SET_DESCRIPTION, [(_SET_ROOM, _number(it.room))]),
+            (_SET_LIFETIME_MS, struct.pack(">Q", it.lifetime_s * 1000)),
+        ]
+    yield _change(family, _NEWSET, attributes, CREATE)
+    for start in range(0, len(it.elements), _ELEMENTS_LIMIT):
+        elements: Sequence[Attribute] = [
+            (_LIST_ELEMENT, [(_ELEMENT_KEY, [(_DATA_VALUE, element)])])
+            for element in it.elements[start : start + _ELEMENTS_LIMIT]
+        ]
+        some: Sequence[Attribute] = [
+            (_ELEMENTS_TABLE, _text(TABLE)),
+            (_ELEMENTS_SET, _text(it.name)),
+            (_ELEMENTS, elements),
+        ]
+        yield _change(family, _NEWSETELEM, some, CREATE)
 
 
 def _chain(family: Family, chain: Chain) -> Message:
@@ -323,7 +233,3 @@ def _text(text: str) -> bytes:
 
 def _number(value: int) -> bytes:
     return struct.pack(">I", value)
-
-
-def _device_name(name: str) -> bytes:
-    return name.encode().ljust(_INTERFACE_NAME_BYTES, b"\0")

@@ -28,10 +28,13 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _NO_DAD, _NO_PREFIX_ROUTE = 0x02, 0x200
 _ROUTE_HEADER = struct.Struct("=BBBBBBBBI")
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 5, 6, 15
-_MAIN_TABLE, _UNICAST = 254, 1
+_MAIN_TABLE, _LOCAL_TABLE, _UNICAST, _LOCAL = 254, 255, 1, 2
 _PROTOCOL_KERNEL, _PROTOCOL_STATIC = 2, 4
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 _ON_LINK = 4
+_LOOPBACK6 = ipaddress.ip_address("::1").packed
+# A metric; that of the loopback is 0.
+_AFTER_THE_LOOPBACK = 2048
 # No rule leads to it.
 _KEPT_TABLE = 0x6B367400
 # The near ends of the links at whose far ends kept addresses are; one for each.
@@ -131,6 +134,33 @@ def add_route(route: NetlinkSocket, wanted: Route) -> None:
 def keep_route(route: NetlinkSocket, wanted: Route) -> None:
     """Has a device keep an IPv4 route, where it routes nothing."""
     _add_route(route, wanted, _KEPT_TABLE, CREATE | APPEND)
+
+
+def list_loopbacks(route: NetlinkSocket, names: Mapping[int, str]) -> frozenset[str]:
+    """The devices, other than the loopback itself, by which the namespace takes packets to ::1."""
+    found = set()
+    header = _ROUTE_HEADER.pack(socket.AF_INET6, 0, 0, 0, 0, 0, 0, 0, 0)
+    for payload in route.dump(Message(_GETROUTE, REQUEST | DUMP, header)):
+        type_ = _ROUTE_HEADER.unpack_from(payload)[7]
+        attributes = decode_attributes(payload[_ROUTE_HEADER.size :])
+        name = names.get(_number(attributes.get(_RTA_OIF)))
+        if type_ == _LOCAL and attributes.get(_RTA_DST) == _LOOPBACK6 and name is not None:
+            found.add(name)
+    return frozenset(found - {"lo"})
+
+
+def take_loopback(route: NetlinkSocket, name: str) -> None:
+    """Has the namespace take packets to ::1 by a device. From outside there are none, whatever a sender does: the kernel drops
+    them before anything else. The loopback is asked first by who sends."""
+    header = _ROUTE_HEADER.pack(
+        socket.AF_INET6, 128, 0, 0, _LOCAL_TABLE, _PROTOCOL_STATIC, _SCOPE_UNIVERSE, _LOCAL, 0
+    )
+    attributes: list[Attribute] = [
+        (_RTA_DST, _LOOPBACK6),
+        (_RTA_OIF, struct.pack("=I", socket.if_nametoindex(name))),
+        (_RTA_PRIORITY, struct.pack("=I", _AFTER_THE_LOOPBACK)),
+    ]
+    route.change(Message(_NEWROUTE, REQUEST | ACK | CREATE | EXCLUSIVE, header, attributes))
 
 
 def _change_address(

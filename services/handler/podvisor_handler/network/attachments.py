@@ -45,8 +45,9 @@ class GuestNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Masquerade:
-    """The guest has private addresses behind the pod's; only `ports` reach it, all when empty."""
+    """The guest has private addresses behind the pod's, and the hardware address `mac`; only `ports` reach it, all when empty."""
 
+    mac: str
     network: GuestNetwork = GuestNetwork(DEFAULT_GUEST_NETWORK)
     network6: GuestNetwork = GuestNetwork(DEFAULT_GUEST_NETWORK6)
     ports: tuple[Port, ...] = ()

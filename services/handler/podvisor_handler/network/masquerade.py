@@ -1,17 +1,14 @@
-"""A guest with private addresses behind its pod's: what the namespace needs for it.
+"""A guest with private addresses behind its pod's: what the namespace needs for it. What it may send on its link, guard.py says.
 
 Invariant: pure. Readable form of the tables that tables_of() makes, for a guest behind `eth0` of 10.244.1.5 with all ports; that of
-IPv6 is alike, but for the loopback: the kernel takes no answer to its address from another device.
+IPv6 is alike.
 
     table ip podvisor {
         chain honest { type filter hook prerouting priority raw;
             iifname "eth0" ip daddr 10.0.2.2 drop
-            iifname "k6t-eth0" jump from-guest }
-        chain from-guest {
-            ip daddr 127.0.0.0/8 drop
-            ip saddr 10.0.2.2 return
-            udp dport 67 ip saddr 0.0.0.0 return
-            drop }
+            iifname "k6t-eth0" ip daddr 127.0.0.0/8 drop }
+        chain forward { type filter hook forward priority filter;
+            iifname "k6t-eth0" ip saddr != 10.0.2.2 drop }
         chain prerouting { type nat hook prerouting priority dstnat;
             iifname "eth0" jump to-guest
             iifname "k6t-eth0" ip daddr 10.244.1.5 jump to-guest }
@@ -19,7 +16,7 @@ IPv6 is alike, but for the loopback: the kernel takes no answer to its address f
             oifname "lo" ip daddr 127.0.0.1 jump to-guest
             oifname "lo" ip daddr 10.244.1.5 jump to-guest }
         chain to-guest {
-            dnat to 10.0.2.2 }
+            dnat to 10.0.2.2 }                # only `meta l4proto . th dport @ports` where ports are listed
         chain postrouting { type nat hook postrouting priority srcnat;
             oifname "eth0" ip saddr 10.0.2.2 masquerade
             oifname "k6t-eth0" ip saddr 127.0.0.1 snat to 10.0.2.1
@@ -30,34 +27,37 @@ IPv6 is alike, but for the loopback: the kernel takes no answer to its address f
 
 import ipaddress
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from podvisor_handler.linux.nftables import (
-    FORWARD,
-    OUTPUT,
-    POSTROUTING,
-    PREROUTING,
+from podvisor_handler.linux.nft_rules import (
     Base,
-    Chain,
-    Family,
-    Hook,
-    Rule,
-    Table,
-    back,
-    carries,
     drop,
     enters_by,
     from_source,
-    goes_to_port,
+    goes_to_port_in,
     has,
     has_not,
     jump,
     leaves_by,
     masquerade,
     to_destination,
+    transport_port,
+)
+from podvisor_handler.linux.nftables import (
+    FORWARD,
+    OUTPUT,
+    POSTROUTING,
+    PREROUTING,
+    Chain,
+    Family,
+    Hook,
+    Key,
+    Set,
+    Table,
 )
 from podvisor_handler.network.attachments import GuestNetwork, Masquerade, Port
 from podvisor_handler.network.facts import Attached
+from podvisor_handler.network.guard import Guest
 from podvisor_handler.network.names import BRIDGE_MAC, ROUTER_ADDRESS
 from podvisor_handler.network.namespace import (
     AddAddress,
@@ -65,17 +65,16 @@ from podvisor_handler.network.namespace import (
     CreateBridge,
     Observed,
     Operation,
+    TakeLoopback,
     WriteSysctl,
 )
 
 _PRIORITY_RAW, _PRIORITY_DSTNAT, _PRIORITY_FILTER, _PRIORITY_SRCNAT = -300, -100, 0, 100
-# Offsets of the source and the destination, and what the link itself needs besides the guest's address.
+# Offsets of the source and the destination.
 _SOURCE = {Family.IP: 12, Family.IP6: 8}
 _DESTINATION = {Family.IP: 16, Family.IP6: 24}
-_LOOPBACK = "127.0.0.1"
+_LOOPBACK = {Family.IP: "127.0.0.1", Family.IP6: "::1"}
 _LOOPBACK_NETWORK = {Family.IP: b"\x7f", Family.IP6: ipaddress.ip_address("::1").packed}
-_DHCP_SERVER_PORT = 67
-_LINK_LOCAL = ipaddress.ip_address("fe80::").packed[:8]
 
 
 def sysctls_of(now: Observed, attached: Attached) -> dict[str, str]:
@@ -120,11 +119,26 @@ def links_of(now: Observed, attached: Attached, binding: Masquerade) -> list[Ope
     ]
     known = now.addresses.get(bridge, ())
     operations += [AddAddress(bridge, address) for address in wanted if address not in known]
+    if attached.addresses6 and now.has_ipv6 and bridge not in now.loopbacks:
+        # What there is in place of route_localnet.
+        operations.append(TakeLoopback(bridge))
     return operations
 
 
+def guest_of(attached: Attached, binding: Masquerade) -> Guest:
+    """Who the guest is on its link to the pod."""
+    return Guest(
+        tap=attached.attachment.tap,
+        pod_interface="",
+        mac=binding.mac,
+        addresses4=(binding.network.guest,) if attached.addresses4 else (),
+        addresses6=(binding.network6.guest,) if attached.addresses6 else (),
+        dhcp_server=binding.network.gateway if attached.addresses4 else "",
+    )
+
+
 def tables_of(attached: Attached, binding: Masquerade) -> list[Table]:
-    """The address translation, and what the guest may send."""
+    """The address translation."""
     tables = []
     if attached.addresses4:
         tables.append(_table(Family.IP, attached, attached.addresses4, binding.network, binding))
@@ -143,7 +157,9 @@ def _table(
     bridge, outside = attached.attachment.bridge, attached.pod_interface
     guest, gateway = _packed(network.guest), _packed(network.gateway)
     own = [_packed(address) for address in addresses]
-    local = [_packed(_LOOPBACK), *own] if family is Family.IP else own
+    local = [_packed(_LOOPBACK[family]), *own]
+    loopback = _LOOPBACK_NETWORK[family]
+    ports, to_guest = _set_of(binding.ports), to_destination(guest)
     source, destination = _SOURCE[family], _DESTINATION[family]
     # No container without NET_RAW can send under an address that is not its pod's; nor shall a guest.
     forged = [*enters_by(bridge), *has_not(Base.NETWORK, source, guest), drop()]
@@ -155,11 +171,11 @@ def _table(
                 [
                     # Outside there is no such address: who shares the pod's link would get past the list of ports.
                     [*enters_by(outside), *has(Base.NETWORK, destination, guest), drop()],
-                    [*enters_by(bridge), jump("from-guest")],
+                    # The bridge routes to the loopback, for the pod's own processes alone.
+                    [*enters_by(bridge), *has(Base.NETWORK, destination, loopback), drop()],
                 ],
                 Hook("filter", PREROUTING, _PRIORITY_RAW),
             ),
-            Chain("from-guest", [*_honest(family, guest)]),
             Chain("forward", [forged], Hook("filter", FORWARD, _PRIORITY_FILTER)),
             Chain(
                 "prerouting",
@@ -184,7 +200,10 @@ def _table(
                 ],
                 Hook("nat", OUTPUT, _PRIORITY_DSTNAT),
             ),
-            Chain("to-guest", [*_inbound(guest, binding.ports)]),
+            Chain(
+                "to-guest",
+                [[*goes_to_port_in(ports.name), *to_guest] if binding.ports else to_guest],
+            ),
             Chain(
                 "postrouting",
                 [
@@ -202,34 +221,14 @@ def _table(
                 Hook("nat", POSTROUTING, _PRIORITY_SRCNAT),
             ),
         ),
+        (ports,) if binding.ports else (),
     )
 
 
-def _honest(family: Family, guest: bytes) -> Iterator[Rule]:
-    source = _SOURCE[family]
-    # The bridge routes to the loopback, for the pod's own processes alone.
-    yield [*has(Base.NETWORK, _DESTINATION[family], _LOOPBACK_NETWORK[family]), drop()]
-    yield [*has(Base.NETWORK, source, guest), back()]
-    unspecified = bytes(len(guest))
-    if family is Family.IP:
-        asks = goes_to_port(socket.IPPROTO_UDP, _DHCP_SERVER_PORT)
-        yield [*asks, *has(Base.NETWORK, source, unspecified), back()]
-    else:
-        yield [*has(Base.NETWORK, source, _LINK_LOCAL), back()]
-        yield [
-            *carries(socket.IPPROTO_ICMPV6),
-            *has(Base.NETWORK, source, unspecified),
-            back(),
-        ]
-    yield [drop()]
-
-
-def _inbound(guest: bytes, ports: Sequence[Port]) -> Iterator[Rule]:
-    if not ports:
-        yield to_destination(guest)
-    for port in sorted(ports):
-        protocol = socket.IPPROTO_TCP if port.protocol == "tcp" else socket.IPPROTO_UDP
-        yield [*goes_to_port(protocol, port.number), *to_destination(guest)]
+def _set_of(ports: Sequence[Port]) -> Set:
+    protocols = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
+    elements = [transport_port(protocols[port.protocol], port.number) for port in sorted(ports)]
+    return Set("ports", Key.TRANSPORT_PORT, elements)
 
 
 def _packed(address: str) -> bytes:

@@ -41,6 +41,8 @@ class Observed:
     routes: tuple[Route, ...] = ()
     # Those that placeholders keep, which route nothing.
     kept_routes: tuple[Route, ...] = ()
+    # Devices by which an answer to the loopback of IPv6 is taken.
+    loopbacks: frozenset[str] = frozenset()
     # Contents of files below /proc/sys; one that does not exist is not there.
     sysctls: Mapping[str, str] = field(default_factory=dict)
     # What our tables say of themselves, by family.
@@ -161,6 +163,13 @@ class AddRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeLoopback:
+    """Have a device take what address translation makes an answer to the loopback of IPv6."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class KeepRoute:
     """Have a placeholder keep an IPv4 route, where it routes nothing."""
 
@@ -181,5 +190,6 @@ Operation = (
     | KeepAddress
     | DeleteAddress
     | AddRoute
+    | TakeLoopback
     | KeepRoute
 )

@@ -41,6 +41,7 @@ from podvisor_handler.network.namespace import (
     SetMac,
     StopLearning,
     TakeDown,
+    TakeLoopback,
     WriteSysctl,
 )
 from podvisor_handler.network.plan import find, plan, sysctls_observed
@@ -205,6 +206,7 @@ def _observe(route: NetlinkSocket, netfilter: NetlinkSocket) -> Observed:
         addresses=addresses.list_addresses(route, names, kept_by=placeholders),
         routes=routes,
         kept_routes=kept_routes,
+        loopbacks=addresses.list_loopbacks(route, names),
         sysctls=_read_sysctls(found),
         rulesets={family: digest for family, digest in digests.items() if digest is not None},
     )
@@ -251,5 +253,7 @@ def carry_out(
             addresses.delete_address(route, name, address)
         case AddRoute(wanted):
             addresses.add_route(route, wanted)
+        case TakeLoopback(name):
+            addresses.take_loopback(route, name)
         case KeepRoute(wanted):
             addresses.keep_route(route, wanted)

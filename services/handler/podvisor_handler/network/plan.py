@@ -102,6 +102,7 @@ def _tables(wanted: Sequence[Attached]) -> list[Table]:
         match attached.attachment.binding:
             case Masquerade() as masqueraded:
                 tables += masquerade.tables_of(attached, masqueraded)
+                guests.append(masquerade.guest_of(attached, masqueraded))
             case Bridge() as bridged:
                 guests.append(bridge.guest_of(attached, bridged))
     return [*tables, guard_of(guests)] if guests else tables
@@ -115,7 +116,7 @@ def _tap(now: Observed, attached: Attached) -> Iterator[Operation]:
     in_bridge = now.is_port(attachment.tap, attachment.bridge)
     if tap is None or not in_bridge or not tap.up or tap.mtu_bytes != mtu_bytes:
         yield ConfigureLink(attachment.tap, mtu_bytes, attachment.bridge)
-    # Behind the one port of such a bridge is the one guest, under as many hardware addresses as it makes up. Others are guarded.
+    # Behind the one port of such a bridge is the one guest: there is nothing to learn.
     is_alone = isinstance(attachment.binding, Masquerade)
     if is_alone and (tap is None or not in_bridge or tap.learns):
         yield StopLearning(attachment.tap)

@@ -1,6 +1,7 @@
 """The routers of IPv6 that one pod is to its guest: an advertiser for each masqueraded network that has it.
 
-Invariant: what is announced is what was wired last; closed with the pod.
+Invariant: what is announced is what was wired last. Once closed, as its pod has ended, nothing is announced again, whatever is
+being wired still.
 """
 
 from podvisor_handler.linux.process import PinnedProcess
@@ -17,9 +18,13 @@ class Routers:
 
     def __init__(self) -> None:
         self._open: dict[str, tuple[Router, Advertiser]] = {}
+        self._has_ended = False
 
     async def keep(self, process: PinnedProcess, network: PodNetwork) -> None:
-        """Announces what `network` needs and nothing else. Raises ProcessEnded, NetworkNotReady, NetworkRefused."""
+        """Announces what `network` needs and nothing else; nothing once closed. Raises ProcessEnded, NetworkNotReady,
+        NetworkRefused."""
+        if self._has_ended:
+            return
         wanted = routers_of(network)
         for bridge in [each for each in self._open if self._open[each][0] != wanted.get(each)]:
             self._open.pop(bridge)[1].close()
@@ -27,10 +32,14 @@ class Routers:
         if not missing:
             return
         for bridge, opened in (await netns.open_router_sockets(process, missing)).items():
-            self._open[bridge] = (wanted[bridge], Advertiser(opened, wanted[bridge]))
+            if self._has_ended:  # meanwhile
+                opened.close()
+            else:
+                self._open[bridge] = (wanted[bridge], Advertiser(opened, wanted[bridge]))
 
     def close(self) -> None:
-        """Announces nothing any more. Safe to repeat."""
+        """Announces nothing, for good. Safe to repeat."""
+        self._has_ended = True
         for _, advertiser in self._open.values():
             advertiser.close()
         self._open.clear()

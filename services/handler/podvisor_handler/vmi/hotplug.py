@@ -14,6 +14,7 @@ from podvisor_common.api.v1.names import EventReason, VolumePhase
 from podvisor_handler.launchers.state import Connection
 from podvisor_handler.storage.plan import HandOver
 from podvisor_handler.vmi import hardware
+from podvisor_handler.vmi.absence import proves_absence
 from podvisor_handler.vmi.disks import hotpluggable_volumes, leaving_volumes, refused_disks
 from podvisor_handler.vmi.plan import Observed
 from podvisor_handler.vmi.problems import printable
@@ -148,15 +149,9 @@ def _leaving(
 def _has_let_go(
     now: Observed, report: domain_pb2.DomainReport, disk: domain_pb2.DiskReport | None
 ) -> bool:
-    """Whether neither guest nor launcher has a volume that is not wanted. Before the guest was started nobody has it; that a
-    disk is not there proves it where the launcher says that it knows of all."""
-    if report.reason == domain_pb2.DOMAIN_REASON_LIBVIRT_UNREACHABLE:
-        return False
-    if report.state == domain_pb2.DOMAIN_STATE_WAITING and not report.disks:
-        return True
-    runs = report.state in (domain_pb2.DOMAIN_STATE_RUNNING, domain_pb2.DOMAIN_STATE_PAUSED)
-    is_told = report.accepted_generation >= (now.vmi.metadata.generation or 1)
-    return runs and is_told and report.disks_settled and (disk is None or _is_empty(now, disk))
+    """Whether neither guest nor launcher has a volume that is not wanted."""
+    is_sure = proves_absence(report, now.vmi.metadata.generation or 1)
+    return is_sure and (disk is None or _is_empty(now, disk))
 
 
 def _is_empty(now: Observed, disk: domain_pb2.DiskReport) -> bool:

@@ -5,6 +5,8 @@ know is believed, within bounds, for the devices of the manifest alone. What Mul
 who may write to pods.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import core, v1
@@ -12,7 +14,7 @@ from podvisor_common.api.base import ApiStruct
 from podvisor_common.api.v1.names import MULTUS_STATUS_ANNOTATION, InfoSource, InterfaceState
 
 from podvisor_handler.network.facts import Attached
-from podvisor_handler.vmi.interfaces import interface_mac, interfaces_of
+from podvisor_handler.vmi.interfaces import interface_mac, interfaces_of, may_be_held
 from podvisor_handler.vmi.plan import Observed
 
 
@@ -30,48 +32,62 @@ def interface_statuses(now: Observed) -> list[v1.NetworkInterfaceStatus] | None:
     wanted = interfaces_of(now.vmi)
     if not wanted:
         return None
-    if now.network is None:
+    report = now.launcher.report
+    if now.network is None or report is None:
         return now.vmi.status.interfaces
-    reported = {each.name: each for each in _reports(now)}
     told = _told_by_multus(now.pod)
     statuses = [
-        _status(now, interface, now.network.of(interface.name), reported, told)
+        _status(now.vmi, interface, now.network.of(interface.name), report, told)
         for interface in wanted
     ]
     return [status for status in statuses if status is not None] or None
 
 
 def _status(
-    now: Observed,
+    vmi: v1.VirtualMachineInstance,
     interface: v1.Interface,
     attached: Attached | None,
-    reported: dict[str, domain_pb2.InterfaceReport],
+    report: domain_pb2.DomainReport,
     told: frozenset[str],
 ) -> v1.NetworkInterfaceStatus | None:
     if attached is None:
         return None
-    report = reported.get(interface.name)
-    # A launcher that says nothing of interfaces is of an earlier release, in which all of them were fixed.
-    is_in_domain = _has_domain(now) and (
-        not reported
-        or (report is not None and report.attachment != domain_pb2.INTERFACE_ATTACHMENT_AWAITED)
-    )
-    if interface.state == InterfaceState.ABSENT and not is_in_domain:
-        return None
+    reported = {each.name: each for each in report.interfaces}
+    if interface.state == InterfaceState.ABSENT:
+        # Once it is not told any more, the rest of it is taken away.
+        is_in_domain = may_be_held(vmi, interface, report)
+        if not is_in_domain:
+            return None
+    else:
+        is_in_domain = _is_in_domain(interface, report, reported)
     sources = [InfoSource.DOMAIN] if is_in_domain else []
     if attached.attachment.pod_interface in told:
         sources.append(InfoSource.MULTUS_STATUS)
     addresses = [address.split("/")[0] for address in attached.addresses]
     return v1.NetworkInterfaceStatus(
         name=interface.name,
-        mac=interface_mac(now.vmi, interface, attached),
+        mac=interface_mac(vmi, interface, attached),
         ip_address=addresses[0] if addresses else "",
         ip_addresses=addresses or None,
         pod_interface_name=attached.pod_interface,
         info_source=", ".join(sources),
         queue_count=attached.attachment.queues if is_in_domain else None,
-        link_state=_link_state(interface, report) if is_in_domain else "",
+        link_state=_link_state(interface, reported.get(interface.name)) if is_in_domain else "",
     )
+
+
+def _is_in_domain(
+    interface: v1.Interface,
+    report: domain_pb2.DomainReport,
+    reported: Mapping[str, domain_pb2.InterfaceReport],
+) -> bool:
+    if report.state not in (domain_pb2.DOMAIN_STATE_RUNNING, domain_pb2.DOMAIN_STATE_PAUSED):
+        return False
+    # A launcher that says nothing of interfaces is of an earlier release, in which all of them were fixed.
+    if not reported:
+        return True
+    known = reported.get(interface.name)
+    return known is not None and known.attachment != domain_pb2.INTERFACE_ATTACHMENT_AWAITED
 
 
 def _link_state(interface: v1.Interface, report: domain_pb2.InterfaceReport | None) -> str:
@@ -90,16 +106,3 @@ def _told_by_multus(pod: core.Pod | None) -> frozenset[str]:
         return frozenset(network.interface for network in _decode_networks(text or "[]"))
     except msgspec.DecodeError:
         return frozenset()
-
-
-def _reports(now: Observed) -> list[domain_pb2.InterfaceReport]:
-    report = now.launcher.report
-    return list(report.interfaces) if report is not None else []
-
-
-def _has_domain(now: Observed) -> bool:
-    report = now.launcher.report
-    return report is not None and report.state in (
-        domain_pb2.DOMAIN_STATE_RUNNING,
-        domain_pb2.DOMAIN_STATE_PAUSED,
-    )

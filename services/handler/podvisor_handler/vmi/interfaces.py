@@ -23,6 +23,7 @@ from podvisor_handler.network.attachments import (
 )
 from podvisor_handler.network.facts import Attached, PodNetwork, further_routes, gateway_of
 from podvisor_handler.network.names import server_of
+from podvisor_handler.vmi.absence import proves_absence
 from podvisor_handler.vmi.errors import SpecRefused
 from podvisor_handler.vmi.identity import guest_hostname, machine_identity
 from podvisor_handler.vmi.processors import cpu_topology
@@ -32,17 +33,32 @@ _QUEUES_LIMIT = 16
 
 
 def attachments_of(
-    vmi: v1.VirtualMachineInstance, report: domain_pb2.DomainReport | None, *, runs: bool
+    vmi: v1.VirtualMachineInstance,
+    report: domain_pb2.DomainReport | None,
+    wired: PodNetwork | None,
+    *,
+    runs: bool,
 ) -> tuple[Attachment, ...]:
     """How the guest shall be attached to the networks of its pod. A guest that `runs` does not wait for what came into its manifest
-    later, and what it is to lose stays until it has let go of it, as the launcher says. Raises SpecRefused."""
-    reported = {interface.name for interface in report.interfaces} if report is not None else set()
+    later, and what it is to lose stays as long as it may have it, if it is `wired` or nobody knows what is. Raises SpecRefused."""
     networks = {network.name: network for network in vmi.spec.networks or ()}
     return tuple(
         _attachment(vmi, interface, networks.get(interface.name), runs=runs)
         for interface in interfaces_of(vmi)
-        if interface.state != InterfaceState.ABSENT or interface.name in reported
+        if interface.state != InterfaceState.ABSENT
+        or ((wired is None or wired.of(interface.name)) and may_be_held(vmi, interface, report))
     )
+
+
+def may_be_held(
+    vmi: v1.VirtualMachineInstance,
+    interface: v1.Interface,
+    report: domain_pb2.DomainReport | None,
+) -> bool:
+    """Whether the guest may have a device, or get it yet, that its manifest wants no more."""
+    if not proves_absence(report, vmi.metadata.generation or 1):
+        return True
+    return report is not None and any(each.name == interface.name for each in report.interfaces)
 
 
 def interfaces_of(vmi: v1.VirtualMachineInstance) -> list[v1.Interface]:
@@ -92,14 +108,16 @@ def _attachment(
     is_secondary = network is not None and network.multus is not None and not network.multus.default
     return Attachment(
         network=interface.name,
-        binding=_binding(interface, network),
+        binding=_binding(vmi, interface, network),
         pod_interface=secondary_interface_name(interface.name) if is_secondary else None,
         queues=_queues(vmi, interface),
         may_come_later=is_secondary and (runs or interface.state == InterfaceState.ABSENT),
     )
 
 
-def _binding(interface: v1.Interface, network: v1.Network | None) -> Masquerade | Bridge | Passt:
+def _binding(
+    vmi: v1.VirtualMachineInstance, interface: v1.Interface, network: v1.Network | None
+) -> Masquerade | Bridge | Passt:
     ports = tuple(
         sorted(
             {Port((port.protocol or "TCP").lower(), port.port) for port in interface.ports or ()}
@@ -111,6 +129,7 @@ def _binding(interface: v1.Interface, network: v1.Network | None) -> Masquerade 
         return Passt(ports)
     pod = (network.pod if network else None) or v1.PodNetwork()
     return Masquerade(
+        interface_mac(vmi, interface),
         _guest_network(interface.name, "vmNetworkCIDR", pod.vm_network_cidr, 4),
         _guest_network(interface.name, "vmIPv6NetworkCIDR", pod.vm_ipv6_network_cidr, 6),
         ports,

@@ -139,7 +139,7 @@ def plan(now: Observed) -> list[Action]:
         return []
     if now.vmi.metadata.is_being_deleted or now.pod.metadata.is_being_deleted:
         return _stop(now, now.pod, report)
-    wanted = attachments_of(now.vmi, report, runs=report.state in _WITH_GUEST)
+    wanted = attachments_of(now.vmi, report, now.network, runs=report.state in _WITH_GUEST)
     if _needs_wiring(now, wanted):
         return [
             PrepareNetwork(wanted, _is_prepared(now.pod, wanted))

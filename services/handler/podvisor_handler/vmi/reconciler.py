@@ -105,6 +105,8 @@ class VmiReconciler:
         if pod is None:
             return await self._look_for_remains(key, vmi)
         memory = self._remember(pod.metadata.uid, key)
+        if vmi.is_final or pod.is_terminal:
+            memory.routers.close()
         # What cannot be done now must not keep back what is to be said.
         failure: Retryable | None = None
         try:
@@ -150,6 +152,11 @@ class VmiReconciler:
         if pod is None or memory is None:
             return None
         return self._observe(self._latest(vmi, memory), pod, memory)
+
+    def pod_ended(self, pod_uid: str) -> None:
+        """No container of the pod runs any more, be it still the one that carries its instance or not."""
+        if (memory := self._memory.get(pod_uid)) is not None:
+            memory.routers.close()
 
     def forget(self, pod_uid: str) -> None:
         """The pod has left the node."""

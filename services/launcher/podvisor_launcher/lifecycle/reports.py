@@ -68,7 +68,7 @@ class Facts:
     record: Record
     spec: pb.DomainSpec | None
     hardware: Hardware = UNSEEN
-    disks_settled: bool = False  # what `hardware` says of devices is complete
+    devices_settled: bool = False  # what `hardware` says of devices is complete
     attachments: Attachments = NO_ATTACHMENTS
 
 
@@ -78,7 +78,7 @@ def make_report(facts: Facts) -> pb.DomainReport:
     report = pb.DomainReport(
         applied_generation=record.generation if record.start is Start.DONE else 0,
         accepted_generation=spec.generation if spec else 0,
-        disks_settled=facts.disks_settled,
+        devices_settled=facts.devices_settled,
         uid=spec.uid if spec else "",
         state=_STATES[facts.status.state],
         reason=_REASONS[facts.status.reason],
