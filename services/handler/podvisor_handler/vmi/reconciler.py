@@ -257,7 +257,8 @@ class VmiReconciler:
         memory: _Memory,
     ) -> None:
         network = await netns.wire(connection.process, desired)
-        await memory.routers.keep(connection.process, network)
+        has_dhcpv6 = connection.build.has_dhcpv6
+        await memory.routers.keep(connection.process, network, has_dhcpv6=has_dhcpv6)
         memory.network = network
         memory.wired_at_s = time.monotonic()
         memory.network_ready_at = memory.network_ready_at or meta.now()
@@ -325,6 +326,7 @@ def _launcher(connection: LauncherConnection | None, memory: _Memory) -> Launche
         pushed=memory.pushed,
         stopped=memory.stopped,
         is_over=connection.is_over,
+        has_dhcpv6=connection.build.has_dhcpv6,
     )
 
 
