@@ -9,12 +9,14 @@ from podvisor_common.api import v1
 from podvisor_common.api.v1.names import InfoSource, InterfaceState
 
 from podvisor_handler.network.facts import Attached
+from podvisor_handler.vmi.guest_interfaces import with_guests_words
 from podvisor_handler.vmi.interfaces import interface_mac, interfaces_of
 from podvisor_handler.vmi.plan import Observed
 
 
 def interface_statuses(now: Observed) -> list[v1.NetworkInterfaceStatus] | None:
-    """The network devices with the addresses that reach them, in the manifest's order. None when there is none."""
+    """The network devices with the addresses that reach them, in the manifest's order, and those that only the guest knows. None
+    when there is none."""
     wanted = interfaces_of(now.vmi)
     if not wanted:
         return None
@@ -25,7 +27,8 @@ def interface_statuses(now: Observed) -> list[v1.NetworkInterfaceStatus] | None:
         _status(now.vmi, interface, now.network.of(interface.name), reported, _has_domain(now))
         for interface in wanted
     ]
-    return [status for status in statuses if status is not None] or None
+    known = [status for status in statuses if status is not None]
+    return with_guests_words(now, now.network, known) or None
 
 
 def _status(
