@@ -79,8 +79,8 @@ def test_a_device(told: tuple[str, str, list[str]], expected: GuestInterface | N
 
 
 def test_devices_are_bounded_in_number() -> None:
-    told = [("lo", "", []), *((f"veth{number}", "", []) for number in range(2048))]
-    found = guest_interfaces(told)
+    names = ["lo", *(f"veth{number}" for number in range(2048))]
+    found = guest_interfaces((name, "", []) for name in names)
     assert [each.name for each in found] == [f"veth{number}" for number in range(32)]
 
 
