@@ -80,7 +80,8 @@ async def test_agent_names_the_device_and_addresses_stay_the_pods(
     """What others reach the guest by does not change with what the guest calls it; and all is as before once the agent has gone."""
     manifest = networked_vmi("alice", {"default": {"pod": {}}}, {"default": reachable_by(binding)})
     await cluster.apply(manifest)
-    before = said_of_interface(await Machine(cluster, "alice").running(), "default")
+    await Machine(cluster, "alice").console_shows("alice login:")
+    before = said_of_interface(await cluster.get("vmi", "alice"), "default")
     assert sources(before) == ["domain"]
     alice = await with_agent(cluster, manifest)
     state = await status_says(alice, is_told("default"), what="the agent has told of the device")
