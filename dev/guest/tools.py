@@ -15,13 +15,14 @@ from pathlib import Path
 from . import elf, initramfs, packages
 from .host import BuildError
 
-# iperf3 measures; socat answers datagrams, which busybox's nc cannot; dhcp6c asks for an IPv6 address.
-PROGRAMS = ("iperf3", "socat", "dhcp6c")
+# iperf3 measures; socat answers datagrams, which busybox's nc cannot; dhcp6c asks for an IPv6 address; qemu-ga tells of the guest.
+PROGRAMS = ("iperf3", "socat", "dhcp6c", "qemu-ga")
 SELECTION = packages.Selection(
     "i386",
     None,
     ("iperf3", "libiperf0", "libsctp1", "socat", "libssl3", "libwrap0", "libnsl2", "libtirpc3", "libgssapi-krb5-2", "libkrb5-3",
-     "libk5crypto3", "libkrb5support0", "libcom-err2", "libkeyutils1", "wide-dhcpv6-client", "libfl2", "libc6"),
+     "libk5crypto3", "libkrb5support0", "libcom-err2", "libkeyutils1", "wide-dhcpv6-client", "libfl2",
+     "qemu-guest-agent", "libglib2.0-0", "libpcre2-8-0", "libnuma1", "libudev1", "liburing2", "libc6"),
 )  # fmt: skip
 _FILES = re.compile(
     rf"usr/s?bin/({'|'.join(PROGRAMS)})|(usr/)?lib(32|64)?/(.*/)?[^/]*\.so[^/]*",

@@ -183,6 +183,16 @@ async def take_ipv6_address(machine: Machine, nic: str = "eth0") -> None:
     await machine.ssh(script, timeout_s=40)
 
 
+async def start_agent(machine: Machine) -> None:
+    """Start the guest agent in a guest that has its programs. Its process number is in /tmp/agent.pid."""
+    script = """
+        port=$(grep -lx org.qemu.guest_agent.0 /sys/class/virtio-ports/*/name | cut -d/ -f5)
+        setsid qemu-ga -m virtio-serial -p /dev/$port -t /run >/tmp/agent.log 2>&1 </dev/null &
+        echo $! >/tmp/agent.pid
+    """
+    await machine.ssh(script)
+
+
 def _serve(name: str) -> str:
     """A script after which all is served; what it starts lives on."""
     listeners = [

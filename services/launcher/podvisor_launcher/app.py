@@ -38,6 +38,7 @@ async def run(settings: Settings) -> int:
     async with asyncio.TaskGroup() as group:
         background = [
             spawn(group, machine.libvirt.run(), name="libvirt"),
+            spawn(group, machine.agent.run(machine.libvirt), name="guest agent"),
             spawn(group, responder.run(), name="dhcp"),
             spawn(group, bound_serial_log(settings.serial_log), name="serial log"),
             spawn(group, _warm_up(machine.libvirt), name="warm-up"),

@@ -85,6 +85,11 @@ class Settings:
         return self.run_dir / "private/cloud-init"
 
     @property
+    def agent_socket(self) -> Path:
+        """QEMU's end of the channel to the guest's agent; libvirt speaks with it, and nobody else."""
+        return self.run_dir / "private/agent.sock"
+
+    @property
     def shares(self) -> Path:
         """Sockets of the trees of files that the guest shares."""
         return self.run_dir / "private/virtiofs"

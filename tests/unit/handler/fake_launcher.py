@@ -21,6 +21,7 @@ from podvisor_common.rpc.server import RpcService, serve_unix
 from podvisor_handler.launchers.connection import LauncherConnection
 from podvisor_handler.launchers.endpoint import SOCKETS_DIRECTORY
 from podvisor_handler.launchers.registry import LauncherRegistry
+from podvisor_handler.launchers.state import CONTRACT_VERSION
 
 POD_UID = "7c5b2c3e-0d3b-4a3e-9a39-4f1c6b0f3f01"
 OTHER_POD_UID = "7c5b2c3e-0d3b-4a3e-9a39-4f1c6b0f3f02"
@@ -44,7 +45,7 @@ class FakeLauncher(launcher_pb2_grpc.LauncherServiceServicer):
         self,
         epoch: int = 1,
         *,
-        contract_version: int = 1,
+        contract_version: int = CONTRACT_VERSION,
         uid: str = "",
         message: str = "",
         floods: bool = False,

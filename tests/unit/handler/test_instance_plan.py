@@ -1,5 +1,6 @@
 """What the launcher of an instance needs next, as a table."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -168,6 +169,18 @@ def pushed(
 )
 def test_plan(now: Observed, expected: list[Action]) -> None:
     assert plan(now) == expected
+
+
+@pytest.mark.parametrize("has_dhcpv6", [True, False], ids=["this release", "an earlier one"])
+def test_only_a_launcher_that_has_dhcpv6_is_told_of_it(has_dhcpv6: bool) -> None:
+    """And of all else it is told the same: what it does not know would look to it like a machine that was changed."""
+    network = wired(attached("default", Masquerade(GUEST_MAC), "10.244.0.7/24", "fd00:244::7/64"))
+    state = replace(launcher(), has_dhcpv6=has_dhcpv6)
+    (action,) = plan(observed(state=state, network=network))
+    assert isinstance(action, ApplyDomain)
+    (interface,) = action.spec.interfaces
+    assert interface.HasField("dhcpv6") == has_dhcpv6
+    assert (interface.tap, interface.dhcp.address) == ("tap0", "10.0.2.2")
 
 
 def test_a_machine_without_interface_needs_no_network() -> None:

@@ -266,6 +266,22 @@ async def test_a_launcher_that_cannot_be_believed(
                 assert found.refusal is None
 
 
+@pytest.mark.parametrize(
+    ("launchers", "agreed", "has_dhcpv6"), [(1, 1, False), (2, 2, True), (7, 2, True)]
+)
+async def test_the_older_contract_is_spoken(
+    tmp_path: Path, launchers: int, agreed: int, has_dhcpv6: bool
+) -> None:
+    with control_group(POD_UID):
+        async with (
+            serving(FakeLauncher(contract_version=launchers), tmp_path),
+            registry_of(tmp_path, pod()) as registry,
+        ):
+            await connected(registry)
+            build = connection(registry).build
+            assert (build.contract_version, build.has_dhcpv6) == (agreed, has_dhcpv6)
+
+
 async def test_endless_reports_are_taken_at_a_bounded_pace(tmp_path: Path) -> None:
     with control_group(POD_UID):
         async with (

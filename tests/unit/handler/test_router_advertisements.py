@@ -132,6 +132,17 @@ async def test_without_a_bridge_there_is_nowhere_to_announce() -> None:
 
 
 @needs_root
+async def test_no_router_without_a_launcher_that_has_dhcpv6() -> None:
+    """A router tells the guest to ask for its address, and nobody would answer."""
+    routers = Routers()
+    with pod(POD) as process:
+        network = await wire(process, MASQUERADED)
+        before = len(os.listdir("/proc/self/fd"))
+        await routers.keep(process, network, has_dhcpv6=False)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+@needs_root
 async def test_announcing_again_opens_nothing() -> None:
     routers = Routers()
     with pod(POD) as process:

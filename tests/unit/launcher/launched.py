@@ -49,11 +49,12 @@ async def launcher(settings: Settings) -> AsyncIterator[Launcher]:
     specs: list[pb.DomainSpec] = []
     machine = Machine(settings, reports, specs.append)
     connection = asyncio.create_task(machine.libvirt.run(), name="libvirt")
+    agent = asyncio.create_task(machine.agent.run(machine.libvirt), name="guest agent")
     end = asyncio.create_task(machine.run(), name="machine")
     try:
         yield Launcher(machine, reports, end, specs)
     finally:
-        for task in (connection, end):
+        for task in (connection, agent, end):
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task

@@ -26,7 +26,7 @@ from tests.unit.launcher.specs import (
     volume_disk,
 )
 
-CONSOLES = ConsolePaths("/serial.sock", "/vnc.sock", "/serial.log")
+CONSOLES = ConsolePaths("/serial.sock", "/vnc.sock", "/serial.log", "/agent.sock")
 FILE = ResolvedDisk(Image("/volumes/data/disk.img", "raw"), direct=True)
 BUFFERED = ResolvedDisk(Image("/volumes/data/disk.img", "raw"))
 BLOCK = ResolvedDisk(Image("/dev/podvisor/data", "raw", is_block=True), direct=True)

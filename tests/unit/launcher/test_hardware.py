@@ -13,7 +13,7 @@ from tests.unit.launcher.specs import (
     volume_disk,
 )
 
-CONSOLES = ConsolePaths("/serial.sock", "/vnc.sock", "/serial.log")
+CONSOLES = ConsolePaths("/serial.sock", "/vnc.sock", "/serial.log", "/agent.sock")
 
 
 def description(root: str, seed: str) -> str:

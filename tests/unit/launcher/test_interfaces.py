@@ -47,7 +47,7 @@ def test_what_may_go_moves_nothing_else() -> None:
 
     def devices(*interfaces: pb.InterfaceSpec) -> Devices:
         machine = spec(interfaces=interfaces)
-        return build_domain(machine, {}, ConsolePaths("/s", "/v", "/l")).devices
+        return build_domain(machine, {}, ConsolePaths("/s", "/v", "/l", "/a")).devices
 
     fixed, later = interface(), interface("later", tap="tap1", is_pluggable=True)
     assert devices(later, fixed).interfaces[0] == devices(fixed).interfaces[0]
@@ -72,7 +72,7 @@ def test_a_carrier_comes_and_goes() -> None:
 
 
 def test_a_device_is_found_by_its_name() -> None:
-    live = build_domain(spec(interfaces=[interface("a")]), {}, ConsolePaths("/s", "/v", "/l"))
+    live = build_domain(spec(interfaces=[interface("a")]), {}, ConsolePaths("/s", "/v", "/l", "/a"))
     found = interface_named(live, "a")
     assert found is live.devices.interfaces[0]
     assert interface_named(live, "b") is None

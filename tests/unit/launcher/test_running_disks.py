@@ -23,7 +23,7 @@ from tests.unit.launcher.conftest import TEST_DRIVER
 from tests.unit.launcher.launched import launcher, outside
 from tests.unit.launcher.specs import spec, volume_disk
 
-CONSOLES = ConsolePaths("/serial.sock", "/vnc.sock", "/serial.log")
+CONSOLES = ConsolePaths("/serial.sock", "/vnc.sock", "/serial.log", "/agent.sock")
 MIB = 1 << 20
 
 

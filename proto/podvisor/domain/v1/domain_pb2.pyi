@@ -1286,6 +1286,7 @@ class DomainReport(_message.Message):
     DISKS_FIELD_NUMBER: _builtins.int
     DEVICES_SETTLED_FIELD_NUMBER: _builtins.int
     ACCEPTED_GENERATION_FIELD_NUMBER: _builtins.int
+    GUEST_AGENT_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """Random number of the launcher process, drawn at its start."""
     sequence: _builtins.int
@@ -1329,6 +1330,10 @@ class DomainReport(_message.Message):
     def disks(self) -> _containers.RepeatedCompositeFieldContainer[Global___DiskReport]:
         """Block devices as libvirt knows them; empty before the guest was seen."""
 
+    @_builtins.property
+    def guest_agent(self) -> Global___GuestAgentReport:
+        """What the guest's agent tells. Unset by launchers that do not listen to it."""
+
     def __init__(
         self,
         *,
@@ -1348,10 +1353,11 @@ class DomainReport(_message.Message):
         disks: _abc.Iterable[Global___DiskReport] | None = ...,
         devices_settled: _builtins.bool = ...,
         accepted_generation: _builtins.int = ...,
+        guest_agent: Global___GuestAgentReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["guest_agent", b"guest_agent", "since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_generation", b"accepted_generation", "applied_generation", b"applied_generation", "container_stopping", b"container_stopping", "devices_settled", b"devices_settled", "disks", b"disks", "epoch", b"epoch", "interfaces", b"interfaces", "machine_type", b"machine_type", "message", b"message", "reason", b"reason", "sequence", b"sequence", "shutting_down", b"shutting_down", "since", b"since", "state", b"state", "timeline", b"timeline", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_generation", b"accepted_generation", "applied_generation", b"applied_generation", "container_stopping", b"container_stopping", "devices_settled", b"devices_settled", "disks", b"disks", "epoch", b"epoch", "guest_agent", b"guest_agent", "interfaces", b"interfaces", "machine_type", b"machine_type", "message", b"message", "reason", b"reason", "sequence", b"sequence", "shutting_down", b"shutting_down", "since", b"since", "state", b"state", "timeline", b"timeline", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1404,6 +1410,68 @@ class InterfaceReport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InterfaceReport: _TypeAlias = InterfaceReport  # noqa: Y015
+
+@_typing.final
+class GuestAgentReport(_message.Message):
+    """GuestAgentReport is what the agent in the guest tells. The guest says here what it likes: of it only the form was looked at, and
+    whoever reads it looks again.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTED_FIELD_NUMBER: _builtins.int
+    INTERFACES_FIELD_NUMBER: _builtins.int
+    connected: _builtins.bool
+    """An agent has opened its end of the channel. Whether it answers is another matter."""
+    @_builtins.property
+    def interfaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___GuestInterface]:
+        """Network devices as the guest knows them, but for its loopback; empty before the agent has answered and once it is gone. At most 32."""
+
+    def __init__(
+        self,
+        *,
+        connected: _builtins.bool = ...,
+        interfaces: _abc.Iterable[Global___GuestInterface] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "interfaces", b"interfaces"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GuestAgentReport: _TypeAlias = GuestAgentReport  # noqa: Y015
+
+@_typing.final
+class GuestInterface(_message.Message):
+    """GuestInterface is a network device by its guest's own words."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MAC_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What the guest calls it; at most 64 printable characters."""
+    mac: _builtins.str
+    """Hardware address, lower case with colons; empty for none."""
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its addresses, without prefix lengths. At most 16."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        mac: _builtins.str = ...,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "mac", b"mac", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GuestInterface: _TypeAlias = GuestInterface  # noqa: Y015
 
 @_typing.final
 class DiskReport(_message.Message):

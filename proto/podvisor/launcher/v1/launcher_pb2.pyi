@@ -56,7 +56,8 @@ class GetInfoResponse(_message.Message):
     """Version of the launcher's program."""
     contract_version: _builtins.int
     """Highest version of this contract the launcher understands; it understands all older ones too, from 1. The older of the
-    handler's and the launcher's is in use between them. What no older peer could understand has another package.
+    handler's and the launcher's is in use between them. What no older peer could understand has another package. From 2 on, the
+    launcher answers DHCPv6: `dhcpv6` of an interface.
     """
     libvirt_version: _builtins.str
     """Version of libvirt as it writes it, for example `11.3.0`; empty while libvirt is not reachable."""

@@ -33,12 +33,16 @@ from podvisor_handler.launchers.endpoint import (
 )
 from podvisor_handler.launchers.pace import Pace
 from podvisor_handler.launchers.remains import has_process_within
-from podvisor_handler.launchers.state import Connection, LauncherPod
+from podvisor_handler.launchers.state import (
+    CONTRACT_VERSION,
+    DHCPV6_SINCE,
+    Connection,
+    LauncherPod,
+)
 from podvisor_handler.launchers.watch import SocketWatch
 from podvisor_handler.linux.process import PinnedProcess
 from podvisor_handler.linux.untrusted import UntrustedPathMissing
 
-CONTRACT_VERSION = 1  # the newest; all older ones are understood too
 _HANDSHAKE_TIMEOUT_S = 5.0
 _CALL_TIMEOUT_S = 10.0
 _FIRST_REPORT_TIMEOUT_S = 10.0
@@ -85,6 +89,11 @@ class LauncherBuild:
 
     version: str = ""
     contract_version: int = 0  # the older of the launcher's and the handler's
+
+    @property
+    def has_dhcpv6(self) -> bool:
+        """It gives its guest addresses of IPv6 as well."""
+        return self.contract_version >= DHCPV6_SINCE
 
 
 class LauncherConnection:

@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from enum import Enum, auto
 
+CONTRACT_VERSION = 2  # the newest with launchers; all older ones are understood too
+# From which on a launcher answers DHCPv6. One before it does not, so its guest must not be sent there by a router.
+DHCPV6_SINCE = 2
+
 
 class Connection(Enum):
     """How the handler stands with a launcher."""

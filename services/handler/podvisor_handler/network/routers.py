@@ -20,12 +20,14 @@ class Routers:
         self._open: dict[str, tuple[Router, Advertiser]] = {}
         self._has_ended = False
 
-    async def keep(self, process: PinnedProcess, network: PodNetwork) -> None:
-        """Announces what `network` needs and nothing else; nothing once closed. Raises ProcessEnded, NetworkNotReady,
-        NetworkRefused."""
+    async def keep(
+        self, process: PinnedProcess, network: PodNetwork, *, has_dhcpv6: bool = True
+    ) -> None:
+        """Announces what `network` needs and nothing else: nothing where the guest would be told to ask for an address that
+        nobody gives, and nothing once closed. Raises ProcessEnded, NetworkNotReady, NetworkRefused."""
         if self._has_ended:
             return
-        wanted = routers_of(network)
+        wanted = routers_of(network) if has_dhcpv6 else {}
         for bridge in [each for each in self._open if self._open[each][0] != wanted.get(each)]:
             self._open.pop(bridge)[1].close()
         missing = [bridge for bridge in wanted if bridge not in self._open]

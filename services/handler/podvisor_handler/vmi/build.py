@@ -24,9 +24,14 @@ _HOST_CPU_MODELS = ("host-model", "host-passthrough")
 
 
 def build_domain(
-    vmi: v1.VirtualMachineInstance, pod: core.Pod, network: PodNetwork | None
+    vmi: v1.VirtualMachineInstance,
+    pod: core.Pod,
+    network: PodNetwork | None,
+    *,
+    has_dhcpv6: bool = True,
 ) -> domain_pb2.DomainSpec:
-    """The machine that `vmi` describes, in `pod`, on `network` (None when it has no interface).
+    """The machine that `vmi` describes, in `pod`, on `network` (None when it has no interface). `has_dhcpv6` says whether its
+    launcher knows what that is.
 
     Raises SpecRefused for what admission should have refused.
     """
@@ -47,7 +52,7 @@ def build_domain(
         accelerator=accelerator,
         disks=build_disks(vmi, pod),
         filesystems=build_filesystems(vmi, pod),
-        interfaces=build_interfaces(vmi, network),
+        interfaces=build_interfaces(vmi, network, has_dhcpv6=has_dhcpv6),
         grace_period_s=vmi.grace_period_s,
         start_paused=vmi.spec.start_strategy == names.START_PAUSED,
         graphics=devices.autoattach_graphics_device is not False,

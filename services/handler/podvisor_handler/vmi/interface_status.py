@@ -14,6 +14,7 @@ from podvisor_common.api.base import ApiStruct
 from podvisor_common.api.v1.names import MULTUS_STATUS_ANNOTATION, InfoSource, InterfaceState
 
 from podvisor_handler.network.facts import Attached
+from podvisor_handler.vmi.guest_interfaces import with_guests_words
 from podvisor_handler.vmi.interfaces import interface_mac, interfaces_of, may_be_held
 from podvisor_handler.vmi.plan import Observed
 
@@ -28,7 +29,8 @@ _decode_networks = msgspec.json.Decoder(list[_NetworkStatus]).decode
 
 
 def interface_statuses(now: Observed) -> list[v1.NetworkInterfaceStatus] | None:
-    """The network devices with the addresses that reach them, in the manifest's order. None when there is none."""
+    """The network devices with the addresses that reach them, in the manifest's order, and those that only the guest knows. None
+    when there is none."""
     wanted = interfaces_of(now.vmi)
     if not wanted:
         return None
@@ -40,7 +42,8 @@ def interface_statuses(now: Observed) -> list[v1.NetworkInterfaceStatus] | None:
         _status(now.vmi, interface, now.network.of(interface.name), report, told)
         for interface in wanted
     ]
-    return [status for status in statuses if status is not None] or None
+    known = [status for status in statuses if status is not None]
+    return with_guests_words(now, now.network, known) or None
 
 
 def _status(

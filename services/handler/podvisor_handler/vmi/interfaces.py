@@ -85,16 +85,20 @@ def interface_mac(
 
 
 def build_interfaces(
-    vmi: v1.VirtualMachineInstance, network: PodNetwork | None
+    vmi: v1.VirtualMachineInstance, network: PodNetwork | None, *, has_dhcpv6: bool
 ) -> list[domain_pb2.InterfaceSpec]:
-    """The network devices of the guest whose networks are there. Raises SpecRefused."""
+    """The network devices of the guest whose networks are there. A launcher that has no DHCPv6 is told of none. Raises
+    SpecRefused."""
     if network is None:
         return []
     specs = []
     for interface in interfaces_of(vmi):
         attached = network.of(interface.name)
         if attached is not None and interface.state != InterfaceState.ABSENT:
-            specs.append(_spec(vmi, interface, attached, network))
+            spec = _spec(vmi, interface, attached, network)
+            if not has_dhcpv6:
+                spec.ClearField("dhcpv6")
+            specs.append(spec)
     return specs
 
 

@@ -52,6 +52,7 @@ class Launcher:
     # The epoch of the launcher process that was asked to end the guest.
     stopped: int | None = None
     is_over: bool = False  # no process is left in its container
+    has_dhcpv6: bool = True  # one of an earlier release has not
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +142,9 @@ def plan(now: Observed) -> list[Action]:
         return _stop(now, now.pod, report)
     wanted = attachments_of(now.vmi, report, now.network, runs=report.state in _WITH_GUEST)
     if _needs_wiring(now, wanted):
-        return [
-            PrepareNetwork(wanted, _is_prepared(now.pod, wanted))
-        ]  # the specification depends on what is found
-    spec = build_domain(now.vmi, now.pod, now.network)
+        # The specification depends on what is found.
+        return [PrepareNetwork(wanted, _is_prepared(now.pod, wanted))]
+    spec = build_domain(now.vmi, now.pod, now.network, has_dhcpv6=now.launcher.has_dhcpv6)
     applying = [ApplyDomain(spec)] if _needs_push(now.launcher, report, spec) else []
     return [
         *_volumes(now, report, spec, is_pushed=bool(applying)),

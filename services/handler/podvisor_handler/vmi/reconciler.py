@@ -268,7 +268,8 @@ class VmiReconciler:
         network = await netns.wire(
             connection.process, action.desired, is_prepared=action.is_prepared
         )
-        await memory.routers.keep(connection.process, network)
+        has_dhcpv6 = connection.build.has_dhcpv6
+        await memory.routers.keep(connection.process, network, has_dhcpv6=has_dhcpv6)
         memory.wiring.note(network, meta.now(), _told_by_multus(pod))
         if network.changed:
             wired = {each.attachment.network: each.addresses for each in network.attached}
@@ -334,6 +335,7 @@ def _launcher(connection: LauncherConnection | None, memory: _Memory) -> Launche
         pushed=memory.pushed,
         stopped=memory.stopped,
         is_over=connection.is_over,
+        has_dhcpv6=connection.build.has_dhcpv6,
     )
 
 

@@ -15,7 +15,7 @@ from podvisor_common.api.v1.names import ConditionType, EventReason, Phase, Reas
 from podvisor_common.kube.conditions import set_condition
 
 from podvisor_handler.launchers.state import Connection
-from podvisor_handler.vmi import hardware, hotplug, interface_status, outcome
+from podvisor_handler.vmi import guest_interfaces, hardware, hotplug, interface_status, outcome
 from podvisor_handler.vmi.interface_problems import NETWORK_NOT_READY, interface_problem
 from podvisor_handler.vmi.plan import Observed, Problem
 from podvisor_handler.vmi.problems import (
@@ -174,6 +174,9 @@ def _running(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus:
         Problem("LiveMigrationNotSupported", "Live migration is not supported yet."),
         at,
     )
+    if guest_interfaces.is_connected(now):
+        there = Problem("", "")
+        conditions = _with(now, conditions, ConditionType.AGENT_CONNECTED, "True", there, at)
     problem = _problem(now)
     if problem is not None:
         conditions = _with(now, conditions, ConditionType.SYNCHRONIZED, "False", problem, at)
@@ -337,7 +340,11 @@ def _is_own(condition: meta.Condition) -> bool:
     """Whether the handler wrote the condition. `Synchronized` and `Ready` have two writers."""
     if condition.type == ConditionType.SYNCHRONIZED:
         return condition.reason in OWN_SYNCHRONIZED_REASONS
-    return condition.type in (ConditionType.PAUSED, ConditionType.LIVE_MIGRATABLE)
+    return condition.type in (
+        ConditionType.AGENT_CONNECTED,
+        ConditionType.PAUSED,
+        ConditionType.LIVE_MIGRATABLE,
+    )
 
 
 OWN_SYNCHRONIZED_REASONS = frozenset(

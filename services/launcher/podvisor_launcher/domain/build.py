@@ -1,7 +1,7 @@
 """From a specification and its disks to a libvirt domain. All policy about virtual hardware is here.
 
 Invariants: pure, and deterministic down to every PCI address, so that a machine looks the same to its guest after every
-restart and on every node. No device that nobody asked for: each costs memory and boot time.
+restart and on every node. No device that nobody asked for, but the agent's channel: each costs memory and boot time.
 """
 
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from podvisor.domain.v1 import domain_pb2 as pb
 
+from podvisor_launcher.domain import agent_channel
 from podvisor_launcher.domain import elements as xml
 from podvisor_launcher.domain.disks import (
     ALIAS_PREFIX,
@@ -61,6 +62,7 @@ class ConsolePaths:
     serial_socket: str
     vnc_socket: str
     serial_log: str
+    agent_socket: str
     shares: str = ""
 
 
@@ -178,6 +180,7 @@ def _devices(
         )
     )
     filesystems = build_filesystems(spec, consoles.shares, bus)
+    controllers.append(agent_channel.build_controller())
     interfaces += build_pluggable(spec, bus)
     controllers[1:1] = bus.root_ports
     return xml.Devices(
@@ -187,6 +190,7 @@ def _devices(
         filesystems=filesystems,
         interfaces=interfaces,
         serials=(_serial(spec, consoles),) if spec.serial_console else (),
+        channels=(agent_channel.build_channel(consoles.agent_socket),),
         graphics=(_graphics(consoles),) if spec.graphics else (),
         videos=(_video(),) if spec.graphics else (),
         memory_balloon=xml.MemoryBalloon(model="none"),

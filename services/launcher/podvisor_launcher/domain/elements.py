@@ -140,6 +140,7 @@ class Controller:
     type: str = attribute()
     index: int | None = attribute(default=None)
     model: str | None = attribute(default=None)
+    ports: int | None = attribute(default=None)
     target: PortTarget | None = child(default=None)
     alias: Alias | None = child(default=None)
     address: Address | None = child(default=None)
@@ -178,6 +179,24 @@ class Serial:
     log: CharacterLog | None = child(default=None)
     target: SerialTarget | None = child(default=None)
     alias: Alias | None = child(default=None)
+
+
+@element("target")
+class ChannelTarget:
+    """By what name the guest finds a channel; `state` says whether it has opened it."""
+
+    type: str = attribute()
+    name: str | None = attribute(default=None)
+    state: str | None = attribute(default=None)
+
+
+@element("channel")
+class Channel:
+    """A way for programs in the guest to speak with the node."""
+
+    type: str = attribute()
+    source: SocketSource | None = child(default=None)
+    target: ChannelTarget = child()
 
 
 @element("listen")
@@ -231,6 +250,7 @@ class Devices:
     filesystems: tuple[Filesystem, ...] = children()
     interfaces: tuple[Interface, ...] = children()
     serials: tuple[Serial, ...] = children()
+    channels: tuple[Channel, ...] = children()
     graphics: tuple[Graphics, ...] = children()
     videos: tuple[Video, ...] = children()
     memory_balloon: MemoryBalloon | None = child(default=None)

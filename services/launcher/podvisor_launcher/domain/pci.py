@@ -17,7 +17,7 @@ from podvisor_launcher.domain.place_elements import Address
 
 _FUNCTIONS = 8
 _FIRST_SLOT = 2  # slot 0 is the host bridge, slot 1 the video card
-_SLOTS = 29  # slot 31 is the chip set
+_SLOTS = 28  # slot 30 is what nobody takes out of a running machine, slot 31 the chip set
 _PORTS = _SLOTS * _FUNCTIONS
 _FIRST_PORT = _FIRST_SLOT * _FUNCTIONS
 _BEHIND_A_ROOT_PORT = re.compile(r"0000:([0-9a-fA-F]{2}):00\.0")
@@ -84,6 +84,7 @@ class PciBus:
     """Root ports and the addresses behind them; the buses in `chosen` are given to nobody, and `spare` ports stay empty."""
 
     VIDEO_ADDRESS: ClassVar[Address] = _address(0, 1)
+    CHANNELS_ADDRESS: ClassVar[Address] = _address(0, 30)
 
     def __init__(self, chosen: Collection[int] = (), spare: int = 0) -> None:
         self._chosen = frozenset(chosen)

@@ -24,6 +24,7 @@ from podvisor_launcher.lifecycle.device_changes import DeviceChanges
 from podvisor_launcher.lifecycle.disk import MachineDisk
 from podvisor_launcher.lifecycle.files import MachineFiles
 from podvisor_launcher.lifecycle.growth import Growth
+from podvisor_launcher.lifecycle.guest_agent import GuestAgent
 from podvisor_launcher.lifecycle.inspection import Inspection
 from podvisor_launcher.lifecycle.io_errors import look_for_trouble
 from podvisor_launcher.lifecycle.preparation import Preparation
@@ -64,8 +65,9 @@ class Machine:
         self._reports = reports
         self._on_spec = on_spec
         self._wake = asyncio.Event()
+        self.agent = GuestAgent(lambda: self._spec and domain_name(self._spec), self._wake.set)
         self.libvirt = LibvirtConnection(
-            settings.libvirt_uri, self._wake.set, self._devices_changed
+            settings.libvirt_uri, self._wake.set, self._devices_changed, self.agent.is_due_again
         )
         self._record = self._files.load_record()
         self._dirty = False  # the record in memory is newer than the one on disk
@@ -107,7 +109,8 @@ class Machine:
         else:
             applied = Applied(spec.generation)
             if current is None or current != spec:
-                self._begin_anew(spec)
+                self._spec = spec
+                self._preparation.begin_anew()
         self._step_done("SpecReceived")
         assert self._spec is not None
         self._on_spec(self._spec)
@@ -189,8 +192,8 @@ class Machine:
     def _facts(self, status: Status) -> Facts:
         seen, hardware = self._inspection, self._inspection.hardware
         attachments = self._devices.attachments(self._spec, hardware)
-        is_settled = seen.is_settled and isinstance(self._guest, Active)
-        return Facts(status, self._record, self._spec, hardware, is_settled, attachments)
+        settled, agent = seen.is_settled and isinstance(self._guest, Active), self.agent.known
+        return Facts(status, self._record, self._spec, hardware, settled, attachments, agent)
 
     async def _observe(self) -> Situation:
         if self._spec is None:
@@ -268,7 +271,7 @@ class Machine:
             case planning.GrowDisk(disk=disk):
                 await self._grow(disk)
             case planning.ChangeDevice(change=change):
-                self._inspection.is_due_again()
+                self._devices_changed()
                 await self._devices.carry_out(self._spec, change, boottime_ms())
             case planning.PressPowerButton():
                 self._button_pressed_ms = boottime_ms()
@@ -350,6 +353,7 @@ class Machine:
 
     def _devices_changed(self) -> None:
         self._inspection.is_due_again()
+        self.agent.is_due_again()
         self._wake.set()
 
     def _is_fixed(self) -> bool:
@@ -357,10 +361,6 @@ class Machine:
         if self._record.start is Start.ATTEMPTED and not self._starting:
             return self._guest is None or isinstance(self._guest, Active)
         return self._record.start is not Start.NEVER
-
-    def _begin_anew(self, spec: pb.DomainSpec) -> None:
-        self._spec = spec
-        self._preparation.begin_anew()
 
     def _stop(self, order: Stop) -> None:
         known = self._record.stop

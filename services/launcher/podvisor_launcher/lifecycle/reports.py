@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from podvisor.domain.v1 import domain_pb2 as pb
 
 from podvisor_launcher.lifecycle.device_changes import NO_ATTACHMENTS, Attachments
+from podvisor_launcher.lifecycle.guest_agent import Agent
 from podvisor_launcher.lifecycle.hardware import UNSEEN, Hardware, Interface
 from podvisor_launcher.lifecycle.hotplug_plan import Attachment
 from podvisor_launcher.lifecycle.record import EndReason, Record, Start
@@ -70,6 +71,7 @@ class Facts:
     hardware: Hardware = UNSEEN
     devices_settled: bool = False  # what `hardware` says of devices is complete
     attachments: Attachments = NO_ATTACHMENTS
+    agent: Agent | None = None  # None before anybody has looked for it
 
 
 def make_report(facts: Facts) -> pb.DomainReport:
@@ -90,6 +92,7 @@ def make_report(facts: Facts) -> pb.DomainReport:
     )
     _add_interfaces(report, facts)
     _add_disks(report, facts)
+    _add_agent(report, facts.agent)
     for name, at_ms in record.timeline:
         report.timeline.add(name=name).at.FromMilliseconds(at_ms)
     return report
@@ -138,6 +141,15 @@ def _add_disks(report: pb.DomainReport, facts: Facts) -> None:
         disk_report = said[each.name] if each.name in said else report.disks.add(name=each.name)
         disk_report.attachment = _ATTACHMENTS[each.attachment]
         disk_report.message = each.message
+
+
+def _add_agent(report: pb.DomainReport, agent: Agent | None) -> None:
+    if agent is None:
+        return
+    report.guest_agent.connected = agent.connected
+    report.guest_agent.SetInParent()
+    for each in agent.interfaces:
+        report.guest_agent.interfaces.add(name=each.name, mac=each.mac, addresses=each.addresses)
 
 
 class Reports:

@@ -47,6 +47,7 @@ async def start_guest(
         serial_socket=str(settings.serial_socket),
         vnc_socket=str(settings.vnc_socket),
         serial_log=str(settings.serial_log),
+        agent_socket=str(settings.agent_socket),
         shares=str(settings.shares),
     )
     try:

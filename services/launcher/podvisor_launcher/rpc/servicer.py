@@ -17,7 +17,7 @@ from podvisor_launcher.lifecycle.reports import Reports, StreamReplaced
 
 _log = structlog.stdlib.get_logger(__name__)
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2  # 2: DHCPv6
 SERVICE_NAME = "podvisor.launcher.v1.LauncherService"
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"

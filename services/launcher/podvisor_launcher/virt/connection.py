@@ -19,8 +19,10 @@ import libvirt
 import structlog
 from podvisor_common.aio.backoff import Backoff
 from podvisor_common.aio.threads import in_own_thread
+from podvisor_common.guest_interfaces import GuestInterface
 from podvisor_common.launcher_pod import FD_SETS_DIRECTORY
 
+from podvisor_launcher.virt.agent import ask_for_interfaces
 from podvisor_launcher.virt.errors import DomainMissing, During, LibvirtUnreachable, translate
 from podvisor_launcher.virt.events import ensure_event_loop
 from podvisor_launcher.virt.guest import Absent, DiskError, Guest
@@ -43,17 +45,20 @@ _KEEPALIVE_COUNT = 1
 
 class LibvirtConnection:
     """A connection to the libvirt at `uri`. `on_change` is called in the event loop whenever something about a domain or
-    the connection may have changed, and `on_devices` where that may be the devices of one; they must only take note."""
+    the connection may have changed, `on_devices` where that may be the devices of one, and `on_agent` where it may be the agent in
+    its guest; they must only take note."""
 
     def __init__(
         self,
         uri: str,
         on_change: Callable[[], None],
         on_devices: Callable[[], None] = lambda: None,
+        on_agent: Callable[[], None] = lambda: None,
     ) -> None:
         self._uri = uri
         self._on_change = on_change
         self._on_devices = on_devices
+        self._on_agent = on_agent
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="libvirt")
         self._connection: libvirt.virConnect | None = None
         self._lost = asyncio.Event()
@@ -70,6 +75,10 @@ class LibvirtConnection:
     def connected(self) -> bool:
         """Whether there is a connection right now, as far as is known."""
         return self._connection is not None
+
+    @property
+    def _is_test_driver(self) -> bool:
+        return self._uri.startswith("test:")
 
     @property
     def version(self) -> str:
@@ -123,8 +132,11 @@ class LibvirtConnection:
 
     async def press_power_button(self, name: str) -> None:
         """Press the guest's ACPI power button. Raises DomainMissing when it does not run, LibvirtUnreachable, LibvirtFailed."""
-        # No flags: a domain without a guest agent has no other way to be asked.
-        await self._on_domain(name, lambda domain: domain.shutdown())
+        # Left to itself, libvirt asks an agent first if there is one, and waits a minute for one that does not answer.
+        flags = libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
+        if self._is_test_driver:  # it knows no flags
+            flags = libvirt.VIR_DOMAIN_SHUTDOWN_DEFAULT
+        await self._on_domain(name, lambda domain: domain.shutdownFlags(flags))
 
     async def destroy(self, name: str) -> None:
         """End the guest at once. Raises DomainMissing when it does not run, LibvirtUnreachable, LibvirtFailed."""
@@ -138,6 +150,15 @@ class LibvirtConnection:
         """libvirt's description of the domain. Raises DomainMissing, LibvirtUnreachable, LibvirtFailed."""
         return await self._call(
             lambda connection: str(connection.lookupByName(name).XMLDesc()), _QUERY_TIMEOUT_S
+        )
+
+    async def guest_interfaces(self, name: str) -> tuple[GuestInterface, ...]:
+        """The network devices that the agent in a running guest tells of, within ten seconds; in a thread of its own, so that no
+        guest holds up other calls. Raises LibvirtUnreachable, LibvirtFailed."""
+        if self._connection is None:
+            raise LibvirtUnreachable("there is no connection to libvirt")
+        return await in_own_thread(
+            partial(ask_for_interfaces, self._connection, name), name="guest agent"
         )
 
     async def disk_errors(self, name: str) -> Mapping[str, DiskError]:
@@ -292,32 +313,27 @@ class LibvirtConnection:
         loop = asyncio.get_running_loop()
         self._lost.clear()
 
-        def hand_over(callback: Callable[[], None]) -> None:
-            with suppress(RuntimeError):  # the loop is closed: this process is about to end
-                loop.call_soon_threadsafe(callback)
+        def told(callback: Callable[[], None]) -> Callable[..., None]:
+            def hand_over(*_event: object) -> None:  # in libvirt's thread
+                with suppress(RuntimeError):  # the loop is closed: this process is about to end
+                    loop.call_soon_threadsafe(callback)
 
-        def changed(*_event: object) -> None:  # in libvirt's thread
-            hand_over(self._on_change)
-
-        def devices_changed(*_event: object) -> None:  # in libvirt's thread
-            hand_over(self._on_devices)
-
-        def closed(*_reason: object) -> None:  # in libvirt's thread
-            hand_over(self._lost.set)
+            return hand_over
 
         def connect() -> _Opened:
             ensure_event_loop()
             connection = libvirt.open(self._uri)
             subscriptions: list[int] = []
             try:
-                connection.registerCloseCallback(closed, None)
-                if not self._uri.startswith("test:"):  # the test driver lives in this process
+                connection.registerCloseCallback(told(self._lost.set), None)
+                if not self._is_test_driver:  # it lives in this process
                     connection.setKeepAlive(_KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT)
                 for event, callback in (
-                    (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, changed),
-                    (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, devices_changed),
+                    (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_change),
+                    (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, self._on_devices),
+                    (libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, self._on_agent),
                 ):
-                    number = connection.domainEventRegisterAny(None, event, callback, None)
+                    number = connection.domainEventRegisterAny(None, event, told(callback), None)
                     subscriptions.append(number)
                 return connection, subscriptions, connection.getLibVersion()
             except libvirt.libvirtError:
@@ -341,6 +357,7 @@ class LibvirtConnection:
         self.device_calls_begun += 1
         self._settling = asyncio.create_task(self._settle(self._connection), name="libvirt jobs")
         self._on_devices()  # nobody knows what was missed
+        self._on_agent()
         self._on_change()
 
     async def _settle(self, connection: libvirt.virConnect) -> None:
