@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tests.perf.measure import Figure, can_virtualise, percentile
 from tests.support.cluster import Cluster, namespace
 from tests.support.machine import Machine
-from tests.support.networks import ECHOES, Binding, networked_vmi, serve, serving_pod
+from tests.support.networks import ECHOES, Binding, networked_vmi, reachable_by, serve, serving_pod
 from tests.support.talk import Place, guest, pod
 
 BINDINGS: tuple[Binding, ...] = ("masquerade", "bridge", "passtBinding")
@@ -83,7 +83,8 @@ def mbit_per_s(printed: str) -> float:
 
 async def _of_guest(cluster: Cluster, binding: Binding, samples: int) -> Carried:
     name = binding.lower()
-    await cluster.apply(networked_vmi(name, {"default": {"pod": {}}}, {"default": {binding: {}}}))
+    interface = {"default": reachable_by(binding, _IPERF)}
+    await cluster.apply(networked_vmi(name, {"default": {"pod": {}}}, interface))
     machine = Machine(cluster, name)
     await machine.console_shows(rf"{name} login:")
     await serve(machine)

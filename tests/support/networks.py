@@ -88,14 +88,17 @@ def pod_interface(network: str) -> str:
     return "pod" + hashlib.sha256(network.encode()).hexdigest()[:11]
 
 
-def reachable_by(binding: Binding) -> Json:
+def reachable_by(binding: Binding, *further_tcp_ports: int) -> Json:
     """What an interface on the pod network says of its binding, so that all that is served reaches the guest.
 
     passt has the ports listed: all of them take more open files than a node's containers may have everywhere.
     """
     if binding != "passtBinding":
         return {binding: {}}
-    served = [(22, "TCP"), *itertools.product((ANSWERS, ECHOES), ("TCP", "UDP"))]
+    served = [
+        *((port, "TCP") for port in (22, *further_tcp_ports)),
+        *itertools.product((ANSWERS, ECHOES), ("TCP", "UDP")),
+    ]
     return {
         binding: {},
         "ports": [{"port": port, "protocol": protocol} for port, protocol in served],
