@@ -10,6 +10,7 @@ import pytest
 from tests.support.cluster import Cluster, Json, on_node
 from tests.support.machine import Machine, condition
 from tests.support.networks import (
+    BINDINGS,
     Binding,
     attachment_definition,
     networked_vmi,
@@ -73,7 +74,7 @@ def is_told(name: str) -> Callable[[Json], bool]:
     return lambda state: "guest-agent" in sources(said_of_interface(state, name))
 
 
-@pytest.mark.parametrize("binding", ["masquerade", "bridge", "passtBinding"])
+@pytest.mark.parametrize("binding", BINDINGS)
 async def test_agent_names_the_device_and_addresses_stay_the_pods(
     cluster: Cluster, binding: Binding
 ) -> None:

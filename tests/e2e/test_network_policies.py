@@ -143,12 +143,10 @@ def policy(name: str, selects: Mapping[str, str], **spec: list[Json]) -> Json:
     }
 
 
-@pytest.mark.parametrize("selected", [NAMED, [GUARDED]], ids=["by-name", "by-own-label"])
-async def test_only_the_admitted_reach_guests(
-    cluster: Cluster, selected: list[Mapping[str, str]]
+async def _only_the_admitted_come_in(
+    cluster: Cluster, scene: Scene, selected: Sequence[Mapping[str, str]]
 ) -> None:
     """Who is admitted reaches guests and pod, who is not reaches none, and all three reach everybody; without the policies all do."""
-    scene = await set_scene(cluster)
     friends = {"from": [{"podSelector": {"matchLabels": ADMITTED}}]}
     ssh = {"ports": [{"port": 22}]}  # by which guests are told what to ask
     for number, labels in enumerate(selected):
@@ -159,9 +157,8 @@ async def test_only_the_admitted_reach_guests(
     await scene.all_reach_all()
 
 
-async def test_guests_reach_only_what_they_may(cluster: Cluster) -> None:
+async def _only_whom_they_may(cluster: Cluster, scene: Scene) -> None:
     """Guests and pod reach whom they may, and nobody else, and are reached by all; without the policy they reach all."""
-    scene = await set_scene(cluster)
     friends = {"to": [{"podSelector": {"matchLabels": ADMITTED}}]}
     await cluster.apply(policy("confine", GUARDED, egress=[friends]))
     confined = {
@@ -171,3 +168,11 @@ async def test_guests_reach_only_what_they_may(cluster: Cluster) -> None:
     await scene.check(scene.inwards() | confined)
     await cluster.kubectl("delete", "networkpolicy", "--all")
     await scene.all_reach_all()
+
+
+async def test_policies_hold_for_guests_as_for_pods(cluster: Cluster) -> None:
+    """By the machine's name, by a label of its own, and outwards."""
+    scene = await set_scene(cluster)
+    await _only_the_admitted_come_in(cluster, scene, NAMED)
+    await _only_the_admitted_come_in(cluster, scene, [GUARDED])
+    await _only_whom_they_may(cluster, scene)

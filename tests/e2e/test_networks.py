@@ -14,6 +14,7 @@ from tests.support.cluster import Cluster, Json
 from tests.support.machine import Machine, node_address
 from tests.support.networks import (
     ANSWERS,
+    BINDINGS,
     ECHOES,
     NOBODYS,
     Binding,
@@ -39,7 +40,6 @@ from tests.support.talk import (
     sends_much,
 )
 
-BINDINGS: tuple[Binding, ...] = ("masquerade", "bridge")
 LISTED = [
     {"port": 22, "protocol": "TCP"},
     {"port": ANSWERS, "protocol": "TCP"},
@@ -169,14 +169,7 @@ async def wrong_from_host(cluster: Cluster, name: str) -> list[str]:
     return wrong
 
 
-@pytest.mark.parametrize(
-    "binding",
-    [
-        *BINDINGS,
-        # UDP over IPv6 to a pod was once not answered, while all else was; why is not known yet.
-        pytest.param("passtBinding", marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.parametrize("binding", BINDINGS)
 async def test_everybody_reaches_everybody(cluster: Cluster, binding: Binding) -> None:
     """Guest, pod, node and this machine; by address, Service and name; TCP and UDP, much and little, IPv4 and IPv6."""
     scene = await set_scene(cluster, binding)

@@ -1,7 +1,8 @@
-"""A guest's connections while what looks after it is killed, one after the other: they go on, and so do its lease and new connections."""
+"""Guests' connections while what looks after them is killed, one after the other: they go on, and so do leases and new connections."""
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -9,7 +10,7 @@ from tests.faults.guest import booted
 from tests.faults.strike import Victim, pids_of, strike, uid_of_pod
 from tests.support.cluster import Cluster, Json
 from tests.support.machine import Machine
-from tests.support.networks import Binding, networked_vmi, reachable_by
+from tests.support.networks import BINDINGS, Binding, networked_vmi, reachable_by
 
 # What a line may be late by: the guest says one five times a second, under emulation on a busy machine.
 PATIENCE_S = 5.0
@@ -26,38 +27,62 @@ _RENEWS = """
 pytestmark = pytest.mark.timeout(200)
 
 
-async def _goes_on(lines: AsyncIterator[str], last: int) -> int:
-    """The session brings the next lines, and none is missing; the last of them."""
-    for _ in range(LINES):
-        async with asyncio.timeout(PATIENCE_S):
-            line = await anext(lines)
-        assert int(line) == last + 1
-        last += 1
-    return last
+class _Session:
+    """A session over ssh to a guest that counts in it."""
+
+    def __init__(self, machine: Machine, lines: AsyncIterator[str]) -> None:
+        self.machine = machine
+        self._lines = lines
+        self._last = 0
+
+    async def goes_on(self) -> None:
+        """It brings the next lines, and none is missing."""
+        for _ in range(LINES):
+            async with asyncio.timeout(PATIENCE_S):
+                line = await anext(self._lines)
+            self._last += 1
+            assert int(line) == self._last, f"{self.machine.name}: {line} instead of {self._last}"
 
 
-async def _is_back(machine: Machine, victim: Victim, dead: set[int]) -> None:
+async def _strike_all(sessions: list[_Session], victim: Victim) -> None:
+    """Kill it in each machine's pod, or the node's, at once; wait until each is there again, and the sessions have gone on meanwhile."""
+    pods = [await uid_of_pod(session.machine) for session in sessions]
+    dead = [set(await pids_of(victim, pod)) for pod in pods]
+    for pod in pods[:1] if victim is Victim.HANDLER else pods:
+        await strike([victim], pod)
+    await _all_go_on(sessions)
     async with asyncio.timeout(20):
-        pod_uid = await uid_of_pod(machine)
-        while not (now := await pids_of(victim, pod_uid)) or dead & set(now):
-            pass
+        for pod, gone in zip(pods, dead, strict=True):
+            while not (now := await pids_of(victim, pod)) or gone & set(now):
+                pass
+    await _all_go_on(sessions)
 
 
-@pytest.mark.parametrize("binding", ["masquerade", "bridge", "passtBinding"])
-async def test_connection_and_lease_go_on(cluster: Cluster, binding: Binding) -> None:
-    """A session over ssh counts on without a gap through the death of handler, launcher and libvirtd; then the guest renews its lease."""
+async def _all_go_on(sessions: list[_Session]) -> None:
+    await asyncio.gather(*(session.goes_on() for session in sessions))
+
+
+async def _talker(cluster: Cluster, binding: Binding) -> Machine:
+    interface: Json = {"default": reachable_by(binding)}
     name = f"talker-{binding.lower()}"
-    interfaces: Json = {"default": reachable_by(binding)}
-    machine = await booted(cluster, networked_vmi(name, {"default": {"pod": {}}}, interfaces))
-    pod_uid = await uid_of_pod(machine)
-    async with machine.prints(_COUNTS) as lines:
-        last = await _goes_on(lines, 0)
+    return await booted(cluster, networked_vmi(name, {"default": {"pod": {}}}, interface))
+
+
+async def test_connections_and_leases_go_on(cluster: Cluster) -> None:
+    """By each binding, a session over ssh counts on without a gap through the death of handler, launcher and libvirtd, one after the
+    other; then the guest renews its lease."""
+    talkers = await asyncio.gather(*(_talker(cluster, binding) for binding in BINDINGS))
+    async with AsyncExitStack() as open_:
+        sessions = [
+            _Session(machine, await open_.enter_async_context(machine.prints(_COUNTS)))
+            for machine in talkers
+        ]
+        await _all_go_on(sessions)
         for victim in (Victim.HANDLER, Victim.LAUNCHER, Victim.LIBVIRTD):
-            dead = set(await pids_of(victim, pod_uid))
-            await strike([victim], pod_uid)
-            last = await _goes_on(lines, last)
-            await _is_back(machine, victim, dead)
-            last = await _goes_on(lines, last)
-    assert (await machine.ssh(_RENEWS, timeout_s=40)).stdout.strip() == "renewed"
-    assert (await machine.ssh("hostname")).stdout.strip() == name
-    await cluster.kubectl("delete", f"vmi/{name}", f"service/{name}-ssh", "--wait=false")
+            await _strike_all(sessions, victim)
+    for machine in talkers:
+        assert (await machine.ssh(_RENEWS, timeout_s=40)).stdout.strip() == "renewed", machine.name
+        assert (await machine.ssh("hostname")).stdout.strip() == machine.name
+        await cluster.kubectl(
+            "delete", f"vmi/{machine.name}", f"service/{machine.name}-ssh", "--wait=false"
+        )

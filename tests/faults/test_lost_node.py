@@ -7,7 +7,7 @@ These tests bring the second node up themselves, and take it away again.
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -19,7 +19,14 @@ from tests.faults.writers import watching_writers
 from tests.support import second_node
 from tests.support.cluster import Cluster, Json, on_node
 from tests.support.machine import DEMO_KEY, Machine, gone, pod_processes, vmi
-from tests.support.networks import Binding, networked_vmi, node_port_service, reachable_by, serve
+from tests.support.networks import (
+    BINDINGS,
+    Binding,
+    networked_vmi,
+    node_port_service,
+    reachable_by,
+    serve,
+)
 from tests.support.talk import asks, guest, pings, sends_much
 
 NODE = second_node.NODE
@@ -114,31 +121,51 @@ async def test_a_machine_on_the_second_node(cluster: Cluster, second: None) -> N
     await cluster.kubectl("delete", "pod/client", "secret/key", "--wait=false")
 
 
-@pytest.mark.parametrize("binding", ["masquerade", "bridge", "passtBinding"])
-async def test_guests_on_two_nodes(cluster: Cluster, second: None, binding: Binding) -> None:
-    """They reach each other by address and by Service, with little and with much."""
-    names = {"node1": f"near-{binding.lower()}", NODE: f"far-{binding.lower()}"}
-    addresses = {}
-    for node, name in names.items():
-        where = {"kubernetes.io/hostname": node}
-        manifest = networked_vmi(
-            name, {"default": {"pod": {}}}, {"default": reachable_by(binding)}, nodeSelector=where
-        )
-        machine = await booted(cluster, manifest)
-        await cluster.apply(node_port_service(name, of=name, families=1))
-        await serve(machine)
-        addresses[name] = (await machine.pod())["status"]["podIP"]
+async def _serving_on(cluster: Cluster, node: str, name: str, binding: Binding) -> Machine:
+    manifest = networked_vmi(
+        name,
+        {"default": {"pod": {}}},
+        {"default": reachable_by(binding)},
+        nodeSelector={"kubernetes.io/hostname": node},
+    )
+    machine = await booted(cluster, manifest)
+    await cluster.apply(node_port_service(name, of=name, families=1))
+    await serve(machine)
+    return machine
+
+
+async def _wrong_between(machines: Sequence[Machine]) -> list[str]:
+    """What is wrong with what each asks of the other, by address and by Service, with little and with much."""
     wrong = []
-    for asking, asked in itertools.permutations(names.values()):
+    for asking, asked in itertools.permutations(machines):
+        address = (await asked.pod())["status"]["podIP"]
         questions = [
-            *asks(addresses[asked], asked),
-            *sends_much(addresses[asked]),
-            *pings(addresses[asked]),
-            *asks(asked, asked, port=80),
+            *asks(address, asked.name),
+            *sends_much(address),
+            *pings(address),
+            *asks(asked.name, asked.name, port=80),
         ]
-        wrong += await guest(Machine(cluster, asking)).wrong_answers(questions)
-    for name in names.values():
-        await cluster.kubectl("delete", f"vmi/{name}", f"service/{name}", f"service/{name}-ssh")
+        wrong += await guest(asking).wrong_answers(questions)
+    return wrong
+
+
+async def test_guests_on_two_nodes(cluster: Cluster, second: None) -> None:
+    """By each binding, guests on two nodes reach each other."""
+    pairs = await asyncio.gather(
+        *(
+            asyncio.gather(
+                _serving_on(cluster, "node1", f"near-{binding.lower()}", binding),
+                _serving_on(cluster, NODE, f"far-{binding.lower()}", binding),
+            )
+            for binding in BINDINGS
+        )
+    )
+    wrong = [line for pair in pairs for line in await _wrong_between(pair)]
+    for machine in itertools.chain(*pairs):
+        name = machine.name
+        await cluster.kubectl(
+            "delete", f"vmi/{name}", f"service/{name}", f"service/{name}-ssh", "--wait=false"
+        )
     assert not wrong, "\n".join(wrong)
 
 

@@ -6,23 +6,20 @@ the other threads lose a message, too, and have to live with it.
 """
 
 import asyncio
-import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
 from tests.faults.guest import booted
 from tests.faults.strike import Victim
-from tests.support.cluster import ROOT, Cluster, Json, on_node
+from tests.support.cluster import Cluster, Json
 from tests.support.machine import Machine, gone
 from tests.support.networks import Binding, networked_vmi
 from tests.support.node import node_at_rest, until_nothing_more
-from tests.support.process import end
+from tests.support.tracing import calls, traced
 
 pytestmark = pytest.mark.timeout(300)
 
-TRACE = "/tmp/wiring.trace"
 TIDY_UP_S = 30
 STRUCK_WITHIN_S = 20
 
@@ -31,37 +28,9 @@ def _vmi(name: str, binding: Binding) -> Json:
     return networked_vmi(name, {"default": {"pod": {}}}, {"default": {binding: {}}})
 
 
-@asynccontextmanager
-async def _traced(inject: str = "") -> AsyncIterator[None]:
-    """All that the handler sends is written down on the node, and some of it refused."""
-    attach = (
-        f"rm -f {TRACE}; exec strace -f -o {TRACE} -e trace=sendto {inject}"
-        f" -p $(pgrep -o -f '{Victim.HANDLER}')"
-    )
-    process = await asyncio.create_subprocess_exec(
-        str(ROOT / "dev/node"), "node1", "sh", "-c", attach, stderr=asyncio.subprocess.PIPE
-    )
-    assert process.stderr is not None
-    try:
-        async with asyncio.timeout(10):
-            assert b"attached" in (said := await process.stderr.readline()), said
-        yield
-    finally:
-        # The client of the node's shell can be killed, and would leave strace there.
-        await on_node("pkill", "-x", "strace", check=False)
-        async with asyncio.timeout(10):
-            await process.stderr.read()
-            await process.wait()
-        await end(process)
-
-
-async def _sent_by_thread() -> dict[str, list[str]]:
-    """What was written down, by the numbers of threads."""
-    sent: dict[str, list[str]] = {}
-    for line in (await on_node("cat", TRACE)).stdout.splitlines():
-        if found := re.match(r"(\d+) +(sendto.*)", line):
-            sent.setdefault(found[1], []).append(found[2])
-    return sent
+def _handler_traced(inject: str = "") -> AbstractAsyncContextManager[None]:
+    """All that the handler sends is written down, and some of it refused."""
+    return traced(Victim.HANDLER, "-e trace=sendto", inject)
 
 
 def _is_to_kernel(call: str) -> bool:
@@ -73,7 +42,7 @@ async def _struck() -> None:
     async with asyncio.timeout(STRUCK_WITHIN_S):
         while not any(
             "INJECTED" in each and _is_to_kernel(each)
-            for sent in (await _sent_by_thread()).values()
+            for sent in (await calls()).values()
             for each in sent
         ):
             pass
@@ -81,17 +50,17 @@ async def _struck() -> None:
 
 async def _calls_of_wiring(cluster: Cluster, binding: Binding) -> int:
     """How many messages it takes to wire a pod."""
-    async with _traced():
+    async with _handler_traced():
         await cluster.apply(_vmi("counted", binding))
         await Machine(cluster, "counted").running(within_s=60)
-        sent = await _sent_by_thread()
+        sent = await calls()
     await cluster.kubectl("delete", "vmi", "counted", "--timeout=30s")
-    return max(sum(map(_is_to_kernel, calls)) for calls in sent.values())
+    return max(sum(map(_is_to_kernel, each)) for each in sent.values())
 
 
 async def _goes_while_wired(cluster: Cluster, name: str, binding: Binding, call: int) -> None:
     """A pod whose wiring was refused its nth message is deleted at once."""
-    async with _traced(f"-e inject=sendto:error=ENOBUFS:when={call}"):
+    async with _handler_traced(f"-e inject=sendto:error=ENOBUFS:when={call}"):
         await cluster.apply(_vmi(name, binding))
         await _struck()
         pod = (await Machine(cluster, name).pod())["metadata"]["name"]
@@ -106,9 +75,9 @@ async def _goes_while_wired(cluster: Cluster, name: str, binding: Binding, call:
 @pytest.mark.parametrize("binding", ["masquerade", "bridge"])
 async def test_pod_goes_at_any_step(cluster: Cluster, binding: Binding, every: int) -> None:
     """No process, namespace, link, table, mount or descriptor stays, whichever step failed, and the next machine is reached."""
-    calls = await _calls_of_wiring(cluster, binding)
+    count = await _calls_of_wiring(cluster, binding)
     before = await node_at_rest()
-    for call in range(1, calls + 1, every):
+    for call in range(1, count + 1, every):
         await _goes_while_wired(cluster, f"short-{call}", binding, call)
     await until_nothing_more(before, within_s=TIDY_UP_S)
     await booted(cluster, _vmi("after", binding))
@@ -118,8 +87,8 @@ async def test_pod_goes_at_any_step(cluster: Cluster, binding: Binding, every: i
 @pytest.mark.parametrize("binding", ["masquerade", "bridge"])
 async def test_step_that_fails_is_repeated(cluster: Cluster, binding: Binding) -> None:
     """What failed in the middle is done by the next pass, and the guest has its network."""
-    calls = await _calls_of_wiring(cluster, binding)
-    async with _traced(f"-e inject=sendto:error=ENOBUFS:when={calls - 2}"):
+    count = await _calls_of_wiring(cluster, binding)
+    async with _handler_traced(f"-e inject=sendto:error=ENOBUFS:when={count - 2}"):
         await cluster.apply(_vmi("again", binding))
         await _struck()
         await Machine(cluster, "again").running(within_s=60)

@@ -11,12 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.perf.measure import Figure, can_virtualise, percentile
+from tests.perf.programs import programs
+from tests.perf.wiring import wiring
 from tests.support.cluster import Cluster, namespace
 from tests.support.machine import Machine
-from tests.support.networks import ECHOES, Binding, networked_vmi, reachable_by, serve, serving_pod
+from tests.support.networks import (
+    BINDINGS,
+    ECHOES,
+    Binding,
+    networked_vmi,
+    reachable_by,
+    serve,
+    serving_pod,
+)
 from tests.support.talk import Place, guest, pod
 
-BINDINGS: tuple[Binding, ...] = ("masquerade", "bridge", "passtBinding")
 SAMPLES, SECONDS = 3, 3
 ROUND_TRIPS = 500
 _IPERF, _NEAR, _FAR = 5201, "near", "far"
@@ -38,7 +47,7 @@ class Carried:
 
 
 async def network(samples: int = SAMPLES) -> list[Figure]:
-    """Another pod, then one guest after another."""
+    """Set-up, then another pod, then one guest after another."""
     found: dict[str, Carried] = {}
     async with namespace(f"perf-network-{int(time.time())}") as cluster:
         for name in (_NEAR, _FAR):
@@ -55,7 +64,7 @@ async def network(samples: int = SAMPLES) -> list[Figure]:
         for binding in BINDINGS:
             found[binding] = await _of_guest(cluster, binding, samples)
             _show(binding, found[binding])
-    return figures(found)
+    return [*await wiring(), *await programs(), *figures(found)]
 
 
 def figures(found: Mapping[str, Carried]) -> list[Figure]:

@@ -17,6 +17,7 @@ from tests.support.process import run
 from tests.support.storage import TOOLBOX
 
 Binding = Literal["masquerade", "bridge", "passtBinding"]
+BINDINGS: tuple[Binding, ...] = ("masquerade", "bridge", "passtBinding")
 
 ANSWERS, ECHOES, NOBODYS = 7000, 7001, 7002
 MULTUS = "k8s.v1.cni.cncf.io"

@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import signal
 import subprocess
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from podvisor_launcher.storage.errors import DiskUnavailable, InvalidDisk
 from podvisor_launcher.storage.files import UnsafePath, plain_file_below
 from podvisor_launcher.storage.overlay import prepare_empty_disk
 from podvisor_launcher.storage.prepare import prepare_disks
-from podvisor_launcher.storage.qemu_img import image_info, parse_info
+from podvisor_launcher.storage.qemu_img import QemuImgFailed, image_info, parse_info
 
 from tests.unit.launcher.specs import cloud_init_disk, container_disk, spec
 
@@ -177,6 +179,21 @@ async def test_an_image_that_says_too_much(
     qemu_img("create", "-f", "qcow2", root / "disk/disk.img", "1M")
     with pytest.raises(InvalidDisk, match="more to say"):
         await prepare_container_disk(container_disk("data", str(root)), overlays)
+
+
+async def test_what_reads_images_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that goes on for ever, as a made-up image might have it do, is ended by the limit of its CPU time; its memory is limited, too."""
+    program = tmp_path / "qemu-img"
+    program.write_text(
+        f"#!/bin/sh\nuntil ulimit -v | grep -qx {(1 << 30) // 1024}; do :; done\nwhile :; do :; done\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setitem(qemu_img_module._LIMITS, resource.RLIMIT_CPU, 1)
+    with pytest.raises(QemuImgFailed, match=f"ended with -{signal.SIGKILL}"):
+        await image_info(tmp_path, "qcow2")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ Invariant: it is told the format of every image, and guesses none.
 """
 
 import asyncio
+import contextlib
 import json
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ _MEMORY_LIMIT_BYTES = 1 << 30
 _CPU_LIMIT_S = 10
 _TIMEOUT_S = 30.0
 _OUTPUT_LIMIT_BYTES = 1 << 20  # an image with thousands of snapshots would have all of them listed
-_LIMITS = ("prlimit", f"--as={_MEMORY_LIMIT_BYTES}", f"--cpu={_CPU_LIMIT_S}", "--")
+_LIMITS = {resource.RLIMIT_AS: _MEMORY_LIMIT_BYTES, resource.RLIMIT_CPU: _CPU_LIMIT_S}
 
 
 class QemuImgFailed(Unusable):
@@ -64,7 +66,6 @@ async def grow(path: Path, size_bytes: int, *, descriptor: int | None = None) ->
 
 async def _run(*arguments: str, descriptor: int | None = None) -> bytes:
     process = await asyncio.create_subprocess_exec(
-        *_LIMITS,
         "qemu-img",
         *arguments,
         stdin=asyncio.subprocess.DEVNULL,
@@ -73,6 +74,7 @@ async def _run(*arguments: str, descriptor: int | None = None) -> bytes:
         pass_fds=() if descriptor is None else (descriptor,),
     )
     try:
+        _limit(process.pid)
         async with asyncio.timeout(_TIMEOUT_S):
             output, errors = await asyncio.gather(
                 _read_all(process.stdout), _read_all(process.stderr)
@@ -90,6 +92,13 @@ async def _run(*arguments: str, descriptor: int | None = None) -> bytes:
     if len(output) > _OUTPUT_LIMIT_BYTES:
         raise QemuImgFailed("qemu-img has more to say of the image than can be true")
     return output
+
+
+def _limit(pid: int) -> None:
+    """Bounds a process that has just begun, and cannot have done much: prlimit(1) would be one more program in every start."""
+    with contextlib.suppress(ProcessLookupError):  # it has ended
+        for kind, value in _LIMITS.items():
+            resource.prlimit(pid, kind, (value, value))
 
 
 async def _read_all(stream: asyncio.StreamReader | None) -> bytes:
