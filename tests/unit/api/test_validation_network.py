@@ -61,7 +61,7 @@ def dhcp(**options: Any) -> Json:
         ("no network", attached([], [])),
         ("unplugged", attached([POD, lan()], [nic("default"), nic(state="absent")])),
         ("no carrier", on_pod(state="down")),
-        ("in its place", on_pod(pciAddress="0000:81:01.7", acpiIndex=16383, tag="up link")),
+        ("in its place", on_pod(pciAddress="0000:81:00.0", acpiIndex=16383, tag="up link")),
         (
             "with an IPv6 network",
             attached(
@@ -149,15 +149,30 @@ def test_good(obj: Json) -> None:
             attached(
                 [POD, lan()],
                 [
-                    nic("default", pciAddress="0000:00:0a.0"),
-                    nic(pciAddress="0000:00:0A.0"),
+                    nic("default", pciAddress="0000:0a:00.0"),
+                    nic(pciAddress="0000:0A:00.0"),
                 ],
             ),
             f"{NICS}[1].pciAddress",
             "is that of",
         ),
-        ("PCI function", on_pod(pciAddress="0000:81:01.10"), f"{NICS}[0].pciAddress", "malformed"),
-        ("PCI domain", on_pod(pciAddress="0001:81:01.1"), f"{NICS}[0].pciAddress", "domain 0000"),
+        *(
+            (
+                "PCI address",
+                on_pod(pciAddress=address),
+                f"{NICS}[0].pciAddress",
+                "it must be from 0000:01:00.0 to 0000:e0:00.0",
+            )
+            for address in (
+                "0000:81:01.0",
+                "0000:81:00.1",
+                "0001:81:00.0",
+                "0000:00:00.0",
+                "0000:e1:00.0",
+                "81:00.0",
+                "0000:81:00.00",
+            )
+        ),
         ("no ACPI index", on_pod(acpiIndex=0), f"{NICS}[0].acpiIndex", "between 1 and 16383"),
         (
             "large ACPI index",

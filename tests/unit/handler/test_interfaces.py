@@ -372,12 +372,13 @@ def test_the_status_of_an_interface() -> None:
 def test_the_status_tells_all_addresses_and_networks() -> None:
     both = wired(
         attached("default", Masquerade(GUEST_MAC), "10.244.0.7/24", "fd00:244::7/64"),
-        attached("blue", Bridge(), "192.168.7.2/24", is_secondary=True),
+        attached("blue", Bridge(), "192.168.7.2/24", "fd00:7::2/64", is_secondary=True),
     )
     it = machine(MASQUERADED, ON_BLUE)
     first, second = statuses(it, both, interfaces=[reported("default"), reported("blue")])
     assert first.ip_addresses == ["10.244.0.7", "fd00:244::7"]
     assert (second.mac, second.ip_address) == (POD_MAC, "192.168.7.2")
+    assert second.ip_addresses == ["192.168.7.2"]  # of IPv6 a bridged guest is told nothing
     assert (second.pod_interface_name, second.info_source) == (BLUE, "domain, multus-status")
 
 

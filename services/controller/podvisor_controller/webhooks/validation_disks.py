@@ -1,9 +1,9 @@
 """What is wrong with a machine's disks, and with the order it boots from. Pure."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 
+from podvisor_common import pci_addresses
 from podvisor_common.api import v1
 from podvisor_common.api.unsupported import DISK_TARGETS
 
@@ -26,7 +26,6 @@ _HOTPLUG_BUSES = ("scsi", "virtio")
 _MOST_BOOT_ORDER = 2**31 - 1
 # What the one SATA controller has, and what there are slots for besides controllers and interfaces.
 _MOST_DISKS = {"sata": 6, "virtio": 100}
-_PCI_ADDRESS = re.compile(r"0000:[0-9a-fA-F]{2}:[01][0-9a-fA-F]\.[0-7]")
 
 Target = v1.DiskTarget | v1.CDRomTarget | v1.LunTarget
 
@@ -149,9 +148,8 @@ def _address_causes(
         return
     field = f"{field}.disk.pciAddress"
     other = first_use.setdefault(address.lower(), field)
-    if not _PCI_ADDRESS.fullmatch(address):
-        text = f"{quoted(address)} is malformed: it must be a PCI address of domain 0000, such as 0000:81:01.0."
-        yield invalid(field, text)
+    if pci_addresses.bus_of(address) is None:
+        yield invalid(field, f"{quoted(address)} cannot be had: it must be {pci_addresses.RANGE}.")
     elif bus != "virtio":
         yield invalid(field, f"can be given to disks on bus virtio only, not on {bus}.")
     elif other != field:

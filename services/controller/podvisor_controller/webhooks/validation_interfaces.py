@@ -4,6 +4,7 @@ import ipaddress
 import re
 from collections.abc import Iterator, Sequence
 
+from podvisor_common import pci_addresses
 from podvisor_common.api import v1
 from podvisor_common.api.v1 import names
 
@@ -24,7 +25,6 @@ _MAC = re.compile(
 )
 # The address of the bridge on the pod's side; and the one that a guest takes for none, and makes one up.
 _RESERVED_MACS = ("02:00:00:00:00:00", "00:00:00:00:00:00")
-_PCI_ADDRESS = re.compile(r"0000:[0-9a-fA-F]{2}:[01][0-9a-fA-F]\.[0-7]")
 _MOST_ACPI_INDEX = 16383
 _MAX_PORT = 65535
 # Numbers of DHCP options that a site may give a meaning to, and what one option holds.
@@ -91,9 +91,8 @@ def _pci_causes(address: str, first_use: dict[str, str], field: str) -> Iterator
     if not address:
         return
     other = first_use.setdefault(address.lower(), field)
-    if not _PCI_ADDRESS.fullmatch(address):
-        text = f"{quoted(address)} is malformed: it must be a PCI address of domain 0000, such as 0000:81:01.0."
-        yield invalid(field, text)
+    if pci_addresses.bus_of(address) is None:
+        yield invalid(field, f"{quoted(address)} cannot be had: it must be {pci_addresses.RANGE}.")
     elif other != field:
         yield invalid(field, f"{quoted(address)} is that of {other}.", CauseReason.DUPLICATE)
 

@@ -13,6 +13,7 @@ from podvisor_common.api import core, v1
 from podvisor_common.api.base import ApiStruct
 from podvisor_common.api.v1.names import MULTUS_STATUS_ANNOTATION, InfoSource, InterfaceState
 
+from podvisor_handler.network.attachments import Bridge
 from podvisor_handler.network.facts import Attached
 from podvisor_handler.vmi.guest_interfaces import with_guests_words
 from podvisor_handler.vmi.interfaces import interface_mac, interfaces_of, may_be_held
@@ -66,7 +67,7 @@ def _status(
     sources = [InfoSource.DOMAIN] if is_in_domain else []
     if attached.attachment.pod_interface in told:
         sources.append(InfoSource.MULTUS_STATUS)
-    addresses = [address.split("/")[0] for address in attached.addresses]
+    addresses = _reaching(attached)
     return v1.NetworkInterfaceStatus(
         name=interface.name,
         mac=interface_mac(vmi, interface, attached),
@@ -77,6 +78,13 @@ def _status(
         queue_count=attached.attachment.queues if is_in_domain else None,
         link_state=_link_state(interface, reported.get(interface.name)) if is_in_domain else "",
     )
+
+
+def _reaching(attached: Attached) -> list[str]:
+    """The addresses by which others reach the guest: of those that a bridge takes from the pod it is told those of IPv4 alone."""
+    is_bridged = isinstance(attached.attachment.binding, Bridge)
+    addresses = attached.addresses4 if is_bridged else attached.addresses
+    return [address.split("/")[0] for address in addresses]
 
 
 def _is_in_domain(

@@ -4,11 +4,11 @@ Invariant: the n-th device sits behind the n-th root port that nobody chose, so 
 devices. A root port per device is what makes virtio devices modern-only and every device removable.
 """
 
-import re
 from collections.abc import Collection
 from typing import ClassVar
 
 from podvisor.domain.v1 import domain_pb2 as pb
+from podvisor_common import pci_addresses
 from podvisor_common.errors import Terminal
 
 from podvisor_launcher.domain.elements import Controller, PortTarget
@@ -17,10 +17,9 @@ from podvisor_launcher.domain.place_elements import Address
 
 _FUNCTIONS = 8
 _FIRST_SLOT = 2  # slot 0 is the host bridge, slot 1 the video card
-_SLOTS = 28  # slot 30 is what nobody takes out of a running machine, slot 31 the chip set
-_PORTS = _SLOTS * _FUNCTIONS
+# Slots 2 to 29 of them: slot 30 is what nobody takes out of a running machine, slot 31 the chip set.
+_PORTS = pci_addresses.BUSES
 _FIRST_PORT = _FIRST_SLOT * _FUNCTIONS
-_BEHIND_A_ROOT_PORT = re.compile(r"0000:([0-9a-fA-F]{2}):00\.0")
 
 
 class TooManyDevices(Terminal):
@@ -30,17 +29,11 @@ class TooManyDevices(Terminal):
 
 
 def bus_of(address: str) -> int:
-    """The bus of a PCI address that a user chose. Raises UnbuildableSpec where no device can be.
-
-    A root port has one slot, so an address says no more than behind which port. Another kind of bridge could hold more, and
-    would make virtio devices legacy ones that cannot be detached.
-    """
-    found = _BEHIND_A_ROOT_PORT.fullmatch(address)
-    bus = int(found[1], 16) if found else 0
-    if not 1 <= bus <= _PORTS:
+    """The bus of a PCI address that a user chose. Raises UnbuildableSpec where no device can be."""
+    bus = pci_addresses.bus_of(address)
+    if bus is None:
         raise UnbuildableSpec(
-            f'PCI address "{address}" cannot be had: it must be from 0000:01:00.0 to 0000:{_PORTS:02x}:00.0,'
-            " with slot 00 and function 0"
+            f'PCI address "{address}" cannot be had: it must be {pci_addresses.RANGE}'
         )
     return bus
 
