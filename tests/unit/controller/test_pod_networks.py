@@ -125,6 +125,41 @@ def with_status(instance: v1.VirtualMachineInstance, status: Json) -> v1.Virtual
         ("others' stay alone", attached(POD), [OTHERS, selection(BLUE)], [OTHERS]),
         ("others' alone", vmi(), [OTHERS], None),
         (
+            "one comes, and others' behind ours keep their places",
+            attached(POD, lan("red", "lan"), lan("blue", "lan")),
+            [selection(RED), OTHERS],
+            [selection(RED), OTHERS, selection(BLUE)],
+        ),
+        (
+            "ours changes where it stands",
+            PLUGGED,
+            [OTHERS, selection(BLUE, "old"), OTHERS],
+            [OTHERS, selection(BLUE), OTHERS],
+        ),
+        (
+            "one goes in front of others', whose names came of their places",
+            attached(POD),
+            [OTHERS, selection(BLUE), OTHERS, {"name": "b", "interface": "x"}, {"name": "c"}],
+            [
+                OTHERS,
+                OTHERS | {"interface": "net3"},
+                {"name": "b", "interface": "x"},
+                {"name": "c", "interface": "net5"},
+            ],
+        ),
+        (
+            "one goes and one comes",
+            PLUGGED,
+            [selection(RED), OTHERS | {"interface": None}],
+            [OTHERS | {"interface": "net2"}, selection(BLUE)],
+        ),
+        (
+            "ours stands there twice",
+            PLUGGED,
+            [selection(BLUE), selection(BLUE), OTHERS],
+            [selection(BLUE), OTHERS | {"interface": "net3"}],
+        ),
+        (
             "others' as people write it",
             PLUGGED,
             "mesh/mesh-cni, b@net7",
@@ -205,7 +240,7 @@ def test_what_people_ask_for_stays_beside_what_the_instance_has() -> None:
     assert asked(annotated(PLUGGED, "a,b@x")) == ([*theirs, selection(BLUE)], None)
     assert asked(annotated(PLUGGED, json.dumps(theirs))) == ([*theirs, selection(BLUE)], None)
     copied = annotated(PLUGGED, json.dumps([selection(BLUE, "old"), *theirs]))
-    assert asked(copied) == ([*theirs, selection(BLUE)], None)
+    assert asked(copied) == ([selection(BLUE), *theirs], None)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,8 @@ _DIFFERENCES = """## Differences that a client can see
 - The chart sets `defaultNetworkInterface: masquerade`; without the chart's value it is `bridge`, as in KubeVirt. `passtBinding` needs no
   feature gate, takes no `dhcpOptions`, and adds 32 MiB to the pod's memory. An interface that takes a hardware or PCI address of another one is refused.
 - An interface with `state: absent` leaves the instance, and stays in the machine's template until somebody takes it out. Multus is asked again for the
-  networks of a running launcher pod by the entries that are podvisor's; those of others stay as they are.
+  networks of a running launcher pod by the entries that are podvisor's; those of others keep their places, and one that names no interface is
+  written with the name it has when one of podvisor's goes from before it.
 - An entry of `status.volumeRequests` becomes an edit of the template. One that cannot be carried out is dropped with the event
   `HotPlugVolumeError`. A volume has an attachment pod of its own, which belongs to the launcher pod.
 - `addvolume` and `removevolume` refuse fields that there are not, and `bootOrder` and `dedicatedIOThread`, which a guest has from its start or

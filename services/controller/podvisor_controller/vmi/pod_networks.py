@@ -1,7 +1,7 @@
 """The networks of Multus that a launcher pod asks for, when it is made and later on. Pure.
 
-Invariant: only the entries that are ours are written, after those of others, which stay as they are: people ask for networks of the pod
-by an annotation of the instance, meshes by writing to every pod.
+Invariant: only the entries that are ours are written, where they stand or at the end. Those of others ask for the same interfaces ever
+after, under the same names: people ask for networks of the pod by an annotation of the instance, meshes by writing to every pod.
 """
 
 import re
@@ -43,11 +43,11 @@ def network_annotations(vmi: v1.VirtualMachineInstance) -> dict[str, str]:
             found[names.MULTUS_DEFAULT_NETWORK_ANNOTATION] = network.multus.network_name
     text = (vmi.metadata.annotations or {}).get(names.MULTUS_NETWORKS_ANNOTATION, "")
     try:
-        others = _of_others(read_networks(text))
+        asked = read_networks(text)
     except UnreadableNetworks:
         return found
-    if wanted := _selections(vmi):
-        found[names.MULTUS_NETWORKS_ANNOTATION] = written_networks([*others, *wanted])
+    if (entries := _edited(asked, _selections(vmi))) != asked:
+        found[names.MULTUS_NETWORKS_ANNOTATION] = written_networks(entries)
     return found
 
 
@@ -61,11 +61,9 @@ def changed_networks(vmi: v1.VirtualMachineInstance, pod: core.Pod) -> dict[str,
         if not wanted:
             return None
         raise
-    others = _of_others(asked)
-    ours = [entry for entry in asked if entry not in others]
-    if sorted(ours, key=_interface_of) == sorted(wanted, key=_interface_of):
+    entries = _edited(asked, wanted)
+    if entries == asked:
         return None
-    entries = [*others, *wanted]
     return {names.MULTUS_NETWORKS_ANNOTATION: written_networks(entries) if entries else None}
 
 
@@ -91,9 +89,26 @@ def _selection(namespace: str, network: v1.Network, mac: str) -> Selection:
     return selection | ({"mac": mac.lower().replace("-", ":")} if mac else {})
 
 
-def _of_others(entries: list[Selection]) -> list[Selection]:
-    return [entry for entry in entries if _OURS.fullmatch(_interface_of(entry)) is None]
+def _edited(asked: list[Selection], wanted: list[Selection]) -> list[Selection]:
+    """The entries with ours as they are wanted: each where it stands, new ones at the end."""
+    left = {_interface_of(entry): entry for entry in wanted}
+    entries = []
+    have_moved = False
+    for place, entry in enumerate(asked):
+        interface = _interface_of(entry)
+        if _OURS.fullmatch(interface) is None:
+            entries.append(_named(entry, place) if have_moved else entry)
+        elif interface in left:
+            entries.append(left.pop(interface))
+        else:
+            have_moved = True
+    return [*entries, *left.values()]
+
+
+def _named(entry: Selection, place: int) -> Selection:
+    """The entry with the name of its interface: that which it has, or that which Multus makes of its place."""
+    return entry if _interface_of(entry) else entry | {"interface": f"net{place + 1}"}
 
 
 def _interface_of(entry: Selection) -> str:
-    return str(entry.get("interface", ""))
+    return str(entry.get("interface") or "")
