@@ -186,6 +186,18 @@ async def test_what_others_asked_for_keeps_its_place(
     assert entries_of(cluster)[0] == mesh | {"interface": "net2"}
 
 
+async def test_what_webhooks_add_to_an_entry_of_ours_stays(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
+    """As a pool of hardware addresses does."""
+    await starts(cluster, server, PLUGGED)
+    given = entries_of(cluster)[0] | {"mac": "02:00:00:00:0a:01"}
+    annotate(cluster, [given])
+    edit_template(cluster, beside(nic(), nic(name="more")))
+    await server.until(lambda: len(entries_of(cluster)) == 2)
+    assert entries_of(cluster)[0] == given
+
+
 async def test_what_people_ask_for_stays_beside_an_interface_that_comes(
     cluster: Cluster, server: ApiServer, leading: Controllers
 ) -> None:

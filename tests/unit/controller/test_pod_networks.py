@@ -89,6 +89,8 @@ def selection(interface: str, name: str = "lan") -> Json:
 
 
 OTHERS: Json = {"name": "mesh-cni", "namespace": "mesh"}
+# As a pool of hardware addresses writes to every pod that is made.
+GIVEN = selection(BLUE) | {"mac": "02:00:00:00:0a:01"}
 PLUGGED = attached(POD, lan("blue", "lan"))
 GOING = attached(POD, lan("blue", "lan"), blue={"state": "absent"})
 ATTACHED = {"interfaces": [{"name": "blue", "infoSource": "domain"}]}
@@ -152,6 +154,25 @@ def with_status(instance: v1.VirtualMachineInstance, status: Json) -> v1.Virtual
             PLUGGED,
             [selection(RED), OTHERS | {"interface": None}],
             [OTHERS | {"interface": "net2"}, selection(BLUE)],
+        ),
+        ("a webhook gave ours a hardware address", PLUGGED, [GIVEN], None),
+        (
+            "what a webhook gave ours goes on when another comes",
+            attached(POD, lan("blue", "lan"), lan("red", "lan")),
+            [GIVEN],
+            [GIVEN, selection(RED)],
+        ),
+        (
+            "a hardware address of the manifest is ours to give",
+            attached(POD, lan("blue", "lan"), blue={"macAddress": "02:00:00:00:0a:02"}),
+            [GIVEN | {"ips": ["10.1.0.7/24"]}],
+            [GIVEN | {"ips": ["10.1.0.7/24"], "mac": "02:00:00:00:0a:02"}],
+        ),
+        (
+            "what was given for another definition goes with it",
+            attached(POD, lan("blue", "other")),
+            [GIVEN],
+            [selection(BLUE, "other")],
         ),
         (
             "ours stands there twice",

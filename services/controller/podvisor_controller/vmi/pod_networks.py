@@ -1,7 +1,8 @@
 """The networks of Multus that a launcher pod asks for, when it is made and later on. Pure.
 
-Invariant: only the entries that are ours are written, where they stand or at the end. Those of others ask for the same interfaces ever
-after, under the same names: people ask for networks of the pod by an annotation of the instance, meshes by writing to every pod.
+Invariant: only the entries that are ours are written, where they stand or at the end, and of them only what the instance says: a pool of
+hardware addresses adds its own to them. Those of others ask for the same interfaces ever after, under the same names: people ask for
+networks of the pod by an annotation of the instance, meshes by writing to every pod.
 """
 
 import re
@@ -99,10 +100,16 @@ def _edited(asked: list[Selection], wanted: list[Selection]) -> list[Selection]:
         if _OURS.fullmatch(interface) is None:
             entries.append(_named(entry, place) if have_moved else entry)
         elif interface in left:
-            entries.append(left.pop(interface))
+            entries.append(_renewed(entry, left.pop(interface)))
         else:
             have_moved = True
     return [*entries, *left.values()]
+
+
+def _renewed(entry: Selection, wanted: Selection) -> Selection:
+    """Our entry as it is wanted. What others have added to it stays for as long as it is about the same definition."""
+    is_about_it = all(entry.get(key) == wanted[key] for key in ("name", "namespace"))
+    return entry | wanted if is_about_it else wanted
 
 
 def _named(entry: Selection, place: int) -> Selection:
