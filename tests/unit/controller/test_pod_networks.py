@@ -264,6 +264,39 @@ def test_what_people_ask_for_stays_beside_what_the_instance_has() -> None:
     assert asked(copied) == ([selection(BLUE), *theirs], None)
 
 
+# As anybody's may be called.
+THEIRS = {"name": "c", "interface": "pod00000000000"}
+
+
+@pytest.mark.parametrize(
+    ("instance", "networks"),
+    situations(
+        ("beside ours", PLUGGED, [THEIRS, selection(BLUE)]),
+        ("beside one that has gone", GOING, [THEIRS]),
+        ("alone", attached(POD), [THEIRS]),
+    ),
+)
+def test_an_interface_that_is_called_as_ours_are_is_its_owners(
+    instance: v1.VirtualMachineInstance, networks: Any
+) -> None:
+    mine = annotated(instance, json.dumps([THEIRS]))
+    assert asked(mine) == (networks, None)
+    made = pod(metadata={"annotations": {NETWORKS: json.dumps([THEIRS, selection(BLUE)])}})
+    found = changed_networks(mine, made)
+    if instance is PLUGGED:
+        assert found is None
+        return
+    assert found is not None
+    assert json.loads(found[NETWORKS] or "") == networks
+
+
+def test_an_annotation_that_cannot_be_read_asks_for_no_interface() -> None:
+    made = pod(metadata={"annotations": {NETWORKS: json.dumps([THEIRS, selection(BLUE)])}})
+    found = changed_networks(annotated(PLUGGED, "a/b/c"), made)
+    assert found is not None
+    assert json.loads(found[NETWORKS] or "") == [selection(BLUE)]
+
+
 @pytest.mark.parametrize(
     ("instance", "text"), [(attached(POD), "a,b@x"), (PLUGGED, "a/b/c"), (vmi(), "[]")]
 )
