@@ -1,24 +1,36 @@
 """NetworkAttachmentDefinitions that a machine's networks need: which, what is said where one is not there, and when it starts."""
 
+from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
+from podvisor_common.api import v1
 from podvisor_common.api.v1.names import VMI_FINALIZER
+from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.resources import (
     EVENTS,
     NETWORK_ATTACHMENT_DEFINITIONS,
+    PODS,
     VIRTUAL_MACHINE_INSTANCES,
     ObjectKey,
 )
 from podvisor_controller.controllers import Controllers
-from podvisor_controller.vmi.definitions import Absence, Definitions, definitions_needed
+from podvisor_controller.vmi.definition_lookup import ALL_THERE_FOR_S, DefinitionLookup
+from podvisor_controller.vmi.definitions import (
+    ALL_THERE,
+    Absence,
+    Definitions,
+    definitions_needed,
+)
 from podvisor_controller.vmi.plan import CreatePod, plan
 from podvisor_controller.vmi.status import status_of
 
 from tests.unit.controller.api_server import ApiServer
-from tests.unit.controller.builders import NOW, Json, observed, situations, stamp, vmi
-from tests.unit.controller.scripted_cluster import Cluster
+from tests.unit.controller.builders import NOW, Json, observed, situations, stamp, vmi, vmi_body
+from tests.unit.controller.scripted_cluster import MYVM, Cluster
 from tests.unit.controller.test_pod_networks import POD, attached, lan
+from tests.unit.controller.test_stale_caches import Scene
 from tests.unit.kube.fake_apiserver import Refuse
 
 GROUP = NETWORK_ATTACHMENT_DEFINITIONS.group
@@ -155,3 +167,49 @@ async def test_a_machine_on_the_pod_network_asks_for_nothing(
     apply(cluster, {"domain": {"devices": {}}})
     await cluster.bound_pod()
     assert asked(server) == 0
+
+
+async def test_what_is_there_is_not_asked_for_again_at_once(
+    server: ApiServer, client: KubeClient
+) -> None:
+    at = NOW
+    lookup = DefinitionLookup(client, lambda: at)
+    on_lan, on_both = attached(lan("blue", "lan")), attached(lan("blue", "lan"), lan("red", "red"))
+    server.put(NETWORK_ATTACHMENT_DEFINITIONS, {"metadata": {"namespace": "shop", "name": "lan"}})
+    for _ in range(3):
+        assert await lookup.of(on_lan, has_pod=False) == ALL_THERE
+    assert asked(server) == 1
+    at += timedelta(seconds=ALL_THERE_FOR_S)
+    assert await lookup.of(on_lan, has_pod=False) == ALL_THERE
+    assert asked(server) == 2
+    found = await lookup.of(on_both, has_pod=False)
+    assert found.absent == {ObjectKey("shop", "red"): Absence.DEFINITION}
+    assert asked(server) == 4
+
+
+async def test_a_definition_that_is_needed_since_is_asked_for(
+    server: ApiServer, client: KubeClient
+) -> None:
+    """While another one is waited for."""
+    lookup = DefinitionLookup(client, lambda: NOW)
+    server.put(NETWORK_ATTACHMENT_DEFINITIONS, {"metadata": {"namespace": "shop", "name": "lan"}})
+    found = await lookup.of(attached(lan("blue", "away")), has_pod=False)
+    assert found.absent == {ObjectKey("shop", "away"): Absence.DEFINITION}
+    again = await lookup.of(attached(lan("blue", "gone")), has_pod=False)
+    assert again.absent == {ObjectKey("shop", "gone"): Absence.DEFINITION}
+
+
+async def test_a_machine_that_waits_for_a_claim_asks_seldom(
+    server: ApiServer, client: KubeClient
+) -> None:
+    scene = Scene(client)
+    server.put(NETWORK_ATTACHMENT_DEFINITIONS, {"metadata": {"namespace": "shop", "name": "lan"}})
+    volume = {"name": "data", "persistentVolumeClaim": {"claimName": "data-0"}}
+    body = vmi_body(spec={**ON_LAN, "volumes": [volume]})
+    del body["metadata"]["resourceVersion"]
+    made = server.put(VIRTUAL_MACHINE_INSTANCES, body)
+    scene.vmis.replace([msgspec.convert(made, v1.VirtualMachineInstance)])
+    for _ in range(3):
+        await scene.reconciler.reconcile(MYVM)
+    assert server.list(PODS) == []
+    assert asked(server) == 1

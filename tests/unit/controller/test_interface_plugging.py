@@ -39,11 +39,22 @@ def states_of(cluster: Cluster) -> dict[str, str]:
     return {interface["name"]: interface.get("state", "") for interface in interfaces}
 
 
+def entries_of(cluster: Cluster) -> list[Json]:
+    """What the launcher pod asks of Multus."""
+    [pod] = cluster.pods
+    return read_networks(pod["metadata"].get("annotations", {}).get(NETWORKS, ""))
+
+
 def asked_for(cluster: Cluster) -> list[str]:
     """The definitions that the launcher pod asks Multus for."""
-    [pod] = cluster.pods
-    text = pod["metadata"].get("annotations", {}).get(NETWORKS, "")
-    return [entry["name"] for entry in read_networks(text)]
+    return [entry["name"] for entry in entries_of(cluster)]
+
+
+def annotate(cluster: Cluster, entries: list[Json]) -> None:
+    """Others' word on what the launcher pod asks of Multus."""
+    pod = cluster.pods[0]
+    annotations = pod["metadata"].get("annotations", {}) | {NETWORKS: json.dumps(entries)}
+    cluster.change(PODS, pod, metadata=pod["metadata"] | {"annotations": annotations})
 
 
 def edit_template(cluster: Cluster, spec: Json) -> None:
@@ -153,12 +164,38 @@ async def test_what_others_asked_for_is_theirs(
 ) -> None:
     """As meshes do, whose webhooks write to every pod that is made."""
     await starts(cluster, server, PLAIN)
-    pod = cluster.pods[0]
-    text = json.dumps([{"name": "mesh", "namespace": "mesh-system"}])
-    metadata = pod["metadata"] | {"annotations": {NETWORKS: text}}
-    cluster.change(PODS, pod, metadata=metadata)
+    annotate(cluster, [{"name": "mesh", "namespace": "mesh-system"}])
     edit_template(cluster, PLUGGED)
     await server.until(lambda: asked_for(cluster) == ["mesh", "lan"])
+
+
+async def test_what_others_asked_for_keeps_its_place(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
+    """Multus calls what names no interface by its place: another place would be another interface."""
+    await starts(cluster, server, PLUGGED)
+    mesh = {"name": "mesh", "namespace": "mesh-system"}
+    ours = entries_of(cluster)
+    annotate(cluster, [*ours, mesh])
+    edit_template(cluster, beside(nic(), nic(name="more")))
+    await server.until(lambda: len(entries_of(cluster)) == 3)
+    assert entries_of(cluster)[:2] == [*ours, mesh]
+    attach(cluster, "default", "more")
+    edit_template(cluster, beside(nic(state="absent"), nic(name="more")))
+    await server.until(lambda: len(entries_of(cluster)) == 2)
+    assert entries_of(cluster)[0] == mesh | {"interface": "net2"}
+
+
+async def test_what_webhooks_add_to_an_entry_of_ours_stays(
+    cluster: Cluster, server: ApiServer, leading: Controllers
+) -> None:
+    """As a pool of hardware addresses does."""
+    await starts(cluster, server, PLUGGED)
+    given = entries_of(cluster)[0] | {"mac": "02:00:00:00:0a:01"}
+    annotate(cluster, [given])
+    edit_template(cluster, beside(nic(), nic(name="more")))
+    await server.until(lambda: len(entries_of(cluster)) == 2)
+    assert entries_of(cluster)[0] == given
 
 
 async def test_what_people_ask_for_stays_beside_an_interface_that_comes(

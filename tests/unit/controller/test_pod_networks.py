@@ -89,6 +89,8 @@ def selection(interface: str, name: str = "lan") -> Json:
 
 
 OTHERS: Json = {"name": "mesh-cni", "namespace": "mesh"}
+# As a pool of hardware addresses writes to every pod that is made.
+GIVEN = selection(BLUE) | {"mac": "02:00:00:00:0a:01"}
 PLUGGED = attached(POD, lan("blue", "lan"))
 GOING = attached(POD, lan("blue", "lan"), blue={"state": "absent"})
 ATTACHED = {"interfaces": [{"name": "blue", "infoSource": "domain"}]}
@@ -124,6 +126,60 @@ def with_status(instance: v1.VirtualMachineInstance, status: Json) -> v1.Virtual
         ("others' stay", PLUGGED, [OTHERS], [OTHERS, selection(BLUE)]),
         ("others' stay alone", attached(POD), [OTHERS, selection(BLUE)], [OTHERS]),
         ("others' alone", vmi(), [OTHERS], None),
+        (
+            "one comes, and others' behind ours keep their places",
+            attached(POD, lan("red", "lan"), lan("blue", "lan")),
+            [selection(RED), OTHERS],
+            [selection(RED), OTHERS, selection(BLUE)],
+        ),
+        (
+            "ours changes where it stands",
+            PLUGGED,
+            [OTHERS, selection(BLUE, "old"), OTHERS],
+            [OTHERS, selection(BLUE), OTHERS],
+        ),
+        (
+            "one goes in front of others', whose names came of their places",
+            attached(POD),
+            [OTHERS, selection(BLUE), OTHERS, {"name": "b", "interface": "x"}, {"name": "c"}],
+            [
+                OTHERS,
+                OTHERS | {"interface": "net3"},
+                {"name": "b", "interface": "x"},
+                {"name": "c", "interface": "net5"},
+            ],
+        ),
+        (
+            "one goes and one comes",
+            PLUGGED,
+            [selection(RED), OTHERS | {"interface": None}],
+            [OTHERS | {"interface": "net2"}, selection(BLUE)],
+        ),
+        ("a webhook gave ours a hardware address", PLUGGED, [GIVEN], None),
+        (
+            "what a webhook gave ours goes on when another comes",
+            attached(POD, lan("blue", "lan"), lan("red", "lan")),
+            [GIVEN],
+            [GIVEN, selection(RED)],
+        ),
+        (
+            "a hardware address of the manifest is ours to give",
+            attached(POD, lan("blue", "lan"), blue={"macAddress": "02:00:00:00:0a:02"}),
+            [GIVEN | {"ips": ["10.1.0.7/24"]}],
+            [GIVEN | {"ips": ["10.1.0.7/24"], "mac": "02:00:00:00:0a:02"}],
+        ),
+        (
+            "what was given for another definition goes with it",
+            attached(POD, lan("blue", "other")),
+            [GIVEN],
+            [selection(BLUE, "other")],
+        ),
+        (
+            "ours stands there twice",
+            PLUGGED,
+            [selection(BLUE), selection(BLUE), OTHERS],
+            [selection(BLUE), OTHERS | {"interface": "net3"}],
+        ),
         (
             "others' as people write it",
             PLUGGED,
@@ -205,7 +261,40 @@ def test_what_people_ask_for_stays_beside_what_the_instance_has() -> None:
     assert asked(annotated(PLUGGED, "a,b@x")) == ([*theirs, selection(BLUE)], None)
     assert asked(annotated(PLUGGED, json.dumps(theirs))) == ([*theirs, selection(BLUE)], None)
     copied = annotated(PLUGGED, json.dumps([selection(BLUE, "old"), *theirs]))
-    assert asked(copied) == ([*theirs, selection(BLUE)], None)
+    assert asked(copied) == ([selection(BLUE), *theirs], None)
+
+
+# As anybody's may be called.
+THEIRS = {"name": "c", "interface": "pod00000000000"}
+
+
+@pytest.mark.parametrize(
+    ("instance", "networks"),
+    situations(
+        ("beside ours", PLUGGED, [THEIRS, selection(BLUE)]),
+        ("beside one that has gone", GOING, [THEIRS]),
+        ("alone", attached(POD), [THEIRS]),
+    ),
+)
+def test_an_interface_that_is_called_as_ours_are_is_its_owners(
+    instance: v1.VirtualMachineInstance, networks: Any
+) -> None:
+    mine = annotated(instance, json.dumps([THEIRS]))
+    assert asked(mine) == (networks, None)
+    made = pod(metadata={"annotations": {NETWORKS: json.dumps([THEIRS, selection(BLUE)])}})
+    found = changed_networks(mine, made)
+    if instance is PLUGGED:
+        assert found is None
+        return
+    assert found is not None
+    assert json.loads(found[NETWORKS] or "") == networks
+
+
+def test_an_annotation_that_cannot_be_read_asks_for_no_interface() -> None:
+    made = pod(metadata={"annotations": {NETWORKS: json.dumps([THEIRS, selection(BLUE)])}})
+    found = changed_networks(annotated(PLUGGED, "a/b/c"), made)
+    assert found is not None
+    assert json.loads(found[NETWORKS] or "") == [selection(BLUE)]
 
 
 @pytest.mark.parametrize(

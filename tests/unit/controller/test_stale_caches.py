@@ -18,6 +18,8 @@ from podvisor_common.kube.resources import (
     ObjectKey,
 )
 from podvisor_controller.node.attendance import UNRESPONSIVE_AFTER_S, Attendance
+from podvisor_controller.vmi.claim_users import KEEPERS_INDEX, USERS_INDEX
+from podvisor_controller.vmi.claims import claims_kept, claims_used
 from podvisor_controller.vmi.pod_index import OWNER_INDEX, owner_keys
 from podvisor_controller.vmi.reconciler import VmiReconciler
 
@@ -31,7 +33,12 @@ class Scene:
     """A reconciler whose caches hear of nothing: no watch runs at all."""
 
     def __init__(self, client: KubeClient) -> None:
-        self.vmis = Informer(client, VIRTUAL_MACHINE_INSTANCES, v1.VirtualMachineInstance)
+        self.vmis = Informer(
+            client,
+            VIRTUAL_MACHINE_INSTANCES,
+            v1.VirtualMachineInstance,
+            indexers={USERS_INDEX: claims_used, KEEPERS_INDEX: claims_kept},
+        )
         self.pods = Informer(client, PODS, core.Pod, indexers={OWNER_INDEX: owner_keys})
         self.nodes = Informer(client, NODES, core.Node)
         self.at = NOW

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 from podvisor_common.api import v1
+from podvisor_common.api.compatibility import compatibility_page
 from podvisor_common.api.v1 import names
 from podvisor_controller.config import ClusterConfig
 from podvisor_controller.vmi.pod import launcher_pod_name, render_pod
@@ -246,6 +247,15 @@ def test_memory_beside_the_guests(
     instance: v1.VirtualMachineInstance, config: ClusterConfig, mebibytes: int
 ) -> None:
     assert memory_overhead_bytes(instance, config) == mebibytes * MIB
+
+
+def test_what_passt_takes_is_told_to_whoever_comes_from_kubevirt() -> None:
+    without, listed, all_ports = (
+        memory_overhead_bytes(domain(devices={"interfaces": interfaces}), KVM) // MIB
+        for interfaces in ([], [PASST | PORTS], [PASST])
+    )
+    told = f"adds {listed - without} MiB to the pod's memory, or {all_ports - without} MiB where no `ports` are listed"
+    assert told in " ".join(compatibility_page().split())
 
 
 @pytest.mark.parametrize(

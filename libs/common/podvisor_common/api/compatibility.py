@@ -62,9 +62,10 @@ _DIFFERENCES = """## Differences that a client can see
   drive, reach its guest, without a feature gate. Where a name gets another claim or disk, the guest lets go of the first one before. A claim that
   is missing or that another machine has leaves the guest alone: `Synchronized` is False, and nothing is attached until it can be.
 - The chart sets `defaultNetworkInterface: masquerade`; without the chart's value it is `bridge`, as in KubeVirt. `passtBinding` needs no
-  feature gate, takes no `dhcpOptions`, and adds 32 MiB to the pod's memory. An interface that takes a hardware or PCI address of another one is refused.
+  feature gate, takes no `dhcpOptions`, and adds 32 MiB to the pod's memory, or 304 MiB where no `ports` are listed. An interface that takes a hardware or PCI address of another one is refused.
 - An interface with `state: absent` leaves the instance, and stays in the machine's template until somebody takes it out. Multus is asked again for the
-  networks of a running launcher pod by the entries that are podvisor's; those of others stay as they are.
+  networks of a running launcher pod by the entries that are podvisor's; those of others keep their places, and one that names no interface is
+  written with the name it has when one of podvisor's goes from before it.
 - An entry of `status.volumeRequests` becomes an edit of the template. One that cannot be carried out is dropped with the event
   `HotPlugVolumeError`. A volume has an attachment pod of its own, which belongs to the launcher pod.
 - `addvolume` and `removevolume` refuse fields that there are not, and `bootOrder` and `dedicatedIOThread`, which a guest has from its start or

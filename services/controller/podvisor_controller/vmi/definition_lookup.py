@@ -1,7 +1,7 @@
 """The NetworkAttachmentDefinitions of an instance that is to get a pod, from the API server.
 
-Invariant: reads only. Nobody watches them: a machine that starts asks for its own once, and one that waits for them ever more seldom.
-What may not be read counts as there, since Multus will tell of it as well.
+Invariant: reads only. Nobody watches them: a machine that is to get a pod asks for its own once in ALL_THERE_FOR_S, and one that waits for
+them ever more seldom. What may not be read counts as there, since Multus will tell of it as well.
 """
 
 from collections.abc import Callable
@@ -23,6 +23,8 @@ from podvisor_controller.vmi.definitions import (
     definitions_needed,
 )
 
+# How long definitions that were there are taken to be so still. A machine that waits for something else is looked at often meanwhile.
+ALL_THERE_FOR_S = 10.0
 # Of an object. Where the kind is not known, there is no Status in the answer, and so no reason.
 _NOT_FOUND = "NotFound"
 _log = structlog.get_logger(__name__)
@@ -35,9 +37,11 @@ def _backoff() -> Backoff:
 
 @dataclass(slots=True)
 class _Notes:
-    """What is remembered of one instance that waits."""
+    """What is remembered of one instance that has no pod."""
 
+    needed: tuple[ObjectKey, ...]
     known: Definitions = ALL_THERE
+    good_until: datetime | None = None
     backoff: Backoff = field(default_factory=_backoff)
 
 
@@ -57,24 +61,32 @@ class DefinitionLookup:
         if has_pod or is_over or vmi.status.node_name:
             self.forget(uid)
             return ALL_THERE
-        notes = self._notes.get(uid) or _Notes()
-        if retry_left(notes.known.ask_again_at, self._clock()) > timedelta(0):
-            return notes.known
-        absent = {}
-        for key in dict.fromkeys(definitions_needed(vmi).values()):
-            if (absence := await self._absence_of(key)) is not None:
-                absent[key] = absence
-        if not absent:
+        needed = tuple(dict.fromkeys(definitions_needed(vmi).values()))
+        if not needed:
             self.forget(uid)
             return ALL_THERE
-        ask_again_at = self._clock() + timedelta(seconds=notes.backoff.next_s())
-        notes.known = Definitions(absent, ask_again_at)
-        self._notes[uid] = notes
+        notes = self._notes.get(uid)
+        if notes is None or notes.needed != needed:
+            notes = self._notes[uid] = _Notes(needed)
+        if retry_left(notes.good_until, self._clock()) == timedelta(0):
+            await self._ask(notes)
         return notes.known
 
     def forget(self, uid: str) -> None:
-        """The instance waits for none any more."""
+        """The instance is to get no pod."""
         self._notes.pop(uid, None)
+
+    async def _ask(self, notes: _Notes) -> None:
+        """Find out which of those needed are there, and for how long that is to be taken for granted."""
+        found = {key: await self._absence_of(key) for key in notes.needed}
+        absent = {key: absence for key, absence in found.items() if absence is not None}
+        if absent:
+            notes.good_until = self._clock() + timedelta(seconds=notes.backoff.next_s())
+            notes.known = Definitions(absent, notes.good_until)
+            return
+        notes.backoff.reset()
+        notes.good_until = self._clock() + timedelta(seconds=ALL_THERE_FOR_S)
+        notes.known = ALL_THERE
 
     async def _absence_of(self, key: ObjectKey) -> Absence | None:
         try:

@@ -1,10 +1,12 @@
 """The networks of Multus that a launcher pod asks for, when it is made and later on. Pure.
 
-Invariant: only the entries that are ours are written, after those of others, which stay as they are: people ask for networks of the pod
-by an annotation of the instance, meshes by writing to every pod.
+Invariant: only the entries that are ours are written, where they stand or at the end, and of them only what the instance says: a pool of
+hardware addresses adds its own to them. Those of others ask for the same interfaces ever after, under the same names: people ask for
+networks of the pod by an annotation of the instance, meshes by writing to every pod.
 """
 
 import re
+from collections.abc import Set
 
 from podvisor_common.api import core, v1
 from podvisor_common.api.v1 import names
@@ -17,7 +19,8 @@ from podvisor_controller.vmi.network_selections import (
     written_networks,
 )
 
-_OURS = re.compile(r"pod[0-9a-f]{11}")
+# As our interfaces are called, and anybody's may be.
+_MADE_UP = re.compile(r"pod[0-9a-f]{11}")
 
 
 def networks_asked_for(vmi: v1.VirtualMachineInstance) -> list[v1.Network]:
@@ -41,13 +44,12 @@ def network_annotations(vmi: v1.VirtualMachineInstance) -> dict[str, str]:
     for network in networks_asked_for(vmi):
         if network.multus is not None and network.is_primary:
             found[names.MULTUS_DEFAULT_NETWORK_ANNOTATION] = network.multus.network_name
-    text = (vmi.metadata.annotations or {}).get(names.MULTUS_NETWORKS_ANNOTATION, "")
     try:
-        others = _of_others(read_networks(text))
+        asked = _asked_by_people(vmi)
     except UnreadableNetworks:
         return found
-    if wanted := _selections(vmi):
-        found[names.MULTUS_NETWORKS_ANNOTATION] = written_networks([*others, *wanted])
+    if (entries := _edited(asked, _selections(vmi), _own_interfaces(vmi))) != asked:
+        found[names.MULTUS_NETWORKS_ANNOTATION] = written_networks(entries)
     return found
 
 
@@ -61,11 +63,10 @@ def changed_networks(vmi: v1.VirtualMachineInstance, pod: core.Pod) -> dict[str,
         if not wanted:
             return None
         raise
-    others = _of_others(asked)
-    ours = [entry for entry in asked if entry not in others]
-    if sorted(ours, key=_interface_of) == sorted(wanted, key=_interface_of):
+    ours = _own_interfaces(vmi) | _former_interfaces(vmi, asked)
+    entries = _edited(asked, wanted, ours)
+    if entries == asked:
         return None
-    entries = [*others, *wanted]
     return {names.MULTUS_NETWORKS_ANNOTATION: written_networks(entries) if entries else None}
 
 
@@ -91,9 +92,56 @@ def _selection(namespace: str, network: v1.Network, mac: str) -> Selection:
     return selection | ({"mac": mac.lower().replace("-", ":")} if mac else {})
 
 
-def _of_others(entries: list[Selection]) -> list[Selection]:
-    return [entry for entry in entries if _OURS.fullmatch(_interface_of(entry)) is None]
+def _asked_by_people(vmi: v1.VirtualMachineInstance) -> list[Selection]:
+    """The networks that the instance asks for by the annotation, beside those that it has. UnreadableNetworks."""
+    return read_networks(vmi.metadata.annotation(names.MULTUS_NETWORKS_ANNOTATION) or "")
+
+
+def _own_interfaces(vmi: v1.VirtualMachineInstance) -> frozenset[str]:
+    """The pod's interfaces on the networks that the instance has beside the pod's own."""
+    return frozenset(
+        secondary_interface_name(network.name)
+        for network in vmi.spec.networks or ()
+        if network.multus is not None and not network.is_primary
+    )
+
+
+def _former_interfaces(vmi: v1.VirtualMachineInstance, asked: list[Selection]) -> frozenset[str]:
+    """The pod's interfaces on networks that the instance has no more: called as ours are, and none that people ask for."""
+    try:
+        theirs = _asked_by_people(vmi)
+    except UnreadableNetworks:
+        theirs = []
+    made_up = {name for name in map(_interface_of, asked) if _MADE_UP.fullmatch(name)}
+    return frozenset(made_up).difference(map(_interface_of, theirs))
+
+
+def _edited(asked: list[Selection], wanted: list[Selection], ours: Set[str]) -> list[Selection]:
+    """The entries with those for our interfaces as they are wanted: each where it stands, new ones at the end."""
+    left = {_interface_of(entry): entry for entry in wanted}
+    entries = []
+    have_moved = False
+    for place, entry in enumerate(asked):
+        interface = _interface_of(entry)
+        if interface not in ours:
+            entries.append(_named(entry, place) if have_moved else entry)
+        elif interface in left:
+            entries.append(_renewed(entry, left.pop(interface)))
+        else:
+            have_moved = True
+    return [*entries, *left.values()]
+
+
+def _renewed(entry: Selection, wanted: Selection) -> Selection:
+    """Our entry as it is wanted. What others have added to it stays for as long as it is about the same definition."""
+    is_about_it = all(entry.get(key) == wanted[key] for key in ("name", "namespace"))
+    return entry | wanted if is_about_it else wanted
+
+
+def _named(entry: Selection, place: int) -> Selection:
+    """The entry with the name of its interface: that which it has, or that which Multus makes of its place."""
+    return entry if _interface_of(entry) else entry | {"interface": f"net{place + 1}"}
 
 
 def _interface_of(entry: Selection) -> str:
-    return str(entry.get("interface", ""))
+    return str(entry.get("interface") or "")
