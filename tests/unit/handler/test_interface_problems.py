@@ -15,7 +15,7 @@ from podvisor_handler.vmi.status import events_of, needs_write
 
 from tests.unit.handler.networks import attached, wired
 from tests.unit.handler.observations import observed, said, written
-from tests.unit.handler.test_instance_plan import ALL, PLUGGED, WITHOUT_BLUE
+from tests.unit.handler.test_instance_plan import ALL, ON_BLUE, PLUGGED, WITHOUT_BLUE
 
 NO_ROOM = 'Interface "blue": internal error: No more available PCI slots.'
 
@@ -23,13 +23,16 @@ NO_ROOM = 'Interface "blue": internal error: No more available PCI slots.'
 def situation(
     *reported: tuple[str, str],
     network: PodNetwork = ALL,
-    missing_for_s: float = 0.0,
+    missing_for_s: float | dict[str, float] = 0.0,
     machine: v1.VirtualMachineInstance = PLUGGED,
     **fields: Any,
 ) -> Observed:
-    """A guest that runs, of whose interfaces by their names the launcher says so much."""
+    """A guest that runs, of whose interfaces by their names the launcher says so much. What is missing has been for so long, all
+    of it or each by its name."""
     interfaces = [domain_pb2.InterfaceReport(name=name, message=words) for name, words in reported]
     now = observed(machine=machine, network=network, interfaces=interfaces, **fields)
+    if isinstance(missing_for_s, int | float):
+        missing_for_s = dict.fromkeys((each.network for each in network.missing), missing_for_s)
     return replace(now, network_missing_for_s=missing_for_s)
 
 
@@ -101,13 +104,30 @@ def test_what_is_waited_for_is_told_by_its_names() -> None:
     assert untold_for_s(situation()) is None
 
 
+BLUE = ON_BLUE.attachment
+RED = attached("red", Bridge(), is_secondary=True, may_come_later=True).attachment
+TO_RED = v1.Network(name="red", multus=v1.MultusNetwork(network_name="shop/red"))
+BOTH = changed(
+    PLUGGED, spec=changed(PLUGGED.spec, networks=[*(PLUGGED.spec.networks or ()), TO_RED])
+)
+
+
+def test_each_interface_is_waited_for_by_itself() -> None:
+    network = wired(attached(), missing=(BLUE, RED))
+    now = situation(machine=BOTH, network=network, missing_for_s={"blue": 607, "red": 7})
+    reason, message = told(now)
+    assert reason == "NetworkNotReady"
+    assert 'Interface "blue": ' in message
+    assert '"red"' not in message
+    assert untold_for_s(now) == 3
+    later = replace(now, network_missing_for_s={"blue": 610, "red": 10})
+    assert 'Interface "red": ' in told(later)[1]
+    assert untold_for_s(later) is None
+
+
 def test_all_that_is_wrong_is_told() -> None:
-    red = attached("red", Bridge(), is_secondary=True, may_come_later=True).attachment
-    to_red = v1.Network(name="red", multus=v1.MultusNetwork(network_name="shop/red"))
-    networks = [*(PLUGGED.spec.networks or ()), to_red]
-    machine = changed(PLUGGED, spec=changed(PLUGGED.spec, networks=networks))
-    network = wired(*ALL.attached, missing=(red,))
-    now = situation(("blue", NO_ROOM), machine=machine, network=network, missing_for_s=60)
+    network = wired(*ALL.attached, missing=(RED,))
+    now = situation(("blue", NO_ROOM), machine=BOTH, network=network, missing_for_s=60)
     reason, message = told(now)
     assert reason == "HotPlugNetworkInterfaceError"
     assert message.startswith(f'{NO_ROOM} Interface "red": ')

@@ -34,9 +34,15 @@ def interface_problem(now: Observed) -> Problem | None:
 
 
 def untold_for_s(now: Observed) -> float | None:
-    """Until it is to be told that an interface has not come, in seconds; None where it is, or where all have."""
-    left_s = MISSING_IS_TOLD_AFTER_S - now.network_missing_for_s
-    return left_s if now.network is not None and now.network.missing and left_s > 0 else None
+    """Until it is to be told that one more interface has not come, in seconds; None where it is of all, or where all have."""
+    missing = now.network.missing if now.network is not None else ()
+    return min((left_s for each in missing if (left_s := _patience_s(now, each)) > 0), default=None)
+
+
+def _patience_s(now: Observed, attachment: Attachment) -> float:
+    """For how long nothing is said yet of an interface that is missing, in seconds; 0 where it is to be told."""
+    missing_for_s = now.network_missing_for_s.get(attachment.network, 0.0)
+    return max(0.0, MISSING_IS_TOLD_AFTER_S - missing_for_s)
 
 
 def _told_by_launcher(
@@ -49,11 +55,13 @@ def _told_by_launcher(
 
 
 def _missing(now: Observed) -> Iterator[str]:
-    if now.network is None or untold_for_s(now) is not None:
+    if now.network is None:
         return
     networks = {network.name: network for network in now.vmi.spec.networks or ()}
     for attachment in now.network.missing:
         network = networks.get(attachment.network)
+        if _patience_s(now, attachment) > 0:
+            continue
         if network is not None and network.multus is not None:
             definition = network.multus.definition(now.vmi.metadata.namespace)
             yield _awaited(attachment, "/".join(definition))

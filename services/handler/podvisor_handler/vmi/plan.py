@@ -118,7 +118,8 @@ class Observed:
     network_ready_at: datetime | None = None
     # An interface that the pod had not got may be there by now.
     network_is_due: bool = False
-    network_missing_for_s: float = 0.0  # since when one has been missing
+    # How long each network has been looked for in vain, by its name.
+    network_missing_for_s: Mapping[str, float] = field(default_factory=dict)
     volumes: PrepareVolumes | None = None  # what was done last
     # Of volumes that may come and go: the running pods that hold them, and what was handed over last.
     holders: Mapping[str, core.Pod] = field(default_factory=dict)
