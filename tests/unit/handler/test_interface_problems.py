@@ -125,6 +125,22 @@ def test_each_interface_is_waited_for_by_itself() -> None:
     assert untold_for_s(later) is None
 
 
+@pytest.mark.parametrize("words", ["", NO_ROOM], ids=["alone", "beside the launcher's words"])
+def test_what_was_told_is_not_withdrawn_by_a_handler_that_looks_anew(words: str) -> None:
+    network = wired(*ALL.attached, missing=(RED,))
+    reported = ("blue", words)
+    before = situation(reported, machine=BOTH, network=network, missing_for_s=600)
+    known = changed(written(said(before)), spec=BOTH.spec)
+    restarted = situation(reported, machine=known, network=network, missing_for_s=0)
+    assert told(restarted) == told(before)
+    assert not needs_write(known.status, said(restarted))
+    assert untold_for_s(restarted) is None
+    network = wired(attached(), missing=(BLUE, RED))
+    another = situation(reported, machine=known, network=network, missing_for_s=0)
+    assert told(another) == told(before)
+    assert untold_for_s(another) == 10
+
+
 def test_all_that_is_wrong_is_told() -> None:
     network = wired(*ALL.attached, missing=(RED,))
     now = situation(("blue", NO_ROOM), machine=BOTH, network=network, missing_for_s=60)

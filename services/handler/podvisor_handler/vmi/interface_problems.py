@@ -6,8 +6,8 @@ Invariant: pure. A launcher's words, which are untrusted, are bounded and told o
 from collections.abc import Iterator
 
 from podvisor.domain.v1 import domain_pb2
-from podvisor_common.api import v1
-from podvisor_common.api.v1.names import Reason
+from podvisor_common.api import meta, v1
+from podvisor_common.api.v1.names import ConditionType, Reason
 
 from podvisor_handler.network.attachments import Attachment
 from podvisor_handler.vmi.interfaces import interfaces_of
@@ -40,7 +40,11 @@ def untold_for_s(now: Observed) -> float | None:
 
 
 def _patience_s(now: Observed, attachment: Attachment) -> float:
-    """For how long nothing is said yet of an interface that is missing, in seconds; 0 where it is to be told."""
+    """For how long nothing is said yet of an interface that is missing, in seconds; 0 where it is to be told. What the status tells
+    already is so still: a handler that has just started has not seen for how long."""
+    known = meta.find_condition(now.vmi.status.conditions, ConditionType.SYNCHRONIZED)
+    if known is not None and _lack(attachment) in known.message:
+        return 0.0
     missing_for_s = now.network_missing_for_s.get(attachment.network, 0.0)
     return max(0.0, MISSING_IS_TOLD_AFTER_S - missing_for_s)
 
@@ -67,9 +71,15 @@ def _missing(now: Observed) -> Iterator[str]:
             yield _awaited(attachment, "/".join(definition))
 
 
+def _lack(attachment: Attachment) -> str:
+    """How each sentence of a missing interface begins, whatever the cause."""
+    return (
+        f'Interface "{attachment.network}": the pod has no interface {attachment.pod_interface} yet'
+    )
+
+
 def _awaited(attachment: Attachment, definition: str) -> str:
     return (
-        f'Interface "{attachment.network}": the pod has no interface {attachment.pod_interface} yet, which Multus makes of'
-        f" NetworkAttachmentDefinition {definition}. See that the definition is there, and that Multus' dynamic networks"
-        " controller runs in the cluster; without that, the guest gets the interface with its next start."
+        f"{_lack(attachment)}, which Multus makes of NetworkAttachmentDefinition {definition}. See that the"
+        " definition is there, and that Multus' dynamic networks controller runs in the cluster; without that, the guest gets the interface with its next start."
     )
