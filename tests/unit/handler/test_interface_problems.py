@@ -1,18 +1,20 @@
 """Why a guest that runs has not got an interface is told, of its own interfaces and in bounds."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from msgspec.structs import replace as changed
 from podvisor.domain.v1 import domain_pb2
-from podvisor_common.api import meta, v1
+from podvisor_common.api import core, meta, v1
 from podvisor_handler.network.attachments import Bridge
 from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.vmi.interface_problems import untold_for_s
 from podvisor_handler.vmi.plan import Observed, Problem
 from podvisor_handler.vmi.status import events_of, needs_write
 
+from tests.unit.handler.builders import pod
 from tests.unit.handler.networks import attached, wired
 from tests.unit.handler.observations import observed, said, written
 from tests.unit.handler.test_instance_plan import ALL, ON_BLUE, PLUGGED, WITHOUT_BLUE
@@ -30,10 +32,21 @@ def situation(
     """A guest that runs, of whose interfaces by their names the launcher says so much. What is missing has been for so long, all
     of it or each by its name."""
     interfaces = [domain_pb2.InterfaceReport(name=name, message=words) for name, words in reported]
+    fields.setdefault("carrier", asking("podb1f51a511f1", "pod16477688c0e"))
     now = observed(machine=machine, network=network, interfaces=interfaces, **fields)
     if isinstance(missing_for_s, int | float):
         missing_for_s = dict.fromkeys((each.network for each in network.missing), missing_for_s)
     return replace(now, network_missing_for_s=missing_for_s)
+
+
+def asking(*interfaces: str) -> core.Pod:
+    """The pod when Multus is asked to give it these."""
+    networks = [{"name": "any", "interface": interface} for interface in interfaces]
+    return asking_by(json.dumps([{"name": "mesh"}, *networks]))
+
+
+def asking_by(annotation: str) -> core.Pod:
+    return pod(annotations={"k8s.v1.cni.cncf.io/networks": annotation})
 
 
 def told(now: Observed) -> tuple[str, str]:
@@ -110,6 +123,30 @@ TO_RED = v1.Network(name="red", multus=v1.MultusNetwork(network_name="shop/red")
 BOTH = changed(
     PLUGGED, spec=changed(PLUGGED.spec, networks=[*(PLUGGED.spec.networks or ()), TO_RED])
 )
+
+
+@pytest.mark.parametrize(
+    ("carrier", "is_asking"),
+    [
+        (pod(), False),
+        (asking(), False),
+        (asking("podb1f51a511f1"), False),
+        (asking_by("mesh, default/blue@pod16477688c0e"), True),
+        (asking_by('[{"name": "blue", "interface": "pod16477688c0e"}], mesh'), False),
+        (asking_by('[{"name": "blue", "interface": 1}]'), False),
+    ],
+    ids=["nothing", "what others want", "another", "in words", "unreadable", "nonsense"],
+)
+def test_what_multus_was_not_asked_for_is_not_its_fault(carrier: core.Pod, is_asking: bool) -> None:
+    now = situation(network=WITHOUT_BLUE, missing_for_s=11, carrier=carrier)
+    reason, message = told(now)
+    assert reason == "NetworkNotReady"
+    assert message.startswith('Interface "blue": the pod has no interface pod16477688c0e yet')
+    assert ("dynamic networks controller" in message) is is_asking
+    assert ("events of the VirtualMachineInstance (FailedPodPatch)" in message) is not is_asking
+    known = changed(written(said(now)), spec=PLUGGED.spec)
+    restarted = situation(network=WITHOUT_BLUE, machine=known, carrier=carrier)
+    assert told(restarted) == (reason, message)
 
 
 def test_each_interface_is_waited_for_by_itself() -> None:

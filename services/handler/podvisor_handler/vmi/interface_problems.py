@@ -6,8 +6,14 @@ Invariant: pure. A launcher's words, which are untrusted, are bounded and told o
 from collections.abc import Iterator
 
 from podvisor.domain.v1 import domain_pb2
-from podvisor_common.api import meta, v1
-from podvisor_common.api.v1.names import ConditionType, Reason
+from podvisor_common.api import core, meta, v1
+from podvisor_common.api.v1.names import (
+    MULTUS_NETWORKS_ANNOTATION,
+    ConditionType,
+    EventReason,
+    Reason,
+)
+from podvisor_common.network_selections import UnreadableNetworks, read_networks
 
 from podvisor_handler.network.attachments import Attachment
 from podvisor_handler.vmi.interfaces import interfaces_of
@@ -62,19 +68,38 @@ def _missing(now: Observed) -> Iterator[str]:
     if now.network is None:
         return
     networks = {network.name: network for network in now.vmi.spec.networks or ()}
+    asked = _asked_of_multus(now.pod)
     for attachment in now.network.missing:
         network = networks.get(attachment.network)
-        if _patience_s(now, attachment) > 0:
+        if network is None or network.multus is None or _patience_s(now, attachment) > 0:
             continue
-        if network is not None and network.multus is not None:
+        if attachment.pod_interface not in asked:
+            yield _unasked(attachment)
+        else:
             definition = network.multus.definition(now.vmi.metadata.namespace)
             yield _awaited(attachment, "/".join(definition))
+
+
+def _asked_of_multus(pod: core.Pod | None) -> frozenset[str]:
+    """The interfaces that the pod asks Multus for; none where what somebody wrote there cannot be read."""
+    text = pod.metadata.annotation(MULTUS_NETWORKS_ANNOTATION) if pod is not None else None
+    try:
+        return frozenset(str(network.get("interface", "")) for network in read_networks(text or ""))
+    except UnreadableNetworks:
+        return frozenset()
 
 
 def _lack(attachment: Attachment) -> str:
     """How each sentence of a missing interface begins, whatever the cause."""
     return (
         f'Interface "{attachment.network}": the pod has no interface {attachment.pod_interface} yet'
+    )
+
+
+def _unasked(attachment: Attachment) -> str:
+    return (
+        f"{_lack(attachment)}, and does not ask for it: its annotation {MULTUS_NETWORKS_ANNOTATION} does not name it, or is no list of"
+        f" networks. The events of the VirtualMachineInstance ({EventReason.FAILED_POD_PATCH}) tell what keeps virt-controller from writing it there."
     )
 
 
