@@ -12,8 +12,8 @@ from podvisor_common.kube.resources import (
     PODS,
     VIRTUAL_MACHINE_INSTANCES,
 )
+from podvisor_common.network_selections import read_networks
 from podvisor_controller.controllers import Controllers
-from podvisor_controller.vmi.network_selections import read_networks
 
 from tests.unit.controller.api_server import ApiServer
 from tests.unit.controller.builders import Json, vmi_body

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 from podvisor_common.api import v1
-from podvisor_controller.vmi.network_selections import UnreadableNetworks, read_networks
+from podvisor_common.network_selections import UnreadableNetworks, read_networks
 from podvisor_controller.vmi.pod import render_pod
 from podvisor_controller.vmi.pod_networks import changed_networks
 

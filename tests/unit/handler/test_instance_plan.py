@@ -235,6 +235,7 @@ PLUGGED = vmi(
         "networks": [{"name": "default", "pod": {}}, BLUE],
     },
 )
+ABSENT_BLUE = {"name": "blue", "bridge": {}, "state": "absent"}
 ON_BLUE = attached("blue", Bridge(), is_secondary=True, may_come_later=True)
 ALL = wired(attached(), ON_BLUE)
 WITHOUT_BLUE = wired(attached(), missing=(ON_BLUE.attachment,))
@@ -311,6 +312,17 @@ def test_a_restarted_handler_gives_the_launcher_what_it_has_not_got() -> None:
     assert known.report is not None
     known.report.interfaces.add(name="blue")
     assert plan(observed(PLUGGED, state=known, network=ALL)) == []
+
+
+def test_a_restarted_handler_looks_at_a_pod_whose_last_interface_has_left() -> None:
+    """What was made for it is taken away, and its status tells that it is gone."""
+    domain = {"memory": {"guest": "64M"}, "devices": {"interfaces": [ABSENT_BLUE]}}
+    machine = vmi(spec={"domain": domain, "networks": [BLUE]})
+    known = launcher(RUNNING, applied=1)
+    assert known.report is not None
+    known.report.accepted_generation, known.report.devices_settled = 1, True
+    assert plan(observed(machine, state=known, network=None)) == [PrepareNetwork(())]
+    assert plan(observed(machine, state=known, network=wired())) == []
 
 
 def test_a_start_alone_is_no_reason_to_wire_again() -> None:

@@ -22,6 +22,7 @@ from podvisor_handler.network.namespace import Route
 from podvisor_handler.vmi.build import build_domain
 from podvisor_handler.vmi.errors import SpecRefused
 from podvisor_handler.vmi.interfaces import attachments_of
+from podvisor_handler.vmi.status import needs_write
 
 from tests.unit.handler.builders import pod, vmi
 from tests.unit.handler.networks import GUEST_MAC, POD_MAC, WIRED, attached, wired
@@ -136,10 +137,23 @@ def test_attachments(it: v1.VirtualMachineInstance, expected: Attachment) -> Non
     assert attachments(it) == (expected,)
 
 
-def test_no_interface() -> None:
-    without = machine(autoattachPodInterface=False)
+@pytest.mark.parametrize(
+    "without",
+    [
+        vmi(
+            spec={
+                "domain": {"memory": {"guest": "64M"}, "devices": {"autoattachPodInterface": False}}
+            }
+        ),
+        machine(),
+    ],
+    ids=["none is wanted", "all have left"],
+)
+def test_no_interface(without: v1.VirtualMachineInstance) -> None:
+    """An instance without a word about interfaces was given one when it was made."""
     assert attachments(without) == ()
-    assert not build_domain(without, pod(), None).interfaces
+    assert not build_domain(without, pod(), WIRED).interfaces
+    assert said(observed(machine=without)).interfaces is None
 
 
 def test_multus_may_take_the_place_of_the_pods_own_network() -> None:
@@ -440,3 +454,21 @@ def test_what_the_guest_has_let_go_of_is_not_told() -> None:
     settled = {"accepted_generation": 1, "devices_settled": True}
     left = statuses(it, network, interfaces=detaching[:1], **settled)
     assert [each.name for each in left] == ["default"]
+
+
+def test_the_last_interface_leaves_the_status() -> None:
+    """It is asked of Multus as long as the status has it."""
+    network = wired(attached("blue", Bridge(), is_secondary=True))
+    known = statuses(machine(ON_BLUE), network, interfaces=[reported("blue")])
+    assert [each.name for each in known if each.is_attached] == ["blue"]
+    it = msgspec.structs.replace(
+        machine({**ON_BLUE, "state": "absent"}),
+        status=v1.VirtualMachineInstanceStatus(phase="Running", interfaces=known),
+    )
+    settled: dict[str, Any] = {"accepted_generation": 1, "devices_settled": True}
+    left = said(observed(machine=it, network=network, **settled))
+    assert left.interfaces is None
+    current = msgspec.structs.replace(left, interfaces=known)
+    assert needs_write(current, left)
+    assert not needs_write(left, left)
+    assert not needs_write(msgspec.structs.replace(left, interfaces=[]), left)

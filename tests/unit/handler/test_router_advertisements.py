@@ -6,24 +6,21 @@ import os
 import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from podvisor_common.api import v1
-from podvisor_common.kube.client import KubeClient
-from podvisor_common.kube.events import EventRecorder
-from podvisor_handler.launchers.registry import LauncherRegistry
+from podvisor_common.kube.resources import VIRTUAL_MACHINE_INSTANCES
+from podvisor_handler.linux.process import PinnedProcess
 from podvisor_handler.network.attachments import Attachment, Masquerade
 from podvisor_handler.network.netns import NetworkNotReady, open_router_sockets, wire
 from podvisor_handler.network.router_packets import Router, advertisement, is_solicitation
 from podvisor_handler.network.routers import Routers, routers_of
-from podvisor_handler.vmi.reconciler import Caches, VmiReconciler
-from podvisor_handler.vmi.vanished import VanishedPods
 
-from tests.unit.handler.builders import pod as carrier
-from tests.unit.handler.builders import vmi
+from tests.unit.handler.builders import vmi_manifest
+from tests.unit.handler.fake_launcher import POD_UID, FakeLauncher
 from tests.unit.handler.namespaces import needs_root, neighbour, plug_guest, pod, within
 from tests.unit.handler.networks import GUEST_MAC, attached, wired
-from tests.unit.handler.world import KEY
+from tests.unit.handler.own_network import node_in, own_network
 
 ROUTER = Router("02:00:00:00:00:00", "fd10:0:2::/120", 1450, ("fd00:96::a",), ("a.b", "x" * 64))
 SOLICITATION = bytes([133, 0, 0, 0, 0, 0, 0, 0])
@@ -171,37 +168,51 @@ async def test_a_pod_that_goes_while_it_is_wired_leaves_no_socket() -> None:
         assert len(os.listdir("/proc/self/fd")) == opened
 
 
-@contextlib.asynccontextmanager
-async def reconciler_of(
-    it: list[v1.VirtualMachineInstance], directory: Path
-) -> AsyncIterator[VmiReconciler]:
-    """One for an instance, the first of a list that a test changes, and its pod, without a launcher."""
-    async with KubeClient.for_url("http://127.0.0.1:9", user_agent="test") as client:
-        yield VmiReconciler(
-            client,
-            EventRecorder(client, "test", "test"),
-            LauncherRegistry(str(directory)),
-            Caches(lambda _: it[0], lambda _: [carrier()], lambda _: None),
-            VanishedPods(client, "node1", str(directory)),
-            lambda _: None,
-        )
+ASK = """
+import socket, struct, sys
+asking = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+asking.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"guest0")
+asking.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+asking.setsockopt(socket.IPPROTO_ICMPV6, 1, struct.pack("=8I", *[0xFFFFFFFF] * 4, 0xFFFFFFBF, *[0xFFFFFFFF] * 3))
+asking.settimeout(float(sys.argv[1]))
+asking.sendto(bytes([133, 0, 0, 0, 0, 0, 0, 0]), ("ff02::2", 0, 0, socket.if_nametoindex("guest0")))
+try:
+    print(asking.recv(1500)[0])
+except TimeoutError:
+    print("silence")
+"""
+MASQUERADED_MACHINE: dict[str, Any] = {
+    "domain": {
+        "memory": {"guest": "64M"},
+        "devices": {"interfaces": [{"name": "default", "masquerade": {}}]},
+    },
+    "networks": [{"name": "default", "pod": {}}],
+}
 
 
 @needs_root
-@pytest.mark.parametrize("way", ["instance", "pod"])
-async def test_a_machine_that_has_ended_has_no_router(tmp_path: Path, way: str) -> None:
-    instances = [vmi()]
-    with pod(POD) as process:
-        network = await wire(process, MASQUERADED)
-        async with reconciler_of(instances, tmp_path) as reconciler:
-            await reconciler.reconcile(KEY)
-            opened = len(os.listdir("/proc/self/fd"))
-            (memory,) = reconciler._memory.values()
-            await memory.routers.keep(process, network)
-            assert len(os.listdir("/proc/self/fd")) == opened + 1
-            if way == "instance":
-                instances[0] = vmi(phase="Succeeded")
-                await reconciler.reconcile(KEY)
-            else:
-                reconciler.pod_ended(carrier().metadata.uid)
-            assert len(os.listdir("/proc/self/fd")) == opened
+@pytest.mark.parametrize(
+    ("end", "answer"),
+    [("", "134"), ("instance", "silence"), ("pod", "silence")],
+    ids=["neither has ended", "the instance has", "the pod has"],
+)
+def test_a_machine_that_has_ended_has_no_router(tmp_path: Path, end: str, answer: str) -> None:
+    async def test() -> None:
+        async with node_in(tmp_path, FakeLauncher(), MASQUERADED_MACHINE) as node:
+            await node.look()
+            if end == "instance":
+                ended = vmi_manifest(spec=MASQUERADED_MACHINE, phase="Succeeded")
+                node.world.server.put(VIRTUAL_MACHINE_INSTANCES, ended)
+                await node.look()
+            elif end == "pod":
+                node.reconciler.pod_ended(POD_UID)
+            process = PinnedProcess.open(os.getpid())
+            plug_guest(process, "k6t-eth0")
+            with neighbour(process, "guest0", ["fe80::2/64"], mac=GUEST_MAC) as guest:
+                within_s = "1" if answer == "silence" else "8"
+                asked = await asyncio.to_thread(within, guest, "python3", "-c", ASK, within_s)
+            process.close()
+            assert asked.strip() == answer
+
+    with own_network(POD) as network:
+        network.elsewhere(test)

@@ -45,7 +45,7 @@ def test_it_is_looked_ever_more_seldom() -> None:
     pauses_s = [look(wiring, clock, WITHOUT_BLUE) for _ in range(40)]
     assert 2 <= pauses_s[0] <= 3
     assert all(20 <= pause_s <= 30 for pause_s in pauses_s[4:])
-    assert wiring.missing_for_s == pytest.approx(sum(pauses_s))
+    assert wiring.missing_for_s == {"blue": pytest.approx(sum(pauses_s))}
 
 
 def test_an_interface_that_is_there_is_not_looked_for() -> None:
@@ -54,7 +54,7 @@ def test_an_interface_that_is_there_is_not_looked_for() -> None:
     assert (wiring.next_look_s, wiring.is_due("news")) == (None, False)
     wiring.note(WITHOUT_BLUE, AT, "")
     look(wiring, clock, ALL)
-    assert (wiring.next_look_s, wiring.missing_for_s) == (None, 0.0)
+    assert (wiring.next_look_s, wiring.missing_for_s) == (None, {})
     assert not wiring.is_due("news")
     assert wiring.network == ALL
 
@@ -79,8 +79,22 @@ def test_another_interface_is_waited_for_anew() -> None:
     for _ in range(10):
         look(wiring, clock, WITHOUT_BLUE)
     wiring.note(WITHOUT_RED, AT, "")
-    assert wiring.missing_for_s == 0
+    assert wiring.missing_for_s == {"red": 0}
     assert look(wiring, clock, WITHOUT_RED) <= 3
+
+
+def test_each_interface_has_its_own_time() -> None:
+    clock = Clock()
+    wiring = Wiring(clock)
+    wiring.note(WITHOUT_BLUE, AT, "")
+    clock.now_s += 600
+    wiring.note(wired(attached(), missing=(BLUE.attachment, RED.attachment)), AT, "")
+    clock.now_s += 4
+    assert wiring.missing_for_s == {"blue": 604, "red": 4}
+    wiring.note(WITHOUT_RED, AT, "")
+    assert wiring.missing_for_s == {"red": 4}
+    wiring.note(wired(attached(), missing=(BLUE.attachment, RED.attachment)), AT, "")
+    assert wiring.missing_for_s == {"blue": 0, "red": 4}
 
 
 def test_the_moment_of_the_first_wiring_stays() -> None:

@@ -15,10 +15,10 @@ from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.errors import ApiForbidden, ApiInvalid, ApiNotFound
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import PODS, VIRTUAL_MACHINE_INSTANCES, key_of
+from podvisor_common.network_selections import UnreadableNetworks
 
 from podvisor_controller.preconditions import as_it_was_seen
 from podvisor_controller.refusals import refusal
-from podvisor_controller.vmi.network_selections import UnreadableNetworks
 from podvisor_controller.vmi.observed import Observed, has_ended
 from podvisor_controller.vmi.pod_networks import changed_networks
 

@@ -11,8 +11,7 @@ from collections.abc import Set
 from podvisor_common.api import core, v1
 from podvisor_common.api.v1 import names
 from podvisor_common.launcher_pod import secondary_interface_name
-
-from podvisor_controller.vmi.network_selections import (
+from podvisor_common.network_selections import (
     Selection,
     UnreadableNetworks,
     read_networks,

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from podvisor_common.api import v1
 from podvisor_common.api.unsupported import INTERFACE_BINDINGS, NETWORK_TYPES
 from podvisor_common.api.v1 import names
+from podvisor_common.network_selections import UnreadableNetworks, read_networks
 
-from podvisor_controller.vmi.network_selections import UnreadableNetworks, read_networks
 from podvisor_controller.webhooks.permitted import Permitted
 from podvisor_controller.webhooks.validation_fields import (
     Cause,

@@ -62,9 +62,10 @@ def may_be_held(
 
 
 def interfaces_of(vmi: v1.VirtualMachineInstance) -> list[v1.Interface]:
-    """The interfaces of the manifest, or the one that every machine has by default."""
+    """The interfaces of the manifest, or the one that every machine has by default. One whose last interface has left has an empty
+    list: nobody is given another one for that."""
     devices = vmi.spec.domain.devices
-    if devices.interfaces:
+    if devices.interfaces is not None:
         return list(devices.interfaces)
     if devices.autoattach_pod_interface is False:
         return []

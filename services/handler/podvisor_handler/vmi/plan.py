@@ -18,7 +18,7 @@ from podvisor_handler.network.attachments import Attachment, Passt
 from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.storage.plan import Access, HandOver, accesses_of, hand_over_of, is_written
 from podvisor_handler.vmi.build import build_domain, digest_of
-from podvisor_handler.vmi.interfaces import attachments_of
+from podvisor_handler.vmi.interfaces import attachments_of, interfaces_of
 
 # States in which there is no guest and none comes into being. In one that only a later release knows, there may be.
 _WITHOUT_GUEST = (
@@ -118,7 +118,8 @@ class Observed:
     network_ready_at: datetime | None = None
     # An interface that the pod had not got may be there by now.
     network_is_due: bool = False
-    network_missing_for_s: float = 0.0  # since when one has been missing
+    # How long each network has been looked for in vain, by its name.
+    network_missing_for_s: Mapping[str, float] = field(default_factory=dict)
     volumes: PrepareVolumes | None = None  # what was done last
     # Of volumes that may come and go: the running pods that hold them, and what was handed over last.
     holders: Mapping[str, core.Pod] = field(default_factory=dict)
@@ -155,7 +156,8 @@ def plan(now: Observed) -> list[Action]:
 
 def _needs_wiring(now: Observed, wanted: tuple[Attachment, ...]) -> bool:
     if now.network is None:
-        return bool(wanted)
+        # Also where all have left: what was made for them is taken away, and it is known that they have.
+        return bool(wanted or interfaces_of(now.vmi))
     if _lasting(now.network.desired) != _lasting(wanted):
         return True
     return now.network_is_due and bool(now.network.missing)

@@ -45,7 +45,8 @@ _PAUSED_UNKNOWN = (
 )
 _PAUSED_BY_USER = (Reason.PAUSED_BY_USER, "VMI was paused by user")
 _LAUNCHER_STEPS = {"DisksReady": "disks_ready", "DomainStarted": "domain_started"}
-_HARDWARE_FIELDS = ("interfaces", "machine", "memory", "current_cpu_topology")
+# Of which nothing said is no news. That a guest has no interface any more is.
+_HARDWARE_FIELDS = ("machine", "memory", "current_cpu_topology")
 _OWN_PHASES = (Phase.RUNNING, Phase.SUCCEEDED, Phase.FAILED)
 
 
@@ -79,6 +80,8 @@ def needs_write(
         wanted = getattr(desired, field)
         if wanted is not None and wanted != getattr(current, field):
             return True
+    if (desired.interfaces or []) != (current.interfaces or []):
+        return True
     if _volumes_differ(current, desired.volume_status or []):
         return True
     wanted_conditions = {c.type: _visible(c) for c in desired.conditions or ()}

@@ -24,8 +24,7 @@ class Wiring:
         self._clock = clock
         self._backoff = Backoff(_FIRST_PAUSE_S, max_s=_LONGEST_PAUSE_S)
         self._told = ""
-        self._missing: frozenset[str] = frozenset()
-        self._missing_since_s = 0.0
+        self._missing_since_s: dict[str, float] = {}  # by network
         self._next_s = 0.0
         self.network: PodNetwork | None = None
         self.ready_at: datetime | None = None
@@ -33,26 +32,26 @@ class Wiring:
     def note(self, network: PodNetwork, at: datetime, told: str) -> None:
         """The pod was wired at the moment `at`, when Multus had `told` so much of its networks."""
         now_s = self._clock()
-        missing = frozenset(attachment.network for attachment in network.missing)
-        if missing != self._missing or told != self._told:
+        known = self._missing_since_s
+        missing = {each.network: known.get(each.network, now_s) for each in network.missing}
+        if missing.keys() != known.keys() or told != self._told:
             self._backoff.reset()
-        if not missing & self._missing:
-            self._missing_since_s = now_s
-        self._missing, self._told = missing, told
+        self._missing_since_s, self._told = missing, told
         self._next_s = now_s + self._backoff.next_s() if missing else now_s
         self.network = network
         self.ready_at = self.ready_at or at
 
     def is_due(self, told: str) -> bool:
         """Whether what was missing may be there by now."""
-        return bool(self._missing) and (told != self._told or self._clock() >= self._next_s)
+        return bool(self._missing_since_s) and (told != self._told or self._clock() >= self._next_s)
 
     @property
     def next_look_s(self) -> float | None:
         """Until it is looked again, in seconds; None where nothing is missing."""
-        return max(0.0, self._next_s - self._clock()) if self._missing else None
+        return max(0.0, self._next_s - self._clock()) if self._missing_since_s else None
 
     @property
-    def missing_for_s(self) -> float:
-        """How long something has been missing, in seconds."""
-        return self._clock() - self._missing_since_s if self._missing else 0.0
+    def missing_for_s(self) -> dict[str, float]:
+        """How long each network has been missing that is, in seconds."""
+        now_s = self._clock()
+        return {network: now_s - since_s for network, since_s in self._missing_since_s.items()}
