@@ -103,13 +103,17 @@ async def test_an_agent_comes_tells_and_goes(settings: Settings, name: str, agen
         await it.until_state(pb.DOMAIN_STATE_RUNNING)
         agent.comes()
         told = await it.until(lambda report: names(report) == ["eth0"])
-        assert told.guest_agent.connected
+        assert (told.guest_agent.connected, told.guest_agent.answered) == (True, True)
         (eth0,) = told.guest_agent.interfaces
         assert (eth0.mac, list(eth0.addresses)) == (MAC, ["10.0.2.2"])
         assert set(agent.timeouts_s) == {5}
+        agent.tells = {"lo": LO}
+        it.machine.agent.is_due_again()
+        nothing = await it.until(lambda report: names(report) == [])
+        assert (nothing.guest_agent.connected, nothing.guest_agent.answered) == (True, True)
         agent.comes(False)
         gone = await it.until(lambda report: not report.guest_agent.connected)
-        assert names(gone) == []
+        assert (names(gone), gone.guest_agent.answered) == ([], False)
 
 
 async def test_what_changes_in_the_guest_is_told_without_an_event(
@@ -135,7 +139,7 @@ async def test_nobody_waits_for_an_agent_that_does_not_answer(
         await it.until_state(pb.DOMAIN_STATE_RUNNING)
         agent.comes()
         silent = await it.until(lambda report: report.guest_agent.connected)
-        assert names(silent) == []
+        assert (names(silent), silent.guest_agent.answered) == ([], False)
         await it.machine.shutdown(30)
         await it.until_state(pb.DOMAIN_STATE_ENDED)
         agent.gate.set()
@@ -252,7 +256,7 @@ async def test_what_was_told_stays_known_while_nobody_answers() -> None:
     it = Watched()
     it.agent.is_due_again()
     known = await it.after(1)
-    assert known == Agent(True, (GuestInterface("eth0"),))
+    assert known == Agent(True, True, (GuestInterface("eth0"),))
     it.libvirt.answers = None
     assert await it.after(100) == known
     it.libvirt.is_up = False

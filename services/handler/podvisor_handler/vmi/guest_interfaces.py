@@ -43,9 +43,10 @@ def is_connected(now: Observed) -> bool:
 
 
 def _told(now: Observed) -> tuple[GuestInterface, ...]:
-    """What the agent said last: before a launcher that has just started has had its answer, that is in the status."""
+    """What the agent said last: before a launcher that has just started has had its answer, that is in the status. An answer without
+    any device is one."""
     report = now.launcher.report
-    if report is not None and report.guest_agent.interfaces:
+    if report is not None and report.guest_agent.answered:
         told = report.guest_agent.interfaces
         return guest_interfaces((each.name, each.mac, each.addresses) for each in told)
     if not is_connected(now):
