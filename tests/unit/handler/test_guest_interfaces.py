@@ -82,15 +82,29 @@ BOTH = ("10.244.0.7/24", "fd00:244::7/64")
         ),
         pytest.param(
             BRIDGED | {"macAddress": OWN_MAC},
-            attached("default", Bridge(OWN_MAC), "10.244.0.7/24"),
-            ["192.168.7.1"],
-            ["192.168.7.1"],
-            id="bridge: a guest that has another",
+            attached("default", Bridge(OWN_MAC), *BOTH),
+            ["fd00:244::7", "192.168.7.1"],
+            ["10.244.0.7", "fd00:244::7", "192.168.7.1"],
+            id="bridge: all that the pod has, in its order",
+        ),
+        pytest.param(
+            BRIDGED | {"macAddress": OWN_MAC},
+            attached("default", Bridge(OWN_MAC), *BOTH),
+            [f"10.1.0.{number}" for number in range(10, 40)],
+            ["10.244.0.7", "fd00:244::7", *(f"10.1.0.{number}" for number in range(10, 24))],
+            id="bridge: no more than are told",
         ),
         pytest.param(
             BRIDGED | {"macAddress": OWN_MAC},
             attached("default", Bridge(OWN_MAC), "10.244.0.7/24"),
-            ["fe80::1", "169.254.1.1"],
+            ["10.96.0.1"],
+            ["10.244.0.7", "10.96.0.1"],
+            id="bridge: a guest that says it has another",
+        ),
+        pytest.param(
+            BRIDGED | {"macAddress": OWN_MAC},
+            attached("default", Bridge(OWN_MAC), "10.244.0.7/24"),
+            [],
             ["10.244.0.7"],
             id="bridge: a guest that has none yet",
         ),
@@ -181,12 +195,13 @@ def test_a_launcher_is_not_believed_that_has_looked_at_nothing() -> None:
 def test_what_was_told_lasts_until_there_is_news(report: dict[str, Any]) -> None:
     """A launcher that is restarted asks anew, and nobody shall see that."""
     network = wired(
-        attached("default", Masquerade(OWN_MAC)), attached("blue", Bridge(), is_secondary=True)
+        attached("default", Masquerade(OWN_MAC)),
+        attached("blue", Bridge(), "192.168.7.1/24", is_secondary=True),
     )
     interfaces = (MASQUERADED, BLUE)
     devices = [
         device("eth0", OWN_MAC, "10.0.2.2"),
-        device("eth1", BLUE_MAC, "fe80::1", "192.168.7.1"),
+        device("eth1", BLUE_MAC, "fe80::1", *(f"192.168.7.{number}" for number in range(10, 40))),
         device("docker0", "", "172.17.0.1"),
     ]
     before = said(observed(machine=machine(*interfaces), network=network, **told(*devices)))
