@@ -36,11 +36,15 @@ def device(name: str, mac: str, *addresses: str) -> domain_pb2.GuestInterface:
     return domain_pb2.GuestInterface(name=name, mac=mac, addresses=addresses)
 
 
-def told(*devices: domain_pb2.GuestInterface, connected: bool = True) -> dict[str, Any]:
-    """A report of an agent."""
-    return {
-        "guest_agent": domain_pb2.GuestAgentReport(connected=connected, interfaces=devices),
-    }
+def told(*devices: domain_pb2.GuestInterface) -> dict[str, Any]:
+    """A report of an agent that has answered."""
+    agent = domain_pb2.GuestAgentReport(connected=True, answered=True, interfaces=devices)
+    return {"guest_agent": agent}
+
+
+# Of an agent that has opened its channel, and of one that has closed it.
+SILENT: dict[str, Any] = {"guest_agent": domain_pb2.GuestAgentReport(connected=True)}
+GONE: dict[str, Any] = {"guest_agent": domain_pb2.GuestAgentReport()}
 
 
 def statuses(
@@ -78,15 +82,29 @@ BOTH = ("10.244.0.7/24", "fd00:244::7/64")
         ),
         pytest.param(
             BRIDGED | {"macAddress": OWN_MAC},
-            attached("default", Bridge(OWN_MAC), "10.244.0.7/24"),
-            ["192.168.7.1"],
-            ["192.168.7.1"],
-            id="bridge: a guest that has another",
+            attached("default", Bridge(OWN_MAC), *BOTH),
+            ["fd00:244::7", "192.168.7.1"],
+            ["10.244.0.7", "fd00:244::7", "192.168.7.1"],
+            id="bridge: all that the pod has, in its order",
+        ),
+        pytest.param(
+            BRIDGED | {"macAddress": OWN_MAC},
+            attached("default", Bridge(OWN_MAC), *BOTH),
+            [f"10.1.0.{number}" for number in range(10, 40)],
+            ["10.244.0.7", "fd00:244::7", *(f"10.1.0.{number}" for number in range(10, 24))],
+            id="bridge: no more than are told",
         ),
         pytest.param(
             BRIDGED | {"macAddress": OWN_MAC},
             attached("default", Bridge(OWN_MAC), "10.244.0.7/24"),
-            ["fe80::1", "169.254.1.1"],
+            ["10.96.0.1"],
+            ["10.244.0.7", "10.96.0.1"],
+            id="bridge: a guest that says it has another",
+        ),
+        pytest.param(
+            BRIDGED | {"macAddress": OWN_MAC},
+            attached("default", Bridge(OWN_MAC), "10.244.0.7/24"),
+            [],
             ["10.244.0.7"],
             id="bridge: a guest that has none yet",
         ),
@@ -171,18 +189,19 @@ def test_a_launcher_is_not_believed_that_has_looked_at_nothing() -> None:
 
 @pytest.mark.parametrize(
     "report",
-    [{}, told()],
+    [{}, SILENT],
     ids=["a launcher that has not looked yet", "an agent that has not answered yet"],
 )
 def test_what_was_told_lasts_until_there_is_news(report: dict[str, Any]) -> None:
     """A launcher that is restarted asks anew, and nobody shall see that."""
     network = wired(
-        attached("default", Masquerade(OWN_MAC)), attached("blue", Bridge(), is_secondary=True)
+        attached("default", Masquerade(OWN_MAC)),
+        attached("blue", Bridge(), "192.168.7.1/24", is_secondary=True),
     )
     interfaces = (MASQUERADED, BLUE)
     devices = [
         device("eth0", OWN_MAC, "10.0.2.2"),
-        device("eth1", BLUE_MAC, "fe80::1", "192.168.7.1"),
+        device("eth1", BLUE_MAC, "fe80::1", *(f"192.168.7.{number}" for number in range(10, 40))),
         device("docker0", "", "172.17.0.1"),
     ]
     before = said(observed(machine=machine(*interfaces), network=network, **told(*devices)))
@@ -194,12 +213,34 @@ def test_what_was_told_lasts_until_there_is_news(report: dict[str, Any]) -> None
     assert not needs_write(it.status, after)
 
 
+@pytest.mark.parametrize(
+    "devices", [(), (device("eth0", OWN_MAC, "10.0.2.2"),)], ids=["no device", "one of them"]
+)
+def test_what_the_agent_does_not_tell_of_any_more_is_gone(
+    devices: tuple[domain_pb2.GuestInterface, ...],
+) -> None:
+    """Also where it tells of nothing at all, and where what it told of was unplugged."""
+    wide = wired(
+        attached("default", Masquerade(OWN_MAC)), attached("blue", Bridge(), is_secondary=True)
+    )
+    every = [device("eth0", OWN_MAC), device("eth1", BLUE_MAC), device("docker0", "")]
+    before = said(observed(machine=machine(MASQUERADED, BLUE), network=wide, **told(*every)))
+    it = machine(MASQUERADED, status=msgspec.to_builtins(before))
+    network = wired(attached("default", Masquerade(OWN_MAC)))
+    after = said(observed(machine=it, network=network, **told(*devices)))
+    (status,) = after.interfaces or []
+    assert status.name == "default"
+    assert status.interface_name == ("eth0" if devices else "")
+    assert condition(after, "AgentConnected") == ("True", "")
+    assert needs_write(it.status, after)
+
+
 def test_an_agent_that_has_gone_takes_its_words_with_it() -> None:
     network = wired(attached("default", Masquerade(OWN_MAC)))
     devices = [device("eth0", OWN_MAC, "10.0.2.2"), device("docker0", "", "172.17.0.1")]
     before = said(observed(machine=machine(MASQUERADED), network=network, **told(*devices)))
     it = machine(MASQUERADED, status=msgspec.to_builtins(before))
-    after = said(observed(machine=it, network=network, **told(connected=False)))
+    after = said(observed(machine=it, network=network, **GONE))
     (status,) = after.interfaces or []
     assert (status.interface_name, status.info_source) == ("", "domain")
     assert condition(after, "AgentConnected") == ("", "")

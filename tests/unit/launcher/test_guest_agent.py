@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from podvisor_common.guest_interfaces import GuestInterface
 from podvisor_launcher.lifecycle import guest_agent
 from podvisor_launcher.lifecycle.guest_agent import Agent, GuestAgent
 from podvisor_launcher.settings import Settings
+from podvisor_launcher.virt import agent as virt_agent
 from podvisor_launcher.virt.connection import LibvirtConnection
 from podvisor_launcher.virt.errors import LibvirtFailed, LibvirtUnreachable
 
@@ -42,6 +44,7 @@ class InGuest:
     is_there: bool = False
     tells: Any = field(default_factory=lambda: {"lo": LO, "eth0": ETH0})
     gate: threading.Event = field(default_factory=threading.Event)  # what an answer waits for
+    asked: int = 0
     timeouts_s: list[int] = field(default_factory=list)
     heard: list[Callable[[], None]] = field(default_factory=list)
 
@@ -57,6 +60,7 @@ class InGuest:
 
     def answer(self, source: int) -> Any:
         assert source == libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT
+        self.asked += 1
         assert self.gate.wait(10)
         if isinstance(self.tells, Exception):
             raise self.tells
@@ -95,6 +99,18 @@ def names(report: pb.DomainReport) -> list[str]:
     return [each.name for each in report.guest_agent.interfaces]
 
 
+@asynccontextmanager
+async def guest_of(name: str) -> AsyncIterator[LibvirtConnection]:
+    """A connection to a libvirt at which a guest of that name runs."""
+    async with connected() as it:
+        await it.define(
+            f"<domain type='test'><name>{name}</name><memory>8192</memory><os><type>hvm</type></os></domain>"
+        )
+        await it.start(name)
+        yield it
+        await it.destroy(name)
+
+
 async def test_an_agent_comes_tells_and_goes(settings: Settings, name: str, agent: InGuest) -> None:
     async with launcher(settings) as it:
         await it.machine.apply(spec(name=name))
@@ -103,13 +119,17 @@ async def test_an_agent_comes_tells_and_goes(settings: Settings, name: str, agen
         await it.until_state(pb.DOMAIN_STATE_RUNNING)
         agent.comes()
         told = await it.until(lambda report: names(report) == ["eth0"])
-        assert told.guest_agent.connected
+        assert (told.guest_agent.connected, told.guest_agent.answered) == (True, True)
         (eth0,) = told.guest_agent.interfaces
         assert (eth0.mac, list(eth0.addresses)) == (MAC, ["10.0.2.2"])
         assert set(agent.timeouts_s) == {5}
+        agent.tells = {"lo": LO}
+        it.machine.agent.is_due_again()
+        nothing = await it.until(lambda report: names(report) == [])
+        assert (nothing.guest_agent.connected, nothing.guest_agent.answered) == (True, True)
         agent.comes(False)
         gone = await it.until(lambda report: not report.guest_agent.connected)
-        assert names(gone) == []
+        assert (names(gone), gone.guest_agent.answered) == ([], False)
 
 
 async def test_what_changes_in_the_guest_is_told_without_an_event(
@@ -135,11 +155,53 @@ async def test_nobody_waits_for_an_agent_that_does_not_answer(
         await it.until_state(pb.DOMAIN_STATE_RUNNING)
         agent.comes()
         silent = await it.until(lambda report: report.guest_agent.connected)
-        assert names(silent) == []
+        assert (names(silent), silent.guest_agent.answered) == ([], False)
         await it.machine.shutdown(30)
         await it.until_state(pb.DOMAIN_STATE_ENDED)
         agent.gate.set()
         assert await it.exit_code() == 0
+
+
+async def test_an_agent_that_libvirt_never_comes_back_from_is_looked_at_again(
+    settings: Settings, name: str, agent: InGuest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a libvirtd whose worker is stuck. Its going is noticed, and no second thread is stuck beside the first."""
+    monkeypatch.setattr(virt_agent, "_DEADLINE_S", 0.05)
+    monkeypatch.setattr(guest_agent, "_PERIOD_S", 0.02)
+    agent.gate.clear()
+    async with launcher(settings) as it:
+        await it.machine.apply(spec(name=name))
+        await it.until_state(pb.DOMAIN_STATE_RUNNING)
+        for _ in range(3):
+            agent.comes()
+            await it.until(lambda report: report.guest_agent.connected)
+            agent.comes(False)
+            await it.until(lambda report: not report.guest_agent.connected)
+        assert agent.asked == 1
+        agent.gate.set()
+        agent.comes()
+        await it.until(lambda report: names(report) == ["eth0"])
+
+
+async def test_a_question_that_is_given_up_is_a_failure_of_its_own(
+    name: str, agent: InGuest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other calls go on over the same connection. The next question is put when the thread of this one is back."""
+    monkeypatch.setattr(virt_agent, "_DEADLINE_S", 0.05)
+    agent.gate.clear()
+    async with guest_of(name) as libvirt_:
+        before = libvirt_.connections
+        with pytest.raises(LibvirtFailed, match=r"within 0\.05 s"):
+            await libvirt_.guest_interfaces(name)
+        with pytest.raises(LibvirtFailed, match="earlier question"):
+            await libvirt_.guest_interfaces(name)
+        assert (libvirt_.connected, libvirt_.connections) == (True, before)
+        assert agent.asked == 1
+        agent.gate.set()
+        for thread in threading.enumerate():
+            if thread.name == "guest agent":
+                await asyncio.to_thread(thread.join, 10)
+        assert [each.name for each in await libvirt_.guest_interfaces(name)] == ["eth0"]
 
 
 @pytest.mark.parametrize(
@@ -157,11 +219,7 @@ async def test_an_answer_that_is_none(
 ) -> None:
     """It is a failure of the question, and never one of the connection."""
     agent.tells = answer
-    async with connected() as libvirt_:
-        await libvirt_.define(
-            f"<domain type='test'><name>{name}</name><memory>8192</memory><os><type>hvm</type></os></domain>"
-        )
-        await libvirt_.start(name)
+    async with guest_of(name) as libvirt_:
         before = libvirt_.connections
         if isinstance(answer, Exception):
             with pytest.raises(LibvirtFailed):
@@ -169,7 +227,6 @@ async def test_an_answer_that_is_none(
         else:
             assert await libvirt_.guest_interfaces(name) == ()
         assert (libvirt_.connected, libvirt_.connections) == (True, before)
-        await libvirt_.destroy(name)
 
 
 async def test_without_a_connection_nobody_is_asked() -> None:
@@ -252,7 +309,7 @@ async def test_what_was_told_stays_known_while_nobody_answers() -> None:
     it = Watched()
     it.agent.is_due_again()
     known = await it.after(1)
-    assert known == Agent(True, (GuestInterface("eth0"),))
+    assert known == Agent(True, True, (GuestInterface("eth0"),))
     it.libvirt.answers = None
     assert await it.after(100) == known
     it.libvirt.is_up = False

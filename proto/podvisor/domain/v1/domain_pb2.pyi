@@ -1421,8 +1421,11 @@ class GuestAgentReport(_message.Message):
 
     CONNECTED_FIELD_NUMBER: _builtins.int
     INTERFACES_FIELD_NUMBER: _builtins.int
+    ANSWERED_FIELD_NUMBER: _builtins.int
     connected: _builtins.bool
     """An agent has opened its end of the channel. Whether it answers is another matter."""
+    answered: _builtins.bool
+    """The agent that is connected has answered since it came, as far as this launcher process knows: what is not in `interfaces`, it has not."""
     @_builtins.property
     def interfaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___GuestInterface]:
         """Network devices as the guest knows them, but for its loopback; empty before the agent has answered and once it is gone. At most 32."""
@@ -1432,10 +1435,11 @@ class GuestAgentReport(_message.Message):
         *,
         connected: _builtins.bool = ...,
         interfaces: _abc.Iterable[Global___GuestInterface] | None = ...,
+        answered: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "interfaces", b"interfaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "connected", b"connected", "interfaces", b"interfaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

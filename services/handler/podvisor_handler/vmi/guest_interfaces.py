@@ -1,7 +1,7 @@
 """What a guest's agent tells of its network devices, brought together with what the handler knows of them.
 
 Invariant: pure. A guest says here what it likes. It names its devices and, where podvisor does not translate or carry them, their
-addresses; it cannot take an address from an interface behind which the pod's own one stands, and what it adds is bounded.
+addresses; what the network gave stays, and first, for the guest speaks under nothing else. What it adds is bounded.
 """
 
 import ipaddress
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from podvisor_common.api import v1
 from podvisor_common.api.v1.names import ConditionType, InfoSource
-from podvisor_common.guest_interfaces import GuestInterface, guest_interfaces
+from podvisor_common.guest_interfaces import ADDRESSES_LIMIT, GuestInterface, guest_interfaces
 
 from podvisor_handler.network.attachments import Bridge
 from podvisor_handler.network.facts import PodNetwork
@@ -43,9 +43,10 @@ def is_connected(now: Observed) -> bool:
 
 
 def _told(now: Observed) -> tuple[GuestInterface, ...]:
-    """What the agent said last: before a launcher that has just started has had its answer, that is in the status."""
+    """What the agent said last: before a launcher that has just started has had its answer, that is in the status. An answer without
+    any device is one."""
     report = now.launcher.report
-    if report is not None and report.guest_agent.interfaces:
+    if report is not None and report.guest_agent.answered:
         told = report.guest_agent.interfaces
         return guest_interfaces((each.name, each.mac, each.addresses) for each in told)
     if not is_connected(now):
@@ -96,11 +97,9 @@ def _others(
 
 
 def _addresses(known: list[str], told: Sequence[str]) -> list[str]:
-    """The guest's own, unless it has none yet by which others could reach it. What is known stays the first if it is among them."""
-    own = _in_order(told)
-    if known and all(ipaddress.ip_address(each).is_link_local for each in own):
-        return known
-    return sorted(own, key=lambda address: address not in known)
+    """What is known, then the guest's others: of those there are no more than make up what a device may have."""
+    others = [address for address in _in_order(told) if address not in known]
+    return [*known, *others][: max(len(known), ADDRESSES_LIMIT)]
 
 
 def _in_order(addresses: Sequence[str]) -> list[str]:

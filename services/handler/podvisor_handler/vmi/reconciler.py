@@ -28,6 +28,7 @@ from podvisor_handler.network import netns
 from podvisor_handler.network.routers import Routers
 from podvisor_handler.storage.volumes import VolumePreparation
 from podvisor_handler.vmi import hotplug, interface_problems, plan, status
+from podvisor_handler.vmi.agent_news import AgentNews
 from podvisor_handler.vmi.build import digest_of
 from podvisor_handler.vmi.handovers import Handovers
 from podvisor_handler.vmi.plan import (
@@ -65,6 +66,7 @@ class _Memory:
     pushed: tuple[int, str] | None = None
     stopped: int | None = None
     setback: Setback = field(default_factory=Setback)
+    agent_news: AgentNews = field(default_factory=AgentNews)
     failure: Problem | None = None
     failing_since_s: float = 0.0  # monotonic
     # The answer to the last write, and the version that was in the cache when it was made.
@@ -117,6 +119,8 @@ class VmiReconciler:
             if memory.failure is None:
                 memory.failing_since_s = time.monotonic()
             memory.failure = _problem(error, otherwise=status.LAUNCHER_UNRESPONSIVE)
+        connection = self.registry.of_pod(pod.metadata.uid)
+        memory.agent_news.listen(connection.report if connection is not None else None)
         now = self._observe(self._latest(vmi, memory), pod, memory)
         await self._say(now, vmi, memory)
         if failure is not None:
@@ -125,6 +129,7 @@ class VmiReconciler:
             _next_look(now), memory.handovers.next_look_s(plan.awaited_disks(now.launcher.report))
         )
         look = _soonest(look, interface_problems.untold_for_s(now))
+        look = _soonest(look, memory.agent_news.next_look_s)
         return _soonest(look, _next_wiring_s(now, memory.wiring))
 
     async def _look_for_remains(
@@ -328,7 +333,7 @@ def _launcher(connection: LauncherConnection | None, memory: _Memory) -> Launche
     since_s, ready_at_s = connection.silent_since_s, connection.ready_at_s
     return Launcher(
         connection=connection.state,
-        report=connection.report,
+        report=memory.agent_news.heard(connection.report),
         silent_for_s=time.monotonic() - since_s if since_s is not None else 0.0,
         ready_at=datetime.fromtimestamp(ready_at_s, UTC) if ready_at_s is not None else None,
         refusal=_refusal(connection),

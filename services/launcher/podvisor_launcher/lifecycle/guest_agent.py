@@ -28,9 +28,10 @@ _PERIOD_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """The agent as far as it is known. No interfaces also where it has not answered yet."""
+    """The agent as far as it is known. No interfaces also where it has not `answered` since it came."""
 
     connected: bool = False
+    answered: bool = False
     interfaces: tuple[GuestInterface, ...] = ()
 
 
@@ -80,7 +81,7 @@ class GuestAgent:
         except (LibvirtUnreachable, LibvirtFailed) as error:
             _log.debug("the guest's agent does not answer", error=str(error))
         else:
-            self._learn(replace(self.known, interfaces=interfaces))
+            self._learn(replace(self.known, answered=True, interfaces=interfaces))
         return True
 
     async def _see_channel(self, libvirt: LibvirtConnection, domain: str) -> None:

@@ -147,6 +147,7 @@ def _add_agent(report: pb.DomainReport, agent: Agent | None) -> None:
     if agent is None:
         return
     report.guest_agent.connected = agent.connected
+    report.guest_agent.answered = agent.answered
     report.guest_agent.SetInParent()
     for each in agent.interfaces:
         report.guest_agent.interfaces.add(name=each.name, mac=each.mac, addresses=each.addresses)

@@ -1,8 +1,8 @@
 """libvirt for coroutines: one connection that comes back by itself, every call in a thread and with a deadline.
 
 Invariants: no libvirt call runs in the event loop's thread; a call that does not return in time is abandoned together with its
-connection and reported as LibvirtUnreachable, and so is every call while there is no connection. The connection knows nothing of specifications or
-policy. Only this package imports libvirt.
+connection and reported as LibvirtUnreachable, and so is every call while there is no connection. Only a question to a guest's agent is
+abandoned alone, for the guest may be why. The connection knows nothing of specifications or policy. Only this package imports libvirt.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from podvisor_common.aio.threads import in_own_thread
 from podvisor_common.guest_interfaces import GuestInterface
 from podvisor_common.launcher_pod import FD_SETS_DIRECTORY
 
-from podvisor_launcher.virt.agent import ask_for_interfaces
+from podvisor_launcher.virt.agent import AgentQuestions
 from podvisor_launcher.virt.errors import DomainMissing, During, LibvirtUnreachable, translate
 from podvisor_launcher.virt.events import ensure_event_loop
 from podvisor_launcher.virt.guest import Absent, DiskError, Guest
@@ -70,6 +70,7 @@ class LibvirtConnection:
         self.device_calls_begun = self.device_calls_over = 0
         self.connections = 0  # that there have been
         self._settling: asyncio.Task[None] | None = None
+        self._questions = AgentQuestions()
 
     @property
     def connected(self) -> bool:
@@ -153,13 +154,11 @@ class LibvirtConnection:
         )
 
     async def guest_interfaces(self, name: str) -> tuple[GuestInterface, ...]:
-        """The network devices that the agent in a running guest tells of, within ten seconds; in a thread of its own, so that no
-        guest holds up other calls. Raises LibvirtUnreachable, LibvirtFailed."""
+        """The network devices that the agent in a running guest tells of, within 15 seconds; no other call waits for it. Raises
+        LibvirtUnreachable, LibvirtFailed."""
         if self._connection is None:
             raise LibvirtUnreachable("there is no connection to libvirt")
-        return await in_own_thread(
-            partial(ask_for_interfaces, self._connection, name), name="guest agent"
-        )
+        return await self._questions.interfaces(self._connection, name)
 
     async def disk_errors(self, name: str) -> Mapping[str, DiskError]:
         """What keeps disks of a running guest from working, by their names in libvirt. Raises DomainMissing,
