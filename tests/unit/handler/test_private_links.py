@@ -1,12 +1,17 @@
 """What a guest with private addresses may send to its pod, for real. Needs root."""
 
 import contextlib
+import ipaddress
 import json
+import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 
+import pytest
 from podvisor_handler.linux.process import PinnedProcess
 from podvisor_handler.network.attachments import Attachment, Masquerade
+from podvisor_handler.network.names import BRIDGE_MAC
 from podvisor_handler.network.netns import wire
 
 from tests.unit.handler.bridged_pods import (
@@ -17,6 +22,7 @@ from tests.unit.handler.bridged_pods import (
     icmp6,
     ipv4,
     marks_seen,
+    octets,
     vlan,
 )
 from tests.unit.handler.namespaces import inside, needs_root, neighbour, plug_guest, pod, within
@@ -55,6 +61,22 @@ ALLOWED = [
 ]
 
 
+def datagram(source: str, destination: str) -> bytes:
+    """A datagram, in a frame to the gateway."""
+    udp = struct.pack("!HHHH", 9, 9, 8, 0)
+    if ":" in source:
+        header = struct.pack("!IHBB", 0x60000000, len(udp), socket.IPPROTO_UDP, 64)
+        ends = [socket.inet_pton(socket.AF_INET6, each) for each in (source, destination)]
+        packet, type_ = header + b"".join(ends) + udp, 0x86DD
+    else:
+        header = struct.pack("!BBHHHBBH", 0x45, 0, 28, 0, 0, 64, socket.IPPROTO_UDP, 0)
+        ends = [socket.inet_aton(each) for each in (source, destination)]
+        total = sum(struct.unpack("!10H", header + b"".join(ends)))
+        checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+        packet, type_ = header[:10] + checksum.to_bytes(2, "big") + b"".join(ends) + udp, 0x800
+    return octets(BRIDGE_MAC) + octets(MAC) + type_.to_bytes(2, "big") + packet
+
+
 @contextlib.contextmanager
 def guest_of(process: PinnedProcess) -> Iterator[int]:
     plug_guest(process, "k6t-eth0")
@@ -64,11 +86,10 @@ def guest_of(process: PinnedProcess) -> Iterator[int]:
 
 
 def neighbours_of(process: PinnedProcess) -> set[str]:
-    """Whom the pod knows at the other end of its bridge."""
-    return {
-        each["dst"]
-        for each in json.loads(inside(process, "ip", "-j", "neigh", "show", "dev", "k6t-eth0"))
-    }
+    """Whom the pod knows, or looks for, at the other end of its bridge."""
+    shown = inside(process, "ip", "-j", "neigh", "show", "nud", "all", "dev", "k6t-eth0")
+    found = {each["dst"] for each in json.loads(shown)}
+    return {each for each in found if not ipaddress.ip_address(each).is_multicast}
 
 
 async def test_a_guest_passes_for_nobody_but_itself() -> None:
@@ -104,6 +125,31 @@ async def test_a_guest_does_not_fill_the_table_of_neighbours() -> None:
     assert {each for each in known if ":" not in each} <= {OWN}
     link_local = {each for each in known if each.startswith("fe80")}
     assert 2 <= len(link_local) <= 8
+
+
+@pytest.mark.parametrize(
+    ("source", "destinations"),
+    [
+        (OWN, "10.0.2.{}"),
+        (OWN6, "fd10:0:2::{}"),
+        (OWN6, "fe80::9:{}"),
+        ("fe80::7:1", "fe80::9:{}"),
+        ("fe80::7:1", "fd10:0:2::{}"),
+    ],
+)
+async def test_nor_by_what_it_sends_to_its_own_network(source: str, destinations: str) -> None:
+    """By its gateway, which would have to look for whom it is for."""
+    nobody = {destinations.format(number) for number in range(10, 100)}
+    with pod(POD) as process:
+        await wire(process, MASQUERADED)
+        with guest_of(process) as guest:
+            frames = [datagram(source, each).hex() for each in sorted(nobody)]
+            within(guest, "python3", "-c", SEND, *frames)
+            # What comes after them has been heard.
+            _speak_from_many(process, guest)
+            known = neighbours_of(process)
+    assert OWN6 in known
+    assert known.isdisjoint(nobody)
 
 
 FROM_MANY = """

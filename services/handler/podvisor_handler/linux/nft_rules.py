@@ -18,7 +18,7 @@ _DROP, _ACCEPT, _JUMP, _RETURN = 0, 1, -3, -5
 _REGISTER_VERDICT = struct.pack(">I", 0)
 _REGISTER_1 = struct.pack(">I", 1)
 _REGISTER_1_SECOND_WORD = struct.pack(">I", 9)
-_EQUAL, _UNEQUAL = 0, 1
+_EQUAL, _UNEQUAL, _AT_MOST, _AT_LEAST = 0, 1, 3, 5
 _META_IIFNAME, _META_OIFNAME, _META_L4PROTO, _META_PKTTYPE = 6, 7, 16, 19
 _PACKET_HOST = 0
 _UPDATE = 1
@@ -85,6 +85,12 @@ def has(base: Base, offset: int, value: bytes) -> Rule:
 def has_not(base: Base, offset: int, value: bytes) -> Rule:
     """Of packets that hold something else there."""
     return [_load(base, offset, len(value)), _compare(_UNEQUAL, value)]
+
+
+def is_between(base: Base, offset: int, first: bytes, last: bytes) -> Rule:
+    """Of packets that hold one of the values from `first` to `last` there."""
+    limits = [_compare(_AT_LEAST, first), _compare(_AT_MOST, last)]
+    return [_load(base, offset, len(first)), *limits]
 
 
 def is_one_of_few(few: str, base: Base, offset: int, length: int) -> Rule:

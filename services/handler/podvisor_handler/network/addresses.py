@@ -5,7 +5,8 @@ import ipaddress
 import socket
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from podvisor_handler.linux.netlink import (
     ACK,
@@ -27,7 +28,7 @@ _ADDRESS_HEADER = struct.Struct("=BBBBI")
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _NO_DAD, _NO_PREFIX_ROUTE = 0x02, 0x200
 _ROUTE_HEADER = struct.Struct("=BBBBBBBBI")
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 5, 6, 15
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE, _RTA_VIA = 1, 4, 5, 6, 15, 18
 _MAIN_TABLE, _LOCAL_TABLE, _UNICAST, _LOCAL = 254, 255, 1, 2
 _PROTOCOL_KERNEL, _PROTOCOL_STATIC = 2, 4
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
@@ -103,27 +104,22 @@ def list_routes(
     """The IPv4 routes of the main table but for those that the kernel makes of addresses, and those that are kept. Routes to
     several routers at once are not told."""
     main, kept = [], []
-    header = _ROUTE_HEADER.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
-    for payload in route.dump(Message(_GETROUTE, REQUEST | DUMP, header)):
-        _, prefix_length, _, _, table, protocol, _, type_, _ = _ROUTE_HEADER.unpack_from(payload)
-        found = decode_attributes(payload[_ROUTE_HEADER.size :])
-        table = _number(found.get(_RTA_TABLE)) or table
-        name = names.get(_number(found.get(_RTA_OIF)))
-        if type_ != _UNICAST or protocol == _PROTOCOL_KERNEL or name is None:
+    for table, protocol, known in _dump_routes(route, names, socket.AF_INET):
+        if protocol == _PROTOCOL_KERNEL:
             continue
-        destination = socket.inet_ntoa(found.get(_RTA_DST, bytes(4)))
-        gateway = found.get(_RTA_GATEWAY)
-        known = Route(
-            device=name,
-            destination=f"{destination}/{prefix_length}",
-            gateway=socket.inet_ntoa(gateway) if gateway is not None else "",
-            metric=_number(found.get(_RTA_PRIORITY)),
-        )
+        if ":" in known.gateway:  # which no guest can be told
+            known = replace(known, gateway="")
         if table == _MAIN_TABLE:
             main.append(known)
         elif table == _KEPT_TABLE:
             kept.append(known)
     return tuple(main), tuple(kept)
+
+
+def list_every_route(route: NetlinkSocket, names: Mapping[int, str]) -> tuple[Route, ...]:
+    """The routes of the main table, of both families, with those that the kernel makes of addresses."""
+    found = _dump_routes(route, names, socket.AF_UNSPEC)
+    return tuple(known for table, _, known in found if table == _MAIN_TABLE)
 
 
 def add_route(route: NetlinkSocket, wanted: Route) -> None:
@@ -175,6 +171,40 @@ def _change_address(
     header = _ADDRESS_HEADER.pack(family, interface.network.prefixlen, 0, 0, index)
     flags = REQUEST | ACK | (CREATE | EXCLUSIVE if kind == _NEWADDR else 0)
     route.change(Message(kind, flags, header, attributes))
+
+
+def _dump_routes(
+    route: NetlinkSocket, names: Mapping[int, str], family: int
+) -> Iterator[tuple[int, int, Route]]:
+    """Routes by a device to a destination or one router, each after its table and who made it."""
+    header = _ROUTE_HEADER.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+    for payload in route.dump(Message(_GETROUTE, REQUEST | DUMP, header)):
+        family, prefix_length, _, _, table, protocol, _, type_, _ = _ROUTE_HEADER.unpack_from(
+            payload
+        )
+        found = decode_attributes(payload[_ROUTE_HEADER.size :])
+        name = names.get(_number(found.get(_RTA_OIF)))
+        if family not in (socket.AF_INET, socket.AF_INET6) or type_ != _UNICAST or name is None:
+            continue
+        anywhere = bytes(4 if family == socket.AF_INET else 16)
+        destination = socket.inet_ntop(family, found.get(_RTA_DST, anywhere))
+        known = Route(
+            device=name,
+            destination=f"{destination}/{prefix_length}",
+            gateway=_gateway(found, family),
+            metric=_number(found.get(_RTA_PRIORITY)),
+        )
+        yield _number(found.get(_RTA_TABLE)) or table, protocol, known
+
+
+def _gateway(found: Mapping[int, bytes], family: int) -> str:
+    """The router of a route; one of the other family stands elsewhere, behind its family. Empty for none."""
+    if _RTA_GATEWAY in found:
+        return socket.inet_ntop(family, found[_RTA_GATEWAY])
+    if _RTA_VIA in found:
+        via = found[_RTA_VIA]
+        return socket.inet_ntop(int.from_bytes(via[:2], sys.byteorder), via[2:])
+    return ""
 
 
 def _add_route(route: NetlinkSocket, wanted: Route, table: int, flags: int) -> None:

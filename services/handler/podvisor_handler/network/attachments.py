@@ -39,6 +39,11 @@ class GuestNetwork:
         return str(self._network[2])
 
     @property
+    def range(self) -> tuple[str, str]:
+        """Its first address and its last."""
+        return str(self._network[0]), str(self._network[-1])
+
+    @property
     def _network(self) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         return ipaddress.ip_network(self.cidr)
 

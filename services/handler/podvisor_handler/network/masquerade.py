@@ -1,14 +1,18 @@
 """A guest with private addresses behind its pod's: what the namespace needs for it. What it may send on its link, guard.py says.
 
 Invariant: pure. Readable form of the tables that tables_of() makes, for a guest behind `eth0` of 10.244.1.5 with all ports; that of
-IPv6 is alike.
+IPv6 is alike, and in its first chain has two rules more:
+
+            iifname "k6t-eth0" ip6 daddr != fd10:0:2::1 ip6 daddr fd10:0:2::-fd10:0:2::ff drop
+            iifname "k6t-eth0" ip6 daddr != fe80::1 ip6 daddr != fe80::ff:fe00:0 ip6 daddr fe80::/64 drop
 
     table ip podvisor {
         chain honest { type filter hook prerouting priority raw;
             iifname "eth0" ip daddr 10.0.2.2 drop
             iifname "k6t-eth0" ip daddr 127.0.0.0/8 drop }
         chain forward { type filter hook forward priority filter;
-            iifname "k6t-eth0" ip saddr != 10.0.2.2 drop }
+            iifname "k6t-eth0" ip saddr != 10.0.2.2 drop
+            iifname "k6t-eth0" oifname "k6t-eth0" ip daddr != 10.0.2.2 drop }
         chain prerouting { type nat hook prerouting priority dstnat;
             iifname "eth0" jump to-guest
             iifname "k6t-eth0" ip daddr 10.244.1.5 jump to-guest }
@@ -27,16 +31,18 @@ IPv6 is alike.
 
 import ipaddress
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from podvisor_handler.linux.nft_rules import (
     Base,
+    Rule,
     drop,
     enters_by,
     from_source,
     goes_to_port_in,
     has,
     has_not,
+    is_between,
     jump,
     leaves_by,
     masquerade,
@@ -57,7 +63,7 @@ from podvisor_handler.linux.nftables import (
 )
 from podvisor_handler.network.attachments import GuestNetwork, Masquerade, Port
 from podvisor_handler.network.facts import Attached
-from podvisor_handler.network.guard import Guest
+from podvisor_handler.network.guard import Guest, link_local
 from podvisor_handler.network.names import BRIDGE_MAC, ROUTER_ADDRESS
 from podvisor_handler.network.namespace import (
     AddAddress,
@@ -158,25 +164,12 @@ def _table(
     guest, gateway = _packed(network.guest), _packed(network.gateway)
     own = [_packed(address) for address in addresses]
     local = [_packed(_LOOPBACK[family]), *own]
-    loopback = _LOOPBACK_NETWORK[family]
     ports, to_guest = _set_of(binding.ports), to_destination(guest)
     source, destination = _SOURCE[family], _DESTINATION[family]
-    # No container without NET_RAW can send under an address that is not its pod's; nor shall a guest.
-    forged = [*enters_by(bridge), *has_not(Base.NETWORK, source, guest), drop()]
     return Table(
         family,
         (
-            Chain(
-                "honest",
-                [
-                    # Outside there is no such address: who shares the pod's link would get past the list of ports.
-                    [*enters_by(outside), *has(Base.NETWORK, destination, guest), drop()],
-                    # The bridge routes to the loopback, for the pod's own processes alone.
-                    [*enters_by(bridge), *has(Base.NETWORK, destination, loopback), drop()],
-                ],
-                Hook("filter", PREROUTING, _PRIORITY_RAW),
-            ),
-            Chain("forward", [forged], Hook("filter", FORWARD, _PRIORITY_FILTER)),
+            *_filters(family, attached, network),
             Chain(
                 "prerouting",
                 [
@@ -223,6 +216,44 @@ def _table(
         ),
         (ports,) if binding.ports else (),
     )
+
+
+def _filters(family: Family, attached: Attached, network: GuestNetwork) -> Iterator[Chain]:
+    """What is not translated but dropped."""
+    bridge, outside = attached.attachment.bridge, attached.pod_interface
+    guest, destination = _packed(network.guest), _DESTINATION[family]
+    loopback = _LOOPBACK_NETWORK[family]
+    yield Chain(
+        "honest",
+        [
+            # Outside there is no such address: who shares the pod's link would get past the list of ports.
+            [*enters_by(outside), *has(Base.NETWORK, destination, guest), drop()],
+            # The bridge routes to the loopback, for the pod's own processes alone.
+            [*enters_by(bridge), *has(Base.NETWORK, destination, loopback), drop()],
+            *(_no_redirection(bridge, network) if family == Family.IP6 else ()),
+        ],
+        Hook("filter", PREROUTING, _PRIORITY_RAW),
+    )
+    # No container without NET_RAW can send under an address that is not its pod's; nor shall a guest.
+    forged = [*enters_by(bridge), *has_not(Base.NETWORK, _SOURCE[family], guest), drop()]
+    # Nobody else is on its link. Whom the kernel looks for there takes a place in the table of neighbours of all pods.
+    others = has_not(Base.NETWORK, destination, guest)
+    nobody = [*enters_by(bridge), *leaves_by(bridge), *others, drop()]
+    yield Chain("forward", [forged, nobody], Hook("filter", FORWARD, _PRIORITY_FILTER))
+
+
+def _no_redirection(bridge: str, network: GuestNetwork) -> Iterator[Rule]:
+    """Of IPv6 the kernel notes whom it would redirect the guest to before it asks whether to forward."""
+    destination = _DESTINATION[Family.IP6]
+    first, last = map(_packed, network.range)
+    gateway = has_not(Base.NETWORK, destination, _packed(network.gateway))
+    own = is_between(Base.NETWORK, destination, first, last)
+    yield [*enters_by(bridge), *gateway, *own, drop()]
+    # The second one the kernel makes of the bridge's hardware address.
+    routers = (ROUTER_ADDRESS, link_local(BRIDGE_MAC))
+    others = [each for it in routers for each in has_not(Base.NETWORK, destination, _packed(it))]
+    near = has(Base.NETWORK, destination, _packed(ROUTER_ADDRESS)[:8])
+    yield [*enters_by(bridge), *others, *near, drop()]
 
 
 def _set_of(ports: Sequence[Port]) -> Set:

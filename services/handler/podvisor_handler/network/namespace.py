@@ -22,7 +22,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """An IPv4 route of a device; without a gateway its destination is on the link."""
+    """A route of a device; without a gateway its destination is on the link."""
 
     device: str
     destination: str  # with prefix length
@@ -37,8 +37,10 @@ class Observed:
     links: Mapping[str, Link]
     # With prefix length, by device, in the kernel's order. Of a placeholder: those that it keeps.
     addresses: Mapping[str, tuple[str, ...]]
-    # Those that route, without what the kernel makes of addresses by itself.
+    # Those of IPv4 that route, without what the kernel makes of addresses by itself.
     routes: tuple[Route, ...] = ()
+    # All that route, of both families, the kernel's own too. Not known from outside.
+    every_route: tuple[Route, ...] = ()
     # Those that placeholders keep, which route nothing.
     kept_routes: tuple[Route, ...] = ()
     # Devices by which an answer to the loopback of IPv6 is taken.

@@ -22,6 +22,7 @@ from podvisor_handler.linux.process import PinnedProcess
 from podvisor_handler.network import addresses, links, outside
 from podvisor_handler.network.advertiser import open_router_socket
 from podvisor_handler.network.attachments import Attachment, Passt
+from podvisor_handler.network.collisions import collision_of
 from podvisor_handler.network.facts import Attached, PodNetwork, Resolver
 from podvisor_handler.network.names import own_stem
 from podvisor_handler.network.namespace import (
@@ -171,6 +172,9 @@ def _bring_about(desired: tuple[Attachment, ...], resolver: Resolver, tun: str) 
         now = _observe(route, netfilter)
         attached = find(now, desired)
         _check(desired, attached)
+        collision = collision_of(now, attached, resolver)
+        if collision:
+            raise NetworkRefused(collision)
         operations = plan(now, attached)
         for operation in operations:
             carry_out(operation, route, netfilter, tun)
@@ -206,6 +210,7 @@ def _observe(route: NetlinkSocket, netfilter: NetlinkSocket) -> Observed:
         addresses=addresses.list_addresses(route, names, kept_by=placeholders),
         routes=routes,
         kept_routes=kept_routes,
+        every_route=addresses.list_every_route(route, names),
         loopbacks=addresses.list_loopbacks(route, names),
         sysctls=_read_sysctls(found),
         rulesets={family: digest for family, digest in digests.items() if digest is not None},
