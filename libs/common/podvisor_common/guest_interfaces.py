@@ -42,7 +42,7 @@ def _sound(name: str, mac: str, addresses: Iterable[str]) -> GuestInterface | No
     name = "".join(each for each in name[:NAME_LIMIT] if each.isprintable()).strip()
     parsed = [_parsed(each) for each in islice(addresses, _LOOKED_AT)]
     found = [each for each in parsed if each is not None]
-    if not name or name == _LOOPBACK or any(each.is_loopback for each in found):
+    if not name or name == _LOOPBACK or (found and all(each.is_loopback for each in found)):
         return None
     usable = dict.fromkeys(str(each) for each in found if _is_of_a_device(each))
     mac = mac.lower()
@@ -65,4 +65,4 @@ def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 def _is_of_a_device(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     is_mapped = address.version == 6 and address.ipv4_mapped is not None
-    return not (address.is_unspecified or address.is_multicast or is_mapped)
+    return not (address.is_loopback or address.is_unspecified or address.is_multicast or is_mapped)

@@ -45,8 +45,12 @@ MAC = "02:00:00:00:00:01"
             id="what is no address",
         ),
         pytest.param(
-            ("eth0", MAC, ["0.0.0.0", "224.0.0.1", "ff02::1", "::", "::ffff:10.0.2.2"]),
-            GuestInterface("eth0", MAC),
+            (
+                "eth0",
+                MAC,
+                ["0.0.0.0", "224.0.0.1", "ff02::1", "::", "::ffff:10.0.2.2", "::1", "10.0.2.2"],
+            ),
+            GuestInterface("eth0", MAC, ("10.0.2.2",)),
             id="what no device has",
         ),
         pytest.param(
