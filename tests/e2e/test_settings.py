@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster import Cluster, Json
+from tests.support.cluster import ROOT, Cluster, Json
 from tests.support.machine import Machine, vm, vmi
 from tests.support.settings import INSTALLATION, Configure
 
@@ -106,6 +106,22 @@ async def test_the_strategy_of_evictions_counts_for_running_guests(
     assert "Eviction triggered evacuation of VMI" in refused.stderr
     await configure({"evictionStrategy": "None"})
     assert (await machine.evict(dry_run=True)).exit_code == 0
+
+
+async def test_a_machine_of_a_cluster_that_names_no_binding_is_bridged(
+    cluster: Cluster, configure: Configure
+) -> None:
+    """As upstream: the guest of the oldest manifest has the pod's own address. tests/e2e/test_introduction.py has it behind the
+    masquerade that the chart names."""
+    await configure({"network": {"defaultNetworkInterface": None}})
+    await cluster.apply(ROOT / "examples/myvm.yaml")
+    machine = Machine(cluster, "myvm")
+    await machine.console_shows(r"myvm login:")
+    shown = (await machine.ssh("ip -4 -o addr show dev eth0")).stdout
+    assert f" {(await machine.pod())['status']['podIP']}/" in shown
+    state = await machine.running()
+    [interface] = state["spec"]["domain"]["devices"]["interfaces"]
+    assert "bridge" in interface
 
 
 REFUSED: list[tuple[Any, str]] = [

@@ -25,7 +25,7 @@ _IMAGE = {"image": "kubevirt/cirros-container-disk-demo:devel"}
 _MANY = [{"name": f"d{number}", "disk": {}} for number in range(300)]
 _ENOUGH = [{"name": f"d{number}", "disk": {"bus": "sata"}} for number in range(7)]
 _SECTORS = {"logical": 4096, "physical": 4096}
-_PLACED = {"bus": "virtio", "pciAddress": "0000:00:0a.0"}
+_PLACED = {"bus": "virtio", "pciAddress": "0000:0a:00.0"}
 _CLAIM = {"persistentVolumeClaim": {"claimName": "twice"}}
 _FILE = {"hostDisk": {"path": "/twice.img", "type": "Disk"}}
 _ACCOUNT = {"serviceAccount": {"serviceAccountName": "twice"}}
@@ -44,7 +44,7 @@ CONTRADICTIONS: tuple[Row, ...] = (
     ("thread of its own on sata", {f"{_DISKS}.1.disk": None, f"{_DISKS}.1.cdrom": {}, f"{_DISKS}.1.dedicatedIOThread": True}, (f"{_DISKS}.1",)),
     ("native requests through a cache", {f"{_DISKS}.0.io": "native", f"{_DISKS}.0.cache": "writeback"}, (f"{_DISKS}.0.io",)),
     ("shared through a cache", {f"{_DISKS}.0.shareable": True, f"{_DISKS}.0.cache": "writeback"}, (f"{_DISKS}.0.shareable",)),
-    ("PCI address on scsi", {f"{_DISKS}.0.disk": {"bus": "scsi", "pciAddress": "0000:00:0a.0"}}, (f"{_DISKS}.0.disk",)),
+    ("PCI address on scsi", {f"{_DISKS}.0.disk": {"bus": "scsi", "pciAddress": "0000:0a:00.0"}}, (f"{_DISKS}.0.disk",)),
     ("one PCI address twice", {f"{_DISKS}.0.disk": _PLACED, f"{_DISKS}.1.cdrom": None, f"{_DISKS}.1.disk": _PLACED}, (f"{_DISKS}.1.disk",)),
     ("no block size", {f"{_DISKS}.0.blockSize": {}}, (f"{_DISKS}.0.blockSize",)),
     ("two block sizes", {f"{_DISKS}.0.blockSize": {"custom": _SECTORS, "matchVolume": {}}}, (f"{_DISKS}.0.blockSize",)),
@@ -81,7 +81,7 @@ CONTRADICTIONS: tuple[Row, ...] = (
     ("no name of a network", {"networks.1": _NAMELESS, f"{_NICS}.1": {"name": "lan", "bridge": {}}}, ("networks.1.multus.networkName",)),
     ("unplugged pod network", {f"{_NICS}.0.state": "absent"}, (f"{_NICS}.0.state",)),
     ("one hardware address twice", {"networks.1": _SECOND, f"{_NICS}.1": {"name": "lan", "bridge": {}, "macAddress": "02-00-00-00-00-01"}}, (f"{_NICS}.1.macAddress",)),
-    ("PCI address of a disk", {f"{_DISKS}.0.disk": _PLACED, f"{_NICS}.0.pciAddress": "0000:00:0A.0"}, (f"{_NICS}.0.pciAddress",)),
+    ("PCI address of a disk", {f"{_DISKS}.0.disk": _PLACED, f"{_NICS}.0.pciAddress": "0000:0A:00.0"}, (f"{_NICS}.0.pciAddress",)),
     ("private option twice", {f"{_NICS}.0.dhcpOptions.privateOptions": [{"option": 240, "value": "a"}] * 2}, (f"{_NICS}.0.dhcpOptions.privateOptions.1.option",)),
     ("time server by name", {f"{_NICS}.0.dhcpOptions.ntpServers": ["a.example"]}, (f"{_NICS}.0.dhcpOptions.ntpServers.0",)),
     ("network without interface", {"networks.1": _EXTRA}, ("networks.1",)),

@@ -130,7 +130,7 @@ def _domain() -> Json:
                     "model": "virtio",
                     "macAddress": "02:00:00:00:00:01",
                     "bootOrder": 2,
-                    "pciAddress": "0000:00:1f.0",
+                    "pciAddress": "0000:1f:00.0",
                     "acpiIndex": 7,
                     "tag": "uplink",
                     "state": "up",

@@ -14,7 +14,7 @@ def disks() -> list[Json]:
             "name": "root",
             "bootOrder": 1,
             "serial": "r1",
-            "disk": {"bus": "virtio", "readonly": False, "pciAddress": "0000:00:0a.0"},
+            "disk": {"bus": "virtio", "readonly": False, "pciAddress": "0000:0a:00.0"},
             "cache": "none",
             "io": "native",
             "errorPolicy": "stop",
