@@ -75,7 +75,8 @@ async def test_link_goes_down_and_up_under_a_running_guest(cluster: Cluster) -> 
     boot_id = "cat /proc/sys/kernel/random/boot_id"
     before = (await machine.ssh(boot_id)).stdout
     carrier = "while sleep 0.2; do cat /sys/class/net/eth0/carrier; done >/tmp/carrier"
-    await machine.ssh(f"setsid sh -c '{carrier}' >/dev/null 2>&1 </dev/null &")
+    begun = "until [ -s /tmp/carrier ]; do usleep 50000; done"
+    await machine.ssh(f"setsid sh -c '{carrier}' >/dev/null 2>&1 </dev/null & {begun}")
     await link_is(cluster, "linked", "down")
     await link_is(cluster, "linked", "up")
     assert (await machine.ssh(boot_id)).stdout == before
