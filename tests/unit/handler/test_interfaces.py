@@ -240,6 +240,25 @@ def test_the_device_is_as_it_is_described() -> None:
     assert [(each.code, each.value) for each in lease.private_options] == [(240, "x")]
 
 
+def test_an_instance_that_another_machine_adopts_keeps_its_hardware_address() -> None:
+    """Its guest runs on with the device that it has; the next instance of that machine has the machine's own."""
+    owner = {
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachine",
+        "name": "myvm",
+        "controller": True,
+    }
+    first = vmi(ownerReferences=[{**owner, "uid": "first"}])
+    (own,) = attachments(first)
+    assert isinstance(own.binding, Masquerade)
+    status = {"phase": "Running", "interfaces": [{"name": "default", "mac": own.binding.mac}]}
+    for owners in ([], [{**owner, "uid": "second"}]):
+        adopted = vmi(ownerReferences=owners, status=status)
+        assert attachments(adopted, "default", runs=True) == (own,)
+        assert built(adopted, wired(attached())).mac == own.binding.mac
+    assert attachments(vmi(ownerReferences=[{**owner, "uid": "second"}])) != (own,)
+
+
 def test_queues() -> None:
     it = machine(MASQUERADED, networkInterfaceMultiqueue=True)
     assert built(it, wired(attached(queues=4))).queues == 4

@@ -76,11 +76,14 @@ def interface_mac(
     vmi: v1.VirtualMachineInstance, interface: v1.Interface, attached: Attached | None = None
 ) -> str:
     """The hardware address of the guest: as given, else what the pod's interface had if the guest takes it over, else locally
-    administered and stable."""
+    administered, by the machine's identity. An instance keeps the one that it has got, also when another machine adopts it."""
     if interface.mac_address:
         return _plain_mac(interface)
     if attached is not None and isinstance(attached.attachment.binding, Bridge):
         return attached.mac
+    for told in vmi.status.interfaces or ():
+        if told.name == interface.name and told.mac:
+            return told.mac
     text = f"{machine_identity(vmi)} {interface.name}"
     return "02:" + hashlib.sha256(text.encode()).digest()[:5].hex(":")
 
