@@ -29,13 +29,15 @@ OPEN = """#!/bin/sh
 port=$(grep -l org.qemu.guest_agent.0 /sys/class/virtio-ports/*/name | cut -d/ -f5)
 exec 3<>/dev/$port
 """
-# libvirt asks whether the agent is in step, by a number that is to be repeated, and then its question.
+# libvirt asks whether the agent is in step, by a number that is to be repeated, and then its question. As long as libvirt has not
+# opened its end, which it does once the guest has, there is nothing to be read but the end of the file.
 IN_STEP = """
 in_step() { id=${1##*\\"id\\":}; printf '{"return":%s}\\n' "${id%%\\}*}" >&3; }
+asked() { until read -r asked; do usleep 50000; done; }
 """
 SILENT = f"{OPEN}sleep 1000 <&3"
 NEVER_ANSWERS = f"""{OPEN}{IN_STEP}
-while read -r asked <&3; do case $asked in *guest-sync*) in_step "$asked" ;; esac; done
+while asked <&3; do case $asked in *guest-sync*) in_step "$asked" ;; esac; done
 """
 FLOODS = f"{OPEN}yes '{{\"return\":' >&3"
 
@@ -49,7 +51,7 @@ cat >/tmp/answer <<'EOF'
 {answer}
 EOF
 (until [ -e /tmp/go ]; do usleep 100000; done; kill $$) &
-while read -r asked <&3; do
+while asked <&3; do
   case $asked in *guest-sync*) in_step "$asked" ;; *) cat /tmp/answer >&3 ;; esac
 done
 """
