@@ -6,7 +6,8 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from podvisor_handler.linux.netlink import (
     ACK,
@@ -33,7 +34,7 @@ _MAIN_TABLE, _LOCAL_TABLE, _UNICAST, _LOCAL = 254, 255, 1, 2
 _PROTOCOL_KERNEL, _PROTOCOL_STATIC = 2, 4
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 _ON_LINK = 4
-_LOOPBACK6 = ipaddress.ip_address("::1").packed
+_LOOPBACK6 = "::1/128"
 # A metric; that of the loopback is 0.
 _AFTER_THE_LOOPBACK = 2048
 # No rule leads to it.
@@ -98,28 +99,40 @@ def delete_address(route: NetlinkSocket, name: str, address: str) -> None:
             raise
 
 
-def list_routes(
-    route: NetlinkSocket, names: Mapping[int, str]
-) -> tuple[tuple[Route, ...], tuple[Route, ...]]:
-    """The IPv4 routes of the main table but for those that the kernel makes of addresses, and those that are kept. Routes to
-    several routers at once are not told."""
-    main, kept = [], []
-    for table, protocol, known in _dump_routes(route, names, socket.AF_INET):
-        if protocol == _PROTOCOL_KERNEL:
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """The routes of a namespace; those to several routers at once are not told."""
+
+    # Those of IPv4 of the main table but for what the kernel makes of addresses.
+    told: tuple[Route, ...]
+    # All of the main table, of both families.
+    every: tuple[Route, ...]
+    # Those that keep_route() had devices keep.
+    kept: tuple[Route, ...]
+    # The devices, other than the loopback itself, by which the namespace takes packets to ::1.
+    loopbacks: frozenset[str]
+
+
+def list_routes(route: NetlinkSocket, names: Mapping[int, str]) -> Routes:
+    """All there are by the devices of `names`, which has them by index, from one dump."""
+    told, every, kept, loopbacks = [], [], [], set()
+    for found in _dump_routes(route, names):
+        known = found.route
+        if found.type == _LOCAL and known.destination == _LOOPBACK6:
+            loopbacks.add(known.device)
+        if found.type != _UNICAST:
+            continue
+        if found.table == _MAIN_TABLE:
+            every.append(known)
+        if found.family != socket.AF_INET or found.protocol == _PROTOCOL_KERNEL:
             continue
         if ":" in known.gateway:  # which no guest can be told
             known = replace(known, gateway="")
-        if table == _MAIN_TABLE:
-            main.append(known)
-        elif table == _KEPT_TABLE:
+        if found.table == _MAIN_TABLE:
+            told.append(known)
+        elif found.table == _KEPT_TABLE:
             kept.append(known)
-    return tuple(main), tuple(kept)
-
-
-def list_every_route(route: NetlinkSocket, names: Mapping[int, str]) -> tuple[Route, ...]:
-    """The routes of the main table, of both families, with those that the kernel makes of addresses."""
-    found = _dump_routes(route, names, socket.AF_UNSPEC)
-    return tuple(known for table, _, known in found if table == _MAIN_TABLE)
+    return Routes(tuple(told), tuple(every), tuple(kept), frozenset(loopbacks - {"lo"}))
 
 
 def add_route(route: NetlinkSocket, wanted: Route) -> None:
@@ -132,19 +145,6 @@ def keep_route(route: NetlinkSocket, wanted: Route) -> None:
     _add_route(route, wanted, _KEPT_TABLE, CREATE | APPEND)
 
 
-def list_loopbacks(route: NetlinkSocket, names: Mapping[int, str]) -> frozenset[str]:
-    """The devices, other than the loopback itself, by which the namespace takes packets to ::1."""
-    found = set()
-    header = _ROUTE_HEADER.pack(socket.AF_INET6, 0, 0, 0, 0, 0, 0, 0, 0)
-    for payload in route.dump(Message(_GETROUTE, REQUEST | DUMP, header)):
-        type_ = _ROUTE_HEADER.unpack_from(payload)[7]
-        attributes = decode_attributes(payload[_ROUTE_HEADER.size :])
-        name = names.get(_number(attributes.get(_RTA_OIF)))
-        if type_ == _LOCAL and attributes.get(_RTA_DST) == _LOOPBACK6 and name is not None:
-            found.add(name)
-    return frozenset(found - {"lo"})
-
-
 def take_loopback(route: NetlinkSocket, name: str) -> None:
     """Has the namespace take packets to ::1 by a device. From outside there are none, whatever a sender does: the kernel drops
     them before anything else. The loopback is asked first by who sends."""
@@ -152,7 +152,7 @@ def take_loopback(route: NetlinkSocket, name: str) -> None:
         socket.AF_INET6, 128, 0, 0, _LOCAL_TABLE, _PROTOCOL_STATIC, _SCOPE_UNIVERSE, _LOCAL, 0
     )
     attributes: list[Attribute] = [
-        (_RTA_DST, _LOOPBACK6),
+        (_RTA_DST, ipaddress.ip_interface(_LOOPBACK6).packed),
         (_RTA_OIF, struct.pack("=I", socket.if_nametoindex(name))),
         (_RTA_PRIORITY, struct.pack("=I", _AFTER_THE_LOOPBACK)),
     ]
@@ -173,18 +173,24 @@ def _change_address(
     route.change(Message(kind, flags, header, attributes))
 
 
-def _dump_routes(
-    route: NetlinkSocket, names: Mapping[int, str], family: int
-) -> Iterator[tuple[int, int, Route]]:
-    """Routes by a device to a destination or one router, each after its table and who made it."""
-    header = _ROUTE_HEADER.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+class _Found(NamedTuple):
+    family: int
+    table: int
+    protocol: int  # who made it
+    type: int
+    route: Route
+
+
+def _dump_routes(route: NetlinkSocket, names: Mapping[int, str]) -> Iterator[_Found]:
+    """Routes of all tables by a device to a destination or one router."""
+    header = _ROUTE_HEADER.pack(socket.AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0, 0)
     for payload in route.dump(Message(_GETROUTE, REQUEST | DUMP, header)):
         family, prefix_length, _, _, table, protocol, _, type_, _ = _ROUTE_HEADER.unpack_from(
             payload
         )
         found = decode_attributes(payload[_ROUTE_HEADER.size :])
         name = names.get(_number(found.get(_RTA_OIF)))
-        if family not in (socket.AF_INET, socket.AF_INET6) or type_ != _UNICAST or name is None:
+        if family not in (socket.AF_INET, socket.AF_INET6) or name is None:
             continue
         anywhere = bytes(4 if family == socket.AF_INET else 16)
         destination = socket.inet_ntop(family, found.get(_RTA_DST, anywhere))
@@ -194,7 +200,7 @@ def _dump_routes(
             gateway=_gateway(found, family),
             metric=_number(found.get(_RTA_PRIORITY)),
         )
-        yield _number(found.get(_RTA_TABLE)) or table, protocol, known
+        yield _Found(family, _number(found.get(_RTA_TABLE)) or table, protocol, type_, known)
 
 
 def _gateway(found: Mapping[int, bytes], family: int) -> str:

@@ -200,7 +200,7 @@ def _observe(route: NetlinkSocket, netfilter: NetlinkSocket) -> Observed:
     found = links.list_links(route)
     names = {link.index: name for name, link in found.items()}
     placeholders = frozenset(name for name in found if name.startswith("was-") and own_stem(name))
-    routes, kept_routes = addresses.list_routes(route, names)
+    routes = addresses.list_routes(route, names)
     digests = {
         family: nftables.digest_of_answer(netfilter.get(nftables.table_request(family)))
         for family in nftables.Family
@@ -208,10 +208,10 @@ def _observe(route: NetlinkSocket, netfilter: NetlinkSocket) -> Observed:
     return Observed(
         links=found,
         addresses=addresses.list_addresses(route, names, kept_by=placeholders),
-        routes=routes,
-        kept_routes=kept_routes,
-        every_route=addresses.list_every_route(route, names),
-        loopbacks=addresses.list_loopbacks(route, names),
+        routes=routes.told,
+        kept_routes=routes.kept,
+        every_route=routes.every,
+        loopbacks=routes.loopbacks,
         sysctls=_read_sysctls(found),
         rulesets={family: digest for family, digest in digests.items() if digest is not None},
     )
