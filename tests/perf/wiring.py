@@ -13,21 +13,13 @@ from podvisor_handler.network.attachments import Attachment, Bridge, Masquerade,
 from podvisor_handler.network.namespace import Operation, ReplaceRuleset
 
 from tests.perf.measure import Figure
-from tests.unit.handler.namespaces import pod
+from tests.unit.handler.namespaces import WITH_BOTH_FAMILIES, pod
 
 SAMPLES = 15
 BUDGET_MS, NFT_BUDGET_MS = 30.0, 5.0
 _LISTED_PORTS = 256
 _MAC = "02:00:00:00:00:01"
-# As the nodes of a cluster with both families give it to a pod.
-_BOTH_FAMILIES = """
-ip link add eth0 type veth peer name peer
-ip addr add 10.244.1.5/24 dev eth0
-ip addr add fd00:10:244:1::5/64 dev eth0 nodad
-ip link set eth0 up
-ip link set peer up
-ip route add default via 10.244.1.1
-"""
+_POD = f"{WITH_BOTH_FAMILIES}ip link set uplink up; ip route add default via 10.244.1.1"
 _DESIRED: Mapping[str, Masquerade | Bridge] = {
     "masquerade": Masquerade(_MAC),
     "masquerade, 256 ports": Masquerade(
@@ -55,7 +47,7 @@ async def _measured(
 ) -> tuple[Sequence[float], Sequence[float]]:
     whole_ms, nft_ms = [], []
     for _ in range(samples):
-        with pod(_BOTH_FAMILIES) as process, _rules_timed() as took_ms:
+        with pod(_POD) as process, _rules_timed() as took_ms:
             began_s = time.perf_counter()
             await netns.wire(process, desired)
             whole_ms.append((time.perf_counter() - began_s) * 1000)

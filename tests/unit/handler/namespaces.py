@@ -27,6 +27,13 @@ ip addr add 10.244.1.5/24 dev eth0
 ip link set eth0 up
 ip link set peer up
 """
+# Of both families, and with the far end of its link named for neighbour().
+WITH_BOTH_FAMILIES = """
+ip link add eth0 type veth peer name uplink
+ip addr add 10.244.1.5/24 dev eth0
+ip addr add 2001:db8::5/64 dev eth0 nodad
+ip link set eth0 up
+"""
 
 
 @contextlib.contextmanager

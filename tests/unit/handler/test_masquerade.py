@@ -11,6 +11,7 @@ from podvisor_handler.network.attachments import Attachment, Masquerade, Port
 from podvisor_handler.network.netns import wire
 
 from tests.unit.handler.namespaces import (
+    WITH_BOTH_FAMILIES,
     inside,
     links_of,
     needs_root,
@@ -24,12 +25,7 @@ from tests.unit.handler.networks import GUEST_MAC
 
 pytestmark = needs_root
 
-POD = """
-ip link add eth0 type veth peer name uplink
-ip addr add 10.244.1.5/24 dev eth0
-ip addr add 2001:db8::5/64 dev eth0 nodad
-ip link set eth0 up
-ip route add default via 10.244.1.1
+POD = f"""{WITH_BOTH_FAMILIES}ip route add default via 10.244.1.1
 ip route add default via 2001:db8::1 dev eth0
 """
 POD_ADDRESSES = ("10.244.1.5", "2001:db8::5")

@@ -25,16 +25,18 @@ from tests.unit.handler.bridged_pods import (
     octets,
     vlan,
 )
-from tests.unit.handler.namespaces import inside, needs_root, neighbour, plug_guest, pod, within
+from tests.unit.handler.namespaces import (
+    WITH_BOTH_FAMILIES,
+    inside,
+    needs_root,
+    neighbour,
+    plug_guest,
+    pod,
+    within,
+)
 
 pytestmark = needs_root
 
-POD = """
-ip link add eth0 type veth peer name uplink
-ip addr add 10.244.1.5/24 dev eth0
-ip addr add 2001:db8::5/64 dev eth0 nodad
-ip link set eth0 up
-"""
 MASQUERADED = (Attachment("default", Masquerade(MAC)),)
 OWN, OWN6, GATEWAY = "10.0.2.2", "fd10:0:2::2", "10.0.2.1"
 FORGED = [
@@ -93,7 +95,7 @@ def neighbours_of(process: PinnedProcess) -> set[str]:
 
 
 async def test_a_guest_passes_for_nobody_but_itself() -> None:
-    with pod(POD) as process:
+    with pod(WITH_BOTH_FAMILIES) as process:
         await wire(process, MASQUERADED)
         with guest_of(process) as guest:
             frames = [*FORGED, *ALLOWED, ipv4(OWN, b"honest")]
@@ -111,7 +113,7 @@ async def test_where_the_pod_has_no_ipv6_its_guest_speaks_none() -> None:
 
 async def test_a_guest_does_not_fill_the_table_of_neighbours() -> None:
     """Which is one for all pods of a node."""
-    with pod(POD) as process:
+    with pod(WITH_BOTH_FAMILIES) as process:
         await wire(process, MASQUERADED)
         with guest_of(process) as guest:
             asked = [
@@ -140,7 +142,7 @@ async def test_a_guest_does_not_fill_the_table_of_neighbours() -> None:
 async def test_nor_by_what_it_sends_to_its_own_network(source: str, destinations: str) -> None:
     """By its gateway, which would have to look for whom it is for."""
     nobody = {destinations.format(number) for number in range(10, 100)}
-    with pod(POD) as process:
+    with pod(WITH_BOTH_FAMILIES) as process:
         await wire(process, MASQUERADED)
         with guest_of(process) as guest:
             frames = [datagram(source, each).hex() for each in sorted(nobody)]
