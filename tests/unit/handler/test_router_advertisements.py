@@ -92,7 +92,7 @@ async def announced() -> AsyncIterator[int]:
         network = await wire(process, MASQUERADED)
         plug_guest(process, "k6t-eth0")
         with neighbour(process, "guest0", [], mac=GUEST_MAC) as guest:
-            await routers.keep(process, network)
+            await routers.keep(process, network, has_dhcpv6=True)
             try:
                 yield guest
             finally:
@@ -144,9 +144,9 @@ async def test_announcing_again_opens_nothing() -> None:
     routers = Routers()
     with pod(POD) as process:
         network = await wire(process, MASQUERADED)
-        await routers.keep(process, network)
+        await routers.keep(process, network, has_dhcpv6=True)
         opened = len(os.listdir("/proc/self/fd"))
-        await routers.keep(process, await wire(process, MASQUERADED))
+        await routers.keep(process, await wire(process, MASQUERADED), has_dhcpv6=True)
         assert len(os.listdir("/proc/self/fd")) == opened
         routers.close()
         routers.close()
@@ -159,12 +159,12 @@ async def test_a_pod_that_goes_while_it_is_wired_leaves_no_socket() -> None:
     with pod(POD) as process:
         network = await wire(process, MASQUERADED)
         opened = len(os.listdir("/proc/self/fd"))
-        keeping = asyncio.create_task(routers.keep(process, network), name="keep")
+        keeping = asyncio.create_task(routers.keep(process, network, has_dhcpv6=True), name="keep")
         await asyncio.sleep(0)
         routers.close()
         await keeping
         assert len(os.listdir("/proc/self/fd")) == opened
-        await routers.keep(process, network)
+        await routers.keep(process, network, has_dhcpv6=True)
         assert len(os.listdir("/proc/self/fd")) == opened
 
 

@@ -20,9 +20,7 @@ class Routers:
         self._open: dict[str, tuple[Router, Advertiser]] = {}
         self._has_ended = False
 
-    async def keep(
-        self, process: PinnedProcess, network: PodNetwork, *, has_dhcpv6: bool = True
-    ) -> None:
+    async def keep(self, process: PinnedProcess, network: PodNetwork, *, has_dhcpv6: bool) -> None:
         """Announces what `network` needs and nothing else: nothing where the guest would be told to ask for an address that
         nobody gives, and nothing once closed. Raises ProcessEnded, NetworkNotReady, NetworkRefused."""
         if self._has_ended:
