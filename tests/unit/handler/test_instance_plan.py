@@ -325,6 +325,16 @@ def test_a_restarted_handler_looks_at_a_pod_whose_last_interface_has_left() -> N
     assert plan(observed(machine, state=known, network=wired())) == []
 
 
+def test_a_device_is_opened_where_there_is_no_interface() -> None:
+    """With KVM the guest needs one of the node's; without there is nothing to do in the pod."""
+    devices = {"autoattachPodInterface": False}
+    machine = vmi(spec={"domain": {"memory": {"guest": "64M"}, "devices": devices}})
+    alone = observed(machine, pod(kvm=True), network=None)
+    assert plan(alone) == [PrepareNetwork(())]
+    assert [type(action) for action in plan(replace(alone, network=wired()))] == [ApplyDomain]
+    assert [type(action) for action in plan(replace(alone, pod=pod()))] == [ApplyDomain]
+
+
 def test_a_start_alone_is_no_reason_to_wire_again() -> None:
     as_started = attached("blue", Bridge(), is_secondary=True)
     known = launcher(RUNNING, applied=2)

@@ -17,7 +17,7 @@ from podvisor_handler.launchers.state import Connection
 from podvisor_handler.network.attachments import Attachment, Passt
 from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.storage.plan import Access, HandOver, accesses_of, hand_over_of, is_written
-from podvisor_handler.vmi.build import build_domain, digest_of
+from podvisor_handler.vmi.build import accelerator_of, build_domain, digest_of
 from podvisor_handler.vmi.interfaces import attachments_of, interfaces_of
 
 # States in which there is no guest and none comes into being. In one that only a later release knows, there may be.
@@ -142,7 +142,7 @@ def plan(now: Observed) -> list[Action]:
     if now.vmi.metadata.is_being_deleted or now.pod.metadata.is_being_deleted:
         return _stop(now, now.pod, report)
     wanted = attachments_of(now.vmi, report, now.network, runs=report.state in _WITH_GUEST)
-    if _needs_wiring(now, wanted):
+    if _needs_wiring(now, now.pod, wanted):
         # The specification depends on what is found.
         return [PrepareNetwork(wanted, _is_prepared(now.pod, wanted))]
     spec = build_domain(now.vmi, now.pod, now.network, has_dhcpv6=now.launcher.has_dhcpv6)
@@ -154,10 +154,12 @@ def plan(now: Observed) -> list[Action]:
     ]
 
 
-def _needs_wiring(now: Observed, wanted: tuple[Attachment, ...]) -> bool:
+def _needs_wiring(now: Observed, pod: core.Pod, wanted: tuple[Attachment, ...]) -> bool:
     if now.network is None:
-        # Also where all have left: what was made for them is taken away, and it is known that they have.
-        return bool(wanted or interfaces_of(now.vmi))
+        # Also where all have left: what was made for them is taken away, and it is known that they have. And where there never was one, if
+        # the guest needs a device of the node's, which is opened on the way.
+        has_device = accelerator_of(pod) == domain_pb2.ACCELERATOR_KVM
+        return has_device or bool(wanted or interfaces_of(now.vmi))
     if _lasting(now.network.desired) != _lasting(wanted):
         return True
     return now.network_is_due and bool(now.network.missing)
