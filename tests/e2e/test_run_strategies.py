@@ -1,7 +1,10 @@
 """When a machine runs: run strategies, requests in its status, edits while it runs, and a machine without its owner."""
 
 import json
+from collections.abc import Callable
 from typing import Any
+
+from podvisor_common.api.v1.names import UNPAUSED_CONDITION
 
 from tests.faults.guest import booted, counting_vm, lived_on, witness_of
 from tests.support.cluster import Cluster, Json
@@ -41,6 +44,22 @@ async def stops(cluster: Cluster, name: str) -> None:
     await cluster.until("vmi", name, gone, within_s=30, what="the instance is gone")
     await says(cluster, name, "Stopped", within_s=10)
     assert await cluster.all("pods", labels=f"vmi.kubevirt.io/id={name}") == []
+
+
+async def endpoints(
+    cluster: Cluster, service: str, holds: Callable[[dict[str, bool]], bool]
+) -> dict[str, bool]:
+    """The addresses behind a Service, and which of them are ready, once that holds."""
+
+    def found(state: Json | None) -> dict[str, bool]:
+        subsets = (state or {}).get("subsets") or [{}]
+        kinds = (("addresses", True), ("notReadyAddresses", False))
+        return {each["ip"]: is_ready for key, is_ready in kinds for each in subsets[0].get(key, ())}
+
+    state = await cluster.until(
+        "endpoints", service, lambda state: holds(found(state)), within_s=10, what="endpoints"
+    )
+    return found(state)
 
 
 async def test_manual_starts_and_stops_by_request(cluster: Cluster) -> None:
@@ -110,7 +129,7 @@ async def test_running_is_taken_with_a_warning(cluster: Cluster) -> None:
 
 
 async def test_a_halted_machine_can_be_started_paused(cluster: Cluster) -> None:
-    """Its guest waits to be resumed, and from then on the machine runs always."""
+    """Its guest waits to be resumed, and from then on the machine runs always. No Service leads to it until then."""
     name = "still"
     await cluster.apply(vm(name, run_strategy="Halted"))
     await says(cluster, name, "Stopped")
@@ -122,10 +141,17 @@ async def test_a_halted_machine_can_be_started_paused(cluster: Cluster) -> None:
     assert instance is not None
     assert instance["spec"]["startStrategy"] == "Paused"
     machine = Machine(cluster, name)
-    pod = (await machine.pod())["metadata"]["name"]
-    domain = f"{cluster.namespace}_{name}"
+    await machine.expose_ssh()
+    still = await machine.pod_says(UNPAUSED_CONDITION, "False")
+    assert condition(still, UNPAUSED_CONDITION)["reason"] == "Paused"
+    [(address, is_ready)] = (await endpoints(cluster, f"{name}-ssh", bool)).items()
+    assert not is_ready
+    pod, domain = still["metadata"]["name"], f"{cluster.namespace}_{name}"
     await cluster.kubectl("exec", pod, "-c", "compute", "--", "virsh", "resume", domain)
     await says(cluster, name, "Running")
+    goes = await machine.pod_says("Ready", "True")
+    assert condition(goes, UNPAUSED_CONDITION)["reason"] == "NotPaused"
+    await endpoints(cluster, f"{name}-ssh", lambda found: found == {address: True})
     await machine.console_shows(rf"{name} login:")
 
 

@@ -72,11 +72,13 @@ async def test_guest_that_fills_the_disk(
             "vmi", "hungry", _is_starved, within_s=30, what="Paused: PausedIOError"
         )
         assert '"root"' in _why_paused(paused)
+        await machine.pod_says("Ready", "False")
         await history.first(
             "vm", "hungry", lambda seen: seen.phase == "Paused", within_s=5, what="the VM is Paused"
         )
         goes_on_s = await _goes_on_with_room(machine, disk, history, before)
         measured.add("disk has room again, guest goes on", goes_on_s, limit_s=GOES_ON_S)
+        await machine.pod_says("Ready", "True")
         assert history.phases("vmi", "hungry") <= {
             "",
             "Pending",

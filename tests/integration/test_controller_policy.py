@@ -1,5 +1,5 @@
 """The chart's admission policies on the development cluster: of a node the controller writes one label, of a launcher pod one
-annotation, and what it makes in anybody's namespace is for exports and restores.
+annotation and one condition, and what it makes in anybody's namespace is for exports and restores.
 
 Skipped when podvisor is not installed there. Asks as the controller by impersonation; what is let through is a dry run.
 """
@@ -210,11 +210,11 @@ async def pods() -> AsyncIterator[None]:
     await cluster.kubectl("delete", "pod", "policy-launcher", "policy-other", "--wait=false")
 
 
-async def patch_pod(name: str, body: Any) -> tuple[bool, str]:
+async def patch_pod(name: str, body: Any, *options: str) -> tuple[bool, str]:
     """Whether the controller may, and the API server's words if not."""
     done = await run(
         str(ROOT / "dev/kubectl"), "patch", "pod", name, "-n", "default", "--as", ACCOUNT, "--dry-run=server",
-        "--type=merge", "-p", json.dumps(body), check=False,
+        "--type=merge", "-p", json.dumps(body), *options, check=False,
     )  # fmt: skip
     return done.exit_code == 0, done.stderr
 
@@ -232,3 +232,46 @@ async def test_of_a_launcher_pod_it_writes_the_networks_only(pods: None) -> None
         is_let, said = await patch_pod(name, body)
         assert not is_let, body
         assert "virt-controller-pods" in said
+
+
+async def test_of_its_status_it_writes_one_condition_only(pods: None) -> None:
+    gate = {"type": "kubevirt.io/virtual-machine-unpaused", "status": "True"}
+    # kubectl reads what it patches, which the controller's own rights do not have it do.
+    whole = ("--subresource=status", "--as-group=system:masters")
+    # As a strategic merge, which like an apply leaves the other conditions.
+    beside = (*whole, "--type=strategic")
+
+    async def may(body: Any, *options: str, name: str = "policy-launcher") -> bool:
+        is_let, said = await patch_pod(name, body, *options)
+        assert is_let or "virt-controller-pods" in said
+        return is_let
+
+    conditions = {"status": {"conditions": [gate]}}
+    assert await may(conditions, *beside)
+    assert not await may(conditions, *beside, name="policy-other")
+    assert not await may(conditions, *whole), "the scheduler's is gone by that"
+    for status in (
+        {"conditions": [gate, gate | {"type": "Ready"}]},
+        {"conditions": [gate], "phase": "Running"},
+        {"conditions": [gate], "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]},
+        {"reason": "Evicted"},
+    ):
+        assert not await may({"status": status}, *beside), status
+    for metadata in ({"labels": {"x.test/y": "z"}}, {"annotations": NETWORKS}):
+        assert not await may(conditions | {"metadata": metadata}, *beside), metadata
+
+
+async def test_no_pod_is_made_by_its_condition() -> None:
+    """As the unit tests' API server has it. What is applied to a pod that has gone makes none."""
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "policy-gone", "namespace": "default"},
+        "status": {"conditions": []},
+    }
+    done = await run(
+        str(ROOT / "dev/kubectl"), "apply", "--server-side", "--subresource=status", "-f", "-",
+        stdin=json.dumps(manifest), check=False,
+    )  # fmt: skip
+    assert done.exit_code != 0
+    assert "NotFound" in done.stderr

@@ -110,6 +110,18 @@ class Machine:
         pods.sort(key=lambda pod: pod["metadata"]["creationTimestamp"])
         return pods[-1]
 
+    async def pod_says(self, type_: str, status: str, *, within_s: float = 10) -> Json:
+        """The launcher pod as soon as a condition of it says that. Ready decides whether Services lead to it."""
+        pod = await self.cluster.until(
+            "pod",
+            (await self.pod())["metadata"]["name"],
+            lambda pod: condition(pod, type_).get("status") == status,
+            within_s=within_s,
+            what=f"{type_}: {status}",
+        )
+        assert pod is not None
+        return pod
+
     async def unplaced_pod(self) -> Json:
         """The launcher pod of an instance that fits no node, of which its status says nothing, as soon as it is there."""
         instance = await self.cluster.get("vmi", self.name)

@@ -98,7 +98,7 @@ def deleted(status: Json | None = None, **metadata: Any) -> v1.VirtualMachineIns
 
 
 def pod(phase: str = "Pending", *, node: str = "", **changes: Any) -> core.Pod:
-    """A launcher pod of vmi(); `metadata` and `status` are merged over the defaults."""
+    """A launcher pod of vmi(); `metadata`, `spec` and `status` are merged over the defaults."""
     owner = {"kind": "VirtualMachineInstance", "name": "myvm", "uid": UID, "controller": True}
     body: Json = {
         "metadata": {
@@ -110,7 +110,8 @@ def pod(phase: str = "Pending", *, node: str = "", **changes: Any) -> core.Pod:
         }
         | changes.get("metadata", {}),
         "spec": {"containers": [{"name": "compute", "image": IMAGE}]}
-        | ({"nodeName": node} if node else {}),
+        | ({"nodeName": node} if node else {})
+        | changes.get("spec", {}),
         "status": {"phase": phase, "qosClass": "Burstable"} | changes.get("status", {}),
     }
     return msgspec.convert(body, core.Pod)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from podvisor_common.api.v1 import names
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
     PODS,
@@ -93,6 +94,13 @@ class Cluster:
             "phaseTransitionTimestamps": times,
         }
         self.change(VIRTUAL_MACHINE_INSTANCES, self.vmi, status=status)
+
+    async def gate(self, status: str) -> None:
+        """Wait until the launcher pod says that of whether its guest goes."""
+        type_ = names.UNPAUSED_CONDITION
+        await self.server.until(
+            lambda: any(self.condition(pod, type_).get("status") == status for pod in self.pods)
+        )
 
     async def ends_as_asked(self) -> None:
         """The handler's word on the end of a guest whose instance is being deleted. Without it the instance stays."""

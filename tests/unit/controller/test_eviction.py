@@ -144,6 +144,7 @@ async def launcher(leading: Controllers, cluster: Cluster) -> str:
     cluster.change(VIRTUAL_MACHINE_INSTANCES, made, spec=made["spec"] | EXTERNAL)
     name: str = (await cluster.bound_pod())["metadata"]["name"]
     cluster.report("Running")
+    await cluster.gate("True")
     await known(leading.caches.vmis, lambda: phase_known(leading) == "Running")
     return name
 

@@ -37,6 +37,7 @@ async def test_a_start_costs_what_the_ledger_says(
     cluster.report("Running")
     await server.until(lambda: cluster.status(cluster.vm).get("printableStatus") == "Running")
     await server.until(lambda: len(server.list(EVENTS)) == 2)
+    await cluster.gate("True")
     assert cluster.status(cluster.vm)["ready"] is True
     assert cluster.status(cluster.vm)["nodeName"] == "n1"
     assert sorted(cluster.writes()) == sorted(
@@ -45,6 +46,7 @@ async def test_a_start_costs_what_the_ledger_says(
             "POST virtualmachineinstances",
             "POST pods",
             "PATCH virtualmachineinstances/status",
+            "PATCH pods/status",
             "PATCH virtualmachines/status",
             "PATCH virtualmachines/status",
             "POST events",
@@ -61,6 +63,7 @@ async def test_a_stop_costs_what_the_ledger_says(
     await cluster.bound_pod()
     cluster.report("Running")
     await server.until(lambda: cluster.status(cluster.vm).get("printableStatus") == "Running")
+    await cluster.gate("True")
     before = len(cluster.writes())
     cluster.change(VIRTUAL_MACHINES, cluster.vm, spec={**vm["spec"], "runStrategy": "Halted"})
     await cluster.ends_as_asked()

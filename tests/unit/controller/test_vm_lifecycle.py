@@ -53,6 +53,7 @@ async def runs(cluster: Cluster, server: ApiServer) -> str:
     await cluster.bound_pod()
     cluster.report("Running")
     await server.until(lambda: says(cluster, "Running"))
+    await cluster.gate("True")
     return uid_of(cluster.vmi)
 
 
@@ -110,6 +111,7 @@ async def test_a_restart_by_request_costs_what_the_ledger_says(
             "PATCH virtualmachineinstances/status",
             "PATCH virtualmachines/status",  # its node
             "PATCH virtualmachines/status",  # Running
+            "PATCH pods/status",  # its guest goes
         ]
     )
 

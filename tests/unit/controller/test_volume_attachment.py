@@ -34,6 +34,7 @@ class Guest:
         self.server.put(VIRTUAL_MACHINE_INSTANCES, body)
         await self.cluster.bound_pod()
         self.cluster.report("Running")
+        await self.cluster.gate("True")
 
     @property
     def holders(self) -> list[Json]:

@@ -206,7 +206,8 @@ class FakeApiServer:
             if request.method == "POST":
                 return self._reply(self._create(collection, namespace, body), 201)
             old = self._objects.get(collection, {}).get(key)
-            if request.method == "PATCH" and old is None and "apply" in request.content_type:
+            is_apply = request.method == "PATCH" and "apply" in request.content_type
+            if is_apply and old is None and not subresource:
                 body["metadata"] = body.get("metadata", {}) | {"name": name}
                 return self._reply(self._create(collection, namespace, body), 201)
             if old is None:

@@ -64,10 +64,17 @@ class Container(ApiStruct, frozen=True):
     volume_devices: tuple[VolumeDevice, ...] | None = None
 
 
+class PodReadinessGate(ApiStruct, frozen=True):
+    """A condition without which a pod is not ready."""
+
+    condition_type: str
+
+
 class PodSpec(ApiStruct, frozen=True):
     """What a pod shall be."""
 
     node_name: str = ""
+    readiness_gates: tuple[PodReadinessGate, ...] | None = None
     containers: tuple[Container, ...] | None = None
     init_containers: tuple[Container, ...] | None = None
     ephemeral_containers: tuple[Container, ...] | None = None

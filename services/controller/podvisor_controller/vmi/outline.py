@@ -18,7 +18,8 @@ from podvisor_common.api.v1.names import ConditionType
 from podvisor_controller.export.pod import ANNOTATIONS as EXPORT_ANNOTATIONS
 from podvisor_controller.export.pod import export_of_pod
 
-_OF_OTHERS = frozenset({ConditionType.POD_SCHEDULED})
+_OF_OTHERS = frozenset({ConditionType.POD_SCHEDULED, names.UNPAUSED_CONDITION})
+_GATES = (core.PodReadinessGate(names.UNPAUSED_CONDITION),)
 _OF_EXPORTERS = _OF_OTHERS | {"Ready"}
 _RESTORE_MARKS = (snapshot_names.RESTORE_NAME_ANNOTATION, snapshot_names.LAST_RESTORE_ANNOTATION)
 
@@ -30,10 +31,13 @@ def outline(pod: core.Pod) -> core.Pod:
     kept = _OF_EXPORTERS if is_exporter else _OF_OTHERS
     conditions = tuple(c for c in pod.status.conditions or () if c.type in kept)
     held = _exported(pod.metadata) if is_exporter else _held(pod.metadata)
+    gates = _GATES if _GATES[0] in (pod.spec.readiness_gates or ()) else None
     return replace(
         pod,
         metadata=replace(pod.metadata, **held),
-        spec=core.PodSpec(node_name=pod.spec.node_name, containers=containers),
+        spec=core.PodSpec(
+            node_name=pod.spec.node_name, readiness_gates=gates, containers=containers
+        ),
         status=replace(pod.status, conditions=conditions),
     )
 

@@ -134,6 +134,7 @@ def _spec(vmi: v1.VirtualMachineInstance, config: ClusterConfig, claims: Claims)
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": pod_grace_period_s(vmi),
         "hostname": _hostname(vmi),
+        "readinessGates": [{"conditionType": names.UNPAUSED_CONDITION}],
         "nodeSelector": {
             **(vmi.spec.node_selector or {}),
             names.SCHEDULABLE_LABEL: "true",

@@ -47,6 +47,7 @@ from podvisor_controller.vmi.claim_lookup import ClaimLookup
 from podvisor_controller.vmi.claim_users import rivals_of
 from podvisor_controller.vmi.claims import Rival, claimed
 from podvisor_controller.vmi.definition_lookup import DefinitionLookup
+from podvisor_controller.vmi.gatekeeper import Gatekeeper
 from podvisor_controller.vmi.networker import Networker
 from podvisor_controller.vmi.observed import Observed, has_ended
 from podvisor_controller.vmi.pod_index import (
@@ -120,6 +121,7 @@ class VmiReconciler:
         self._definitions = DefinitionLookup(client, clock)
         self._attacher = Attacher(client, pods, recorder, self._rivals_of, exports, clock)
         self._networker = Networker(client, pods, recorder)
+        self._gatekeeper = Gatekeeper(client, pods, recorder)
         self._exports = exports
         self._health = HealthLookup(client, nodes, attendance)
         self._attendance = attendance
@@ -138,14 +140,15 @@ class VmiReconciler:
         now = await self._observe(vmi, notes)
         for action in plan.plan(now):
             await self._carry_out(action, now, notes)
-        again_s = await self._networker.bring_about(now)
+        networks_s = await self._networker.bring_about(now)
         await self._attacher.bring_about(now)
         now = await self._observe(self._vmis.get(key) or vmi, notes)
         if not plan.pods_to_go(now):
             notes.refused_deletion = None
             now = replace(now, undeletable=None, delete_retry_at=None)
         await self._write_status(now)
-        waits_s = [wait_s for wait_s in (now.look_again_in_s, again_s) if wait_s is not None]
+        gate_s = await self._gatekeeper.bring_about(now)
+        waits_s = [wait_s for wait_s in (now.look_again_in_s, networks_s, gate_s) if wait_s]
         return Requeue(min(waits_s)) if waits_s else None
 
     def _notes_of(self, key: ObjectKey, vmi: v1.VirtualMachineInstance) -> _Notes:
