@@ -13,9 +13,11 @@ from podvisor_handler.linux.process import PinnedProcess
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces")
 
+# Addresses stand from the first moment: an address that turns from tentative to valid would be a change that nobody made.
 POD = """
 set -e
 mount -t tmpfs tmpfs /dev
+echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
 ip link set lo up
 {links}
 echo ready
