@@ -78,7 +78,6 @@ async def test_guest_that_fills_the_disk(
         )
         goes_on_s = await _goes_on_with_room(machine, disk, history, before)
         measured.add("disk has room again, guest goes on", goes_on_s, limit_s=GOES_ON_S)
-        await machine.pod_says("Ready", "True")
         assert history.phases("vmi", "hungry") <= {
             "",
             "Pending",
@@ -153,6 +152,7 @@ async def test_guest_that_fills_its_volume(
         measured.add(
             "volume has room again, guest goes on", on_again.at_s - cleared_s, limit_s=GOES_ON_S
         )
+        await machine.pod_says("Ready", "True")
         done = await machine.ssh("until [ -s /tmp/written ]; do sleep 0.2; done; cat /tmp/written")
         assert done.stdout.strip() == "0", "the guest's write failed"
         assert (await witness_of(machine)).boot_id == before.boot_id
@@ -231,6 +231,7 @@ async def _goes_on_with_room(
         within_s=90,
         what="Running and Ready, not Paused",
     )
+    await machine.pod_says("Ready", "True")
     done = await machine.ssh("until [ -s /tmp/written ]; do sleep 0.2; done; cat /tmp/written")
     assert done.stdout.strip() == "0", "the guest's write failed"
     now = await witness_of(machine)

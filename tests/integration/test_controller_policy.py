@@ -12,6 +12,7 @@ import pytest
 from podvisor_common.api.snapshot import names
 
 from tests.support.cluster import ROOT, Cluster
+from tests.support.machine import condition
 from tests.support.process import run
 
 ACCOUNT = "system:serviceaccount:kubevirt:virt-controller"
@@ -206,6 +207,13 @@ async def pods() -> AsyncIterator[None]:
         metadata = {"name": name, "labels": {"kubevirt.io": app}}
         body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
         await cluster.kubectl("apply", "-f", "-", stdin=json.dumps(body))
+        await cluster.until(
+            "pod",
+            name,
+            lambda pod: condition(pod, "PodScheduled").get("status") == "False",
+            within_s=30,
+            what="the scheduler has looked at it",
+        )
     yield
     await cluster.kubectl("delete", "pod", "policy-launcher", "policy-other", "--wait=false")
 

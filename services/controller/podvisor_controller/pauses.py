@@ -1,4 +1,4 @@
-"""Pauses that end at a time of day. Pure.
+"""How long is waited before another try, and pauses that end at a time of day. Pure.
 
 Invariant: an end that is farther ahead than any pause lasts was written by a clock that has been set back since: it is no reason
 to wait, for that would last as long as the clock was wrong.
@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from podvisor_common.aio.backoff import Backoff
 
 RETRY_MAX_S = 300.0
+# After what a policy or somebody's webhook refused to change of a pod: nobody tells when it would not any more.
+REFUSED_CHANGE_S = 30.0
 _LONGEST_RETRY = 2 * timedelta(seconds=RETRY_MAX_S)
 
 

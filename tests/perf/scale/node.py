@@ -113,8 +113,22 @@ class FakeKubelet:
 
     async def _write_status(self, pod: core.Pod, status: dict[str, Any]) -> None:
         with contextlib.suppress(ApiNotFound):
-            await self._client.merge_patch(
-                PODS, key_of(pod), {"status": status}, subresource="status", timeout_s=60
+            key = key_of(pod)
+            manifest = {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": key.name, "namespace": key.namespace},
+                "status": status,
+            }
+            # Forced, and with what others say of the pod left alone, as by a kubelet.
+            await self._client.apply(
+                PODS,
+                key,
+                manifest,
+                field_manager="kubelet",
+                force=True,
+                subresource="status",
+                timeout_s=60,
             )
 
     async def _renew_lease(self) -> None:

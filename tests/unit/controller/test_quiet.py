@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from podvisor_common.api import core, v1
+from podvisor_common.api.v1.names import UNPAUSED_CONDITION
 from podvisor_common.kube import events
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.events import EventRecorder
@@ -177,7 +178,7 @@ PAUSED = (
     condition("Paused", "True", "PausedByUser"),
 )
 ENDED = condition("Ready", "False", "GuestNotRunning")
-RUNS = pod("Running", node="n1")
+RUNS = pod("Running", node="n1", spec={"readinessGates": [{"conditionType": UNPAUSED_CONDITION}]})
 
 SITUATIONS: dict[str, tuple[Json | None, Json | None, core.Pod | None]] = {
     "a guest runs": (vm_body(), owned("Running", READY), RUNS),

@@ -1,9 +1,12 @@
-"""The readiness gate of launcher pods: when a guest counts as one that answers, and what that costs."""
+"""The readiness gate of launcher pods: when Services lead to a guest, and what that costs."""
+
+import asyncio
 
 import msgspec
 import pytest
 from podvisor_common.api import core, v1
 from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.controller import Requeue
 from podvisor_common.kube.resources import EVENTS, PODS, VIRTUAL_MACHINE_INSTANCES
 from podvisor_controller.controllers import Controllers
 from podvisor_controller.vmi.outline import outline
@@ -49,9 +52,9 @@ def guest(*conditions: Json, phase: str = "Running") -> v1.VirtualMachineInstanc
 @pytest.mark.parametrize(
     ("instance", "carrier", "written"),
     situations(
-        ("a guest that goes", guest(READY), gated(), ("True", "NotPaused")),
-        ("one that stands still", guest(PAUSED), gated(), ("False", "Paused")),
-        ("it was paused", guest(PAUSED), gated("True", "NotPaused"), ("False", "Paused")),
+        ("a guest that runs", guest(READY), gated(), ("True", "NotPaused")),
+        ("one that is paused", guest(PAUSED), gated(), ("False", "Paused")),
+        ("it was paused just now", guest(PAUSED), gated("True", "NotPaused"), ("False", "Paused")),
         ("it goes on", guest(READY), gated("False", "Paused"), ("True", "NotPaused")),
         ("said already", guest(READY), gated("True", "NotPaused"), None),
         ("not yet there", guest(phase="Scheduled"), gated(), None),
@@ -70,7 +73,7 @@ def test_what_is_said_of_a_pod(
         assert (found["type"], found["lastTransitionTime"]) == (GATE, stamp(0))
 
 
-async def test_a_pod_is_ready_as_long_as_its_guest_goes(
+async def test_a_pod_is_ready_as_long_as_its_guest_runs(
     cluster: Cluster, server: ApiServer, leading: Controllers
 ) -> None:
     cluster.apply_vmi()
@@ -87,29 +90,40 @@ async def test_a_pod_is_ready_as_long_as_its_guest_goes(
     assert cluster.writes().count("PATCH pods/status") == 3
 
 
-async def test_that_it_may_not_be_said_is_told(
-    cluster: Cluster, server: ApiServer, leading: Controllers
+async def test_that_it_may_not_be_said_is_told_and_tried_again(
+    server: ApiServer, client: KubeClient
 ) -> None:
-    cluster.apply_vmi()
-    await cluster.bound_pod()
-    server.refusals.append(Refuse(403, "Forbidden", "not you"))
-    cluster.report("Running")
-    await server.until(
-        lambda: (
-            [e["note"] for e in server.list(EVENTS) if e["reason"] == "FailedPodPatch"]
-            == ["The launcher pod cannot be told whether its guest goes: not you"]
-        )
-    )
-
-
-async def test_a_pod_that_has_gone_is_not_made_again(server: ApiServer, client: KubeClient) -> None:
-    """Where the cache does not know yet that it has."""
     scene = Scene(client)
+    put(scene, server)
+    carrier = server.put(PODS, msgspec.to_builtins(gated()))
+    path = f"/pods/{carrier['metadata']['name']}/status"
+    server.refuse("PATCH", path, Refuse(403, "Forbidden", "not you"))
+    async with asyncio.TaskGroup() as group:
+        sending = group.create_task(scene.recorder.run(), name="events")
+        assert await scene.reconciler.reconcile(MYVM) == Requeue(30.0)
+        await server.until(lambda: bool(server.list(EVENTS)))
+        sending.cancel()
+    [event] = server.list(EVENTS)
+    assert event["reason"] == "FailedPodPatch"
+    assert event["note"].endswith("cannot be marked as one whose guest runs or is paused: not you")
+    assert await scene.reconciler.reconcile(MYVM) is None
+    [carrier] = server.list(PODS)
+    assert [c["status"] for c in carrier["status"]["conditions"]] == ["True"]
+
+
+def put(scene: Scene, server: ApiServer) -> None:
+    """A guest that runs in a pod that does not say so yet, as the caches know both."""
     body: Json = msgspec.to_builtins(guest(READY))
     del body["metadata"]["resourceVersion"]
     stored = server.put(VIRTUAL_MACHINE_INSTANCES, body)
     scene.vmis.replace([msgspec.convert(stored, v1.VirtualMachineInstance)])
     scene.pods.replace([gated()])
+
+
+async def test_a_pod_that_has_gone_is_not_made_again(server: ApiServer, client: KubeClient) -> None:
+    """Where the cache does not know yet that it has."""
+    scene = Scene(client)
+    put(scene, server)
     await scene.reconciler.reconcile(MYVM)
     assert [r.path.rpartition("/")[2] for r in server.requests if "/pods/" in r.path] == ["status"]
     assert server.list(PODS) == []

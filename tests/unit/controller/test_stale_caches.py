@@ -44,6 +44,7 @@ class Scene:
         self.at = NOW
         self.monotonic_s = 0.0
         self.attendance = Attendance(lambda: self.monotonic_s)
+        self.recorder = EventRecorder(client, "test", "test")
         self.reconciler = VmiReconciler(
             client,
             vms=Informer(client, VIRTUAL_MACHINES, v1.VirtualMachine),
@@ -54,7 +55,7 @@ class Scene:
             attendance=self.attendance,
             exports=lambda _: {},
             config=lambda: CONFIG,
-            recorder=EventRecorder(client, "test", "test"),
+            recorder=self.recorder,
             clock=lambda: self.at,
         )
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import msgspec
 from podvisor_common.api import core
+from podvisor_common.api.v1.names import UNPAUSED_CONDITION
 from podvisor_controller.vmi.outline import claim_outline, outline
 
 from tests.unit.controller.builders import IMAGE, Json, claim, pod, stamp
@@ -12,7 +13,10 @@ from tests.unit.controller.builders import IMAGE, Json, claim, pod, stamp
 COPIES = 200
 LIMIT_BYTES = 2_200
 CLAIM_LIMIT_BYTES = 600
-TYPES = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
+TYPES = (
+    *("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"),
+    UNPAUSED_CONDITION,
+)
 
 
 def _pod() -> core.Pod:
@@ -33,7 +37,9 @@ def _pod() -> core.Pod:
         },
         status={"conditions": conditions, "containerStatuses": states},
     )
-    spec = msgspec.convert({"nodeName": "n1", "containers": containers}, core.PodSpec)
+    gates = [{"conditionType": "feature.test/ready"}, {"conditionType": UNPAUSED_CONDITION}]
+    body = {"nodeName": "n1", "containers": containers, "readinessGates": gates}
+    spec = msgspec.convert(body, core.PodSpec)
     return msgspec.structs.replace(found, spec=spec)
 
 
@@ -46,7 +52,8 @@ def test_what_is_read_stays() -> None:
         ("compute", IMAGE),
         ("guest-console-log", IMAGE),
     ]
-    assert [c.type for c in kept.status.conditions or ()] == ["PodScheduled"]
+    assert [c.type for c in kept.status.conditions or ()] == ["PodScheduled", UNPAUSED_CONDITION]
+    assert kept.spec.readiness_gates == (core.PodReadinessGate(UNPAUSED_CONDITION),)
     assert kept.status.container_statuses == whole.status.container_statuses
     assert outline(kept) == kept
 

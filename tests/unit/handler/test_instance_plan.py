@@ -330,7 +330,7 @@ def test_a_device_is_opened_where_there_is_no_interface() -> None:
     devices = {"autoattachPodInterface": False}
     machine = vmi(spec={"domain": {"memory": {"guest": "64M"}, "devices": devices}})
     alone = observed(machine, pod(kvm=True), network=None)
-    assert plan(alone) == [PrepareNetwork(())]
+    assert plan(alone) == [PrepareNetwork((), is_prepared=True)]
     assert [type(action) for action in plan(replace(alone, network=wired()))] == [ApplyDomain]
     assert [type(action) for action in plan(replace(alone, pod=pod()))] == [ApplyDomain]
 

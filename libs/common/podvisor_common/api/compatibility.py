@@ -107,6 +107,7 @@ _DIFFERENCES = """## Differences that a client can see
   other ones.
 - A name for a clone's target is made up by the controller, and stands in its status alone. A filter is a key or the beginning of keys before
   a `*`, and no regular expression.
+- A launcher pod becomes ready when its guest runs, and not as soon as its containers do: no Service leads to a machine that is still being started.
 - Of `subresources.kubevirt.io`, `addvolume` and `removevolume` are served; console, VNC, restart, pause and the others are not yet. Neither is
   live migration."""
 

@@ -14,8 +14,8 @@ from podvisor_common.kube.errors import ApiForbidden, ApiInvalid, ApiNotFound
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import PODS, VIRTUAL_MACHINE_INSTANCES, key_of
 
+from podvisor_controller.pauses import REFUSED_CHANGE_S
 from podvisor_controller.refusals import refusal
-from podvisor_controller.vmi.networker import TRY_AGAIN_S
 from podvisor_controller.vmi.observed import Observed
 from podvisor_controller.vmi.readiness import changed_readiness
 
@@ -33,8 +33,8 @@ class Gatekeeper:
     recorder: events.EventRecorder
 
     async def bring_about(self, now: Observed) -> float | None:
-        """Have the pod of an instance say whether its guest goes. In how many seconds that is worth another try; None where it was done.
-        ApiConflict when another pod has its name."""
+        """Have the pod of an instance say whether its guest runs on. In how many seconds that is worth another try; None where there was
+        nothing to do or it was done, or where the pod has gone."""
         pod, condition = now.pod, changed_readiness(now)
         if pod is None or condition is None:
             return None
@@ -53,8 +53,8 @@ class Gatekeeper:
             return None
         except (ApiForbidden, ApiInvalid) as error:
             about = events.reference_to(VIRTUAL_MACHINE_INSTANCES, now.vmi)
-            why = refusal("launcher pod", "told whether its guest goes", error)
+            why = refusal("launcher pod", "marked as one whose guest runs or is paused", error)
             self.recorder.record(about, events.WARNING, EventReason.FAILED_POD_PATCH, why)
-            return TRY_AGAIN_S
+            return REFUSED_CHANGE_S
         self.pods.learn(_decode_pod(answer))
         return None

@@ -17,13 +17,11 @@ from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import PODS, VIRTUAL_MACHINE_INSTANCES, key_of
 from podvisor_common.network_selections import UnreadableNetworks
 
+from podvisor_controller.pauses import REFUSED_CHANGE_S
 from podvisor_controller.preconditions import as_it_was_seen
 from podvisor_controller.refusals import refusal
 from podvisor_controller.vmi.observed import Observed, has_ended
 from podvisor_controller.vmi.pod_networks import changed_networks
-
-# After what a policy or somebody's webhook refused: nobody tells when it would not any more.
-TRY_AGAIN_S = 30.0
 
 _decode_pod = msgspec.json.Decoder(core.Pod).decode
 
@@ -61,7 +59,7 @@ class Networker:
         except (ApiForbidden, ApiInvalid) as error:
             why = refusal("launcher pod", "given other networks", error)
             self._tell(vmi, why)
-            return TRY_AGAIN_S
+            return REFUSED_CHANGE_S
         self.pods.learn(_decode_pod(answer))
         return None
 

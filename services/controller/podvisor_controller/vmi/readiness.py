@@ -1,7 +1,7 @@
-"""Whether a launcher pod is ready as far as its guest goes: the condition that the pod's readiness gate asks for. Pure.
+"""Whether a launcher pod is ready by its guest, which runs or is paused: the condition that the pod's readiness gate asks for. Pure.
 
 Invariant: nothing is said before a guest was reported as running, so that no Service leads to one that is not there yet; and nothing any
-more once it has ended or its pod is going, of which the kubelet tells.
+more once it has ended or its pod is being deleted, of which the kubelet tells.
 """
 
 from podvisor_common.api import core, meta
@@ -12,8 +12,8 @@ from podvisor_controller.vmi.observed import Observed, has_ended
 
 Condition = dict[str, str]
 
-_GOES = ("True", "NotPaused", "the virtual machine is not paused")
-_STANDS_STILL = ("False", "Paused", "the virtual machine is paused")
+_RUNS = ("True", "NotPaused", "the virtual machine is not paused")
+_PAUSED = ("False", "Paused", "the virtual machine is paused")
 
 
 def changed_readiness(now: Observed) -> Condition | None:
@@ -26,7 +26,7 @@ def changed_readiness(now: Observed) -> Condition | None:
         return None
     paused = meta.find_condition(now.vmi.status.conditions, ConditionType.PAUSED)
     is_paused = paused is not None and paused.status == "True"
-    status, reason, message = _STANDS_STILL if is_paused else _GOES
+    status, reason, message = _PAUSED if is_paused else _RUNS
     known = meta.find_condition(pod.status.conditions, names.UNPAUSED_CONDITION)
     if known is not None and (known.status, known.reason) == (status, reason):
         return None

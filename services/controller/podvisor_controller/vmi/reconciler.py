@@ -146,9 +146,9 @@ class VmiReconciler:
         if not plan.pods_to_go(now):
             notes.refused_deletion = None
             now = replace(now, undeletable=None, delete_retry_at=None)
-        await self._write_status(now)
         gate_s = await self._gatekeeper.bring_about(now)
-        waits_s = [wait_s for wait_s in (now.look_again_in_s, networks_s, gate_s) if wait_s]
+        await self._write_status(now)
+        waits_s = [s for s in (now.look_again_in_s, networks_s, gate_s) if s is not None]
         return Requeue(min(waits_s)) if waits_s else None
 
     def _notes_of(self, key: ObjectKey, vmi: v1.VirtualMachineInstance) -> _Notes:

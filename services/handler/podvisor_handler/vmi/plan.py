@@ -144,7 +144,7 @@ def plan(now: Observed) -> list[Action]:
     wanted = attachments_of(now.vmi, report, now.network, runs=report.state in _WITH_GUEST)
     if _needs_wiring(now, now.pod, wanted):
         # The specification depends on what is found.
-        return [PrepareNetwork(wanted, _is_prepared(now.pod, wanted))]
+        return [PrepareNetwork(wanted, _is_prepared(now.vmi, now.pod, wanted))]
     spec = build_domain(now.vmi, now.pod, now.network, has_dhcpv6=now.launcher.has_dhcpv6)
     applying = [ApplyDomain(spec)] if _needs_push(now.launcher, report, spec) else []
     return [
@@ -165,8 +165,12 @@ def _needs_wiring(now: Observed, pod: core.Pod, wanted: tuple[Attachment, ...]) 
     return now.network_is_due and bool(now.network.missing)
 
 
-def _is_prepared(pod: core.Pod, wanted: tuple[Attachment, ...]) -> bool:
+def _is_prepared(
+    vmi: v1.VirtualMachineInstance, pod: core.Pod, wanted: tuple[Attachment, ...]
+) -> bool:
     """passt needs a few settings and nothing else. A pod of an earlier release does not ask the kubelet for them."""
+    if not interfaces_of(vmi):
+        return True
     context = pod.spec.security_context or core.SecurityContext()
     asked = {each.name: each.value for each in context.sysctls or ()}
     return asked.items() >= PASST_SYSCTLS.items() and all(

@@ -307,7 +307,7 @@ MULTUS_DEFAULT_NETWORK_ANNOTATION = "v1.multus-cni.io/default-network"
 # The networks that Multus has given a pod, by its own word, as JSON.
 MULTUS_STATUS_ANNOTATION = "k8s.v1.cni.cncf.io/network-status"
 
-# The condition of a launcher pod for which its readiness gate waits: the guest goes.
+# The condition of a launcher pod for which its readiness gate waits: the guest runs, and is not paused.
 UNPAUSED_CONDITION = "kubevirt.io/virtual-machine-unpaused"
 
 # The feature gate without which no disk of a node is attached.
