@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from podvisor.domain.v1 import domain_pb2
@@ -315,7 +316,8 @@ async def test_another_handler_with_this_launcher(
 
         assert (await ask("GetInfo", client_version="9.9.9")).contract_version == 2
         disks = [cloud_init_disk(user_data=b"#cloud-config\n")]
-        wanted = spec_of(contract, name, disks=disks)
+        # The driver may still know of the domain before, which no other one may share its UUID with.
+        wanted = spec_of(contract, name, disks=disks, firmware_uuid=str(uuid4()))
         assert (await ask("ApplyDomain", spec=wanted)).accepted_generation == 1
         running = await until(domain_pb2.DOMAIN_STATE_RUNNING)
         assert running.applied_generation == 1

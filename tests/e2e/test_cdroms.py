@@ -44,7 +44,7 @@ async def test_media_come_and_go(cluster: Cluster) -> None:
 
         assert (await machine.running())["metadata"]["uid"] == uid
         assert condition(await cluster.get("vm", "reader"), "RestartRequired") == {}
-        assert await cluster.events(type_="Warning") == []
+        assert await cluster.complaints() == []
 
         await insert(cluster, "reader", "sata", "one")
         await reaches(cluster, "reader", "sata", "Ready")

@@ -67,7 +67,7 @@ async def test_volume_comes_and_goes(cluster: Cluster, mode: VolumeMode) -> None
         assert text == "precious"
         assert (await machine.running())["metadata"]["uid"] == uid
         assert condition(await cluster.get("vm", "host"), "RestartRequired") == {}
-        assert await cluster.events(type_="Warning") == []
+        assert await cluster.complaints() == []
 
 
 @pytest.mark.usefixtures("storage_classes")

@@ -114,8 +114,6 @@ async def test_claim_that_is_missing(cluster: Cluster) -> None:
             "vm", "waiting", _printable("ErrorPvcNotFound"), within_s=10, what="ErrorPvcNotFound"
         )
         assert await cluster.all("pods", labels="kubevirt.io=virt-launcher") == []
-        warnings = [event["reason"] for event in await cluster.events(type_="Warning")]
-        assert warnings.count("FailedPvcNotFound") == 1
         storage_class = f"{cluster.namespace}-{volume.name}"
         await cluster.kubectl(
             "patch",
@@ -128,6 +126,9 @@ async def test_claim_that_is_missing(cluster: Cluster) -> None:
         )
         await cluster.apply(claim("other", str(SIZE), storage_class=storage_class))
         await Machine(cluster, "waiting").running(within_s=60)
+        # By now all that was told before is there: events follow what they are about.
+        warnings = [event["reason"] for event in await cluster.events(type_="Warning")]
+        assert warnings.count("FailedPvcNotFound") == 1
 
 
 async def test_claim_of_another_machine(cluster: Cluster) -> None:

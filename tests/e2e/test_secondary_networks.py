@@ -151,7 +151,7 @@ async def test_network_comes_and_goes(cluster: Cluster) -> None:
     await interface_is_said(cluster, lambda said: said == {})
     assert (await alice.ssh("ls /sys/class/net")).stdout.split() == ["eth0", "lo"]
     assert (await alice.running())["metadata"]["uid"] == before["metadata"]["uid"]
-    assert await cluster.events(type_="Warning") == []
+    assert await cluster.complaints() == []
 
 
 async def change_networks(cluster: Cluster, networks: list[Json], interfaces: list[Json]) -> None:

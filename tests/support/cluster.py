@@ -96,6 +96,14 @@ class Cluster:
         async with aclosing(_API.states(kind, self.namespace, name, first)) as states:
             yield states
 
+    async def complaints(self) -> list[str]:
+        """What was warned of in the namespace; but not that a pod's network took a second attempt, as it may on a busy node."""
+        return [
+            f"{event['reason']}: {event.get('note', '')}"
+            for event in await self.events(type_="Warning")
+            if event["reason"] != "FailedCreatePodSandBox"
+        ]
+
     async def events(self, *, type_: str | None = None) -> list[Json]:
         """The namespace's events, oldest first."""
         found = await self.all("events.events.k8s.io")
