@@ -141,22 +141,6 @@ async def test_a_halted_machine_that_is_started_paused_runs_always(
     assert "startStrategy" not in cluster.vmi["spec"]
 
 
-async def test_a_machine_that_is_halted_and_at_once_started_paused_is_both(
-    cluster: Cluster, server: ApiServer, client: KubeClient, leading: Controllers
-) -> None:
-    """As the verbs write it, before the halt has been acted upon."""
-    cluster.apply_vm("Always")
-    first = await runs(cluster, server)
-    vm = cluster.vm
-    request = START | {"data": {"paused": "true"}}
-    status = vm["status"] | {"runStrategy": "Halted", "stateChangeRequests": [request]}
-    cluster.change(VIRTUAL_MACHINES, vm, spec=vm["spec"] | {"runStrategy": "Halted"}, status=status)
-    await cluster.ends_as_asked()
-    await server.until(lambda: uid_of(cluster.vmi) not in ("", first))
-    assert cluster.vmi["spec"]["startStrategy"] == "Paused"
-    assert cluster.vm["spec"]["runStrategy"] == "Always"
-
-
 async def test_a_flag_stays_a_flag(
     cluster: Cluster, server: ApiServer, client: KubeClient, leading: Controllers
 ) -> None:

@@ -65,6 +65,5 @@ def _is_over(request: Request, strategy: str, vmi: v1.VirtualMachineInstance | N
     if vmi is None:
         return False
     # One that has ended or is about to does not fulfil it. `Once` has had its instance, ended or not.
-    is_going = vmi.metadata.is_being_deleted or strategy == RunStrategy.HALTED
-    is_leaving = vmi.is_final or is_going
+    is_leaving = vmi.is_final or vmi.metadata.is_being_deleted
     return strategy == RunStrategy.ONCE or not is_leaving

@@ -67,11 +67,6 @@ def _life_causes(spec: v1.VirtualMachineInstanceSpec, path: str) -> Iterator[Cau
             f"{path}.startStrategy is set with an unrecognized option: {spec.start_strategy}",
         )
     yield from _eviction_causes(spec.eviction_strategy, f"{path}.evictionStrategy")
-    yield from grace_period_causes(spec, path)
-
-
-def grace_period_causes(spec: v1.VirtualMachineInstanceSpec, path: str) -> Iterator[Cause]:
-    """What is wrong with the time that the guest has to shut down."""
     grace_period_s = spec.termination_grace_period_seconds
     if grace_period_s is not None and not 0 <= grace_period_s <= _MAX_GRACE_PERIOD_S:
         yield invalid(

@@ -96,31 +96,6 @@ class RemoveVolumeOptions(ApiStruct, frozen=True):
     dry_run: Annotated[list[str] | None, doc("`All`: only checked.")] = None
 
 
-class StartOptions(ApiStruct, frozen=True):
-    """How a machine is started."""
-
-    paused: Annotated[bool, doc("The guest does not run before it is unpaused.")] = False
-    dry_run: Annotated[list[str] | None, doc("`All`: only checked.")] = None
-
-
-class StopOptions(ApiStruct, frozen=True):
-    """How a machine is stopped."""
-
-    grace_period: Annotated[
-        int | None, doc("Seconds in which the guest may shut down, in place of its own.")
-    ] = None
-    dry_run: Annotated[list[str] | None, doc("`All`: only checked.")] = None
-
-
-class RestartOptions(ApiStruct, frozen=True):
-    """How a machine is restarted."""
-
-    grace_period_seconds: Annotated[
-        int | None, doc("0: the guest has no time to shut down. Nothing else is possible.")
-    ] = None
-    dry_run: Annotated[list[str] | None, doc("`All`: only checked.")] = None
-
-
 class VirtualMachineVolumeRequest(ApiStruct, frozen=True):
     """Somebody's wish to have a volume attached or detached: exactly one of the two."""
 
