@@ -2,8 +2,8 @@
 the machine's.
 
 Invariant: the disk is there before the kubelet makes the pod's directories, which it does not replace, and it goes with the pod.
-The pod waits for it by a label that no node has before, and that no other machine waits for: the scheduler hears late that a
-node has lost one.
+The pod waits for it by an affinity to another one, which is made on the node when all is ready: a kubelet that hears late of that does not
+refuse it, as it would if it waited for a label of its node.
 """
 
 from collections.abc import AsyncIterator
@@ -11,14 +11,23 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from tests.support.cluster import Cluster, Json, on_node
+from tests.support.storage import TOOLBOX
 
 NODE = "node1"
-LABEL = "podvisor.test/small-disk"
+LABEL = "podvisor.test/starter"
 SIZE_MIB = 48
 
 
-def selector(cluster: Cluster, machine: str) -> dict[str, str]:
-    """What a machine asks of its node to wait for its disk."""
+def beside_starter(cluster: Cluster, machine: str) -> Json:
+    """The affinity by which a machine waits for its disk."""
+    term = {
+        "labelSelector": {"matchLabels": _starter_labels(cluster, machine)},
+        "topologyKey": "kubernetes.io/hostname",
+    }
+    return {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+
+
+def _starter_labels(cluster: Cluster, machine: str) -> dict[str, str]:
     return {LABEL: f"{cluster.namespace}.{machine}"}
 
 
@@ -51,8 +60,8 @@ class SmallDisk:
 async def small_disk(
     cluster: Cluster, machine: str, volume: str = "private"
 ) -> AsyncIterator[SmallDisk]:
-    """A small disk for the launcher pod of an instance that was applied with `selector` and that waits for its node: for one of
-    its emptyDirs, or for all of them with "".
+    """A small disk for the launcher pod of an instance that was applied with `beside_starter` and waits: for one of its emptyDirs, or
+    for all of them with "".
     """
 
     def has_pod(state: Json | None) -> bool:
@@ -71,11 +80,28 @@ async def small_disk(
     try:
         yield disk
     finally:
-        await cluster.kubectl("label", "node", NODE, f"{LABEL}-")
+        await cluster.kubectl(
+            "delete", "pod", _starter(machine), "--ignore-not-found", "--wait=false"
+        )
         await on_node("sh", "-c", f"umount -l {disk.path} 2>/dev/null; true")
 
 
 async def let_it_start(cluster: Cluster, machine: str) -> None:
-    """The node has what the machine's pod waits for."""
-    value = selector(cluster, machine)[LABEL]
-    await cluster.kubectl("label", "node", NODE, f"{LABEL}={value}", "--overwrite")
+    """The pod for which the machine's waits is on the node."""
+    container = {"name": "starter", "image": TOOLBOX, "command": ["sleep", "infinity"]}
+    await cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": _starter(machine), "labels": _starter_labels(cluster, machine)},
+            "spec": {
+                "nodeName": NODE,
+                "containers": [container],
+                "terminationGracePeriodSeconds": 0,
+            },
+        }
+    )
+
+
+def _starter(machine: str) -> str:
+    return f"starter-{machine}"

@@ -8,7 +8,7 @@ import pytest
 from tests.faults.guest import Witness, counting_vm, counting_vmi, witness_of
 from tests.faults.history import HANDLER_SERVICE, HANDLER_SOCKET, History, Seen
 from tests.faults.measured import Measured
-from tests.faults.small_disk import SmallDisk, let_it_start, selector, small_disk, volume_path
+from tests.faults.small_disk import SmallDisk, beside_starter, let_it_start, small_disk, volume_path
 from tests.faults.strike import Victim, strike, uid_of_pod
 from tests.support.cluster import Cluster, Json, on_node
 from tests.support.disks import claimed, guest_disks, with_disk
@@ -27,7 +27,7 @@ GOES_ON_S = 15.0
 @pytest.mark.one_machine
 async def test_start_on_a_full_disk(cluster: Cluster, history: History, measured: Measured) -> None:
     """The reason is in a condition, in one event, for as long as it takes; then the machine starts."""
-    await cluster.apply(counting_vmi("starved", nodeSelector=selector(cluster, "starved")))
+    await cluster.apply(counting_vmi("starved", affinity=beside_starter(cluster, "starved")))
     machine = Machine(cluster, "starved")
     async with small_disk(cluster, "starved") as disk:
         await disk.fill()
@@ -61,7 +61,7 @@ async def test_guest_that_fills_the_disk(
 ) -> None:
     """It stands still and is said to, also by a launcher that is killed meanwhile, and goes on where it was. When that comes
     again, it can be ended all the same."""
-    await cluster.apply(counting_vm("hungry", nodeSelector=selector(cluster, "hungry")))
+    await cluster.apply(counting_vm("hungry", affinity=beside_starter(cluster, "hungry")))
     machine = Machine(cluster, "hungry")
     async with small_disk(cluster, "hungry") as disk:
         await let_it_start(cluster, "hungry")
@@ -100,7 +100,7 @@ async def test_guest_that_fills_its_node(
 ) -> None:
     """No room for any of the pod's processes: the guest stands still, the condition names the disk that has no room, a launcher
     that is killed comes back all the same, and the guest goes on where it was when there is room."""
-    manifest = counting_vmi("crowded", nodeSelector=selector(cluster, "crowded"))
+    manifest = counting_vmi("crowded", affinity=beside_starter(cluster, "crowded"))
     await cluster.apply(with_disk(manifest, "spare", {"emptyDisk": {"capacity": "32Mi"}}))
     machine = Machine(cluster, "crowded")
     async with small_disk(cluster, "crowded", "") as disk:
