@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(300)
 TIDY_UP_S = 30
 STRUCK_WITHIN_S = 20
 # It takes more messages than that to wire a pod, and each strike costs some seconds.
-FEWEST_MESSAGES, SAMPLE = 10, 6
+FEWEST_MESSAGES, SAMPLE = 10, 4
 
 
 def _vmi(name: str, binding: Binding) -> Json:
