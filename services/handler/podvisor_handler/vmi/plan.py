@@ -168,7 +168,8 @@ def _needs_wiring(now: Observed, pod: core.Pod, wanted: tuple[Attachment, ...]) 
 def _is_prepared(
     vmi: v1.VirtualMachineInstance, pod: core.Pod, wanted: tuple[Attachment, ...]
 ) -> bool:
-    """passt needs a few settings and nothing else. A pod of an earlier release does not ask the kubelet for them."""
+    """Nothing is to be made in the pod's network: it has no interface for the guest, or those of passt alone, which needs a few settings
+    and nothing else. A pod of an earlier release does not ask the kubelet for them."""
     if not interfaces_of(vmi):
         return True
     context = pod.spec.security_context or core.SecurityContext()
