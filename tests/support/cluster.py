@@ -6,6 +6,7 @@ involved.
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -98,10 +99,12 @@ class Cluster:
 
     async def complaints(self) -> list[str]:
         """What was warned of in the namespace; but not that a pod's network took a second attempt, as it may on a busy node."""
+        warnings = await self.events(type_="Warning")
+        attempts = Counter(_pod_without_network(event) for event in warnings)
         return [
             f"{event['reason']}: {event.get('note', '')}"
-            for event in await self.events(type_="Warning")
-            if event["reason"] != "FailedCreatePodSandBox"
+            for event in warnings
+            if (pod := _pod_without_network(event)) is None or attempts[pod] > 1
         ]
 
     async def events(self, *, type_: str | None = None) -> list[Json]:
@@ -173,3 +176,9 @@ __all__ = [
     "namespace",
     "on_node",
 ]
+
+
+def _pod_without_network(event: Json) -> str | None:
+    """The pod whose sandbox could not be made, where the event is about that."""
+    is_that = event["reason"] == "FailedCreatePodSandBox"
+    return event["regarding"]["name"] if is_that else None
