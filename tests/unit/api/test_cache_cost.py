@@ -1,14 +1,14 @@
 """What an object costs in a cache. A controller holds one pod and one instance for every machine of the cluster."""
 
 import gc
-import tracemalloc
 from typing import Any
 
 import msgspec
 from podvisor_common.api import core
 from podvisor_handler.vmi.outline import outline
 
-COPIES = 200
+from tests.support.memory import COPIES, cost_of_each
+
 POD_LIMIT_BYTES = 4_000
 
 
@@ -71,15 +71,7 @@ def _launcher_pod() -> dict[str, Any]:
 def test_a_pod_in_a_cache_is_what_is_read_of_it() -> None:
     raw = msgspec.json.encode(_launcher_pod())
     decode = msgspec.json.Decoder(core.Pod).decode
-    kept = [outline(decode(raw))]
-    tracemalloc.start()
-    try:
-        before, _ = tracemalloc.get_traced_memory()
-        kept += [outline(decode(raw)) for _ in range(COPIES)]
-        after, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert (after - before) / COPIES < POD_LIMIT_BYTES
+    assert cost_of_each(lambda: outline(decode(raw))) < POD_LIMIT_BYTES
 
 
 def test_a_garbage_collection_does_not_go_through_cached_pods() -> None:

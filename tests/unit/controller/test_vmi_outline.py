@@ -1,16 +1,13 @@
 """What the controller keeps of a pod or a claim is all that it reads of one, and costs half or less."""
 
-import tracemalloc
-from collections.abc import Callable
-
 import msgspec
 from podvisor_common.api import core
 from podvisor_common.api.v1.names import UNPAUSED_CONDITION
 from podvisor_controller.vmi.outline import claim_outline, outline
 
+from tests.support.memory import cost_of_each
 from tests.unit.controller.builders import IMAGE, Json, claim, pod, stamp
 
-COPIES = 200
 LIMIT_BYTES = 2_200
 CLAIM_LIMIT_BYTES = 600
 TYPES = (
@@ -64,23 +61,10 @@ def test_the_networks_that_a_launcher_pod_asks_for_stay() -> None:
     assert outline(found).metadata.annotations == asked
 
 
-def _cost(make: Callable[[], object]) -> float:
-    """What each of many costs, in bytes."""
-    kept = [make()]
-    tracemalloc.start()
-    try:
-        before, _ = tracemalloc.get_traced_memory()
-        kept += [make() for _ in range(COPIES)]
-        after, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    return (after - before) / COPIES
-
-
 def test_it_costs_half() -> None:
     raw = msgspec.json.encode(_pod())
     decode = msgspec.json.Decoder(core.Pod).decode
-    assert _cost(lambda: outline(decode(raw))) < LIMIT_BYTES
+    assert cost_of_each(lambda: outline(decode(raw))) < LIMIT_BYTES
 
 
 def _claim() -> core.PersistentVolumeClaim:
@@ -126,5 +110,8 @@ def test_of_a_claim_that_a_restore_made_it_is_known_by_which_and_whose_it_is() -
 def test_a_claim_costs_little() -> None:
     raw = msgspec.json.encode(_claim())
     decode = msgspec.json.Decoder(core.PersistentVolumeClaim).decode
-    kept, whole = _cost(lambda: claim_outline(decode(raw))), _cost(lambda: decode(raw))
+    kept, whole = (
+        cost_of_each(lambda: claim_outline(decode(raw))),
+        cost_of_each(lambda: decode(raw)),
+    )
     assert kept < min(CLAIM_LIMIT_BYTES, whole / 2)
