@@ -9,27 +9,10 @@ from tests.e2e.test_hotplug import SIZE, started
 from tests.support.cluster import Cluster, Json
 from tests.support.disks import guest_disks, read, write
 from tests.support.hotplug import reaches, seen
-from tests.support.machine import condition
-from tests.support.process import Completed
 from tests.support.storage import local_volume
+from tests.support.verbs import GROUP, call, served
 
-GROUP = "/apis/subresources.kubevirt.io"
 NOBODY = 'User "jane" cannot update resource "{}/addvolume" in API group "subresources.kubevirt.io"'
-
-
-async def call(
-    cluster: Cluster,
-    target: str,
-    verb: str,
-    options: Json,
-    *args: str,
-    version: str = "v1",
-) -> Completed:
-    """PUT the verb of a machine or an instance, `virtualmachines/NAME`."""
-    path = f"{GROUP}/{version}/namespaces/{cluster.namespace}/{target}/{verb}"
-    return await cluster.kubectl(
-        "replace", "--raw", path, "-f", "-", *args, stdin=json.dumps(options), check=False
-    )
 
 
 def add(name: str, **more: Any) -> Json:
@@ -48,15 +31,7 @@ async def volumes_of(cluster: Cluster, kind: str, name: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 async def api(cluster: Cluster) -> None:
-    """Both versions are served: a controller that leads has registered them, and the API server reaches it."""
-    for version in ("v1", "v1alpha3"):
-        await cluster.until(
-            "apiservice",
-            f"{version}.subresources.kubevirt.io",
-            lambda state: condition(state, "Available").get("status") == "True",
-            within_s=60,
-            what="Available",
-        )
+    await served(cluster)
 
 
 async def test_the_api_is_there(cluster: Cluster) -> None:

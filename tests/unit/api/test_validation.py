@@ -211,7 +211,8 @@ def test_only_podvisor_changes_instances() -> None:
     assert cause.field == "spec"
     [cause] = validate_virtual_machine_instance_update(new, old, privileged=True, may_plug=True)
     assert cause.message == (
-        "update of VMI object is restricted to volumes that are hotpluggable, to their disks, and to interfaces"
+        "update of VMI object is restricted to volumes that are hotpluggable, to their disks, to interfaces, and to"
+        " terminationGracePeriodSeconds"
     )
 
 

@@ -72,6 +72,7 @@ def without_root() -> Json:
             id="one goes and another comes",
         ),
         pytest.param(PLUGGED, an_instance(plugged(), disks=(disk(),), status=LEAVING), id="status"),
+        pytest.param(EMPTY, an_instance(terminationGracePeriodSeconds=0), id="time to end"),
         pytest.param(
             an_instance(volumes=[{"name": "root"}]),
             an_instance(volumes=[{"name": "root"}, plugged()], disks=(disk(),)),
@@ -87,6 +88,12 @@ def test_what_may_come_and_go(old: Json, new: Json) -> None:
     ("old", "new", "words"),
     [
         pytest.param(EMPTY, an_instance(hostname="x"), "is restricted to", id="another field"),
+        pytest.param(
+            EMPTY,
+            an_instance(terminationGracePeriodSeconds=-1),
+            "terminationGracePeriodSeconds must be between 0",
+            id="less than no time to end",
+        ),
         pytest.param(EMPTY, FIXED, "is restricted to", id="a fixed volume comes"),
         pytest.param(FIXED, EMPTY, "is restricted to", id="a fixed volume goes"),
         pytest.param(FIXED, PLUGGED, "is restricted to", id="a fixed volume may go"),

@@ -141,6 +141,51 @@ async def test_a_halted_machine_that_is_started_paused_runs_always(
     assert "startStrategy" not in cluster.vmi["spec"]
 
 
+@pytest.mark.parametrize("data", [{}, {"data": {"paused": "true"}}], ids=["running", "paused"])
+async def test_a_machine_that_is_halted_and_at_once_started_is_both(
+    cluster: Cluster, server: ApiServer, leading: Controllers, data: Json
+) -> None:
+    """As the verbs write it, before the halt has been acted upon."""
+    cluster.apply_vm("Always")
+    await cluster.bound_pod()
+    cluster.report("Running")
+    await server.until(lambda: says(cluster, "Running"))
+    vm, first = cluster.vm, uid_of(cluster.vmi)
+    status = vm["status"] | {"runStrategy": "Halted", "stateChangeRequests": [START | data]}
+    spec = vm["spec"] | {"runStrategy": "Halted"}
+    cluster.change(VIRTUAL_MACHINES, vm, spec=spec, status=status)
+    await cluster.ends_as_asked()
+    await server.until(lambda: uid_of(cluster.vmi) not in ("", first))
+    assert cluster.vmi["spec"].get("startStrategy") == ("Paused" if data else None)
+    assert cluster.vm["spec"]["runStrategy"] == "Always"
+
+
+async def test_a_stop_is_for_whatever_instance_there_is(
+    cluster: Cluster, server: ApiServer, client: KubeClient, leading: Controllers
+) -> None:
+    """It was asked for while the instance was being made, of which nobody but the controller knew."""
+    cluster.apply_vm("Manual")
+    await ask(client, START)
+    await server.until(lambda: cluster.vmi is not None)
+    await ask(client, {"action": "Stop"})
+    await server.until(lambda: cluster.vmi is None and says(cluster, "Stopped"))
+
+
+async def test_a_stop_of_whatever_there_is_and_a_start_make_one_more_instance(
+    cluster: Cluster, server: ApiServer, client: KubeClient, leading: Controllers
+) -> None:
+    """Which is not taken for the one to be stopped."""
+    cluster.apply_vm("Manual")
+    await ask(client, START)
+    first = await runs(cluster, server)
+    await ask(client, {"action": "Stop"}, START)
+    await cluster.ends_as_asked()
+    await server.until(lambda: uid_of(cluster.vmi) not in ("", first))
+    assert await runs(cluster, server) != first
+    made = [r for r in server.requests if r.method == "POST" and "instances" in r.path]
+    assert len(made) == 2
+
+
 async def test_a_flag_stays_a_flag(
     cluster: Cluster, server: ApiServer, client: KubeClient, leading: Controllers
 ) -> None:

@@ -36,6 +36,7 @@ START, STOP, STALE = (
     {"action": "Stop", "uid": UID},
     {"action": "Stop", "uid": "0"},
 )
+ANY = {"action": "Stop"}  # whatever instance there is
 REQUESTS: dict[str, list[Json]] = {
     "-": [],
     "start": [START],
@@ -45,6 +46,8 @@ REQUESTS: dict[str, list[Json]] = {
     "restart": [STOP, START],
     "restarted": [STALE, START],
     "own": [START | {"uid": UID}],
+    "any": [ANY],
+    "any-start": [ANY, START],
 }
 # `new` and `none` have no instance; the status of `new` tells of no run strategy yet. What has failed ran for long; what
 # has crashed did not, and its status does not say so yet; of the last two it does, and they wait or need not any more.
@@ -65,65 +68,65 @@ RETRIES_S = {"waiting": 9, "due": -1}
 # What is done (C create, P create with a guest that does not run, D delete the instance, A run always from now on, . nothing)
 # and which requests the status then holds (s start, x stop, o start in place of the instance that failed).
 TRANSITIONS = """
-Always           -      start   paused  stop    stale   restart restarted own
-  new            C      C:s     P:s     C       C       C:s     C:s       C
-  none           C      C:s     P:s     C       C       C:s     C:s       C
-  starting       .      .       .       D:x     .       D:xs    .         .
-  running        .      .       .       D:x     .       D:xs    .         .
-  leaving        .      .:s     .:s     .:x     .       .:xs    .:s       .
-  ended          D      D:s     D:s     D:x     .       D:xs    .:s       .
-  failed         D      D:s     D:s     D:x     .       D:xs    .:s       .
-  crashed        .      .:s     .:s     .:x     .       .:xs    .:s       .
-  waiting        .      .:s     .:s     D:x     .       D:xs    .:s       .
-  due            D      D:s     D:s     D:x     .       D:xs    .:s       .
+Always           -      start   paused  stop    stale   restart restarted own     any     any-start
+  new            C      C:s     P:s     C       C       C:s     C:s       C       .       .:s
+  none           C      C:s     P:s     C       C       C:s     C:s       C       .       .:s
+  starting       .      .       .       D:x     .       D:xs    .         .       D:x     D:xs
+  running        .      .       .       D:x     .       D:xs    .         .       D:x     D:xs
+  leaving        .      .:s     .:s     .:x     .       .:xs    .:s       .       .:x     .:xs
+  ended          D      D:s     D:s     D:x     .       D:xs    .:s       .       D:x     D:xs
+  failed         D      D:s     D:s     D:x     .       D:xs    .:s       .       D:x     D:xs
+  crashed        .      .:s     .:s     D:x     .       D:xs    .:s       .       D:x     D:xs
+  waiting        .      .:s     .:s     .:x     .       .:xs    .:s       .       .:x     .:xs
+  due            D      D:s     D:s     .:x     .       .:xs    .:s       .       .:x     .:xs
 
-Halted           -      start   paused  stop    stale   restart restarted own
-  new            .      A:s     A:s     .       .       A:s     A:s       .
-  none           .      A:s     A:s     .       .       A:s     A:s       .
-  starting       D      D       D       D:x     D       D:xs    D         D
-  running        D      D       D       D:x     D       D:xs    D         D
-  leaving        .      .:s     .:s     .:x     .       .:xs    .:s       .
-  ended          D      D:s     D:s     D:x     D       D:xs    D:s       D
-  failed         D      D:s     D:s     D:x     D       D:xs    D:s       D
-  crashed        D      D:s     D:s     D:x     D       D:xs    D:s       D
-  waiting        D      D:s     D:s     D:x     D       D:xs    D:s       D
-  due            D      D:s     D:s     D:x     D       D:xs    D:s       D
+Halted           -      start   paused  stop    stale   restart restarted own     any     any-start
+  new            .      A:s     A:s     .       .       A:s     A:s       .       .       .:s
+  none           .      A:s     A:s     .       .       A:s     A:s       .       .       .:s
+  starting       D      D:s     D:s     D:x     D       D:xs    D:s       D       D:x     D:xs
+  running        D      D:s     D:s     D:x     D       D:xs    D:s       D       D:x     D:xs
+  leaving        .      .:s     .:s     .:x     .       .:xs    .:s       .       .:x     .:xs
+  ended          D      D:s     D:s     D:x     D       D:xs    D:s       D       D:x     D:xs
+  failed         D      D:s     D:s     D:x     D       D:xs    D:s       D       D:x     D:xs
+  crashed        D      D:s     D:s     D:x     D       D:xs    D:s       D       D:x     D:xs
+  waiting        D      D:s     D:s     D:x     D       D:xs    D:s       D       D:x     D:xs
+  due            D      D:s     D:s     D:x     D       D:xs    D:s       D       D:x     D:xs
 
-Manual           -      start   paused  stop    stale   restart restarted own
-  new            .      C:s     P:s     .       .       C:s     C:s       .
-  none           .      C:s     P:s     .       .       C:s     C:s       .
-  starting       .      .       .       D:x     .       D:xs    .         .
-  running        .      .       .       D:x     .       D:xs    .         .
-  leaving        .      .:s     .:s     .:x     .       .:xs    .:s       .
-  ended          .      D:s     D:s     D:x     .       D:xs    .:s       .
-  failed         .      D:s     D:s     D:x     .       D:xs    .:s       .
-  crashed        .      D:s     D:s     D:x     .       D:xs    .:s       .
-  waiting        .      .:s     .:s     .:x     .       .:xs    .:s       .
-  due            .      .:s     .:s     .:x     .       .:xs    .:s       .
+Manual           -      start   paused  stop    stale   restart restarted own     any     any-start
+  new            .      C:s     P:s     .       .       C:s     C:s       .       .       .:s
+  none           .      C:s     P:s     .       .       C:s     C:s       .       .       .:s
+  starting       .      .       .       D:x     .       D:xs    .         .       D:x     D:xs
+  running        .      .       .       D:x     .       D:xs    .         .       D:x     D:xs
+  leaving        .      .:s     .:s     .:x     .       .:xs    .:s       .       .:x     .:xs
+  ended          .      D:s     D:s     D:x     .       D:xs    .:s       .       D:x     D:xs
+  failed         .      D:s     D:s     D:x     .       D:xs    .:s       .       D:x     D:xs
+  crashed        .      D:s     D:s     D:x     .       D:xs    .:s       .       D:x     D:xs
+  waiting        .      .:s     .:s     .:x     .       .:xs    .:s       .       .:x     .:xs
+  due            .      .:s     .:s     .:x     .       .:xs    .:s       .       .:x     .:xs
 
-RerunOnFailure   -      start   paused  stop    stale   restart restarted own
-  new            C      C:s     P:s     C       C       C:s     C:s       C:o
-  none           .      C:s     P:s     .       .       C:s     C:s       C:o
-  starting       .      .       .       D:x     .       D:xs    .         .:o
-  running        .      .       .       D:x     .       D:xs    .         .:o
-  leaving        .      .:s     .:s     .:x     .       .:xs    .:s       .:o
-  ended          D      D:s     D:s     D:x     .       D:xs    .:s       D:o
-  failed         .:o    D:s     D:s     D:x     .:o     D:xs    .:s       D:o
-  crashed        .:o    .:s     .:s     .:x     .:o     .:xs    .:s       .:o
-  waiting        .:o    .:s     .:s     D:x     .:o     D:xs    .:s       .:o
-  due            .:o    D:s     D:s     D:x     .:o     D:xs    .:s       D:o
+RerunOnFailure   -      start   paused  stop    stale   restart restarted own     any     any-start
+  new            C      C:s     P:s     C       C       C:s     C:s       C:o     .       .:s
+  none           .      C:s     P:s     .       .       C:s     C:s       C:o     .       .:s
+  starting       .      .       .       D:x     .       D:xs    .         .:o     D:x     D:xs
+  running        .      .       .       D:x     .       D:xs    .         .:o     D:x     D:xs
+  leaving        .      .:s     .:s     .:x     .       .:xs    .:s       .:o     .:x     .:xs
+  ended          D      D:s     D:s     D:x     .       D:xs    .:s       D:o     D:x     D:xs
+  failed         .:o    D:s     D:s     D:x     .:o     D:xs    .:s       D:o     D:x     D:xs
+  crashed        .:o    .:s     .:s     D:x     .:o     D:xs    .:s       .:o     D:x     D:xs
+  waiting        .:o    .:s     .:s     .:x     .:o     .:xs    .:s       .:o     .:x     .:xs
+  due            .:o    D:s     D:s     .:x     .:o     .:xs    .:s       D:o     .:x     .:xs
 
-Once             -      start   paused  stop    stale   restart restarted own
-  new            C      C:s     P:s     C       C       C:s     C:s       C
-  none           .      C:s     P:s     .       .       C:s     C:s       .
-  starting       .      .       .       .:x     .       .:xs    .         .
-  running        .      .       .       .:x     .       .:xs    .         .
-  leaving        .      .       .       .:x     .       .:xs    .         .
-  ended          .      .       .       .:x     .       .:xs    .         .
-  failed         .      .       .       .:x     .       .:xs    .         .
-  crashed        .      .       .       .:x     .       .:xs    .         .
-  waiting        .      .       .       .:x     .       .:xs    .         .
-  due            .      .       .       .:x     .       .:xs    .         .
+Once             -      start   paused  stop    stale   restart restarted own     any     any-start
+  new            C      C:s     P:s     C       C       C:s     C:s       C       .       .:s
+  none           .      C:s     P:s     .       .       C:s     C:s       .       .       .:s
+  starting       .      .       .       .:x     .       .:xs    .         .       .:x     .:xs
+  running        .      .       .       .:x     .       .:xs    .         .       .:x     .:xs
+  leaving        .      .       .       .:x     .       .:xs    .         .       .:x     .:xs
+  ended          .      .       .       .:x     .       .:xs    .         .       .:x     .:xs
+  failed         .      .       .       .:x     .       .:xs    .         .       .:x     .:xs
+  crashed        .      .       .       .:x     .       .:xs    .         .       .:x     .:xs
+  waiting        .      .       .       .:x     .       .:xs    .         .       .:x     .:xs
+  due            .      .       .       .:x     .       .:xs    .         .       .:x     .:xs
 """
 
 
@@ -232,9 +235,9 @@ def requested(*requests: Json, **status: Any) -> Json:
             "",
         ),
         (
-            "a stop without a uid stops nothing",
-            vm_observed(vm("Manual", status=requested({"action": "Stop"})), instance("Running")),
-            "",
+            "a stop without a uid of what there is not",
+            vm_observed(vm("Manual", status=requested(ANY, START))),
+            "s",
         ),
         (
             "the failed one has its successor",

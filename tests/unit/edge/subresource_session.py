@@ -17,11 +17,11 @@ from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.resources import ObjectKey
 from podvisor_common.tls.authority import CertificateAuthority, KeyPair
 from podvisor_common.tls.contexts import load_pair
+from podvisor_controller.subresources.app import all_verbs
 from podvisor_controller.subresources.front_proxy import CONFIG_MAP, FrontProxy
 from podvisor_controller.subresources.server import subresource_app
-from podvisor_controller.subresources.volume_verbs import verbs
 
-from tests.unit.kube.fake_apiserver import FakeApiServer, Refuse
+from tests.unit.kube.fake_apiserver import FakeApiServer, Refuse, Refused
 
 Json = dict[str, Any]
 DAY = timedelta(days=1)
@@ -61,9 +61,9 @@ class Authorizer(FakeApiServer):
         if self.before_change:
             self.before_change.popleft()()
             collection, key, _, new, subresource = args
-            return super()._change(
-                collection, key, self._objects[collection][key], new, subresource
-            )
+            if (old := self._objects[collection].get(key)) is None:
+                raise Refused(Refuse(404, "NotFound"))
+            return super()._change(collection, key, old, new, subresource)
         return super()._change(*args)
 
 
@@ -133,7 +133,7 @@ async def served(
     front_proxy = FrontProxy(leaf(server_authority, "127.0.0.1"))
     learn(front_proxy, trust_data(proxy_authority))
     app = subresource_app(
-        client, front_proxy, verbs(client), product_version="1.2.3", is_stopping=is_stopping
+        client, front_proxy, all_verbs(client), product_version="1.2.3", is_stopping=is_stopping
     )
     async with serve_http(
         app, host="127.0.0.1", port=0, tls=front_proxy.context, grace_s=0.2

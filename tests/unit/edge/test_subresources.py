@@ -93,7 +93,7 @@ async def test_the_api_is_discovered_without_a_certificate(api: Served, version:
         f"{plural}/{verb}"
         for plural in ("virtualmachines", "virtualmachineinstances")
         for verb in ("addvolume", "removevolume")
-    }
+    } | {f"virtualmachines/{verb}" for verb in ("start", "stop", "restart")}
     for resource in found["resources"]:
         assert resource["namespaced"] is True
         assert resource["verbs"] == ["update"]

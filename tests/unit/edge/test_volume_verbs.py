@@ -12,7 +12,7 @@ from podvisor_common.kube.resources import (
     ObjectKey,
     Resource,
 )
-from podvisor_controller.subresources.volume_verbs import ATTEMPTS
+from podvisor_controller.subresources.attempts import ATTEMPTS
 
 from tests.unit.controller.builders import situations, spec_body, vm_body, vmi_body
 from tests.unit.edge.refused_volume_calls import BAD, CONFLICTS, PLURAL

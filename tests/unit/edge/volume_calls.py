@@ -1,4 +1,4 @@
-"""Calls of addvolume and removevolume as virtctl makes them, and what they find and leave."""
+"""Calls of verbs as virtctl makes them, and what they find and leave."""
 
 from typing import Any
 

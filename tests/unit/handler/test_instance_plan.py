@@ -42,7 +42,7 @@ def launcher(
     connection: Connection = Connection.CONNECTED,
     shutting_down: bool = False,
     pushed: tuple[int, str] | None = None,
-    stopped: int | None = None,
+    stopped: tuple[int, int] | None = None,
 ) -> Launcher:
     report = domain_pb2.DomainReport(
         epoch=EPOCH,
@@ -130,19 +130,19 @@ def pushed(
             id="deleted while the start is being retried",
         ),
         pytest.param(
-            observed(vmi(deleted=True), state=launcher(RUNNING, stopped=EPOCH)),
+            observed(vmi(deleted=True), state=launcher(RUNNING, stopped=(EPOCH, 5))),
             [],
             id="deleted, asked already",
         ),
         pytest.param(
-            observed(vmi(deleted=True), state=launcher(RUNNING, stopped=EPOCH - 1)),
+            observed(vmi(deleted=True), state=launcher(RUNNING, stopped=(EPOCH - 1, 5))),
             [ShutdownDomain(5)],
             id="deleted, another launcher was asked",
         ),
         pytest.param(
-            observed(vmi(deleted=True), state=launcher(RUNNING, shutting_down=True)),
-            [],
-            id="shutting down already",
+            observed(vmi(deleted=True), state=launcher(RUNNING, stopped=(EPOCH, 60))),
+            [ShutdownDomain(5)],
+            id="deleted, to end sooner than asked",
         ),
         pytest.param(
             observed(vmi(deleted=True), state=launcher(1000)),  # type: ignore[arg-type]

@@ -108,8 +108,11 @@ _DIFFERENCES = """## Differences that a client can see
 - A name for a clone's target is made up by the controller, and stands in its status alone. A filter is a key or the beginning of keys before
   a `*`, and no regular expression.
 - A launcher pod becomes ready when its guest runs, and not as soon as its containers do: no Service leads to a machine that is still being started.
-- Of `subresources.kubevirt.io`, `addvolume` and `removevolume` are served; console, VNC, restart, pause and the others are not yet. Neither is
-  live migration."""
+- Of `subresources.kubevirt.io`, `start`, `stop` and `restart` of machines, `addvolume` and `removevolume` are served; console, VNC, pause and the
+  others are not yet. Neither is live migration.
+- What a verb was answered with success for counts at once, whether or not it is carried out: a machine that was started a moment ago can be stopped or
+  restarted, and one that was stopped can be started, where KubeVirt looks at an instance that is not there yet or still there, and refuses. A
+  `Stop` request without a `uid` stops whatever instance there is. Options that are no field of theirs are refused (400)."""
 
 
 def compatibility_page() -> str:

@@ -144,7 +144,8 @@ class Observed:
             return True
         requests = target.status.state_change_requests or ()
         is_asked = any(
-            one.action == StateChange.STOP and one.uid == instance.metadata.uid for one in requests
+            one.action == StateChange.STOP and one.uid in ("", instance.metadata.uid)
+            for one in requests
         )
         return is_asked or target.effective_run_strategy == RunStrategy.HALTED
 

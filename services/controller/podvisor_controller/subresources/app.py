@@ -15,10 +15,16 @@ from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import CONFIGMAPS
 
+from podvisor_controller.subresources import lifecycle_verbs, volume_verbs
 from podvisor_controller.subresources.front_proxy import CONFIG_MAP, FrontProxy
 from podvisor_controller.subresources.server import subresource_app
-from podvisor_controller.subresources.volume_verbs import verbs
+from podvisor_controller.subresources.verbs import Verb
 from podvisor_controller.webhooks.certificates import Certificates
+
+
+def all_verbs(client: KubeClient) -> list[Verb]:
+    """What is served."""
+    return [*lifecycle_verbs.verbs(client), *volume_verbs.verbs(client)]
 
 
 @asynccontextmanager
@@ -44,7 +50,7 @@ async def serve_subresources(
     app = subresource_app(
         client,
         front_proxy,
-        verbs(client),
+        all_verbs(client),
         product_version=product_version,
         is_stopping=is_stopping,
     )

@@ -57,6 +57,11 @@ def conflict(resource: Resource, name: str, why: str) -> StatusError:
     return StatusError(409, "Conflict", message, _details(resource, name))
 
 
+def internal(why: str) -> StatusError:
+    """It cannot be done now, in the form that KubeVirt's clients know."""
+    return StatusError(500, "InternalError", f"Internal error occurred: {why}")
+
+
 def passed_on(error: ApiError) -> StatusError:
     """What the API server said to us. A fault between it and us is none of the client's."""
     if error.status == 0:

@@ -1,9 +1,8 @@
-"""The verbs addvolume and removevolume: read, decide (volumes.py), write, and again where somebody wrote in between.
+"""The verbs addvolume and removevolume: what volumes.py decides is written.
 
-Of a machine they last, for its template follows from its requests; an instance alone has its volume until it ends. Nothing is waited for: 202.
+Of a machine they last, for its template follows from its requests; an instance alone has its volume until it ends.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -12,7 +11,6 @@ from aiohttp import web
 from podvisor_common.api import v1
 from podvisor_common.api.v1 import names
 from podvisor_common.kube.client import KubeClient
-from podvisor_common.kube.errors import ApiConflict, ApiNotFound
 from podvisor_common.kube.resources import (
     VIRTUAL_MACHINE_INSTANCES,
     VIRTUAL_MACHINES,
@@ -22,19 +20,12 @@ from podvisor_common.kube.resources import (
 
 from podvisor_controller.preconditions import as_it_was_seen
 from podvisor_controller.subresources import volumes
-from podvisor_controller.subresources.statuses import conflict, not_found
+from podvisor_controller.subresources.attempts import until_written
+from podvisor_controller.subresources.options import is_dry_run, read_options
 from podvisor_controller.subresources.verbs import Call, Verb
 from podvisor_controller.vm.hotplug import own_volumes_annotation
 from podvisor_controller.vm.volume_edits import INSTANCE, TEMPLATE, edits_of
 from podvisor_controller.vm.volume_requests import Request
-from podvisor_controller.webhooks.nesting import decode_bounded
-
-BODY_TIMEOUT_S = 5.0
-# Whoever writes in between is nearly always done by the next attempt.
-ATTEMPTS = 10
-_TRY_AGAIN = (
-    "the object has been modified; please apply your changes to the latest version and try again"
-)
 
 _decode_vm = msgspec.json.Decoder(v1.VirtualMachine).decode
 _decode_vmi = msgspec.json.Decoder(v1.VirtualMachineInstance).decode
@@ -66,18 +57,11 @@ def _handler(
     resource: Resource, parse: Parse, write: Write
 ) -> Callable[[Call], Awaitable[web.StreamResponse]]:
     async def handle(call: Call) -> web.StreamResponse:
-        options = await _options(call.request)
+        options = await read_options(call.request)
         request = parse(options)
-        dry_run = volumes.is_dry_run(options, call.request.query.getall("dryRun", []))
-        for _ in range(ATTEMPTS):
-            try:
-                await write(call.key, request, dry_run)
-            except ApiConflict:
-                continue
-            except ApiNotFound as error:
-                raise not_found(resource, call.key.name) from error
-            return web.Response(status=202)
-        raise conflict(resource, call.key.name, _TRY_AGAIN)
+        dry_run = is_dry_run(options, call.request.query.getall("dryRun", []))
+        await until_written(resource, call.key.name, lambda: write(call.key, request, dry_run))
+        return web.Response(status=202)
 
     return handle
 
@@ -111,18 +95,3 @@ class _Writer:
         annotations |= own_volumes_annotation(volumes.own_with(vmi, request))
         edits.append({"op": "add", "path": "/metadata/annotations", "value": annotations})
         await self._client.json_patch(VIRTUAL_MACHINE_INSTANCES, key, edits, dry_run=dry_run)
-
-
-async def _options(request: web.Request) -> Mapping[str, Any]:
-    """The body, an empty one being one without options. Raises StatusError (400), or answers 413 and 408."""
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            body = await request.read()
-    except TimeoutError:
-        raise web.HTTPRequestTimeout from None
-    if not body.strip():
-        return {}
-    try:
-        return decode_bounded(_decode, body)
-    except msgspec.DecodeError as error:
-        raise volumes.malformed(error) from error

@@ -4,25 +4,22 @@ Texts and codes are KubeVirt's, for its clients tell people what they say.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
 from podvisor_common.api import v1
 from podvisor_common.api.v1.names import Phase
 from podvisor_common.kube.resources import VIRTUAL_MACHINE_INSTANCES, VIRTUAL_MACHINES
 
-from podvisor_controller.subresources.statuses import StatusError, bad_request, conflict
+from podvisor_controller.subresources.options import check_fields, converted
+from podvisor_controller.subresources.statuses import bad_request, conflict
 from podvisor_controller.vm.hotplug import own_volumes
 from podvisor_controller.vm.volume_requests import Outcome, Request, outcome_of
-from podvisor_controller.webhooks.validation_fields import unknown, unsupported
 
 # What a guest can only have from its start on, and no volume that comes and goes is there then.
 _NOT_OF_A_RUNNING_GUEST = {
     "bootOrder": "a guest does not boot from what is attached while it runs.",
     "dedicatedIOThread": "I/O threads are made when a guest starts.",
 }
-
-Options = TypeVar("Options", v1.AddVolumeOptions, v1.RemoveVolumeOptions)
 
 
 def add_request(options: Mapping[str, Any]) -> Request:
@@ -40,11 +37,11 @@ def add_request(options: Mapping[str, Any]) -> Request:
     if isinstance(source, dict):
         source = {key: _hotpluggable(one) for key, one in source.items()}
     sent = {"name": name, "disk": disk, "volumeSource": source}
-    _check_fields(options, v1.AddVolumeOptions, kind)
+    check_fields(options, v1.AddVolumeOptions)
     for field, why in _NOT_OF_A_RUNNING_GUEST.items():
         if isinstance(disk, dict) and disk.get(field):
             raise bad_request(f"{kind}.disk.{field} is not supported: {why}")
-    return Request(add_volume_options=_converted(sent, v1.AddVolumeOptions))
+    return Request(add_volume_options=converted(sent, v1.AddVolumeOptions))
 
 
 def remove_request(options: Mapping[str, Any]) -> Request:
@@ -52,21 +49,8 @@ def remove_request(options: Mapping[str, Any]) -> Request:
     kind, name = "RemoveVolumeOptions", options.get("name")
     if not name:
         raise bad_request(f"{kind} requires name to be set")
-    _check_fields(options, v1.RemoveVolumeOptions, kind)
-    return Request(remove_volume_options=_converted({"name": name}, v1.RemoveVolumeOptions))
-
-
-def is_dry_run(options: Mapping[str, Any], query: Sequence[str] = ()) -> bool:
-    """Nothing is to be written, as the options say or the `query` of the call. Raises StatusError (400)."""
-    asked = [options.get("dryRun") or [], [value for value in query if value]]
-    if any(one not in ([], ["All"]) for one in asked):
-        raise bad_request("dryRun must be empty or All")
-    return any(asked)
-
-
-def malformed(error: Exception) -> StatusError:
-    """The refusal of a body that is not what it should be."""
-    return bad_request(f"Can not unmarshal Request body to struct, error: {error}")
+    check_fields(options, v1.RemoveVolumeOptions)
+    return Request(remove_volume_options=converted({"name": name}, v1.RemoveVolumeOptions))
 
 
 def template_with(vm: v1.VirtualMachine, request: Request) -> Outcome:
@@ -94,20 +78,6 @@ def own_with(vmi: v1.VirtualMachineInstance, request: Request) -> frozenset[str]
     """The names of the volumes that are the instance's own once the request is carried out."""
     name, is_add = _subject(request)
     return own_volumes(vmi) | {name} if is_add else own_volumes(vmi) - {name}
-
-
-def _check_fields(options: Mapping[str, Any], type_: type[msgspec.Struct], kind: str) -> None:
-    """Raise StatusError (400) for a field that would be passed over: a person who mistypes `dryRun` does not want a volume."""
-    sent = {key: value for key, value in options.items() if key not in ("apiVersion", "kind")}
-    for cause in (*unsupported(sent, type_, kind), *unknown(sent, type_, kind)):
-        raise bad_request(cause.message)
-
-
-def _converted(sent: Mapping[str, Any], type_: type[Options]) -> Options:
-    try:
-        return msgspec.convert(sent, type_)
-    except msgspec.ValidationError as error:
-        raise malformed(error) from error
 
 
 def _hotpluggable(source: Any) -> Any:

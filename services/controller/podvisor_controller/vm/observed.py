@@ -120,7 +120,8 @@ class Observed:
     def start_failure(self) -> v1.StartFailure | None:
         """The series of failed starts, the instance at hand included."""
         known, vmi = self.vm.status.start_failure, self.vmi
-        if self.strategy not in _RESTARTING:
+        # Somebody who stops an instance, or has it replaced, does not wait because of how it ended.
+        if self.strategy not in _RESTARTING or self.asks_stop:
             return None
         if vmi is None:
             return known
@@ -273,7 +274,7 @@ def wants_new(vm: v1.VirtualMachine) -> bool:
     if strategy in ONE_START and vm.status.run_strategy != strategy:
         return True
     rest = requests.outstanding(vm, None)
-    return strategy != RunStrategy.HALTED and requests.asks(rest, StateChange.START)
+    return requests.asks(rest, StateChange.START)
 
 
 def owns(vm: v1.VirtualMachine, instance: v1.VirtualMachineInstance | None) -> bool:

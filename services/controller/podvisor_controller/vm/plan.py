@@ -121,10 +121,12 @@ def _without_instance(now: Observed) -> list[Action]:
     if now.vm.status.restore_in_progress:
         # What it would start with is being replaced.
         return []
-    if now.backoff_left > timedelta(0):
+    if now.backoff_left > timedelta(0) or requests.stops_any(now.vm):
         return []
     if now.strategy == RunStrategy.HALTED:
-        return [BeginAlways()] if now.asks_start else []
+        # A halt ends the pause after failures, which the status has to say before the machine runs always again.
+        may_begin = now.asks_start and now.vm.status.start_failure is None
+        return [BeginAlways()] if may_begin else []
     if not now.wants_new:
         return []
     manifest = instance_of(now.vm)

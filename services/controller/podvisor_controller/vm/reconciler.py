@@ -4,6 +4,7 @@ Invariant: decides nothing. What it remembers of a machine (Notes) only saves wo
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -40,7 +41,7 @@ from podvisor_controller.refused_deletion import RefusedDeletion
 from podvisor_controller.snapshot.volume_statuses import VolumeStatuses
 from podvisor_controller.status_patch import patch_of
 from podvisor_controller.status_writer import write_status
-from podvisor_controller.vm import plan, status
+from podvisor_controller.vm import plan, requests, status
 from podvisor_controller.vm.observed import Observed, revision_in_question
 from podvisor_controller.vm.plugger import Plugger, RefusedPlug
 from podvisor_controller.vm.revision import revision_name_of
@@ -104,6 +105,8 @@ class VmReconciler:
             self._notes.pop(key, None)
             return None
         notes = self._notes_of(key, vm)
+        if requests.stops_any(vm) and self._vmis.get(key) is None:
+            await self._look_for_instance(key)
         now = await self._observe(vm, notes)
         actions = plan.plan(now)
         were_one_by_one = now.requests_one_by_one
@@ -288,7 +291,17 @@ class VmReconciler:
             self._note_refusal(vm, notes, error)
             return
         notes.failure = notes.retry_at = None
-        self._vms.learn(_decode_vm(answer))
+        begun = _decode_vm(answer)
+        self._vms.learn(begun)
+        # Else whoever halts the machine now would not be known to have done it after this.
+        await write_status(
+            self._client, self._vms, _decode_vm, begun, {"runStrategy": RunStrategy.ALWAYS}
+        )
+
+    async def _look_for_instance(self, key: ObjectKey) -> None:
+        """Learn of an instance that was made a moment ago, perhaps without an answer, and which the watch has not told of yet."""
+        with suppress(ApiNotFound):
+            self._vmis.learn(_decode_vmi(await self._client.get(VIRTUAL_MACHINE_INSTANCES, key)))
 
     async def _adopt_instance(self, now: Observed) -> None:
         """Make an orphan the machine's own, unless the machine is on its way out by now. ApiConflict when it has changed."""

@@ -40,6 +40,13 @@ def to_record(vm: v1.VirtualMachine, vmi: v1.VirtualMachineInstance | None) -> l
     return [Request(action=StateChange.START, uid=vmi.metadata.uid)]
 
 
+def stops_any(vm: v1.VirtualMachine) -> bool:
+    """The first request is to stop whatever instance there is. It is over when there is none; which the status has to say before another
+    is made, or that one would be stopped as well."""
+    first = next(iter(vm.status.state_change_requests or ()), None)
+    return first is not None and first.action == StateChange.STOP and not first.uid
+
+
 def asks(requests: Sequence[Request], action: StateChange) -> bool:
     """The request whose turn it is asks for that."""
     return bool(requests) and requests[0].action == action
@@ -55,7 +62,8 @@ def starts_paused(requests: Sequence[Request]) -> bool:
 
 def _is_over(request: Request, strategy: str, vmi: v1.VirtualMachineInstance | None) -> bool:
     if request.action == StateChange.STOP:
-        return vmi is None or vmi.metadata.uid != request.uid
+        # One without a uid is for whatever instance there is: who asks for it cannot know of one that is just being made.
+        return vmi is None or request.uid not in ("", vmi.metadata.uid)
     if request.action != StateChange.START:
         return True
     if request.uid:
@@ -65,5 +73,6 @@ def _is_over(request: Request, strategy: str, vmi: v1.VirtualMachineInstance | N
     if vmi is None:
         return False
     # One that has ended or is about to does not fulfil it. `Once` has had its instance, ended or not.
-    is_leaving = vmi.is_final or vmi.metadata.is_being_deleted
+    is_going = vmi.metadata.is_being_deleted or strategy == RunStrategy.HALTED
+    is_leaving = vmi.is_final or is_going
     return strategy == RunStrategy.ONCE or not is_leaving

@@ -121,7 +121,7 @@ def validate_virtual_machine_instance_update(
     permitted: Permitted = BY_DEFAULT,
 ) -> list[Cause]:
     """Why a change of an instance is refused: only podvisor itself (`privileged`) changes reserved labels, and of it only who
-    `may_plug` the specification, no more of that than volumes and interfaces which may come and go, and their state."""
+    `may_plug` the specification, no more of that than volumes and interfaces which may come and go, and how long the guest may take to end."""
     causes = []
     if obj.get("spec") != old.get("spec"):
         refused = Cause("spec", RESTRICTED, CauseReason.NOT_SUPPORTED)

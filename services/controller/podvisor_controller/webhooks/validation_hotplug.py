@@ -1,4 +1,5 @@
-"""What podvisor itself may change of an instance's specification: volumes that may come and go with their disks, and interfaces. Pure.
+"""What podvisor itself may change of an instance's specification: volumes that may come and go with their disks, interfaces, and the
+time that the guest has to shut down. Pure.
 
 Invariant: a volume comes or leaves as a whole, and a name is given to another one only when nothing is held by it any more. Drives of
 CD-ROMs stay, only what is in them comes and goes. Interfaces are looked at in validation_interface_plugs.py.
@@ -15,6 +16,7 @@ from podvisor_controller.webhooks.validation_disks import boot_order_causes, dis
 from podvisor_controller.webhooks.validation_fields import Cause, CauseReason, invalid, quoted
 from podvisor_controller.webhooks.validation_interface_plugs import interface_plug_causes
 from podvisor_controller.webhooks.validation_network import network_causes
+from podvisor_controller.webhooks.validation_spec import grace_period_causes
 from podvisor_controller.webhooks.validation_template import decoding_cause
 from podvisor_controller.webhooks.validation_updates import new_causes
 from podvisor_controller.webhooks.validation_volumes import volume_causes
@@ -31,7 +33,10 @@ def plug_causes(obj: Raw, old: Raw, permitted: Permitted) -> list[Cause]:
     except msgspec.ValidationError as error:
         return [decoding_cause(error)]
     if _rest_of(obj) != _rest_of(old) or _fixed(new.spec) != _fixed(was.spec):
-        text = f"{RESTRICTED} to volumes that are hotpluggable, to their disks, and to interfaces"
+        text = (
+            f"{RESTRICTED} to volumes that are hotpluggable, to their disks, to interfaces, and to"
+            " terminationGracePeriodSeconds"
+        )
         return [Cause("spec", text, CauseReason.NOT_SUPPORTED)]
     # What was so before is let be: the instance was admitted with it.
     causes = _causes(new.spec, obj["spec"], permitted)
@@ -44,8 +49,9 @@ def plug_causes(obj: Raw, old: Raw, permitted: Permitted) -> list[Cause]:
 
 
 def _rest_of(obj: Raw) -> Any:
-    """A specification without what is looked at element by element, as it is written."""
-    spec = {k: v for k, v in obj["spec"].items() if k not in ("volumes", "networks")}
+    """A specification without what may change or is looked at element by element, as it is written."""
+    changeable = ("volumes", "networks", "terminationGracePeriodSeconds")
+    spec = {k: v for k, v in obj["spec"].items() if k not in changeable}
     domain = dict(spec["domain"])
     devices = domain.pop("devices", None) or {}
     devices = {k: v for k, v in devices.items() if k not in ("disks", "interfaces")}
@@ -91,3 +97,4 @@ def _causes(
     yield from volume_causes(spec, raw, "spec", permitted)
     yield from network_causes(spec, raw, "spec", permitted)
     yield from boot_order_causes(spec, "spec")
+    yield from grace_period_causes(spec, "spec")

@@ -24,7 +24,7 @@ from podvisor_controller.webhooks.validation_placement import placement_causes
 from podvisor_controller.webhooks.validation_resources import cpu_causes, resource_causes
 from podvisor_controller.webhooks.validation_volumes import volume_causes
 
-_MAX_GRACE_PERIOD_S = 365 * 24 * 3600
+MAX_GRACE_PERIOD_S = 365 * 24 * 3600
 # What SMBIOS tables hold, and what survives the way there.
 _SERIAL = re.compile(r"[ -~]{0,256}")
 _MACHINE_TYPE = re.compile(r"[A-Za-z0-9._-]*")
@@ -67,11 +67,16 @@ def _life_causes(spec: v1.VirtualMachineInstanceSpec, path: str) -> Iterator[Cau
             f"{path}.startStrategy is set with an unrecognized option: {spec.start_strategy}",
         )
     yield from _eviction_causes(spec.eviction_strategy, f"{path}.evictionStrategy")
+    yield from grace_period_causes(spec, path)
+
+
+def grace_period_causes(spec: v1.VirtualMachineInstanceSpec, path: str) -> Iterator[Cause]:
+    """What is wrong with the time that the guest has to shut down."""
     grace_period_s = spec.termination_grace_period_seconds
-    if grace_period_s is not None and not 0 <= grace_period_s <= _MAX_GRACE_PERIOD_S:
+    if grace_period_s is not None and not 0 <= grace_period_s <= MAX_GRACE_PERIOD_S:
         yield invalid(
             f"{path}.terminationGracePeriodSeconds",
-            f"must be between 0 and {_MAX_GRACE_PERIOD_S}, which is a year.",
+            f"must be between 0 and {MAX_GRACE_PERIOD_S}, which is a year.",
         )
 
 

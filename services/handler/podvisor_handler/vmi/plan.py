@@ -49,8 +49,8 @@ class Launcher:
     refusal: Problem | None = None  # why the handler does not speak with it
     # The epoch of the launcher process and the digest of the specification that it was given last.
     pushed: tuple[int, str] | None = None
-    # The epoch of the launcher process that was asked to end the guest.
-    stopped: int | None = None
+    # The epoch of the launcher process that was asked to end the guest, and within how many seconds.
+    stopped: tuple[int, int] | None = None
     is_over: bool = False  # no process is left in its container
     has_dhcpv6: bool = True  # one of an earlier release has not
 
@@ -280,12 +280,13 @@ def select_pod(vmi: v1.VirtualMachineInstance, pods: list[core.Pod]) -> core.Pod
 
 
 def _stop(now: Observed, pod: core.Pod, report: domain_pb2.DomainReport) -> list[Action]:
-    if report.state in _WITHOUT_GUEST or report.shutting_down:
-        return []
-    if now.launcher.stopped == report.epoch:
+    """Asked for once, and again where the guest is to have less time: for a launcher the earliest end counts."""
+    if report.state in _WITHOUT_GUEST:
         return []
     grace_period_s = now.vmi.grace_period_s
     pod_grace_s = pod.metadata.deletion_grace_period_seconds
     if pod.metadata.is_being_deleted and pod_grace_s is not None:
         grace_period_s = min(grace_period_s, pod_grace_s)
-    return [ShutdownDomain(grace_period_s)]
+    epoch, granted_s = now.launcher.stopped or (None, 0)
+    is_asked = epoch == report.epoch and granted_s <= grace_period_s
+    return [] if is_asked else [ShutdownDomain(grace_period_s)]

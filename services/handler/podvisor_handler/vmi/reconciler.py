@@ -64,7 +64,7 @@ class _Memory:
     volumes: PrepareVolumes | None = None
     volume_preparation: VolumePreparation = field(default_factory=VolumePreparation)
     pushed: tuple[int, str] | None = None
-    stopped: int | None = None
+    stopped: tuple[int, int] | None = None
     setback: Setback = field(default_factory=Setback)
     agent_news: AgentNews = field(default_factory=AgentNews)
     failure: Problem | None = None
@@ -261,7 +261,7 @@ class VmiReconciler:
             case ShutdownDomain(grace_period_s):
                 _log.info("guest asked to shut down", grace_period_s=grace_period_s)
                 await connection.shutdown(grace_period_s)
-                memory.stopped = epoch
+                memory.stopped = (epoch, grace_period_s)
 
     async def _wire(
         self,

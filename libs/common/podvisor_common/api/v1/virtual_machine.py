@@ -63,8 +63,8 @@ class VirtualMachineStateChangeRequest(ApiStruct, frozen=True):
     uid: Annotated[
         str,
         doc(
-            "UID of the instance to stop. A start that names one is podvisor's own: the new instance"
-            " takes the place of that one, which failed."
+            "UID of the instance to stop; without one whatever instance there is. A start that names"
+            " one is podvisor's own: the new instance takes the place of that one, which failed."
         ),
     ] = ""
 
@@ -93,6 +93,31 @@ class RemoveVolumeOptions(ApiStruct, frozen=True):
     """A volume to detach."""
 
     name: Annotated[str, doc("Name of the volume.", minLength=1, maxLength=63)]
+    dry_run: Annotated[list[str] | None, doc("`All`: only checked.")] = None
+
+
+class StartOptions(ApiStruct, frozen=True):
+    """How a machine is started."""
+
+    paused: Annotated[bool, doc("The guest does not run before it is unpaused.")] = False
+    dry_run: Annotated[list[str] | None, doc("`All`: only checked.")] = None
+
+
+class StopOptions(ApiStruct, frozen=True):
+    """How a machine is stopped."""
+
+    grace_period: Annotated[
+        int | None, doc("Seconds in which the guest may shut down, in place of its own.")
+    ] = None
+    dry_run: Annotated[list[str] | None, doc("`All`: only checked.")] = None
+
+
+class RestartOptions(ApiStruct, frozen=True):
+    """How a machine is restarted."""
+
+    grace_period_seconds: Annotated[
+        int | None, doc("0: the guest has no time to shut down. Nothing else is possible.")
+    ] = None
     dry_run: Annotated[list[str] | None, doc("`All`: only checked.")] = None
 
 
