@@ -65,6 +65,7 @@ class App:
 
     def __init__(self, settings: Settings, client: KubeClient, kvm: KvmVerdict) -> None:
         self._settings = settings
+        self._client = client
         self._kvm = kvm
         self._vhost_net = Path(VHOST_NET_DEVICE).exists()
         node = settings.node_name
@@ -210,7 +211,7 @@ class App:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)
         node = NodeInfo(self._settings.node_name, self._kvm.works, self._kvm.message)
-        servicer = HandlerServicer(node, self._registry)
+        servicer = HandlerServicer(node, self._registry, self._client)
         service = RpcService(
             SERVICE, servicer, handler_pb2_grpc.add_HandlerServiceServicer_to_server
         )

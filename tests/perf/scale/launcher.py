@@ -11,10 +11,12 @@ from podvisor.domain.v1 import domain_pb2
 from podvisor.launcher.v1 import launcher_pb2, launcher_pb2_grpc
 from podvisor_common.rpc.server import RpcService
 
+from tests.support.older_launcher import OlderLauncher
+
 Context = grpc.aio.ServicerContext[object, object]
 
 
-class FakeLauncher(launcher_pb2_grpc.LauncherServiceServicer):
+class FakeLauncher(OlderLauncher):
     """One machine that starts and ends without taking time."""
 
     def __init__(self) -> None:

@@ -10,18 +10,21 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 from podvisor.domain.v1 import domain_pb2
 from podvisor.launcher.v1 import launcher_pb2, launcher_pb2_grpc
+from podvisor_common.rpc.errors import FailedPrecondition
 from podvisor_common.rpc.server import RpcService, serve_unix
 from podvisor_handler.launchers.connection import LauncherConnection
 from podvisor_handler.launchers.endpoint import SOCKETS_DIRECTORY
 from podvisor_handler.launchers.registry import LauncherRegistry
 from podvisor_handler.launchers.state import CONTRACT_VERSION
+
+from tests.support.older_launcher import OlderLauncher
 
 POD_UID = "7c5b2c3e-0d3b-4a3e-9a39-4f1c6b0f3f01"
 OTHER_POD_UID = "7c5b2c3e-0d3b-4a3e-9a39-4f1c6b0f3f02"
@@ -38,7 +41,7 @@ State = domain_pb2.DomainState
 Reason = domain_pb2.DomainReason
 
 
-class FakeLauncher(launcher_pb2_grpc.LauncherServiceServicer):
+class FakeLauncher(OlderLauncher):
     """Answers like a launcher; its reports are the test's to give."""
 
     def __init__(
@@ -64,6 +67,7 @@ class FakeLauncher(launcher_pb2_grpc.LauncherServiceServicer):
         self.hangs = hangs  # takes orders and never answers
         self.applied: list[domain_pb2.DomainSpec] = []
         self.shutdowns: list[int] = []
+        self.picture: Iterable[bytes] = (b"picture",)
         self.current = domain_pb2.DomainReport(
             epoch=epoch,
             sequence=1,
@@ -127,6 +131,32 @@ class FakeLauncher(launcher_pb2_grpc.LauncherServiceServicer):
         context: grpc.aio.ServicerContext[object, object],
     ) -> launcher_pb2.DestroyDomainResponse:
         raise AssertionError("the handler has no reason to call this")
+
+    async def PauseDomain(
+        self,
+        request: launcher_pb2.PauseDomainRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> launcher_pb2.PauseDomainResponse:
+        if self.current.state == domain_pb2.DOMAIN_STATE_PAUSED:
+            raise FailedPrecondition("The guest is paused.", reason="AlreadyPaused")
+        await self.report(state=domain_pb2.DOMAIN_STATE_PAUSED)
+        return launcher_pb2.PauseDomainResponse()
+
+    async def ResumeDomain(
+        self,
+        request: launcher_pb2.ResumeDomainRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> launcher_pb2.ResumeDomainResponse:
+        await self.report(state=domain_pb2.DOMAIN_STATE_RUNNING)
+        return launcher_pb2.ResumeDomainResponse()
+
+    async def TakeScreenshot(
+        self,
+        request: launcher_pb2.TakeScreenshotRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> AsyncIterator[launcher_pb2.TakeScreenshotResponse]:
+        for piece in self.picture:
+            yield launcher_pb2.TakeScreenshotResponse(png=piece)
 
     async def GetDomainXml(
         self,

@@ -19,6 +19,7 @@ from podvisor_launcher.virt.errors import (
     translate,
 )
 from podvisor_launcher.virt.guest import Absent, Active, DiskError, Inactive, Off, Paused
+from podvisor_launcher.virt.power import press_power_button
 from podvisor_launcher.virt.states import guest_of
 
 from tests.unit.launcher.conftest import connected
@@ -44,7 +45,7 @@ async def test_the_life_of_a_domain(name: str) -> None:
         await libvirt_.resume(domain)
         assert await libvirt_.guest(domain) == Active()
         changed.clear()
-        await libvirt_.press_power_button(domain)
+        await press_power_button(libvirt_, domain)
         async with asyncio.timeout(5):
             await changed.wait()
         assert await libvirt_.guest(domain) == Inactive(Off.SHUTDOWN)
@@ -110,7 +111,7 @@ async def test_without_a_connection_nothing_is_known(tmp_path: Path) -> None:
 async def test_a_call_that_hangs_is_given_up_with_its_connection(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(facade, "_QUERY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(facade, "QUERY_TIMEOUT_S", 0.05)
     release = threading.Event()
     changed = asyncio.Queue[None]()
     async with connected(on_change=lambda: changed.put_nowait(None)) as libvirt_:
@@ -125,7 +126,7 @@ async def test_a_call_that_hangs_is_given_up_with_its_connection(
         async with asyncio.timeout(5):
             while libvirt_._connection in (first, None):
                 await changed.get()
-        monkeypatch.setattr(facade, "_QUERY_TIMEOUT_S", 10.0)
+        monkeypatch.setattr(facade, "QUERY_TIMEOUT_S", 10.0)
         assert await libvirt_.guest(f"default_{name}") == Absent()
 
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class HandlerServiceStub(object):
-    """HandlerService shows the machines of one node.
+    """HandlerService shows the machines of one node and carries to them what people ask.
 
     Errors carry a google.rpc.ErrorInfo with domain `podvisor.handler` and a stable reason. NOT_FOUND: this node has no such machine.
     UNAVAILABLE: its launcher does not answer.
@@ -58,10 +58,50 @@ class HandlerServiceStub(object):
                 request_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.WatchDomainsRequest.SerializeToString,
                 response_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.WatchDomainsResponse.FromString,
                 _registered_method=True)
+        self.PauseDomain = channel.unary_unary(
+                '/podvisor.handler.v1.HandlerService/PauseDomain',
+                request_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.PauseDomainRequest.SerializeToString,
+                response_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.PauseDomainResponse.FromString,
+                _registered_method=True)
+        self.ResumeDomain = channel.unary_unary(
+                '/podvisor.handler.v1.HandlerService/ResumeDomain',
+                request_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ResumeDomainRequest.SerializeToString,
+                response_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ResumeDomainResponse.FromString,
+                _registered_method=True)
+        self.ResetDomain = channel.unary_unary(
+                '/podvisor.handler.v1.HandlerService/ResetDomain',
+                request_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ResetDomainRequest.SerializeToString,
+                response_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ResetDomainResponse.FromString,
+                _registered_method=True)
+        self.RebootDomain = channel.unary_unary(
+                '/podvisor.handler.v1.HandlerService/RebootDomain',
+                request_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.RebootDomainRequest.SerializeToString,
+                response_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.RebootDomainResponse.FromString,
+                _registered_method=True)
+        self.TakeScreenshot = channel.unary_stream(
+                '/podvisor.handler.v1.HandlerService/TakeScreenshot',
+                request_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.TakeScreenshotRequest.SerializeToString,
+                response_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.TakeScreenshotResponse.FromString,
+                _registered_method=True)
+        self.OpenConsole = channel.stream_stream(
+                '/podvisor.handler.v1.HandlerService/OpenConsole',
+                request_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.OpenConsoleRequest.SerializeToString,
+                response_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.OpenConsoleResponse.FromString,
+                _registered_method=True)
+        self.OpenVnc = channel.stream_stream(
+                '/podvisor.handler.v1.HandlerService/OpenVnc',
+                request_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.OpenVncRequest.SerializeToString,
+                response_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.OpenVncResponse.FromString,
+                _registered_method=True)
+        self.ForwardPort = channel.stream_stream(
+                '/podvisor.handler.v1.HandlerService/ForwardPort',
+                request_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ForwardPortRequest.SerializeToString,
+                response_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ForwardPortResponse.FromString,
+                _registered_method=True)
 
 
 class HandlerServiceServicer(object):
-    """HandlerService shows the machines of one node.
+    """HandlerService shows the machines of one node and carries to them what people ask.
 
     Errors carry a google.rpc.ErrorInfo with domain `podvisor.handler` and a stable reason. NOT_FOUND: this node has no such machine.
     UNAVAILABLE: its launcher does not answer.
@@ -95,6 +135,65 @@ class HandlerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseDomain(self, request, context):
+        """PauseDomain as LauncherService's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeDomain(self, request, context):
+        """ResumeDomain as LauncherService's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetDomain(self, request, context):
+        """ResetDomain as LauncherService's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RebootDomain(self, request, context):
+        """RebootDomain as LauncherService's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TakeScreenshot(self, request, context):
+        """TakeScreenshot as LauncherService's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OpenConsole(self, request_iterator, context):
+        """OpenConsole connects to the guest's serial console: what the client sends is typed there, what it gets is printed there. A second
+        stream ends the first, with ABORTED and the reason SessionDisplaced. FAILED_PRECONDITION with the reason NoConsole.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OpenVnc(self, request_iterator, context):
+        """OpenVnc connects to the guest's screen, keyboard and pointer: RFB, RFC 6143. A second stream ends the first as with OpenConsole,
+        unless it asks for the first one to be left: then it fails with FAILED_PRECONDITION and the reason SessionInUse.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForwardPort(self, request_iterator, context):
+        """ForwardPort connects to a port of the guest, by the address of its pod. The end of the client's messages ends what the guest
+        gets; the call ends with what the guest sends. FAILED_PRECONDITION with the reason PortUnreachable or NoAddress.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HandlerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -118,6 +217,46 @@ def add_HandlerServiceServicer_to_server(servicer, server):
                     request_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.WatchDomainsRequest.FromString,
                     response_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.WatchDomainsResponse.SerializeToString,
             ),
+            'PauseDomain': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseDomain,
+                    request_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.PauseDomainRequest.FromString,
+                    response_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.PauseDomainResponse.SerializeToString,
+            ),
+            'ResumeDomain': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeDomain,
+                    request_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ResumeDomainRequest.FromString,
+                    response_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ResumeDomainResponse.SerializeToString,
+            ),
+            'ResetDomain': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetDomain,
+                    request_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ResetDomainRequest.FromString,
+                    response_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ResetDomainResponse.SerializeToString,
+            ),
+            'RebootDomain': grpc.unary_unary_rpc_method_handler(
+                    servicer.RebootDomain,
+                    request_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.RebootDomainRequest.FromString,
+                    response_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.RebootDomainResponse.SerializeToString,
+            ),
+            'TakeScreenshot': grpc.unary_stream_rpc_method_handler(
+                    servicer.TakeScreenshot,
+                    request_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.TakeScreenshotRequest.FromString,
+                    response_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.TakeScreenshotResponse.SerializeToString,
+            ),
+            'OpenConsole': grpc.stream_stream_rpc_method_handler(
+                    servicer.OpenConsole,
+                    request_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.OpenConsoleRequest.FromString,
+                    response_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.OpenConsoleResponse.SerializeToString,
+            ),
+            'OpenVnc': grpc.stream_stream_rpc_method_handler(
+                    servicer.OpenVnc,
+                    request_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.OpenVncRequest.FromString,
+                    response_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.OpenVncResponse.SerializeToString,
+            ),
+            'ForwardPort': grpc.stream_stream_rpc_method_handler(
+                    servicer.ForwardPort,
+                    request_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ForwardPortRequest.FromString,
+                    response_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ForwardPortResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'podvisor.handler.v1.HandlerService', rpc_method_handlers)
@@ -127,7 +266,7 @@ def add_HandlerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class HandlerService(object):
-    """HandlerService shows the machines of one node.
+    """HandlerService shows the machines of one node and carries to them what people ask.
 
     Errors carry a google.rpc.ErrorInfo with domain `podvisor.handler` and a stable reason. NOT_FOUND: this node has no such machine.
     UNAVAILABLE: its launcher does not answer.
@@ -231,6 +370,222 @@ class HandlerService(object):
             '/podvisor.handler.v1.HandlerService/WatchDomains',
             podvisor_dot_handler_dot_v1_dot_handler__pb2.WatchDomainsRequest.SerializeToString,
             podvisor_dot_handler_dot_v1_dot_handler__pb2.WatchDomainsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseDomain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/podvisor.handler.v1.HandlerService/PauseDomain',
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.PauseDomainRequest.SerializeToString,
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.PauseDomainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeDomain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/podvisor.handler.v1.HandlerService/ResumeDomain',
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.ResumeDomainRequest.SerializeToString,
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.ResumeDomainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetDomain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/podvisor.handler.v1.HandlerService/ResetDomain',
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.ResetDomainRequest.SerializeToString,
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.ResetDomainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RebootDomain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/podvisor.handler.v1.HandlerService/RebootDomain',
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.RebootDomainRequest.SerializeToString,
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.RebootDomainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeScreenshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/podvisor.handler.v1.HandlerService/TakeScreenshot',
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.TakeScreenshotRequest.SerializeToString,
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.TakeScreenshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenConsole(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/podvisor.handler.v1.HandlerService/OpenConsole',
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.OpenConsoleRequest.SerializeToString,
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.OpenConsoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenVnc(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/podvisor.handler.v1.HandlerService/OpenVnc',
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.OpenVncRequest.SerializeToString,
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.OpenVncResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForwardPort(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/podvisor.handler.v1.HandlerService/ForwardPort',
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.ForwardPortRequest.SerializeToString,
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.ForwardPortResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class HandlerServiceStub:
-    """HandlerService shows the machines of one node.
+    """HandlerService shows the machines of one node and carries to them what people ask.
 
     Errors carry a google.rpc.ErrorInfo with domain `podvisor.handler` and a stable reason. NOT_FOUND: this node has no such machine.
     UNAVAILABLE: its launcher does not answer.
@@ -45,10 +45,32 @@ class HandlerServiceStub:
     """GetDomain returns one machine."""
     WatchDomains: _grpc.UnaryStreamMultiCallable[_handler_pb2.WatchDomainsRequest, _handler_pb2.WatchDomainsResponse]
     """WatchDomains sends every machine once and again after each of its changes, until the client hangs up."""
+    PauseDomain: _grpc.UnaryUnaryMultiCallable[_handler_pb2.PauseDomainRequest, _handler_pb2.PauseDomainResponse]
+    """PauseDomain as LauncherService's."""
+    ResumeDomain: _grpc.UnaryUnaryMultiCallable[_handler_pb2.ResumeDomainRequest, _handler_pb2.ResumeDomainResponse]
+    """ResumeDomain as LauncherService's."""
+    ResetDomain: _grpc.UnaryUnaryMultiCallable[_handler_pb2.ResetDomainRequest, _handler_pb2.ResetDomainResponse]
+    """ResetDomain as LauncherService's."""
+    RebootDomain: _grpc.UnaryUnaryMultiCallable[_handler_pb2.RebootDomainRequest, _handler_pb2.RebootDomainResponse]
+    """RebootDomain as LauncherService's."""
+    TakeScreenshot: _grpc.UnaryStreamMultiCallable[_handler_pb2.TakeScreenshotRequest, _handler_pb2.TakeScreenshotResponse]
+    """TakeScreenshot as LauncherService's."""
+    OpenConsole: _grpc.StreamStreamMultiCallable[_handler_pb2.OpenConsoleRequest, _handler_pb2.OpenConsoleResponse]
+    """OpenConsole connects to the guest's serial console: what the client sends is typed there, what it gets is printed there. A second
+    stream ends the first, with ABORTED and the reason SessionDisplaced. FAILED_PRECONDITION with the reason NoConsole.
+    """
+    OpenVnc: _grpc.StreamStreamMultiCallable[_handler_pb2.OpenVncRequest, _handler_pb2.OpenVncResponse]
+    """OpenVnc connects to the guest's screen, keyboard and pointer: RFB, RFC 6143. A second stream ends the first as with OpenConsole,
+    unless it asks for the first one to be left: then it fails with FAILED_PRECONDITION and the reason SessionInUse.
+    """
+    ForwardPort: _grpc.StreamStreamMultiCallable[_handler_pb2.ForwardPortRequest, _handler_pb2.ForwardPortResponse]
+    """ForwardPort connects to a port of the guest, by the address of its pod. The end of the client's messages ends what the guest
+    gets; the call ends with what the guest sends. FAILED_PRECONDITION with the reason PortUnreachable or NoAddress.
+    """
 
 @_typing.type_check_only
 class HandlerServiceAsyncStub(HandlerServiceStub):
-    """HandlerService shows the machines of one node.
+    """HandlerService shows the machines of one node and carries to them what people ask.
 
     Errors carry a google.rpc.ErrorInfo with domain `podvisor.handler` and a stable reason. NOT_FOUND: this node has no such machine.
     UNAVAILABLE: its launcher does not answer.
@@ -63,9 +85,31 @@ class HandlerServiceAsyncStub(HandlerServiceStub):
     """GetDomain returns one machine."""
     WatchDomains: _aio.UnaryStreamMultiCallable[_handler_pb2.WatchDomainsRequest, _handler_pb2.WatchDomainsResponse]  # type: ignore[assignment]
     """WatchDomains sends every machine once and again after each of its changes, until the client hangs up."""
+    PauseDomain: _aio.UnaryUnaryMultiCallable[_handler_pb2.PauseDomainRequest, _handler_pb2.PauseDomainResponse]  # type: ignore[assignment]
+    """PauseDomain as LauncherService's."""
+    ResumeDomain: _aio.UnaryUnaryMultiCallable[_handler_pb2.ResumeDomainRequest, _handler_pb2.ResumeDomainResponse]  # type: ignore[assignment]
+    """ResumeDomain as LauncherService's."""
+    ResetDomain: _aio.UnaryUnaryMultiCallable[_handler_pb2.ResetDomainRequest, _handler_pb2.ResetDomainResponse]  # type: ignore[assignment]
+    """ResetDomain as LauncherService's."""
+    RebootDomain: _aio.UnaryUnaryMultiCallable[_handler_pb2.RebootDomainRequest, _handler_pb2.RebootDomainResponse]  # type: ignore[assignment]
+    """RebootDomain as LauncherService's."""
+    TakeScreenshot: _aio.UnaryStreamMultiCallable[_handler_pb2.TakeScreenshotRequest, _handler_pb2.TakeScreenshotResponse]  # type: ignore[assignment]
+    """TakeScreenshot as LauncherService's."""
+    OpenConsole: _aio.StreamStreamMultiCallable[_handler_pb2.OpenConsoleRequest, _handler_pb2.OpenConsoleResponse]  # type: ignore[assignment]
+    """OpenConsole connects to the guest's serial console: what the client sends is typed there, what it gets is printed there. A second
+    stream ends the first, with ABORTED and the reason SessionDisplaced. FAILED_PRECONDITION with the reason NoConsole.
+    """
+    OpenVnc: _aio.StreamStreamMultiCallable[_handler_pb2.OpenVncRequest, _handler_pb2.OpenVncResponse]  # type: ignore[assignment]
+    """OpenVnc connects to the guest's screen, keyboard and pointer: RFB, RFC 6143. A second stream ends the first as with OpenConsole,
+    unless it asks for the first one to be left: then it fails with FAILED_PRECONDITION and the reason SessionInUse.
+    """
+    ForwardPort: _aio.StreamStreamMultiCallable[_handler_pb2.ForwardPortRequest, _handler_pb2.ForwardPortResponse]  # type: ignore[assignment]
+    """ForwardPort connects to a port of the guest, by the address of its pod. The end of the client's messages ends what the guest
+    gets; the call ends with what the guest sends. FAILED_PRECONDITION with the reason PortUnreachable or NoAddress.
+    """
 
 class HandlerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """HandlerService shows the machines of one node.
+    """HandlerService shows the machines of one node and carries to them what people ask.
 
     Errors carry a google.rpc.ErrorInfo with domain `podvisor.handler` and a stable reason. NOT_FOUND: this node has no such machine.
     UNAVAILABLE: its launcher does not answer.
@@ -102,5 +146,75 @@ class HandlerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_handler_pb2.WatchDomainsResponse], _abc.AsyncIterator[_handler_pb2.WatchDomainsResponse]]:
         """WatchDomains sends every machine once and again after each of its changes, until the client hangs up."""
+
+    @_abc_1.abstractmethod
+    def PauseDomain(
+        self,
+        request: _handler_pb2.PauseDomainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_handler_pb2.PauseDomainResponse, _abc.Awaitable[_handler_pb2.PauseDomainResponse]]:
+        """PauseDomain as LauncherService's."""
+
+    @_abc_1.abstractmethod
+    def ResumeDomain(
+        self,
+        request: _handler_pb2.ResumeDomainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_handler_pb2.ResumeDomainResponse, _abc.Awaitable[_handler_pb2.ResumeDomainResponse]]:
+        """ResumeDomain as LauncherService's."""
+
+    @_abc_1.abstractmethod
+    def ResetDomain(
+        self,
+        request: _handler_pb2.ResetDomainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_handler_pb2.ResetDomainResponse, _abc.Awaitable[_handler_pb2.ResetDomainResponse]]:
+        """ResetDomain as LauncherService's."""
+
+    @_abc_1.abstractmethod
+    def RebootDomain(
+        self,
+        request: _handler_pb2.RebootDomainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_handler_pb2.RebootDomainResponse, _abc.Awaitable[_handler_pb2.RebootDomainResponse]]:
+        """RebootDomain as LauncherService's."""
+
+    @_abc_1.abstractmethod
+    def TakeScreenshot(
+        self,
+        request: _handler_pb2.TakeScreenshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_handler_pb2.TakeScreenshotResponse], _abc.AsyncIterator[_handler_pb2.TakeScreenshotResponse]]:
+        """TakeScreenshot as LauncherService's."""
+
+    @_abc_1.abstractmethod
+    def OpenConsole(
+        self,
+        request_iterator: _MaybeAsyncIterator[_handler_pb2.OpenConsoleRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_handler_pb2.OpenConsoleResponse], _abc.AsyncIterator[_handler_pb2.OpenConsoleResponse]]:
+        """OpenConsole connects to the guest's serial console: what the client sends is typed there, what it gets is printed there. A second
+        stream ends the first, with ABORTED and the reason SessionDisplaced. FAILED_PRECONDITION with the reason NoConsole.
+        """
+
+    @_abc_1.abstractmethod
+    def OpenVnc(
+        self,
+        request_iterator: _MaybeAsyncIterator[_handler_pb2.OpenVncRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_handler_pb2.OpenVncResponse], _abc.AsyncIterator[_handler_pb2.OpenVncResponse]]:
+        """OpenVnc connects to the guest's screen, keyboard and pointer: RFB, RFC 6143. A second stream ends the first as with OpenConsole,
+        unless it asks for the first one to be left: then it fails with FAILED_PRECONDITION and the reason SessionInUse.
+        """
+
+    @_abc_1.abstractmethod
+    def ForwardPort(
+        self,
+        request_iterator: _MaybeAsyncIterator[_handler_pb2.ForwardPortRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_handler_pb2.ForwardPortResponse], _abc.AsyncIterator[_handler_pb2.ForwardPortResponse]]:
+        """ForwardPort connects to a port of the guest, by the address of its pod. The end of the client's messages ends what the guest
+        gets; the call ends with what the guest sends. FAILED_PRECONDITION with the reason PortUnreachable or NoAddress.
+        """
 
 def add_HandlerServiceServicer_to_server(servicer: HandlerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

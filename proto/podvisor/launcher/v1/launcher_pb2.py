@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from podvisor.domain.v1 import domain_pb2 as podvisor_dot_domain_dot_v1_dot_domain__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#podvisor/launcher/v1/launcher.proto\x12\x14podvisor.launcher.v1\x1a\x1fpodvisor/domain/v1/domain.proto\"(\n\x0eGetInfoRequest\x12\x16\n\x0e\x63lient_version\x18\x01 \x01(\t\"v\n\x0fGetInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x18\n\x10\x63ontract_version\x18\x02 \x01(\r\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x03(\t\x12\x17\n\x0flibvirt_version\x18\x04 \x01(\t\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\"B\n\x12\x41pplyDomainRequest\x12,\n\x04spec\x18\x01 \x01(\x0b\x32\x1e.podvisor.domain.v1.DomainSpec\"L\n\x13\x41pplyDomainResponse\x12\x1b\n\x13\x61\x63\x63\x65pted_generation\x18\x01 \x01(\x03\x12\x18\n\x10restart_required\x18\x02 \x03(\t\"\x14\n\x12WatchDomainRequest\"G\n\x13WatchDomainResponse\x12\x30\n\x06report\x18\x01 \x01(\x0b\x32 .podvisor.domain.v1.DomainReport\"/\n\x15ShutdownDomainRequest\x12\x16\n\x0egrace_period_s\x18\x01 \x01(\r\"\x18\n\x16ShutdownDomainResponse\"\x16\n\x14\x44\x65stroyDomainRequest\"\x17\n\x15\x44\x65stroyDomainResponse\"\x15\n\x13GetDomainXmlRequest\"#\n\x14GetDomainXmlResponse\x12\x0b\n\x03xml\x18\x01 \x01(\t\"6\n\x0eVolumeHandover\x12\x0c\n\x04\x64isk\x18\x01 \x01(\t\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x02 \x01(\x04\"/\n\rVolumeReceipt\x12\r\n\x05taken\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t2\xf1\x04\n\x0fLauncherService\x12V\n\x07GetInfo\x12$.podvisor.launcher.v1.GetInfoRequest\x1a%.podvisor.launcher.v1.GetInfoResponse\x12\x62\n\x0b\x41pplyDomain\x12(.podvisor.launcher.v1.ApplyDomainRequest\x1a).podvisor.launcher.v1.ApplyDomainResponse\x12\x64\n\x0bWatchDomain\x12(.podvisor.launcher.v1.WatchDomainRequest\x1a).podvisor.launcher.v1.WatchDomainResponse0\x01\x12k\n\x0eShutdownDomain\x12+.podvisor.launcher.v1.ShutdownDomainRequest\x1a,.podvisor.launcher.v1.ShutdownDomainResponse\x12h\n\rDestroyDomain\x12*.podvisor.launcher.v1.DestroyDomainRequest\x1a+.podvisor.launcher.v1.DestroyDomainResponse\x12\x65\n\x0cGetDomainXml\x12).podvisor.launcher.v1.GetDomainXmlRequest\x1a*.podvisor.launcher.v1.GetDomainXmlResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#podvisor/launcher/v1/launcher.proto\x12\x14podvisor.launcher.v1\x1a\x1fpodvisor/domain/v1/domain.proto\"(\n\x0eGetInfoRequest\x12\x16\n\x0e\x63lient_version\x18\x01 \x01(\t\"v\n\x0fGetInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x18\n\x10\x63ontract_version\x18\x02 \x01(\r\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x03(\t\x12\x17\n\x0flibvirt_version\x18\x04 \x01(\t\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\"B\n\x12\x41pplyDomainRequest\x12,\n\x04spec\x18\x01 \x01(\x0b\x32\x1e.podvisor.domain.v1.DomainSpec\"L\n\x13\x41pplyDomainResponse\x12\x1b\n\x13\x61\x63\x63\x65pted_generation\x18\x01 \x01(\x03\x12\x18\n\x10restart_required\x18\x02 \x03(\t\"\x14\n\x12WatchDomainRequest\"G\n\x13WatchDomainResponse\x12\x30\n\x06report\x18\x01 \x01(\x0b\x32 .podvisor.domain.v1.DomainReport\"/\n\x15ShutdownDomainRequest\x12\x16\n\x0egrace_period_s\x18\x01 \x01(\r\"\x18\n\x16ShutdownDomainResponse\"\x16\n\x14\x44\x65stroyDomainRequest\"\x17\n\x15\x44\x65stroyDomainResponse\"\x14\n\x12PauseDomainRequest\"\x15\n\x13PauseDomainResponse\"\x15\n\x13ResumeDomainRequest\"\x16\n\x14ResumeDomainResponse\"\x14\n\x12ResetDomainRequest\"\x15\n\x13ResetDomainResponse\"\x15\n\x13RebootDomainRequest\"\x16\n\x14RebootDomainResponse\"\x17\n\x15TakeScreenshotRequest\"%\n\x16TakeScreenshotResponse\x12\x0b\n\x03png\x18\x01 \x01(\x0c\"\x15\n\x13GetDomainXmlRequest\"#\n\x14GetDomainXmlResponse\x12\x0b\n\x03xml\x18\x01 \x01(\t\"6\n\x0eVolumeHandover\x12\x0c\n\x04\x64isk\x18\x01 \x01(\t\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x02 \x01(\x04\"/\n\rVolumeReceipt\x12\r\n\x05taken\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t2\xf6\x08\n\x0fLauncherService\x12V\n\x07GetInfo\x12$.podvisor.launcher.v1.GetInfoRequest\x1a%.podvisor.launcher.v1.GetInfoResponse\x12\x62\n\x0b\x41pplyDomain\x12(.podvisor.launcher.v1.ApplyDomainRequest\x1a).podvisor.launcher.v1.ApplyDomainResponse\x12\x64\n\x0bWatchDomain\x12(.podvisor.launcher.v1.WatchDomainRequest\x1a).podvisor.launcher.v1.WatchDomainResponse0\x01\x12k\n\x0eShutdownDomain\x12+.podvisor.launcher.v1.ShutdownDomainRequest\x1a,.podvisor.launcher.v1.ShutdownDomainResponse\x12h\n\rDestroyDomain\x12*.podvisor.launcher.v1.DestroyDomainRequest\x1a+.podvisor.launcher.v1.DestroyDomainResponse\x12\x62\n\x0bPauseDomain\x12(.podvisor.launcher.v1.PauseDomainRequest\x1a).podvisor.launcher.v1.PauseDomainResponse\x12\x65\n\x0cResumeDomain\x12).podvisor.launcher.v1.ResumeDomainRequest\x1a*.podvisor.launcher.v1.ResumeDomainResponse\x12\x62\n\x0bResetDomain\x12(.podvisor.launcher.v1.ResetDomainRequest\x1a).podvisor.launcher.v1.ResetDomainResponse\x12\x65\n\x0cRebootDomain\x12).podvisor.launcher.v1.RebootDomainRequest\x1a*.podvisor.launcher.v1.RebootDomainResponse\x12m\n\x0eTakeScreenshot\x12+.podvisor.launcher.v1.TakeScreenshotRequest\x1a,.podvisor.launcher.v1.TakeScreenshotResponse0\x01\x12\x65\n\x0cGetDomainXml\x12).podvisor.launcher.v1.GetDomainXmlRequest\x1a*.podvisor.launcher.v1.GetDomainXmlResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,14 +52,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESTROYDOMAINREQUEST']._serialized_end=594
   _globals['_DESTROYDOMAINRESPONSE']._serialized_start=596
   _globals['_DESTROYDOMAINRESPONSE']._serialized_end=619
-  _globals['_GETDOMAINXMLREQUEST']._serialized_start=621
-  _globals['_GETDOMAINXMLREQUEST']._serialized_end=642
-  _globals['_GETDOMAINXMLRESPONSE']._serialized_start=644
-  _globals['_GETDOMAINXMLRESPONSE']._serialized_end=679
-  _globals['_VOLUMEHANDOVER']._serialized_start=681
-  _globals['_VOLUMEHANDOVER']._serialized_end=735
-  _globals['_VOLUMERECEIPT']._serialized_start=737
-  _globals['_VOLUMERECEIPT']._serialized_end=784
-  _globals['_LAUNCHERSERVICE']._serialized_start=787
-  _globals['_LAUNCHERSERVICE']._serialized_end=1412
+  _globals['_PAUSEDOMAINREQUEST']._serialized_start=621
+  _globals['_PAUSEDOMAINREQUEST']._serialized_end=641
+  _globals['_PAUSEDOMAINRESPONSE']._serialized_start=643
+  _globals['_PAUSEDOMAINRESPONSE']._serialized_end=664
+  _globals['_RESUMEDOMAINREQUEST']._serialized_start=666
+  _globals['_RESUMEDOMAINREQUEST']._serialized_end=687
+  _globals['_RESUMEDOMAINRESPONSE']._serialized_start=689
+  _globals['_RESUMEDOMAINRESPONSE']._serialized_end=711
+  _globals['_RESETDOMAINREQUEST']._serialized_start=713
+  _globals['_RESETDOMAINREQUEST']._serialized_end=733
+  _globals['_RESETDOMAINRESPONSE']._serialized_start=735
+  _globals['_RESETDOMAINRESPONSE']._serialized_end=756
+  _globals['_REBOOTDOMAINREQUEST']._serialized_start=758
+  _globals['_REBOOTDOMAINREQUEST']._serialized_end=779
+  _globals['_REBOOTDOMAINRESPONSE']._serialized_start=781
+  _globals['_REBOOTDOMAINRESPONSE']._serialized_end=803
+  _globals['_TAKESCREENSHOTREQUEST']._serialized_start=805
+  _globals['_TAKESCREENSHOTREQUEST']._serialized_end=828
+  _globals['_TAKESCREENSHOTRESPONSE']._serialized_start=830
+  _globals['_TAKESCREENSHOTRESPONSE']._serialized_end=867
+  _globals['_GETDOMAINXMLREQUEST']._serialized_start=869
+  _globals['_GETDOMAINXMLREQUEST']._serialized_end=890
+  _globals['_GETDOMAINXMLRESPONSE']._serialized_start=892
+  _globals['_GETDOMAINXMLRESPONSE']._serialized_end=927
+  _globals['_VOLUMEHANDOVER']._serialized_start=929
+  _globals['_VOLUMEHANDOVER']._serialized_end=983
+  _globals['_VOLUMERECEIPT']._serialized_start=985
+  _globals['_VOLUMERECEIPT']._serialized_end=1032
+  _globals['_LAUNCHERSERVICE']._serialized_start=1035
+  _globals['_LAUNCHERSERVICE']._serialized_end=2177
 # @@protoc_insertion_point(module_scope)

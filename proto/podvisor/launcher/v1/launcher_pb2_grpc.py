@@ -63,6 +63,31 @@ class LauncherServiceStub(object):
                 request_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.DestroyDomainRequest.SerializeToString,
                 response_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.DestroyDomainResponse.FromString,
                 _registered_method=True)
+        self.PauseDomain = channel.unary_unary(
+                '/podvisor.launcher.v1.LauncherService/PauseDomain',
+                request_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.PauseDomainRequest.SerializeToString,
+                response_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.PauseDomainResponse.FromString,
+                _registered_method=True)
+        self.ResumeDomain = channel.unary_unary(
+                '/podvisor.launcher.v1.LauncherService/ResumeDomain',
+                request_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ResumeDomainRequest.SerializeToString,
+                response_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ResumeDomainResponse.FromString,
+                _registered_method=True)
+        self.ResetDomain = channel.unary_unary(
+                '/podvisor.launcher.v1.LauncherService/ResetDomain',
+                request_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ResetDomainRequest.SerializeToString,
+                response_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ResetDomainResponse.FromString,
+                _registered_method=True)
+        self.RebootDomain = channel.unary_unary(
+                '/podvisor.launcher.v1.LauncherService/RebootDomain',
+                request_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.RebootDomainRequest.SerializeToString,
+                response_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.RebootDomainResponse.FromString,
+                _registered_method=True)
+        self.TakeScreenshot = channel.unary_stream(
+                '/podvisor.launcher.v1.LauncherService/TakeScreenshot',
+                request_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.TakeScreenshotRequest.SerializeToString,
+                response_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.TakeScreenshotResponse.FromString,
+                _registered_method=True)
         self.GetDomainXml = channel.unary_unary(
                 '/podvisor.launcher.v1.LauncherService/GetDomainXml',
                 request_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.GetDomainXmlRequest.SerializeToString,
@@ -114,6 +139,43 @@ class LauncherServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseDomain(self, request, context):
+        """PauseDomain makes the guest's processors stand still; it returns when they do. FAILED_PRECONDITION with the reason NotRunning or
+        AlreadyPaused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeDomain(self, request, context):
+        """ResumeDomain lets a paused guest go on; it returns when it does. FAILED_PRECONDITION with the reason NotRunning or NotPaused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetDomain(self, request, context):
+        """ResetDomain begins the guest anew as its reset button would, without asking it. FAILED_PRECONDITION with the reason NotRunning.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RebootDomain(self, request, context):
+        """RebootDomain asks the guest to reboot, by its agent or else by its power button; it returns when the guest was asked.
+        FAILED_PRECONDITION with the reason NotRunning or AlreadyPaused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TakeScreenshot(self, request, context):
+        """TakeScreenshot sends a picture of the guest's screen in pieces. FAILED_PRECONDITION with the reason NotRunning.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetDomainXml(self, request, context):
         """GetDomainXml returns libvirt's description of the machine, for people.
         """
@@ -148,6 +210,31 @@ def add_LauncherServiceServicer_to_server(servicer, server):
                     servicer.DestroyDomain,
                     request_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.DestroyDomainRequest.FromString,
                     response_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.DestroyDomainResponse.SerializeToString,
+            ),
+            'PauseDomain': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseDomain,
+                    request_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.PauseDomainRequest.FromString,
+                    response_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.PauseDomainResponse.SerializeToString,
+            ),
+            'ResumeDomain': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeDomain,
+                    request_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ResumeDomainRequest.FromString,
+                    response_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ResumeDomainResponse.SerializeToString,
+            ),
+            'ResetDomain': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetDomain,
+                    request_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ResetDomainRequest.FromString,
+                    response_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ResetDomainResponse.SerializeToString,
+            ),
+            'RebootDomain': grpc.unary_unary_rpc_method_handler(
+                    servicer.RebootDomain,
+                    request_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.RebootDomainRequest.FromString,
+                    response_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.RebootDomainResponse.SerializeToString,
+            ),
+            'TakeScreenshot': grpc.unary_stream_rpc_method_handler(
+                    servicer.TakeScreenshot,
+                    request_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.TakeScreenshotRequest.FromString,
+                    response_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.TakeScreenshotResponse.SerializeToString,
             ),
             'GetDomainXml': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDomainXml,
@@ -294,6 +381,141 @@ class LauncherService(object):
             '/podvisor.launcher.v1.LauncherService/DestroyDomain',
             podvisor_dot_launcher_dot_v1_dot_launcher__pb2.DestroyDomainRequest.SerializeToString,
             podvisor_dot_launcher_dot_v1_dot_launcher__pb2.DestroyDomainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseDomain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/podvisor.launcher.v1.LauncherService/PauseDomain',
+            podvisor_dot_launcher_dot_v1_dot_launcher__pb2.PauseDomainRequest.SerializeToString,
+            podvisor_dot_launcher_dot_v1_dot_launcher__pb2.PauseDomainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeDomain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/podvisor.launcher.v1.LauncherService/ResumeDomain',
+            podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ResumeDomainRequest.SerializeToString,
+            podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ResumeDomainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetDomain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/podvisor.launcher.v1.LauncherService/ResetDomain',
+            podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ResetDomainRequest.SerializeToString,
+            podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ResetDomainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RebootDomain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/podvisor.launcher.v1.LauncherService/RebootDomain',
+            podvisor_dot_launcher_dot_v1_dot_launcher__pb2.RebootDomainRequest.SerializeToString,
+            podvisor_dot_launcher_dot_v1_dot_launcher__pb2.RebootDomainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeScreenshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/podvisor.launcher.v1.LauncherService/TakeScreenshot',
+            podvisor_dot_launcher_dot_v1_dot_launcher__pb2.TakeScreenshotRequest.SerializeToString,
+            podvisor_dot_launcher_dot_v1_dot_launcher__pb2.TakeScreenshotResponse.FromString,
             options,
             channel_credentials,
             insecure,

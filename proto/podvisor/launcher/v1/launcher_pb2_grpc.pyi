@@ -51,6 +51,20 @@ class LauncherServiceStub:
     """
     DestroyDomain: _grpc.UnaryUnaryMultiCallable[_launcher_pb2.DestroyDomainRequest, _launcher_pb2.DestroyDomainResponse]
     """DestroyDomain ends the guest at once. Idempotent."""
+    PauseDomain: _grpc.UnaryUnaryMultiCallable[_launcher_pb2.PauseDomainRequest, _launcher_pb2.PauseDomainResponse]
+    """PauseDomain makes the guest's processors stand still; it returns when they do. FAILED_PRECONDITION with the reason NotRunning or
+    AlreadyPaused.
+    """
+    ResumeDomain: _grpc.UnaryUnaryMultiCallable[_launcher_pb2.ResumeDomainRequest, _launcher_pb2.ResumeDomainResponse]
+    """ResumeDomain lets a paused guest go on; it returns when it does. FAILED_PRECONDITION with the reason NotRunning or NotPaused."""
+    ResetDomain: _grpc.UnaryUnaryMultiCallable[_launcher_pb2.ResetDomainRequest, _launcher_pb2.ResetDomainResponse]
+    """ResetDomain begins the guest anew as its reset button would, without asking it. FAILED_PRECONDITION with the reason NotRunning."""
+    RebootDomain: _grpc.UnaryUnaryMultiCallable[_launcher_pb2.RebootDomainRequest, _launcher_pb2.RebootDomainResponse]
+    """RebootDomain asks the guest to reboot, by its agent or else by its power button; it returns when the guest was asked.
+    FAILED_PRECONDITION with the reason NotRunning or AlreadyPaused.
+    """
+    TakeScreenshot: _grpc.UnaryStreamMultiCallable[_launcher_pb2.TakeScreenshotRequest, _launcher_pb2.TakeScreenshotResponse]
+    """TakeScreenshot sends a picture of the guest's screen in pieces. FAILED_PRECONDITION with the reason NotRunning."""
     GetDomainXml: _grpc.UnaryUnaryMultiCallable[_launcher_pb2.GetDomainXmlRequest, _launcher_pb2.GetDomainXmlResponse]
     """GetDomainXml returns libvirt's description of the machine, for people."""
 
@@ -77,6 +91,20 @@ class LauncherServiceAsyncStub(LauncherServiceStub):
     """
     DestroyDomain: _aio.UnaryUnaryMultiCallable[_launcher_pb2.DestroyDomainRequest, _launcher_pb2.DestroyDomainResponse]  # type: ignore[assignment]
     """DestroyDomain ends the guest at once. Idempotent."""
+    PauseDomain: _aio.UnaryUnaryMultiCallable[_launcher_pb2.PauseDomainRequest, _launcher_pb2.PauseDomainResponse]  # type: ignore[assignment]
+    """PauseDomain makes the guest's processors stand still; it returns when they do. FAILED_PRECONDITION with the reason NotRunning or
+    AlreadyPaused.
+    """
+    ResumeDomain: _aio.UnaryUnaryMultiCallable[_launcher_pb2.ResumeDomainRequest, _launcher_pb2.ResumeDomainResponse]  # type: ignore[assignment]
+    """ResumeDomain lets a paused guest go on; it returns when it does. FAILED_PRECONDITION with the reason NotRunning or NotPaused."""
+    ResetDomain: _aio.UnaryUnaryMultiCallable[_launcher_pb2.ResetDomainRequest, _launcher_pb2.ResetDomainResponse]  # type: ignore[assignment]
+    """ResetDomain begins the guest anew as its reset button would, without asking it. FAILED_PRECONDITION with the reason NotRunning."""
+    RebootDomain: _aio.UnaryUnaryMultiCallable[_launcher_pb2.RebootDomainRequest, _launcher_pb2.RebootDomainResponse]  # type: ignore[assignment]
+    """RebootDomain asks the guest to reboot, by its agent or else by its power button; it returns when the guest was asked.
+    FAILED_PRECONDITION with the reason NotRunning or AlreadyPaused.
+    """
+    TakeScreenshot: _aio.UnaryStreamMultiCallable[_launcher_pb2.TakeScreenshotRequest, _launcher_pb2.TakeScreenshotResponse]  # type: ignore[assignment]
+    """TakeScreenshot sends a picture of the guest's screen in pieces. FAILED_PRECONDITION with the reason NotRunning."""
     GetDomainXml: _aio.UnaryUnaryMultiCallable[_launcher_pb2.GetDomainXmlRequest, _launcher_pb2.GetDomainXmlResponse]  # type: ignore[assignment]
     """GetDomainXml returns libvirt's description of the machine, for people."""
 
@@ -130,6 +158,50 @@ class LauncherServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_launcher_pb2.DestroyDomainResponse, _abc.Awaitable[_launcher_pb2.DestroyDomainResponse]]:
         """DestroyDomain ends the guest at once. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def PauseDomain(
+        self,
+        request: _launcher_pb2.PauseDomainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_launcher_pb2.PauseDomainResponse, _abc.Awaitable[_launcher_pb2.PauseDomainResponse]]:
+        """PauseDomain makes the guest's processors stand still; it returns when they do. FAILED_PRECONDITION with the reason NotRunning or
+        AlreadyPaused.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeDomain(
+        self,
+        request: _launcher_pb2.ResumeDomainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_launcher_pb2.ResumeDomainResponse, _abc.Awaitable[_launcher_pb2.ResumeDomainResponse]]:
+        """ResumeDomain lets a paused guest go on; it returns when it does. FAILED_PRECONDITION with the reason NotRunning or NotPaused."""
+
+    @_abc_1.abstractmethod
+    def ResetDomain(
+        self,
+        request: _launcher_pb2.ResetDomainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_launcher_pb2.ResetDomainResponse, _abc.Awaitable[_launcher_pb2.ResetDomainResponse]]:
+        """ResetDomain begins the guest anew as its reset button would, without asking it. FAILED_PRECONDITION with the reason NotRunning."""
+
+    @_abc_1.abstractmethod
+    def RebootDomain(
+        self,
+        request: _launcher_pb2.RebootDomainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_launcher_pb2.RebootDomainResponse, _abc.Awaitable[_launcher_pb2.RebootDomainResponse]]:
+        """RebootDomain asks the guest to reboot, by its agent or else by its power button; it returns when the guest was asked.
+        FAILED_PRECONDITION with the reason NotRunning or AlreadyPaused.
+        """
+
+    @_abc_1.abstractmethod
+    def TakeScreenshot(
+        self,
+        request: _launcher_pb2.TakeScreenshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_launcher_pb2.TakeScreenshotResponse], _abc.AsyncIterator[_launcher_pb2.TakeScreenshotResponse]]:
+        """TakeScreenshot sends a picture of the guest's screen in pieces. FAILED_PRECONDITION with the reason NotRunning."""
 
     @_abc_1.abstractmethod
     def GetDomainXml(

@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import structlog
 from podvisor.domain.v1 import domain_pb2
@@ -44,7 +45,7 @@ from podvisor_handler.linux.process import PinnedProcess
 from podvisor_handler.linux.untrusted import UntrustedPathMissing
 
 _HANDSHAKE_TIMEOUT_S = 5.0
-_CALL_TIMEOUT_S = 10.0
+CALL_TIMEOUT_S = 10.0
 _FIRST_REPORT_TIMEOUT_S = 10.0
 # A report has about 1 KiB. Each is whole, so one that is not fetched in time is no loss.
 _REPORT_LIMIT_BYTES = 64 * 1024
@@ -56,6 +57,7 @@ _LINES_PER_S = 1 / 60
 _ENDS_WITH_ITS_CONTAINER_S = 2.0
 _VERSION = re.compile(r"[A-Za-z0-9.+~-]{1,64}")
 
+_T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
 
 
@@ -135,14 +137,24 @@ class LauncherConnection:
     async def apply(self, spec: domain_pb2.DomainSpec) -> None:
         """Pushes the desired machine. Raises RpcError, LauncherFailed or LauncherUnreachable."""
         request = launcher_pb2.ApplyDomainRequest(spec=spec)
-        with _breakdowns():
-            await call(self._connected().stub.ApplyDomain, request, timeout_s=_CALL_TIMEOUT_S)
+        await self.ask(lambda stub: call(stub.ApplyDomain, request, timeout_s=CALL_TIMEOUT_S))
 
     async def shutdown(self, grace_period_s: int) -> None:
         """Asks for the guest's end. Raises RpcError, LauncherFailed or LauncherUnreachable."""
         request = launcher_pb2.ShutdownDomainRequest(grace_period_s=grace_period_s)
+        await self.ask(lambda stub: call(stub.ShutdownDomain, request, timeout_s=CALL_TIMEOUT_S))
+
+    async def ask(
+        self, question: Callable[["launcher_pb2_grpc.LauncherServiceAsyncStub"], Awaitable[_T]]
+    ) -> _T:
+        """What the launcher answers. Raises what the question does, LauncherFailed or LauncherUnreachable."""
         with _breakdowns():
-            await call(self._connected().stub.ShutdownDomain, request, timeout_s=_CALL_TIMEOUT_S)
+            return await question(self.stub)
+
+    @property
+    def stub(self) -> "launcher_pb2_grpc.LauncherServiceAsyncStub":
+        """The launcher's methods. Raises LauncherUnreachable while there is no connection."""
+        return self._connected().stub
 
     def poke(self) -> None:
         """The pod has changed: worth looking for its socket again."""

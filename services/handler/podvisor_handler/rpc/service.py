@@ -1,6 +1,6 @@
-"""HandlerService: the machines of this node, for grpcurl and for tests.
+"""HandlerService: the machines of this node, for grpcurl, for the controller and for tests.
 
-Invariant: reads only what the registry has; no call here reaches a launcher or the API server.
+Invariant: what is here reads only what the registry has; what reaches a launcher or a guest is in the modules beside it.
 """
 
 import asyncio
@@ -8,13 +8,16 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import grpc
-from podvisor.handler.v1 import handler_pb2, handler_pb2_grpc
-from podvisor_common.rpc.errors import NotFound
+from podvisor.handler.v1 import handler_pb2
+from podvisor_common.kube.client import KubeClient
 
 from podvisor_handler import __version__
 from podvisor_handler.launchers.connection import LauncherConnection
 from podvisor_handler.launchers.registry import LauncherRegistry
 from podvisor_handler.launchers.state import Connection
+from podvisor_handler.rpc.machines import Machines
+from podvisor_handler.rpc.power import PowerServicer
+from podvisor_handler.rpc.streams import StreamServicer
 
 SERVICE = "podvisor.handler.v1.HandlerService"
 
@@ -34,10 +37,11 @@ class NodeInfo:
     kvm_message: str
 
 
-class HandlerServicer(handler_pb2_grpc.HandlerServiceServicer):
-    """Serves HandlerService from the launcher registry."""
+class HandlerServicer(PowerServicer, StreamServicer):
+    """Serves HandlerService. `client` asks the API server for addresses of pods."""
 
-    def __init__(self, node: NodeInfo, registry: LauncherRegistry) -> None:
+    def __init__(self, node: NodeInfo, registry: LauncherRegistry, client: KubeClient) -> None:
+        StreamServicer.__init__(self, Machines(node.name, registry), client)
         self._node = node
         self._registry = registry
 
@@ -76,14 +80,8 @@ class HandlerServicer(handler_pb2_grpc.HandlerServiceServicer):
         ],
     ) -> handler_pb2.GetDomainResponse:
         """One machine; where its next instance has begun before the pod of the last one is gone, the next."""
-        wanted = (request.reference.namespace, request.reference.name)
-        for connection in reversed(tuple(self._registry.all())):
-            if (connection.pod.namespace, connection.pod.vmi_name) == wanted:
-                return handler_pb2.GetDomainResponse(machine=machine_of(connection))
-        raise NotFound(
-            f"node {self._node.name} has no machine {wanted[0]}/{wanted[1]}",
-            reason="DomainNotFound",
-        )
+        machine = self._machines.find(request.reference)
+        return handler_pb2.GetDomainResponse(machine=machine_of(machine))
 
     async def WatchDomains(
         self,

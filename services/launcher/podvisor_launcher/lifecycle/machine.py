@@ -27,6 +27,7 @@ from podvisor_launcher.lifecycle.growth import Growth
 from podvisor_launcher.lifecycle.guest_agent import GuestAgent
 from podvisor_launcher.lifecycle.inspection import Inspection
 from podvisor_launcher.lifecycle.io_errors import look_for_trouble
+from podvisor_launcher.lifecycle.power import Power
 from podvisor_launcher.lifecycle.preparation import Preparation
 from podvisor_launcher.lifecycle.record import EndReason, QemuEnd, Start, Stop
 from podvisor_launcher.lifecycle.reports import Facts, Reports
@@ -45,6 +46,7 @@ from podvisor_launcher.virt.errors import (
     LibvirtUnreachable,
 )
 from podvisor_launcher.virt.guest import Absent, Active, Guest, Inactive, Paused
+from podvisor_launcher.virt.power import press_power_button
 
 _T = TypeVar("_T")
 _log = structlog.stdlib.get_logger(__name__)
@@ -85,6 +87,7 @@ class Machine:
         self._trouble: DiskTrouble | None = None
         self._growth = Growth(self.libvirt, bulkheads, self._wake.set)
         self._devices = DeviceChanges(self.libvirt, self._wake.set)
+        self.power = Power(self.libvirt, lambda: self._name if self._record.is_to_run else None)
 
     # Requests: take note, make it durable where there is room, wake the loop. Whoever asked asks a restarted launcher again.
 
@@ -141,8 +144,7 @@ class Machine:
 
     def take_volume(self, disk: str, capacity_bytes: int, descriptor: int) -> str:
         """A volume was handed over, and `descriptor` with it. Why not, as a sentence, if it is not taken."""
-        runs = self._record.start is Start.DONE and self._record.end is None
-        if self._spec is None or not runs:
+        if self._spec is None or not self._record.runs:
             os.close(descriptor)
             return "The guest does not run."
         return self._devices.disks.take(
@@ -263,7 +265,7 @@ class Machine:
             case planning.ResumeGuest():
                 self._button_pressed_ms = boottime_ms()
                 await self.libvirt.resume(self._name)
-                await self.libvirt.press_power_button(self._name)
+                await press_power_button(self.libvirt, self._name)
             case planning.LetGoOn():
                 self._resumes.count(boottime_ms())
                 _log.info("letting the guest go on", times_in_a_row=self._resumes.in_a_row)
@@ -276,7 +278,7 @@ class Machine:
             case planning.PressPowerButton():
                 self._button_pressed_ms = boottime_ms()
                 _log.info("asking the guest to shut down")
-                await self.libvirt.press_power_button(self._name)
+                await press_power_button(self.libvirt, self._name)
             case planning.DestroyGuest(reason=reason):
                 self._change(destroy=reason)
                 await self._save_if_possible()

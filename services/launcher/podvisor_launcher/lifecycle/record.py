@@ -81,6 +81,16 @@ class Record:
     timeline: tuple[tuple[str, int], ...] = ()  # (step, milliseconds since the epoch), in order
     leased: tuple[tuple[str, str], ...] = ()  # (interface, address) that the guest took
 
+    @property
+    def runs(self) -> bool:
+        """The guest was started and has not ended."""
+        return self.start is Start.DONE and self.end is None
+
+    @property
+    def is_to_run(self) -> bool:
+        """Nor was it told to end."""
+        return self.runs and self.stop is None and self.destroy is None
+
     def with_step(self, name: str, at_ms: int) -> "Record":
         """The record with one more step of the timeline; the first time a step is done counts."""
         if any(name == known for known, _ in self.timeline):

@@ -73,6 +73,36 @@ class LauncherServicer(launcher_pb2_grpc.LauncherServiceServicer):
         await self._machine.destroy()
         return pb.DestroyDomainResponse()
 
+    async def PauseDomain(
+        self, request: pb.PauseDomainRequest, context: _Context
+    ) -> pb.PauseDomainResponse:
+        await self._machine.power.pause()
+        return pb.PauseDomainResponse()
+
+    async def ResumeDomain(
+        self, request: pb.ResumeDomainRequest, context: _Context
+    ) -> pb.ResumeDomainResponse:
+        await self._machine.power.resume()
+        return pb.ResumeDomainResponse()
+
+    async def ResetDomain(
+        self, request: pb.ResetDomainRequest, context: _Context
+    ) -> pb.ResetDomainResponse:
+        await self._machine.power.reset()
+        return pb.ResetDomainResponse()
+
+    async def RebootDomain(
+        self, request: pb.RebootDomainRequest, context: _Context
+    ) -> pb.RebootDomainResponse:
+        await self._machine.power.reboot()
+        return pb.RebootDomainResponse()
+
+    async def TakeScreenshot(
+        self, request: pb.TakeScreenshotRequest, context: _Context
+    ) -> AsyncIterator[pb.TakeScreenshotResponse]:
+        async for piece in self._machine.power.screenshot():
+            yield pb.TakeScreenshotResponse(png=piece)
+
     async def GetDomainXml(
         self, request: pb.GetDomainXmlRequest, context: _Context
     ) -> pb.GetDomainXmlResponse:

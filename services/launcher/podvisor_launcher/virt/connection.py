@@ -36,7 +36,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 _THREADS = 3  # one may hang in a start, one in a query, one is left for destroy
 _OPEN_TIMEOUT_S = 10.0
-_QUERY_TIMEOUT_S = 10.0
+QUERY_TIMEOUT_S = 10.0
 _CHANGE_TIMEOUT_S = 60.0
 # A daemon that hangs is noticed after ten seconds; one that ends, at once.
 _KEEPALIVE_INTERVAL_S = 5
@@ -78,7 +78,8 @@ class LibvirtConnection:
         return self._connection is not None
 
     @property
-    def _is_test_driver(self) -> bool:
+    def is_test_driver(self) -> bool:
+        """It is libvirt's own mock, which knows few flags and lives in this process."""
         return self._uri.startswith("test:")
 
     @property
@@ -113,7 +114,7 @@ class LibvirtConnection:
             return guest_of(state, reason)
 
         try:
-            return await self._call(query, _QUERY_TIMEOUT_S)
+            return await self.call(query, QUERY_TIMEOUT_S)
         except DomainMissing:
             return Absent()
 
@@ -123,34 +124,26 @@ class LibvirtConnection:
         def define(connection: libvirt.virConnect) -> None:
             connection.defineXML(xml)
 
-        await self._call(define, _CHANGE_TIMEOUT_S, During.DEFINE)
+        await self.call(define, _CHANGE_TIMEOUT_S, During.DEFINE)
 
     async def start(self, name: str, *, paused: bool = False) -> None:
         """Start a defined domain; returns when its processors run, or with `paused` stand ready. Raises DomainRejected,
         DomainStartFailed, LibvirtUnreachable."""
         flags = libvirt.VIR_DOMAIN_START_PAUSED if paused else 0
-        await self._on_domain(name, lambda domain: domain.createWithFlags(flags), During.START)
-
-    async def press_power_button(self, name: str) -> None:
-        """Press the guest's ACPI power button. Raises DomainMissing when it does not run, LibvirtUnreachable, LibvirtFailed."""
-        # Left to itself, libvirt asks an agent first if there is one, and waits a minute for one that does not answer.
-        flags = libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
-        if self._is_test_driver:  # it knows no flags
-            flags = libvirt.VIR_DOMAIN_SHUTDOWN_DEFAULT
-        await self._on_domain(name, lambda domain: domain.shutdownFlags(flags))
+        await self.on_domain(name, lambda domain: domain.createWithFlags(flags), During.START)
 
     async def destroy(self, name: str) -> None:
         """End the guest at once. Raises DomainMissing when it does not run, LibvirtUnreachable, LibvirtFailed."""
-        await self._on_domain(name, lambda domain: domain.destroy())
+        await self.on_domain(name, lambda domain: domain.destroy())
 
     async def resume(self, name: str) -> None:
         """Let a paused guest run. Raises DomainMissing, LibvirtUnreachable, LibvirtFailed."""
-        await self._on_domain(name, lambda domain: domain.resume())
+        await self.on_domain(name, lambda domain: domain.resume())
 
     async def domain_xml(self, name: str) -> str:
         """libvirt's description of the domain. Raises DomainMissing, LibvirtUnreachable, LibvirtFailed."""
-        return await self._call(
-            lambda connection: str(connection.lookupByName(name).XMLDesc()), _QUERY_TIMEOUT_S
+        return await self.call(
+            lambda connection: str(connection.lookupByName(name).XMLDesc()), QUERY_TIMEOUT_S
         )
 
     async def guest_interfaces(self, name: str) -> tuple[GuestInterface, ...]:
@@ -168,13 +161,13 @@ class LibvirtConnection:
             errors = connection.lookupByName(name).diskErrors()
             return {target: disk_error_of(number) for target, number in errors.items()}
 
-        return await self._call(query, _QUERY_TIMEOUT_S)
+        return await self.call(query, QUERY_TIMEOUT_S)
 
     async def resize_disk(self, name: str, target: str, size_bytes: int) -> None:
         """Have a running guest see its disk at that size, which a block device must have. Raises DomainMissing,
         LibvirtUnreachable, LibvirtFailed."""
         flags = libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES
-        await self._on_domain(name, lambda domain: domain.blockResize(target, size_bytes, flags))
+        await self.on_domain(name, lambda domain: domain.blockResize(target, size_bytes, flags))
 
     async def disk_sizes(self, name: str) -> Mapping[str, int]:
         """What a running guest sees of its disks, in bytes, by their names in libvirt; of those that QEMU has opened by itself
@@ -185,7 +178,7 @@ class LibvirtConnection:
             [(_, found)] = connection.domainListGetStats([domain], libvirt.VIR_DOMAIN_STATS_BLOCK)
             return sizes_of(found)
 
-        return await self._call(query, _QUERY_TIMEOUT_S)
+        return await self.call(query, QUERY_TIMEOUT_S)
 
     async def attach(self, name: str, device: str, volume: OpenFile | None = None) -> None:
         """Give a running guest the device described by XML, behind which may be a `volume`. Raises DomainMissing,
@@ -199,7 +192,7 @@ class LibvirtConnection:
 
     async def add_io_thread(self, name: str, number: int) -> None:
         """Give a running guest's QEMU another I/O thread. Raises DomainMissing, LibvirtUnreachable, LibvirtFailed."""
-        await self._on_domain(name, lambda domain: domain.addIOThread(number, LIVE))
+        await self.on_domain(name, lambda domain: domain.addIOThread(number, LIVE))
 
     async def change_medium(self, name: str, drive: str, volume: OpenFile | None = None) -> None:
         """Give a drive of a running guest the medium that the XML of the drive tells, or none: then whether the guest has
@@ -210,7 +203,7 @@ class LibvirtConnection:
     async def ask_to_let_go(self, name: str, alias: str) -> None:
         """Ask a running guest to let go of a device, which it may do at any time, or never. Raises DomainMissing,
         LibvirtUnreachable, LibvirtFailed."""
-        await self._on_domain(name, lambda domain: domain.detachDeviceAlias(alias, LIVE))
+        await self.on_domain(name, lambda domain: domain.detachDeviceAlias(alias, LIVE))
 
     async def remove_unused_sets(self, name: str, used: Collection[int]) -> int:
         """Have QEMU close the files that it was given for block devices and that are of none of the `used` sets; how many sets
@@ -220,7 +213,7 @@ class LibvirtConnection:
         def act(connection: libvirt.virConnect) -> int:
             return remove_unused_sets(connection.lookupByName(name), directory, used)
 
-        return await self._call(act, _QUERY_TIMEOUT_S)
+        return await self.call(act, QUERY_TIMEOUT_S)
 
     async def _with_volume(
         self, name: str, volume: OpenFile | None, action: Callable[[libvirt.virDomain], object]
@@ -254,7 +247,7 @@ class LibvirtConnection:
             when_over()
             raise LibvirtUnreachable("there is no connection to libvirt")
         self.device_calls_begun += 1
-        await self._call(act, _CHANGE_TIMEOUT_S, when_over=over)
+        await self.call(act, _CHANGE_TIMEOUT_S, when_over=over)
 
     async def warm_up(self, emulator: str) -> None:
         """Wait for the first connection and let libvirt probe the emulator, so that the first define does not wait for it.
@@ -264,26 +257,30 @@ class LibvirtConnection:
         def probe(connection: libvirt.virConnect) -> None:
             connection.getDomainCapabilities(emulator, "x86_64", "q35", "qemu")
 
-        await self._call(probe, _CHANGE_TIMEOUT_S)
+        await self.call(probe, _CHANGE_TIMEOUT_S)
 
-    async def _on_domain(
+    async def on_domain(
         self,
         name: str,
         action: Callable[[libvirt.virDomain], object],
         during: During = During.OTHER,
     ) -> None:
+        """Do something to a domain. Raises DomainMissing, LibvirtUnreachable, LibvirtFailed."""
+
         def act(connection: libvirt.virConnect) -> None:
             action(connection.lookupByName(name))
 
-        await self._call(act, _CHANGE_TIMEOUT_S, during)
+        await self.call(act, _CHANGE_TIMEOUT_S, during)
 
-    async def _call(
+    async def call(
         self,
         call: Callable[[libvirt.virConnect], _T],
         timeout_s: float,
         during: During = During.OTHER,
         when_over: Callable[[Future[_T]], None] | None = None,
     ) -> _T:
+        """What `call` returns in a thread, as long as it takes no more than `timeout_s`. Raises LibvirtUnreachable and what its
+        libvirtError stands for."""
         connection = self._connection
         if connection is None:
             raise LibvirtUnreachable("there is no connection to libvirt")
@@ -303,6 +300,10 @@ class LibvirtConnection:
         except TimeoutError as error:
             self._give_up(connection)
             raise LibvirtUnreachable(f"no answer from libvirt within {timeout_s:g} s") from error
+
+    def later(self, act: Callable[[], object]) -> None:
+        """Have a thread do what nobody waits for, and what may block."""
+        self._pool.submit(act)
 
     def _give_up(self, connection: libvirt.virConnect) -> None:
         if connection is self._connection:
@@ -325,7 +326,7 @@ class LibvirtConnection:
             subscriptions: list[int] = []
             try:
                 connection.registerCloseCallback(told(self._lost.set), None)
-                if not self._is_test_driver:  # it lives in this process
+                if not self.is_test_driver:  # it lives in this process
                     connection.setKeepAlive(_KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT)
                 for event, callback in (
                     (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_change),

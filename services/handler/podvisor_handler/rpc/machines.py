@@ -1,0 +1,64 @@
+"""Finds the machine that a caller names, and speaks with its launcher.
+
+Invariant: a machine is one whose launcher's pod is on this node; nothing a caller sends leads anywhere else.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from podvisor.handler.v1 import handler_pb2
+from podvisor.launcher.v1 import launcher_pb2_grpc
+from podvisor_common.rpc.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+
+from podvisor_handler.launchers.connection import LauncherConnection
+from podvisor_handler.launchers.registry import LauncherRegistry
+
+_T = TypeVar("_T")
+
+
+class Machines:
+    """Those of the node of that name."""
+
+    def __init__(self, node_name: str, registry: LauncherRegistry) -> None:
+        self._node_name = node_name
+        self._registry = registry
+
+    @property
+    def pods_directory(self) -> str:
+        """Where the directories of pods are."""
+        return self._registry.pods_directory
+
+    def find(self, reference: handler_pb2.MachineReference) -> LauncherConnection:
+        """The machine; where its next instance has begun before the pod of the last one is gone, the next. Raises NotFound and
+        InvalidArgument."""
+        if not reference.namespace or not reference.name:
+            raise InvalidArgument("the reference names no machine", reason="ReferenceIncomplete")
+        for connection in reversed(tuple(self._registry.all())):
+            pod = connection.pod
+            is_named = (pod.namespace, pod.vmi_name) == (reference.namespace, reference.name)
+            if is_named and reference.uid in ("", pod.vmi_uid):
+                return connection
+        raise NotFound(
+            f"node {self._node_name} has no machine {reference.namespace}/{reference.name}",
+            reason="DomainNotFound",
+        )
+
+    async def ask(
+        self,
+        reference: handler_pb2.MachineReference,
+        question: Callable[["launcher_pb2_grpc.LauncherServiceAsyncStub"], Awaitable[_T]],
+    ) -> _T:
+        """What the machine's launcher answers. Raises what find() and LauncherConnection.ask() do, and FailedPrecondition where the
+        launcher is of a release that does not know the question."""
+        try:
+            return await self.find(reference).ask(question)
+        except Unimplemented as error:
+            raise too_old() from error
+
+
+def too_old() -> FailedPrecondition:
+    """The launcher does not know what it is asked."""
+    message = (
+        "The machine's launcher is of an older release and cannot do this; restart the machine."
+    )
+    return FailedPrecondition(message, reason="LauncherTooOld")

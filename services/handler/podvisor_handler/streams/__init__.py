@@ -1,0 +1,1 @@
+"""Byte streams between people and guests: consoles, screens, ports."""

@@ -1,0 +1,87 @@
+"""What people ask of a guest that runs: to stand still, to go on, to begin anew, to show its screen.
+
+Invariant: libvirt is asked what is so now, and an answer means that it is in force; a report may be older. Nothing here outlasts the
+call: what shall survive the launcher is libvirt's to keep. The machine's loop learns of it by libvirt's events.
+"""
+
+from collections.abc import AsyncIterator, Callable
+
+import structlog
+from podvisor_common.errors import Terminal
+
+from podvisor_launcher.virt import power
+from podvisor_launcher.virt.connection import LibvirtConnection
+from podvisor_launcher.virt.guest import Active, Paused
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class NotRunning(Terminal):
+    """There is no guest to ask: it has not started, is about to end, or has ended."""
+
+    reason = "NotRunning"
+
+
+class AlreadyPaused(Terminal):
+    """The guest stands still, by request or for an error of a disk."""
+
+    reason = "AlreadyPaused"
+
+
+class NotPaused(Terminal):
+    """The guest does not stand still."""
+
+    reason = "NotPaused"
+
+
+class Power:
+    """`running` gives the domain's name of a guest that was started and is not told to end, else None."""
+
+    def __init__(self, libvirt: LibvirtConnection, running: Callable[[], str | None]) -> None:
+        self._libvirt = libvirt
+        self._running = running
+
+    async def pause(self) -> None:
+        """Have the guest stand still. Raises NotRunning, AlreadyPaused, and what LibvirtConnection.guest() does."""
+        await power.suspend(self._libvirt, await self._unpaused())
+        _log.info("the guest was paused")
+
+    async def resume(self) -> None:
+        """Have a paused guest go on. Raises NotRunning, NotPaused, and what LibvirtConnection.guest() does."""
+        name, paused = await self._active()
+        if paused is None:
+            raise NotPaused("The guest is not paused.")
+        await self._libvirt.resume(name)
+        _log.info("the guest goes on")
+
+    async def reset(self) -> None:
+        """Press the guest's reset button. Raises NotRunning, and what LibvirtConnection.guest() does."""
+        name, _ = await self._active()
+        await power.reset(self._libvirt, name)
+        _log.info("the guest was reset")
+
+    async def reboot(self) -> None:
+        """Ask the guest to reboot. Raises NotRunning, AlreadyPaused, and what LibvirtConnection.guest() does."""
+        await power.reboot(self._libvirt, await self._unpaused())
+        _log.info("the guest was asked to reboot")
+
+    async def screenshot(self) -> AsyncIterator[bytes]:
+        """A picture of the guest's screen as PNG, in pieces. Raises NotRunning, and what LibvirtConnection.guest() does."""
+        name, _ = await self._active()
+        async for piece in power.screenshot(self._libvirt, name):
+            yield piece
+
+    async def _unpaused(self) -> str:
+        name, paused = await self._active()
+        if paused is not None:
+            raise AlreadyPaused("The guest is paused.")
+        return name
+
+    async def _active(self) -> tuple[str, Paused | None]:
+        name = self._running()
+        guest = await self._libvirt.guest(name) if name is not None else None
+        if name is None or not isinstance(guest, Active):
+            raise NotRunning("The guest does not run.")
+        if guest.paused in (Paused.STARTING, Paused.ENDING):
+            raise NotRunning("The guest is about to start or to end.")
+        return name, guest.paused
