@@ -1,5 +1,4 @@
-"""gRPC clients on unix sockets: channels that reconnect fast, calls with a deadline, errors as
-types.
+"""gRPC clients: channels that reconnect fast, calls with a deadline, errors as types.
 
 Must not retry: whether a call is worth repeating is its caller's to know
 (podvisor_common.errors.Retryable says when it may help).
@@ -16,7 +15,7 @@ from podvisor_common.rpc.errors import DeadlineExceeded, Unavailable, from_statu
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 
-_OPTIONS: Sequence[tuple[str, int]] = (
+OPTIONS: Sequence[tuple[str, int]] = (
     # A restarted launcher is back within a second; the default backoff would find it seconds later.
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1_000),
@@ -42,7 +41,7 @@ def unix_channel(path: str) -> grpc.aio.Channel:
     """A channel to the server on the unix socket `path` (`/proc/self/fd/N` works too). Connects on
     first use; the caller closes it.
     """
-    return grpc.aio.insecure_channel(f"unix:{path}", options=_OPTIONS)
+    return grpc.aio.insecure_channel(f"unix:{path}", options=OPTIONS)
 
 
 async def call(

@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from podvisor_common.rpc.interceptor import ErrorInterceptor
 
 _PATH_LIMIT_BYTES = 107  # sun_path without its terminator
-_OPTIONS: Sequence[tuple[str, int]] = (
+OPTIONS: Sequence[tuple[str, int]] = (
     # Clients ping every 10 s; refusing that would cut their idle streams.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
@@ -91,10 +91,10 @@ async def serve_unix(
         raise ValueError(f"socket path is longer than {_PATH_LIMIT_BYTES} bytes: {bound}")
     server = grpc.aio.server(
         interceptors=[ErrorInterceptor()],
-        options=_OPTIONS,
+        options=OPTIONS,
         maximum_concurrent_rpcs=max_concurrent_calls,
     )
-    servicer = await _add_services(server, services)
+    servicer = await add_services(server, services)
     _remove_stale_socket(bound)
     _bind(server, bound, mode)
     await server.start()
@@ -110,9 +110,10 @@ async def serve_unix(
         await running.stop(grace_s)
 
 
-async def _add_services(
+async def add_services(
     server: grpc.aio.Server, services: Sequence[RpcService]
 ) -> health.aio.HealthServicer:
+    """Add `services`, reflection and health v1, which tells that all of them serve, to a server that is not started yet."""
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     names = [service.name for service in services]

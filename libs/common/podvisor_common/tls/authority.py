@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from ipaddress import ip_address
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -79,18 +79,59 @@ class CertificateAuthority:
 
         It never outlives the authority. Raises BadCertificate when the authority itself is damaged.
         """
+        key = ec.generate_private_key(ec.SECP256R1())
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH]
+        if for_clients:
+            usages.append(ExtendedKeyUsageOID.CLIENT_AUTH)
+        certificate = self._sign(common_name, names, key.public_key(), usages, now, valid_for)
+        return _pair(certificate, key)
+
+    def issue_for_client(
+        self, common_name: str, names: Sequence[str], *, now: datetime, valid_for: timedelta
+    ) -> KeyPair:
+        """As issue(), for client use and nothing else."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
+        certificate = self._sign(common_name, names, key.public_key(), usages, now, valid_for)
+        return _pair(certificate, key)
+
+    def sign_for_server(
+        self,
+        request: bytes,
+        common_name: str,
+        names: Sequence[str],
+        *,
+        now: datetime,
+        valid_for: timedelta,
+    ) -> bytes:
+        """A certificate, PEM, for server use and nothing else, for the key of a certificate request (PEM).
+
+        Nothing but the key is taken from the request: who asks, and for which names, the caller knows from elsewhere. Raises
+        BadCertificate where the request does not prove that whoever made it has the key, or the key is not of EC P-256.
+        """
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH]
+        key = _key_of_request(request)
+        certificate = self._sign(common_name, names, key, usages, now, valid_for)
+        return certificate.public_bytes(serialization.Encoding.PEM)
+
+    def _sign(
+        self,
+        common_name: str,
+        names: Sequence[str],
+        key: ec.EllipticCurvePublicKey,
+        usages: Sequence[x509.ObjectIdentifier],
+        now: datetime,
+        valid_for: timedelta,
+    ) -> x509.Certificate:
         authority = parse_certificate(self.pair.certificate)
         signer = _load_key(self.pair.key)
-        key = ec.generate_private_key(ec.SECP256R1())
         until = min(now + valid_for, authority.not_valid_after_utc)
-        clients = [ExtendedKeyUsageOID.CLIENT_AUTH] if for_clients else []
-        usages = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, *clients])
         issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
-        certificate = (
-            _builder(_name(common_name), authority.subject, key.public_key(), now, until)
+        return (
+            _builder(_name(common_name), authority.subject, key, now, until)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
-            .add_extension(usages, critical=False)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(issuer_key, critical=False)
             .add_extension(
                 x509.SubjectAlternativeName([_general_name(name) for name in names]),
@@ -98,7 +139,34 @@ class CertificateAuthority:
             )
             .sign(signer, hashes.SHA256())
         )
-        return _pair(certificate, key)
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRequest:
+    """A key of one's own and, to be sent to an authority, the request for a certificate of it; both PEM. The key is never printed."""
+
+    request: bytes
+    key: bytes
+
+    @classmethod
+    def create(cls, common_name: str) -> "CertificateRequest":
+        """A new key, of EC P-256, and its request. The name is for people: an authority of ours does not look at it."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        request = (
+            x509.CertificateSigningRequestBuilder()
+            .subject_name(_name(common_name))
+            .sign(key, hashes.SHA256())
+        )
+        return cls(request.public_bytes(serialization.Encoding.PEM), _key_pem(key))
+
+    def __repr__(self) -> str:
+        return "CertificateRequest(…)"
+
+    def answered(self, certificate: bytes) -> KeyPair:
+        """The pair of the certificate that was given for this request. Raises BadCertificate when it is for another key."""
+        pair = KeyPair(certificate, self.key)
+        check_key_pair(pair)
+        return pair
 
 
 def parse_certificate(pem: bytes) -> x509.Certificate:
@@ -137,9 +205,14 @@ def expires_at(pem: bytes) -> datetime:
 
 def remaining_share(pem: bytes, *, now: datetime) -> float:
     """How much of the certificate's life is left: 1 when new, 0 or less when expired."""
+    return (expires_at(pem) - now) / life_of(pem)
+
+
+def life_of(pem: bytes) -> timedelta:
+    """For how long the first certificate in `pem` was made, which began to be valid a little earlier for the sake of wrong clocks."""
     certificate = parse_certificate(pem)
     life = certificate.not_valid_after_utc - certificate.not_valid_before_utc - CLOCK_SKEW
-    return (certificate.not_valid_after_utc - now) / max(life, timedelta(seconds=1))
+    return max(life, timedelta(seconds=1))
 
 
 def is_signed_by(leaf: bytes, authority: bytes) -> bool:
@@ -170,15 +243,29 @@ def _load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> KeyPair:
-    return KeyPair(
-        certificate.public_bytes(serialization.Encoding.PEM),
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ),
+def _key_of_request(pem: bytes) -> ec.EllipticCurvePublicKey:
+    try:
+        request = x509.load_pem_x509_csr(pem)
+        key = request.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise BadCertificate("no PEM certificate request") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise BadCertificate("the key of the certificate request is not of the curve P-256")
+    if not request.is_signature_valid:
+        raise BadCertificate("the certificate request is not signed with its own key")
+    return key
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
     )
+
+
+def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> KeyPair:
+    return KeyPair(certificate.public_bytes(serialization.Encoding.PEM), _key_pem(key))
 
 
 def _builder(
