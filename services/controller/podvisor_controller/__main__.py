@@ -1,6 +1,10 @@
 """`python -m podvisor_controller`: the virt-controller process. Exits 2 when its environment is not usable."""
 
+import os
 import sys
+
+# Set before grpc is loaded: this process never forks without exec, and must not pay for it.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 from podvisor_common.aio.tasks import run_service
 from podvisor_common.obs.logging import configure_logging

@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import structlog
@@ -18,10 +19,12 @@ from podvisor_common.http.server import serve_http
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.leader import LeaderElection, LeadershipLost, LeadingTaskStuck
+from podvisor_common.kube.resources import ObjectKey
 from podvisor_common.obs.metrics import Health, observability_app
 from prometheus_client import REGISTRY
 
 from podvisor_controller.controllers import COMPONENT, Controllers
+from podvisor_controller.handlers.app import HandlerAccess, serve_handlers
 from podvisor_controller.settings import Settings
 from podvisor_controller.subresources.app import serve_subresources
 from podvisor_controller.webhooks.app import serve_webhooks
@@ -47,16 +50,16 @@ async def serve(client: KubeClient, settings: Settings, stop: asyncio.Event) -> 
     app = observability_app(REGISTRY, health)
     async with (
         serve_http(app, port=settings.observability_port),
-        asked_by_the_api_server(client, settings, controllers, election, stop) as asked,
+        served(client, settings, controllers, election, stop) as asked,
         asyncio.TaskGroup() as group,
     ):
-        certificates, authentication = asked
-        health.add_readiness("webhooks", certificates.not_ready)
+        health.add_readiness("webhooks", asked.certificates.not_ready)
         _log.info("started", pod=settings.pod_name, launcher_image=settings.launcher_image)
         background = [
             spawn(group, controllers.watch(), name="caches"),
-            spawn(group, certificates.run(), name="certificates"),
-            spawn(group, authentication.run(), name="front proxy"),
+            spawn(group, asked.certificates.run(), name="certificates"),
+            spawn(group, asked.authentication.run(), name="front proxy"),
+            spawn(group, asked.handlers.run(), name="handlers"),
         ]
         leading = spawn(group, stand_for_election(election, controllers.lead), name="election")
         await stop.wait()
@@ -68,15 +71,24 @@ async def serve(client: KubeClient, settings: Settings, stop: asyncio.Event) -> 
             task.cancel()
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What goes on behind the ports of a replica, to be run by whoever has opened them."""
+
+    certificates: Certificates
+    authentication: Informer[core.ConfigMap]
+    handlers: HandlerAccess
+
+
 @asynccontextmanager
-async def asked_by_the_api_server(
+async def served(
     client: KubeClient,
     settings: Settings,
     controllers: Controllers,
     election: LeaderElection,
     stop: asyncio.Event,
-) -> AsyncIterator[tuple[Certificates, Informer[core.ConfigMap]]]:
-    """Serve webhooks and subresources until the block is left. The caller runs both of what it yields."""
+) -> AsyncIterator[Served]:
+    """Serve webhooks, certificates for handlers, and subresources until the block is left. The caller runs what it yields."""
     webhooks = serve_webhooks(
         client,
         settings.pod_namespace,
@@ -89,6 +101,14 @@ async def asked_by_the_api_server(
     )
     async with (
         webhooks as certificates,
+        serve_handlers(
+            client,
+            certificates,
+            settings.pod_namespace,
+            port=settings.identity_port,
+            life=settings.certificate_lives.leaf,
+            is_node=lambda name: controllers.caches.nodes.get(ObjectKey("", name)) is not None,
+        ) as handlers,
         serve_subresources(
             client,
             certificates,
@@ -97,7 +117,7 @@ async def asked_by_the_api_server(
             is_stopping=stop.is_set,
         ) as authentication,
     ):
-        yield certificates, authentication
+        yield Served(certificates, authentication, handlers)
 
 
 async def stand_for_election(election: LeaderElection, lead: Callable[[], Awaitable[None]]) -> None:

@@ -31,6 +31,7 @@ class Settings:
     observability_port: int = 8080
     webhook_port: int = 8443
     subresource_port: int = 8444
+    identity_port: int = 8445
     certificate_lives: Lives = DEFAULT_LIVES
     # How long webhooks and subresources are still answered after the stop signal.
     drain_s: float = 5.0
@@ -48,6 +49,7 @@ class Settings:
             observability_port=_port(environment, "OBSERVABILITY_PORT", 8080),
             webhook_port=_port(environment, "WEBHOOK_PORT", 8443),
             subresource_port=_port(environment, "SUBRESOURCE_PORT", 8444),
+            identity_port=_port(environment, "IDENTITY_PORT", 8445),
             certificate_lives=Lives(
                 authority=_life(
                     environment, "AUTHORITY_LIFE_S", DEFAULT_LIVES.authority, SHORTEST_AUTHORITY_S

@@ -36,6 +36,8 @@ from podvisor_handler.devices.kvm import DEVICE as KVM_DEVICE
 from podvisor_handler.devices.kvm import KvmVerdict, probe_kvm
 from podvisor_handler.devices.plugin import DeviceResource, run_device_plugin
 from podvisor_handler.holders.reconciler import HolderReconciler, Sources
+from podvisor_handler.identity.certificate import HandlerCertificate
+from podvisor_handler.identity.port import serve_controllers
 from podvisor_handler.launchers.connection import LauncherConnection
 from podvisor_handler.launchers.registry import LauncherRegistry
 from podvisor_handler.linux.inotify import Inotify
@@ -51,6 +53,8 @@ WORKERS = 8
 INOTIFY_LIMIT = "InotifyLimitReached"
 VHOST_NET_DEVICE = "/dev/vhost-net"
 HOLDER_WORKERS = 4
+# Of the controllers' Service.
+IDENTITY_PORT = 8445
 _BY_CREATOR = "created-by"
 _BY_UID = "uid"
 # Pods that hold volumes and are being deleted, by the instance.
@@ -65,7 +69,6 @@ class App:
 
     def __init__(self, settings: Settings, client: KubeClient, kvm: KvmVerdict) -> None:
         self._settings = settings
-        self._client = client
         self._kvm = kvm
         self._vhost_net = Path(VHOST_NET_DEVICE).exists()
         node = settings.node_name
@@ -110,6 +113,17 @@ class App:
         self._holders = Controller("holder", holders.reconcile, workers=HOLDER_WORKERS)
         self._heartbeat = Heartbeat(client, node)
         self._links = LauncherLinks(settings.run_directory / "launchers", self._registry)
+        servicer = HandlerServicer(NodeInfo(node, kvm.works, kvm.message), self._registry, client)
+        self._service = RpcService(
+            SERVICE, servicer, handler_pb2_grpc.add_HandlerServiceServicer_to_server
+        )
+        controllers = f"virt-controller.{settings.pod_namespace}.svc"
+        self._certificate = HandlerCertificate(
+            settings.identity_directory,
+            settings.identity_address or f"{controllers}:{IDENTITY_PORT}",
+            controllers,
+            node=node,
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until `stop` is set. Guests are left as they are."""
@@ -127,6 +141,8 @@ class App:
                 spawn(group, self._work(self._holders), name="holders"),
                 spawn(group, self._link(), name="links"),
                 spawn(group, self._serve(), name="socket"),
+                spawn(group, self._certificate.run(), name="certificate"),
+                spawn(group, self._serve_controllers(), name="port"),
                 spawn(group, self._heartbeat.run(self._synced), name="heartbeat"),
                 spawn(group, self._offer_devices(), name="devices"),
             ]
@@ -210,14 +226,17 @@ class App:
         directory = self._settings.run_directory
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)
-        node = NodeInfo(self._settings.node_name, self._kvm.works, self._kvm.message)
-        servicer = HandlerServicer(node, self._registry, self._client)
-        service = RpcService(
-            SERVICE, servicer, handler_pb2_grpc.add_HandlerServiceServicer_to_server
-        )
-        async with serve_unix(directory / "handler.sock", [service]):
-            _log.info("serving", node=node.name, kvm=node.kvm, kvm_message=node.kvm_message)
+        async with serve_unix(directory / "handler.sock", [self._service]):
+            kvm = self._kvm
+            _log.info(
+                "serving", node=self._settings.node_name, kvm=kvm.works, kvm_message=kvm.message
+            )
             await asyncio.Event().wait()
+
+    async def _serve_controllers(self) -> None:
+        """The same on TCP."""
+        await self._synced()
+        await serve_controllers(self._settings.rpc_port, self._service, self._certificate)
 
     async def _offer_devices(self) -> None:
         resources = []

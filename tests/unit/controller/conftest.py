@@ -35,6 +35,7 @@ SETTINGS = Settings(
     observability_port=0,
     webhook_port=0,
     subresource_port=0,
+    identity_port=0,
     drain_s=0.0,
 )
 

@@ -96,7 +96,7 @@ async def test_a_follower_only_watches(server: ApiServer, settings: Settings) ->
                 mine = [r for r in server.requests if r.headers["User-Agent"] == "b"]
                 return {r.path for r in mine if r.is_watch}
 
-            await server.until(lambda: len(watching()) == 17)
+            await server.until(lambda: len(watching()) == 18)
             apply_vmi(server, "first")
             await server.until(lambda: len(pods_of(server, "first")) == 1)
     writes = [

@@ -186,6 +186,7 @@ def test_before_the_object_exists_the_defaults_hold() -> None:
 def test_settings_from_the_environment() -> None:
     settings = Settings.from_environment(ENVIRONMENT | {"LOG_LEVEL": "debug", "WEBHOOK_PORT": "0"})
     assert settings.subresource_port == 8444
+    assert settings.identity_port == 8445
     assert (settings.pod_name, settings.log_level, settings.webhook_port) == (
         "virt-controller-1",
         "debug",

@@ -10,6 +10,7 @@ from aiohttp import web
 from podvisor_common.http.server import serve_http
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.resources import (
+    CONFIGMAPS,
     CRDS,
     MUTATING_WEBHOOKS,
     SECRETS,
@@ -19,6 +20,7 @@ from podvisor_common.kube.resources import (
 from podvisor_common.tls.authority import split_bundle
 from podvisor_controller.subresources.api_services import API_SERVICES, NAMES
 from podvisor_controller.webhooks.certificates import Certificates
+from podvisor_controller.webhooks.publication import TRUST, TRUST_FIELD
 
 from tests.unit.kube.fake_apiserver import FakeApiServer
 
@@ -71,6 +73,9 @@ def published(server: FakeApiServer) -> list[bytes]:
     services = server.list(API_SERVICES)
     assert [one["metadata"]["name"] for one in services] == sorted(NAMES.values())
     bundles |= {one["spec"]["caBundle"] for one in services}
+    trust = server.get(CONFIGMAPS, ObjectKey(NAMESPACE, TRUST))
+    assert trust is not None
+    bundles.add(base64.b64encode(trust["data"][TRUST_FIELD].encode()).decode())
     (bundle,) = bundles
     return split_bundle(base64.b64decode(bundle))
 

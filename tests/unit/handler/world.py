@@ -74,14 +74,15 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def handler(world: World) -> AsyncIterator[None]:
-    """A running handler process, as far as one can be had in a test."""
+async def handler(world: World, **further: Any) -> AsyncIterator[None]:
+    """A running handler process, as far as one can be had in a test, with `further` settings."""
     settings = Settings(
         node_name="node1",
         pod_name="virt-handler-x",
         pods_directory=str(world.pods),
         run_directory=world.run,
         metrics_port=0,
+        **further,
     )
     stop = asyncio.Event()
     async with KubeClient.for_url(world.server.url, user_agent="test") as client:

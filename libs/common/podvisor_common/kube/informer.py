@@ -21,7 +21,8 @@ Callback = Callable[[ObjectKey, T | None, T | None], None]
 class Informer(Generic[T]):
     """Caches the objects of `resource` that match the selectors, decoded as `type_`.
 
-    `keep` says what of an object is worth its place in the cache: the same object with less in it.
+    `keep` says what of an object is worth its place in the cache: the same object with less in it. In metrics a cache is
+    `called` as its resource, unless there are several of that.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Informer(Generic[T]):
         field_selector: str = "",
         indexers: Mapping[str, Indexer[T]] | None = None,
         keep: Callable[[T], T] | None = None,
+        called: str | None = None,
         timing: Timing = Timing(),  # noqa: B008  (frozen)
     ) -> None:
         self.resource = resource
@@ -42,7 +44,7 @@ class Informer(Generic[T]):
         self._keep = keep
         self._callbacks: list[Callback[T]] = []
         self._synced = asyncio.Event()
-        self._objects = metrics.INFORMER_OBJECTS.labels(resource.plural)
+        self._objects = metrics.INFORMER_OBJECTS.labels(called or resource.plural)
         self._reflector = Reflector(
             client,
             resource,

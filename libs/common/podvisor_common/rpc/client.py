@@ -50,15 +50,18 @@ async def call(
     *,
     timeout_s: float,
     wait_for_ready: bool = False,
+    metadata: Sequence[tuple[str, str]] = (),
 ) -> Reply:
     """One unary call with a deadline. Raises the RpcError type that the peer raised, or
     Unavailable/DeadlineExceeded.
 
-    `wait_for_ready` waits for the socket to answer instead of failing at once, within the same
+    `metadata` goes along and is nowhere logged. `wait_for_ready` waits for the socket to answer instead of failing at once, within the same
     deadline.
     """
     try:
-        return await method(request, timeout=timeout_s, wait_for_ready=wait_for_ready)
+        return await method(
+            request, timeout=timeout_s, wait_for_ready=wait_for_ready, metadata=tuple(metadata)
+        )
     except grpc.aio.AioRpcError as error:
         raise from_status(error) from error
     except asyncio.CancelledError:

@@ -24,7 +24,7 @@ class Credentials:
     """What one side of a connection shows, and what it trusts the other side by: PEM, one or more authorities."""
 
     pair: KeyPair
-    authorities: bytes
+    authorities: bytes | None = None
 
 
 @asynccontextmanager
@@ -72,7 +72,12 @@ def tls_channel(
     return grpc.aio.secure_channel(
         address,
         grpc.ssl_channel_credentials(authorities, *certificates),
-        options=[*client.OPTIONS, ("grpc.ssl_target_name_override", server_name)],
+        options=[
+            *client.OPTIONS,
+            ("grpc.ssl_target_name_override", server_name),
+            # What DNS says beside addresses is nobody's business here.
+            ("grpc.service_config_disable_resolution", 1),
+        ],
     )
 
 

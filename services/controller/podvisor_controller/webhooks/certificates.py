@@ -31,6 +31,7 @@ from podvisor_controller.webhooks.publication import (
     is_published,
     publish,
     publish_api_services,
+    publish_trust,
 )
 from podvisor_controller.webhooks.registration import SERVICE, server_names
 from podvisor_controller.webhooks.rotation import DEFAULT_LIVES, Authorities, Lives, Step
@@ -112,6 +113,11 @@ class Certificates:
         """Call `use` with every certificate from now on that takes the place of `pair`: other ports show the same."""
         self._users.append(use)
 
+    @property
+    def published(self) -> Authorities | None:
+        """Who signs, and whom everybody has been told to trust; None before the first pass is through."""
+        return self._published
+
     def not_ready(self) -> str | None:
         """A readiness check: why not, or None."""
         if self._leaf is None:
@@ -137,6 +143,7 @@ class Certificates:
         self._published = state
         self._renew_leaf(state)
         if self._leads():
+            await publish_trust(self._client, self._namespace, bundle)
             await publish_api_services(self._client, self._namespace, bundle)
 
     async def _pause(self, pause_s: float) -> None:

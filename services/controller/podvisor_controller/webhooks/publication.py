@@ -1,6 +1,7 @@
-"""Keeps the API server's view of us right: both webhook configurations, the conversion entry and the aggregated API's services.
+"""Tells of our authority: the API server, by both webhook configurations, the conversion entry and the aggregated API's services, and
+the handlers, by a ConfigMap.
 
-The services are published apart: whoever may not write them has working webhooks all the same.
+Services and ConfigMap are published apart: whoever may not write them has working webhooks all the same.
 Idempotent; reads before it writes, so a pass over a published state writes nothing. Publishing is for
 the leader alone, for replicas of two releases would undo each other's; anybody may ask whether it is done.
 """
@@ -12,6 +13,7 @@ import msgspec
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.errors import ApiForbidden, ApiNotFound
 from podvisor_common.kube.resources import (
+    CONFIGMAPS,
     CRDS,
     MUTATING_WEBHOOKS,
     VALIDATING_WEBHOOKS,
@@ -27,6 +29,9 @@ FIELD_MANAGER = "virt-controller"
 # The chart's ClusterRole owns the configurations: uninstalling the chart takes them along.
 OWNER = Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", namespaced=False)
 OWNER_NAME = "virt-controller"
+# The ConfigMap in the install namespace by which handlers know the controllers, as the chart mounts it.
+TRUST = "podvisor-ca"
+TRUST_FIELD = "ca.crt"
 
 
 async def publish(client: KubeClient, namespace: str, ca_bundle: bytes) -> None:
@@ -37,9 +42,9 @@ async def publish(client: KubeClient, namespace: str, ca_bundle: bytes) -> None:
     """
     owner = await _owner(client)
     mutating = registration.mutating_configuration(namespace, ca_bundle, owner)
-    await _bring(client, MUTATING_WEBHOOKS, registration.MUTATING, mutating)
+    await _bring(client, MUTATING_WEBHOOKS, ObjectKey("", registration.MUTATING), mutating)
     validating = registration.validating_configuration(namespace, ca_bundle, owner)
-    await _bring(client, VALIDATING_WEBHOOKS, registration.VALIDATING, validating)
+    await _bring(client, VALIDATING_WEBHOOKS, ObjectKey("", registration.VALIDATING), validating)
     await _bring_conversion(client, registration.conversion(namespace, ca_bundle))
 
 
@@ -48,7 +53,25 @@ async def publish_api_services(client: KubeClient, namespace: str, ca_bundle: by
     owner = await _owner(client)
     for version, name in api_services.NAMES.items():
         service = api_services.api_service(version, namespace, ca_bundle, owner)
-        await _bring(client, API_SERVICES, name, service)
+        await _bring(client, API_SERVICES, ObjectKey("", name), service)
+
+
+async def publish_trust(client: KubeClient, namespace: str, ca_bundle: bytes) -> None:
+    """Have handlers trust `ca_bundle`, of which their kubelets bring them word within two minutes. Raises ApiError; may be repeated."""
+    manifest = {
+        "apiVersion": CONFIGMAPS.api_version,
+        "kind": CONFIGMAPS.kind,
+        "metadata": {
+            "name": TRUST,
+            "namespace": namespace,
+            "labels": {
+                "app.kubernetes.io/name": "podvisor",
+                "app.kubernetes.io/component": registration.SERVICE,
+            },
+        },
+        "data": {TRUST_FIELD: ca_bundle.decode()},
+    }
+    await _bring(client, CONFIGMAPS, ObjectKey(namespace, TRUST), manifest)
 
 
 async def is_published(client: KubeClient, ca_bundle: bytes) -> bool:
@@ -62,9 +85,8 @@ async def is_published(client: KubeClient, ca_bundle: bytes) -> bool:
 
 
 async def _bring(
-    client: KubeClient, resource: Resource, name: str, desired: Mapping[str, Any]
+    client: KubeClient, resource: Resource, key: ObjectKey, desired: Mapping[str, Any]
 ) -> None:
-    key = ObjectKey("", name)
     live = await _read(client, resource, key)
     if live is None or not registration.is_covered(desired, live):
         await client.apply(resource, key, desired, field_manager=FIELD_MANAGER, force=True)
