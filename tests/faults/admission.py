@@ -9,11 +9,10 @@ import asyncio
 import base64
 import contextlib
 import os
-import re
 import ssl
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,9 +26,9 @@ from podvisor_common.kube.resources import (
 )
 
 from tests.faults.replicas import INSTALL, controller_pods
+from tests.support import forwarding
 from tests.support.cluster import ROOT, Cluster
 from tests.support.machine import Machine, vm, vmi
-from tests.support.process import end
 
 # So often each of the tasks asks.
 PACE_S = 0.1
@@ -155,22 +154,6 @@ async def handshake(port: int, bundle: str) -> dict[str, Any]:
         return certificate
 
 
-@asynccontextmanager
-async def forwarded(pod: str) -> AsyncIterator[int]:
+def forwarded(pod: str) -> AbstractAsyncContextManager[int]:
     """A port of this machine that leads to a controller's webhooks."""
-    process = await asyncio.create_subprocess_exec(
-        str(ROOT / "dev/kubectl"), "-n", INSTALL.namespace, "port-forward", f"pod/{pod}", ":8443",
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        async with asyncio.timeout(20):
-            line = (await process.stdout.readline()).decode()
-        found = re.search(r"127\.0\.0\.1:(\d+) ->", line)
-        assert found, line
-        draining = asyncio.create_task(process.stdout.read(), name=f"output of {pod}")
-        yield int(found[1])
-        draining.cancel()
-    finally:
-        await end(process)
+    return forwarding.forwarded(INSTALL, pod, 8443)
