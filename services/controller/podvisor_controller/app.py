@@ -112,6 +112,7 @@ async def served(
         serve_subresources(
             client,
             certificates,
+            handlers,
             port=settings.subresource_port,
             product_version=version("podvisor-controller"),
             is_stopping=stop.is_set,

@@ -3,7 +3,7 @@
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +19,7 @@ from podvisor_common.tls.authority import CertificateAuthority, KeyPair
 from podvisor_common.tls.contexts import load_pair
 from podvisor_controller.subresources.app import all_verbs
 from podvisor_controller.subresources.front_proxy import CONFIG_MAP, FrontProxy
+from podvisor_controller.subresources.instances import Handlers
 from podvisor_controller.subresources.server import subresource_app
 
 from tests.unit.kube.fake_apiserver import FakeApiServer, Refuse, Refused
@@ -33,6 +34,16 @@ USER = [
     ("X-Remote-Group", "system:authenticated"),
     ("X-Remote-Extra-Scopes%2fa", "one"),
 ]
+
+
+class NoHandlers:
+    """Of verbs that reach no guest."""
+
+    def on(self, node: str) -> AbstractAsyncContextManager[Any]:
+        raise AssertionError("this verb is none of a handler's")
+
+
+NO_HANDLERS = NoHandlers()
 
 
 class Authorizer(FakeApiServer):
@@ -126,14 +137,20 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    client: KubeClient, is_stopping: Callable[[], bool] = lambda: False
+    client: KubeClient,
+    is_stopping: Callable[[], bool] = lambda: False,
+    handlers: Handlers = NO_HANDLERS,
 ) -> AsyncIterator[Served]:
     """The API, which is served for the body and knows its front proxy."""
     server_authority, proxy_authority = authority("server-ca"), authority()
     front_proxy = FrontProxy(leaf(server_authority, "127.0.0.1"))
     learn(front_proxy, trust_data(proxy_authority))
     app = subresource_app(
-        client, front_proxy, all_verbs(client), product_version="1.2.3", is_stopping=is_stopping
+        client,
+        front_proxy,
+        all_verbs(client, handlers),
+        product_version="1.2.3",
+        is_stopping=is_stopping,
     )
     async with serve_http(
         app, host="127.0.0.1", port=0, tls=front_proxy.context, grace_s=0.2

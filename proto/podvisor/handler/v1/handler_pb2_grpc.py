@@ -172,7 +172,7 @@ class HandlerServiceServicer(object):
 
     def OpenConsole(self, request_iterator, context):
         """OpenConsole connects to the guest's serial console: what the client sends is typed there, what it gets is printed there. A second
-        stream ends the first, with ABORTED and the reason SessionDisplaced. FAILED_PRECONDITION with the reason NoConsole.
+        stream ends the first, with ABORTED and the reason SessionDisplaced. FAILED_PRECONDITION with the reason NoSuchDevice.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,7 +188,8 @@ class HandlerServiceServicer(object):
 
     def ForwardPort(self, request_iterator, context):
         """ForwardPort connects to a port of the guest, by the address of its pod. The end of the client's messages ends what the guest
-        gets; the call ends with what the guest sends. FAILED_PRECONDITION with the reason PortUnreachable or NoAddress.
+        gets; the call ends with what the guest sends. FAILED_PRECONDITION with the reason PortUnreachable, NoAddress or
+        AlreadyPaused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

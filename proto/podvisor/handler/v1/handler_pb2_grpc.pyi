@@ -57,7 +57,7 @@ class HandlerServiceStub:
     """TakeScreenshot as LauncherService's."""
     OpenConsole: _grpc.StreamStreamMultiCallable[_handler_pb2.OpenConsoleRequest, _handler_pb2.OpenConsoleResponse]
     """OpenConsole connects to the guest's serial console: what the client sends is typed there, what it gets is printed there. A second
-    stream ends the first, with ABORTED and the reason SessionDisplaced. FAILED_PRECONDITION with the reason NoConsole.
+    stream ends the first, with ABORTED and the reason SessionDisplaced. FAILED_PRECONDITION with the reason NoSuchDevice.
     """
     OpenVnc: _grpc.StreamStreamMultiCallable[_handler_pb2.OpenVncRequest, _handler_pb2.OpenVncResponse]
     """OpenVnc connects to the guest's screen, keyboard and pointer: RFB, RFC 6143. A second stream ends the first as with OpenConsole,
@@ -65,7 +65,8 @@ class HandlerServiceStub:
     """
     ForwardPort: _grpc.StreamStreamMultiCallable[_handler_pb2.ForwardPortRequest, _handler_pb2.ForwardPortResponse]
     """ForwardPort connects to a port of the guest, by the address of its pod. The end of the client's messages ends what the guest
-    gets; the call ends with what the guest sends. FAILED_PRECONDITION with the reason PortUnreachable or NoAddress.
+    gets; the call ends with what the guest sends. FAILED_PRECONDITION with the reason PortUnreachable, NoAddress or
+    AlreadyPaused.
     """
 
 @_typing.type_check_only
@@ -97,7 +98,7 @@ class HandlerServiceAsyncStub(HandlerServiceStub):
     """TakeScreenshot as LauncherService's."""
     OpenConsole: _aio.StreamStreamMultiCallable[_handler_pb2.OpenConsoleRequest, _handler_pb2.OpenConsoleResponse]  # type: ignore[assignment]
     """OpenConsole connects to the guest's serial console: what the client sends is typed there, what it gets is printed there. A second
-    stream ends the first, with ABORTED and the reason SessionDisplaced. FAILED_PRECONDITION with the reason NoConsole.
+    stream ends the first, with ABORTED and the reason SessionDisplaced. FAILED_PRECONDITION with the reason NoSuchDevice.
     """
     OpenVnc: _aio.StreamStreamMultiCallable[_handler_pb2.OpenVncRequest, _handler_pb2.OpenVncResponse]  # type: ignore[assignment]
     """OpenVnc connects to the guest's screen, keyboard and pointer: RFB, RFC 6143. A second stream ends the first as with OpenConsole,
@@ -105,7 +106,8 @@ class HandlerServiceAsyncStub(HandlerServiceStub):
     """
     ForwardPort: _aio.StreamStreamMultiCallable[_handler_pb2.ForwardPortRequest, _handler_pb2.ForwardPortResponse]  # type: ignore[assignment]
     """ForwardPort connects to a port of the guest, by the address of its pod. The end of the client's messages ends what the guest
-    gets; the call ends with what the guest sends. FAILED_PRECONDITION with the reason PortUnreachable or NoAddress.
+    gets; the call ends with what the guest sends. FAILED_PRECONDITION with the reason PortUnreachable, NoAddress or
+    AlreadyPaused.
     """
 
 class HandlerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -194,7 +196,7 @@ class HandlerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_handler_pb2.OpenConsoleResponse], _abc.AsyncIterator[_handler_pb2.OpenConsoleResponse]]:
         """OpenConsole connects to the guest's serial console: what the client sends is typed there, what it gets is printed there. A second
-        stream ends the first, with ABORTED and the reason SessionDisplaced. FAILED_PRECONDITION with the reason NoConsole.
+        stream ends the first, with ABORTED and the reason SessionDisplaced. FAILED_PRECONDITION with the reason NoSuchDevice.
         """
 
     @_abc_1.abstractmethod
@@ -214,7 +216,8 @@ class HandlerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_handler_pb2.ForwardPortResponse], _abc.AsyncIterator[_handler_pb2.ForwardPortResponse]]:
         """ForwardPort connects to a port of the guest, by the address of its pod. The end of the client's messages ends what the guest
-        gets; the call ends with what the guest sends. FAILED_PRECONDITION with the reason PortUnreachable or NoAddress.
+        gets; the call ends with what the guest sends. FAILED_PRECONDITION with the reason PortUnreachable, NoAddress or
+        AlreadyPaused.
         """
 
 def add_HandlerServiceServicer_to_server(servicer: HandlerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,6 +1,6 @@
 """The aggregated API of one replica as a whole: its certificate, whom it believes, and the HTTPS port.
 
-    async with serve_subresources(client, certificates, port=8444, …) as authentication:
+    async with serve_subresources(client, certificates, handlers, port=8444, …) as authentication:
         spawn(group, authentication.run(), name="front proxy")
 
 Every replica does this, whoever leads. A replica is ready without it: webhooks do not wait for what only subresources need.
@@ -15,22 +15,34 @@ from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import CONFIGMAPS
 
-from podvisor_controller.subresources import lifecycle_verbs, volume_verbs
+from podvisor_controller.subresources import (
+    lifecycle_verbs,
+    power_verbs,
+    stream_verbs,
+    volume_verbs,
+)
 from podvisor_controller.subresources.front_proxy import CONFIG_MAP, FrontProxy
+from podvisor_controller.subresources.instances import Handlers
 from podvisor_controller.subresources.server import subresource_app
 from podvisor_controller.subresources.verbs import Verb
 from podvisor_controller.webhooks.certificates import Certificates
 
 
-def all_verbs(client: KubeClient) -> list[Verb]:
+def all_verbs(client: KubeClient, handlers: Handlers) -> list[Verb]:
     """What is served."""
-    return [*lifecycle_verbs.verbs(client), *volume_verbs.verbs(client)]
+    return [
+        *lifecycle_verbs.verbs(client),
+        *volume_verbs.verbs(client),
+        *power_verbs.verbs(client, handlers),
+        *stream_verbs.verbs(client, handlers),
+    ]
 
 
 @asynccontextmanager
 async def serve_subresources(
     client: KubeClient,
     certificates: Certificates,
+    handlers: Handlers,
     *,
     port: int,
     product_version: str,
@@ -50,7 +62,7 @@ async def serve_subresources(
     app = subresource_app(
         client,
         front_proxy,
-        all_verbs(client),
+        all_verbs(client, handlers),
         product_version=product_version,
         is_stopping=is_stopping,
     )

@@ -57,7 +57,8 @@ def _resources(version: str, verbs: list[Verb]) -> Document:
                 "verbs": [],
             },
         )
-        entry["verbs"].append(verb.verb)
+        if verb.verb not in entry["verbs"]:
+            entry["verbs"].append(verb.verb)
     return {
         "kind": "APIResourceList",
         "apiVersion": "v1",

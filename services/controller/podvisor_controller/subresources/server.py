@@ -57,7 +57,7 @@ def subresource_app(
                 f"/apis/{GROUP}/{version}/namespaces/{{namespace:{_NAME}}}/{verb.resource.plural}"
             )
             handler = _verb_handler(client, front_proxy, verb, version)
-            route = f"{path}/{{name:{_NAME}}}/{verb.subresource}"
+            route = f"{path}/{{name:{_NAME}}}/{verb.subresource}{verb.rest}"
             app.router.add_route(verb.method, route, handler)
     return app
 
@@ -111,6 +111,6 @@ def _verb_handler(client: KubeClient, front_proxy: FrontProxy, verb: Verb, versi
         user = front_proxy.user(request)
         key = ObjectKey(request.match_info["namespace"], request.match_info["name"])
         await access.check(client, user, verb, version, key)
-        return await verb.handle(Call(request, key))
+        return await verb.handle(Call(request, verb.resource, key))
 
     return handle

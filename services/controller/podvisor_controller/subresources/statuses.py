@@ -62,6 +62,11 @@ def internal(why: str) -> StatusError:
     return StatusError(500, "InternalError", f"Internal error occurred: {why}")
 
 
+def unavailable(why: str) -> StatusError:
+    """It cannot be done now, and may be in a moment."""
+    return StatusError(503, "ServiceUnavailable", why)
+
+
 def passed_on(error: ApiError) -> StatusError:
     """What the API server said to us. A fault between it and us is none of the client's."""
     if error.status == 0:

@@ -22,6 +22,7 @@ class Call:
     """One call of a verb by somebody who may."""
 
     request: web.Request
+    resource: Resource
     key: ObjectKey
 
 
@@ -34,6 +35,7 @@ class Verb:
     subresource: str
     handle: Callable[[Call], Awaitable[web.StreamResponse]]
     kind: str = ""  # of the body
+    rest: str = ""  # of the path, a pattern with names of its own
 
     @property
     def verb(self) -> str:

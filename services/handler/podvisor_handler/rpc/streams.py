@@ -6,10 +6,11 @@ from contextlib import aclosing
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
+from podvisor.domain.v1 import domain_pb2
 from podvisor.handler.v1 import handler_pb2 as pb
 from podvisor.handler.v1 import handler_pb2_grpc
 from podvisor_common.kube.client import KubeClient
-from podvisor_common.rpc.errors import InvalidArgument
+from podvisor_common.rpc.errors import FailedPrecondition, InvalidArgument
 
 from podvisor_handler.launchers.connection import LauncherConnection
 from podvisor_handler.rpc.machines import Machines
@@ -67,7 +68,10 @@ class StreamServicer(handler_pb2_grpc.HandlerServiceServicer):
         opening = (await _first(request_iterator)).opening
         if not 1 <= opening.port <= _MAX_PORT:
             raise InvalidArgument(f"{opening.port} is no port")
-        address = await address_of(self._client, self._machines.find(opening.reference).pod)
+        machine = self._machines.find(opening.reference)
+        if machine.report is not None and machine.report.state == domain_pb2.DOMAIN_STATE_PAUSED:
+            raise FailedPrecondition("The guest is paused.", reason="AlreadyPaused")
+        address = await address_of(self._client, machine.pod)
         incoming = _data(request_iterator)
         is_udp = opening.protocol == pb.PORT_PROTOCOL_UDP
         ways = relay_udp if is_udp else _relay_tcp

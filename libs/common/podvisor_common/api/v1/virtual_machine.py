@@ -121,6 +121,18 @@ class RestartOptions(ApiStruct, frozen=True):
     dry_run: Annotated[list[str] | None, doc("`All`: only checked.")] = None
 
 
+class PauseOptions(ApiStruct, frozen=True):
+    """How a guest is paused."""
+
+    dry_run: Annotated[list[str] | None, doc("`All`: only checked.")] = None
+
+
+class UnpauseOptions(ApiStruct, frozen=True):
+    """How a guest goes on."""
+
+    dry_run: Annotated[list[str] | None, doc("`All`: only checked.")] = None
+
+
 class VirtualMachineVolumeRequest(ApiStruct, frozen=True):
     """Somebody's wish to have a volume attached or detached: exactly one of the two."""
 

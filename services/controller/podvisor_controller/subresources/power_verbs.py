@@ -1,0 +1,164 @@
+"""The verbs pause, unpause, reset and softreboot of instances: the handler of the guest's node carries them out."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import msgspec
+from aiohttp import web
+from podvisor.domain.v1 import domain_pb2
+from podvisor.handler.v1 import handler_pb2, handler_pb2_grpc
+from podvisor_common.api import v1
+from podvisor_common.kube.client import KubeClient
+from podvisor_common.kube.errors import ApiNotFound
+from podvisor_common.kube.resources import (
+    VIRTUAL_MACHINE_INSTANCES,
+    VIRTUAL_MACHINES,
+    ObjectKey,
+)
+from podvisor_common.rpc.client import call
+from podvisor_common.rpc.errors import FailedPrecondition
+
+from podvisor_controller.subresources.instances import Handlers, Instances, Refusal, Refusals
+from podvisor_controller.subresources.options import (
+    check_fields,
+    converted,
+    is_dry_run,
+    read_options,
+)
+from podvisor_controller.subresources.statuses import conflict
+from podvisor_controller.subresources.verbs import Call, Verb
+
+ANSWER_WITHIN_S = 15.0
+
+_Stub: TypeAlias = "handler_pb2_grpc.HandlerServiceAsyncStub"
+_Ask: TypeAlias = Callable[[_Stub, handler_pb2.MachineReference], Awaitable[object]]
+_decode_vm = msgspec.json.Decoder(v1.VirtualMachine).decode
+
+
+@dataclass(frozen=True, slots=True)
+class _Power:
+    """One of the verbs: what is asked of the handler, and the words of each refusal, by the handler's reason."""
+
+    ask: _Ask
+    words: dict[str, str]
+
+    @property
+    def refusals(self) -> Refusals:
+        """The answers."""
+        return {reason: _refusal(words) for reason, words in self.words.items()}
+
+
+def _refusal(words: str) -> Refusal:
+    return lambda name, _: conflict(VIRTUAL_MACHINE_INSTANCES, name, words)
+
+
+_PAUSE = _Power(
+    lambda handler, reference: call(
+        handler.PauseDomain,
+        handler_pb2.PauseDomainRequest(reference=reference),
+        timeout_s=ANSWER_WITHIN_S,
+    ),
+    {"NotRunning": "VM is not running", "AlreadyPaused": "VMI is already paused"},
+)
+_UNPAUSE = _Power(
+    lambda handler, reference: call(
+        handler.ResumeDomain,
+        handler_pb2.ResumeDomainRequest(reference=reference),
+        timeout_s=ANSWER_WITHIN_S,
+    ),
+    {"NotRunning": "VMI is not running", "NotPaused": "VMI is not paused"},
+)
+_RESET = _Power(
+    lambda handler, reference: call(
+        handler.ResetDomain,
+        handler_pb2.ResetDomainRequest(reference=reference),
+        timeout_s=ANSWER_WITHIN_S,
+    ),
+    {"NotRunning": "VM is not running"},
+)
+_SOFT_REBOOT = _Power(
+    lambda handler, reference: call(
+        handler.RebootDomain,
+        handler_pb2.RebootDomainRequest(reference=reference),
+        timeout_s=ANSWER_WITHIN_S,
+    ),
+    {"NotRunning": "VM is not running", "AlreadyPaused": "VMI is paused"},
+)
+
+
+def verbs(client: KubeClient, handlers: Handlers) -> list[Verb]:
+    """The four of them."""
+    verbs = _PowerVerbs(client, Instances(client, handlers))
+    return [
+        Verb("PUT", VIRTUAL_MACHINE_INSTANCES, "pause", verbs.pause, "PauseOptions"),
+        Verb("PUT", VIRTUAL_MACHINE_INSTANCES, "unpause", verbs.unpause, "UnpauseOptions"),
+        Verb("PUT", VIRTUAL_MACHINE_INSTANCES, "reset", verbs.reset),
+        Verb("PUT", VIRTUAL_MACHINE_INSTANCES, "softreboot", verbs.soft_reboot),
+    ]
+
+
+class _PowerVerbs:
+    def __init__(self, client: KubeClient, instances: Instances) -> None:
+        self._client = client
+        self._instances = instances
+
+    async def pause(self, call_: Call) -> web.StreamResponse:
+        """Have the guest stand still."""
+        return await self._carry_out(call_, _PAUSE, await _dry_run(call_, v1.PauseOptions))
+
+    async def unpause(self, call_: Call) -> web.StreamResponse:
+        """Have it go on, unless a snapshot of its machine is being taken."""
+        dry_run = await _dry_run(call_, v1.UnpauseOptions)
+        await self._check_no_snapshot(call_.key)
+        return await self._carry_out(call_, _UNPAUSE, dry_run)
+
+    async def reset(self, call_: Call) -> web.StreamResponse:
+        """Press its reset button."""
+        return await self._carry_out(call_, _RESET)
+
+    async def soft_reboot(self, call_: Call) -> web.StreamResponse:
+        """Ask it to reboot."""
+        return await self._carry_out(call_, _SOFT_REBOOT)
+
+    async def _carry_out(
+        self, call_: Call, power: _Power, dry_run: bool = False
+    ) -> web.StreamResponse:
+        vmi = await self._instances.get(call_.key)
+        async with self._instances.guest(vmi, power.refusals) as (handler, reference):
+            if dry_run:
+                await _check(handler, reference, power)
+            else:
+                await power.ask(handler, reference)
+        return web.Response(status=202)
+
+    async def _check_no_snapshot(self, key: ObjectKey) -> None:
+        try:
+            vm = _decode_vm(await self._client.get(VIRTUAL_MACHINES, key))
+        except ApiNotFound:
+            return
+        if vm.status.snapshot_in_progress:
+            raise conflict(VIRTUAL_MACHINE_INSTANCES, key.name, "VM snapshot is in progress")
+
+
+async def _dry_run(call_: Call, type_: type[v1.PauseOptions] | type[v1.UnpauseOptions]) -> bool:
+    sent = await read_options(call_.request)
+    check_fields(sent, type_)
+    converted(sent, type_)
+    return is_dry_run(sent, call_.request.query.getall("dryRun", []))
+
+
+async def _check(handler: _Stub, reference: handler_pb2.MachineReference, power: _Power) -> None:
+    """Refuse what would be refused, by the last report of the guest."""
+    request = handler_pb2.GetDomainRequest(reference=reference)
+    found = await call(handler.GetDomain, request, timeout_s=ANSWER_WITHIN_S)
+    state = found.machine.report.state
+    reason = None
+    if state not in (domain_pb2.DOMAIN_STATE_RUNNING, domain_pb2.DOMAIN_STATE_PAUSED):
+        reason = "NotRunning"
+    elif power is _PAUSE and state == domain_pb2.DOMAIN_STATE_PAUSED:
+        reason = "AlreadyPaused"
+    elif power is _UNPAUSE and state == domain_pb2.DOMAIN_STATE_RUNNING:
+        reason = "NotPaused"
+    if reason is not None:
+        raise FailedPrecondition(power.words[reason], reason=reason)
