@@ -36,6 +36,7 @@ case $family in
       ldflags+=" -X $package.k8sVersionMajor=1 -X $package.k8sVersionMinor=34"
     done ;;
   grpcurl) ldflags+=" -X main.version=$(version_of github.com/fullstorydev/grpcurl)" ;;
+  virtctl) ldflags+=" -X kubevirt.io/client-go/version.gitVersion=$(version_of kubevirt.io/kubevirt)" ;;
   csi) sources=$(cat csi-hostpath/*.go) ;;
   policies) sources=$(cat policies/*.go) ;;
   multus) ldflags+=" -X gopkg.in/k8snetworkplumbingwg/multus-cni.v4/pkg/multus.version=$(version_of gopkg.in/k8snetworkplumbingwg/multus-cni.v4)" ;;

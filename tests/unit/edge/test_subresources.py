@@ -28,6 +28,14 @@ from tests.unit.kube.fake_apiserver import Refuse
 KEY = ObjectKey("shop", "myvm")
 ADD = path_of("virtualmachines", KEY, "addvolume")
 REMOVE = path_of("virtualmachines", KEY, "removevolume")
+# Streams and files: everything else is written.
+READ = {
+    "virtualmachines/portforward",
+    *(
+        f"virtualmachineinstances/{one}"
+        for one in ("console", "vnc", "vnc/screenshot", "portforward")
+    ),
+}
 OPTIONS = {
     "name": "data",
     "disk": {"disk": {"bus": "scsi"}},
@@ -93,10 +101,12 @@ async def test_the_api_is_discovered_without_a_certificate(api: Served, version:
         f"{plural}/{verb}"
         for plural in ("virtualmachines", "virtualmachineinstances")
         for verb in ("addvolume", "removevolume")
-    } | {f"virtualmachines/{verb}" for verb in ("start", "stop", "restart")}
+    } | {f"virtualmachines/{verb}" for verb in ("start", "stop", "restart")} | READ | {
+        f"virtualmachineinstances/{verb}" for verb in ("pause", "unpause", "reset", "softreboot")
+    }  # fmt: skip
     for resource in found["resources"]:
         assert resource["namespaced"] is True
-        assert resource["verbs"] == ["update"]
+        assert resource["verbs"] == ["get" if resource["name"] in READ else "update"]
     assert group["preferredVersion"]["version"] == "v1"
     assert {"groupVersion": found["groupVersion"], "version": version} in group["versions"]
 
