@@ -21,6 +21,7 @@ from podvisor_common.kube.controller import Controller
 from podvisor_common.kube.events import WARNING, EventRecorder, ObjectReference
 from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import (
+    CONFIGMAPS,
     NODES,
     PODS,
     VIRTUAL_MACHINE_INSTANCES,
@@ -29,6 +30,7 @@ from podvisor_common.kube.resources import (
 )
 from podvisor_common.obs.metrics import Health, observability_app
 from podvisor_common.rpc.server import RpcService, serve_unix
+from podvisor_common.tls.identities import TRUST_CONFIG_MAP
 from prometheus_client import REGISTRY
 
 from podvisor_handler import __version__
@@ -119,10 +121,17 @@ class App:
         )
         controllers = f"virt-controller.{settings.pod_namespace}.svc"
         self._certificate = HandlerCertificate(
-            settings.identity_directory,
+            settings.identity_token,
             settings.identity_address or f"{controllers}:{IDENTITY_PORT}",
             controllers,
             node=node,
+        )
+        self._trust: Informer[core.ConfigMap] = Informer(
+            client,
+            CONFIGMAPS,
+            core.ConfigMap,
+            namespace=settings.pod_namespace,
+            field_selector=f"metadata.name={TRUST_CONFIG_MAP}",
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -141,6 +150,7 @@ class App:
                 spawn(group, self._work(self._holders), name="holders"),
                 spawn(group, self._link(), name="links"),
                 spawn(group, self._serve(), name="socket"),
+                spawn(group, self._trust.run(), name="trust"),
                 spawn(group, self._certificate.run(), name="certificate"),
                 spawn(group, self._serve_controllers(), name="port"),
                 spawn(group, self._heartbeat.run(self._synced), name="heartbeat"),
@@ -157,6 +167,7 @@ class App:
         self._registry.subscribe_directory(self._directory_changed)
         self._vmis.subscribe(lambda key, old, new: self._look_at(key))
         self._pods.subscribe(self._pod_changed)
+        self._trust.subscribe(self._certificate.learn)
 
     def _pod_changed(self, key: ObjectKey, old: core.Pod | None, new: core.Pod | None) -> None:
         self._registry.pod_changed(old, new)

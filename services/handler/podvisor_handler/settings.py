@@ -24,8 +24,8 @@ class Settings:
     metrics_port: int = 8080
     # Of HandlerService for the controllers; 0 takes any.
     rpc_port: int = 8443
-    # With the token and the authorities by which handler and controllers know each other, as the kubelet keeps them.
-    identity_directory: Path = Path("/var/run/secrets/podvisor.io/identity")
+    # By which controllers know this handler, as the kubelet keeps it.
+    identity_token: Path = Path("/var/run/secrets/podvisor.io/identity/token")
     pod_namespace: str = "kubevirt"
     # Where the controllers issue certificates; empty means their Service.
     identity_address: str = ""
@@ -33,7 +33,7 @@ class Settings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
         """Reads NODE_NAME and POD_NAME, and with defaults LOG_LEVEL, PODS_DIRECTORY, RUN_DIRECTORY,
-        DEVICE_PLUGIN_DIRECTORY, METRICS_PORT, RPC_PORT, IDENTITY_DIRECTORY, POD_NAMESPACE and IDENTITY_ADDRESS. Raises
+        DEVICE_PLUGIN_DIRECTORY, METRICS_PORT, RPC_PORT, IDENTITY_TOKEN, POD_NAMESPACE and IDENTITY_ADDRESS. Raises
         SettingMissing or ValueError.
         """
         return cls(
@@ -47,9 +47,7 @@ class Settings:
             ),
             metrics_port=int(environment.get("METRICS_PORT", cls.metrics_port)),
             rpc_port=int(environment.get("RPC_PORT", cls.rpc_port)),
-            identity_directory=Path(
-                environment.get("IDENTITY_DIRECTORY", str(cls.identity_directory))
-            ),
+            identity_token=Path(environment.get("IDENTITY_TOKEN", str(cls.identity_token))),
             pod_namespace=environment.get("POD_NAMESPACE", cls.pod_namespace),
             identity_address=environment.get("IDENTITY_ADDRESS", cls.identity_address),
         )

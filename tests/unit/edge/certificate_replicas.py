@@ -18,9 +18,9 @@ from podvisor_common.kube.resources import (
     ObjectKey,
 )
 from podvisor_common.tls.authority import split_bundle
+from podvisor_common.tls.identities import TRUST_CONFIG_MAP, TRUST_FIELD
 from podvisor_controller.subresources.api_services import API_SERVICES, NAMES
 from podvisor_controller.webhooks.certificates import Certificates
-from podvisor_controller.webhooks.publication import TRUST, TRUST_FIELD
 
 from tests.unit.kube.fake_apiserver import FakeApiServer
 
@@ -73,7 +73,7 @@ def published(server: FakeApiServer) -> list[bytes]:
     services = server.list(API_SERVICES)
     assert [one["metadata"]["name"] for one in services] == sorted(NAMES.values())
     bundles |= {one["spec"]["caBundle"] for one in services}
-    trust = server.get(CONFIGMAPS, ObjectKey(NAMESPACE, TRUST))
+    trust = server.get(CONFIGMAPS, ObjectKey(NAMESPACE, TRUST_CONFIG_MAP))
     assert trust is not None
     bundles.add(base64.b64encode(trust["data"][TRUST_FIELD].encode()).decode())
     (bundle,) = bundles

@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from podvisor_common.api import core
+from podvisor_common.api.meta import ObjectMeta
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.resources import CONFIGMAPS, CRDS, SECRETS, ObjectKey
-from podvisor_common.tls.identities import AUDIENCE
+from podvisor_common.tls.identities import AUDIENCE, TRUST_CONFIG_MAP, TRUST_FIELD
 from podvisor_controller.handlers.issuing import serve_identity
 from podvisor_controller.webhooks.certificates import Certificates
-from podvisor_controller.webhooks.publication import TRUST, TRUST_FIELD
 from podvisor_handler.identity.certificate import HandlerCertificate
 
 from tests.unit.edge.certificate_replicas import CRD, NAMESPACE, SECRET, Clock, replica
@@ -74,11 +75,15 @@ class Controllers:
         ) as self.port:
             yield
 
-    def trust(self) -> bytes:
-        """What handlers are told to trust."""
-        found = self.server.get(CONFIGMAPS, ObjectKey(NAMESPACE, TRUST))
+    def told(self) -> Json:
+        """The ConfigMap in which handlers are told whom to trust."""
+        found = self.server.get(CONFIGMAPS, ObjectKey(NAMESPACE, TRUST_CONFIG_MAP))
         assert found is not None
-        return bytes(found["data"][TRUST_FIELD].encode())
+        return found
+
+    def trust(self) -> bytes:
+        """Whom they are told to trust."""
+        return bytes(self.told()["data"][TRUST_FIELD].encode())
 
     async def make_another_authority(self) -> None:
         """Somebody has deleted the Secret."""
@@ -96,28 +101,20 @@ async def controllers() -> AsyncIterator[Controllers]:
         yield Controllers(server, client, certificates, clock)
 
 
-@dataclass
-class Mounted:
-    """The directory in which the kubelet keeps token and authorities."""
+class Handler:
+    """A handler on n1, whose token the kubelet keeps in a file, and whose controllers are on `port`."""
 
-    directory: Path
+    def __init__(
+        self, directory: Path, port: int, authorities: bytes = b"", *, token: str = TOKEN
+    ) -> None:
+        file = directory / "token"
+        file.write_text(f"{token}\n")
+        self.certificate = HandlerCertificate(file, f"127.0.0.1:{port}", SERVER_NAME, node="n1")
+        self.trust(authorities)
 
-    def put(self, name: str, content: bytes) -> None:
-        """Have a file with that content, from one moment to the next."""
-        new = self.directory.parent / "new"
-        new.write_bytes(content)
-        new.rename(self.directory / name)
-
-    def certificate(self, port: int, *, node: str = "n1") -> HandlerCertificate:
-        """A handler with this directory, whose controllers are on `port`."""
-        return HandlerCertificate(self.directory, f"127.0.0.1:{port}", SERVER_NAME, node=node)
-
-
-def mounted(directory: Path, authorities: bytes | None, token: str = TOKEN) -> Mounted:
-    """The directory, in which there may be no authorities yet."""
-    made = Mounted(directory / "identity")
-    made.directory.mkdir()
-    made.put("token", f"{token}\n".encode())
-    if authorities is not None:
-        made.put("ca.crt", authorities)
-    return made
+    def trust(self, authorities: bytes) -> None:
+        """Have it told whom to trust, as its informer does; nobody when that is empty."""
+        metadata = ObjectMeta(namespace=NAMESPACE, name=TRUST_CONFIG_MAP)
+        data = {TRUST_FIELD: authorities.decode()}
+        new = core.ConfigMap(metadata=metadata, data=data) if authorities else None
+        self.certificate.learn(ObjectKey(NAMESPACE, TRUST_CONFIG_MAP), None, new)

@@ -23,9 +23,8 @@ from podvisor_common.rpc.errors import (
 )
 from podvisor_common.rpc.tcp import tls_channel
 from podvisor_common.tls.authority import CertificateRequest, parse_certificate
-from podvisor_common.tls.identities import AUDIENCE
+from podvisor_common.tls.identities import AUDIENCE, TRUST_CONFIG_MAP
 from podvisor_controller.handlers.issuing import REQUEST_LIMIT_BYTES, TOKEN_LIMIT_BYTES
-from podvisor_controller.webhooks.publication import TRUST
 from podvisor_handler.identity import renewal
 from structlog.testing import capture_logs
 
@@ -36,8 +35,8 @@ from tests.unit.edge.handler_identities import (
     SERVER_NAME,
     TOKEN,
     Controllers,
+    Handler,
     controllers,
-    mounted,
     vouched,
 )
 from tests.unit.edge.tls_peers import NOW, authority
@@ -195,7 +194,7 @@ async def test_no_certificate_before_somebody_has_been_told_whom_to_trust(
 
 async def test_who_may_not_write_the_config_map_has_working_webhooks(issuers: Controllers) -> None:
     """As a controller under the rights of the release before it."""
-    issuers.server.remove(CONFIGMAPS, ObjectKey(NAMESPACE, TRUST))
+    issuers.server.remove(CONFIGMAPS, ObjectKey(NAMESPACE, TRUST_CONFIG_MAP))
     issuers.server.forbidden.add("configmaps")
     fresh = replica(issuers.client, issuers.clock)
     with pytest.raises(ApiForbidden):
@@ -204,7 +203,7 @@ async def test_who_may_not_write_the_config_map_has_working_webhooks(issuers: Co
 
 
 async def test_a_handler_gets_its_certificate(issuers: Controllers, tmp_path: Path) -> None:
-    certificate = mounted(tmp_path, issuers.trust()).certificate(issuers.port)
+    certificate = Handler(tmp_path, issuers.port, issuers.trust()).certificate
     with capture_logs() as logs:
         pause_s = await certificate.bring_up_to_date()
     await certificate.first()
@@ -217,26 +216,30 @@ async def test_a_handler_gets_its_certificate(issuers: Controllers, tmp_path: Pa
     assert certificate.current().pair.key.decode() not in str(logs)
 
 
-async def test_a_handler_waits_for_what_the_kubelet_brings(
+async def test_a_handler_waits_for_word_of_its_controllers(
     issuers: Controllers, tmp_path: Path
 ) -> None:
-    """It notices at once: without that it would look again after a second at the soonest."""
-    files = mounted(tmp_path, None)
-    certificate = files.certificate(issuers.port)
-    running = asyncio.create_task(certificate.run(), name="certificate")
+    """It acts at once, and has complained of nothing meanwhile."""
+    handler = Handler(tmp_path, issuers.port)
+    running = asyncio.create_task(handler.certificate.run(), name="certificate")
     try:
         with capture_logs() as logs:
             await asyncio.sleep(0)  # its turn: it looks, and finds nothing
-            files.put("ca.crt", issuers.trust())
-            async with asyncio.timeout(0.9):
-                await certificate.first()
+            handler.trust(issuers.trust())
+            async with asyncio.timeout(5):
+                await handler.certificate.first()
     finally:
         running.cancel()
         await asyncio.wait([running])
-    assert (logs[0]["event"], logs[0]["reason"]) == (
-        "no new certificate for the handler's port",
-        "NotMounted",
-    )
+    assert {line["log_level"] for line in logs} == {"info"}
+
+
+async def test_a_handler_without_a_token(issuers: Controllers, tmp_path: Path) -> None:
+    handler = Handler(tmp_path, issuers.port, issuers.trust(), token=" ")
+    with capture_logs() as logs:
+        await handler.certificate.bring_up_to_date()
+    assert [line["reason"] for line in logs] == ["NoToken"]
+    assert issuers.server.reviews == []
 
 
 def free_port() -> int:
@@ -249,7 +252,7 @@ def free_port() -> int:
 async def test_a_handler_without_controllers_tries_again(tmp_path: Path) -> None:
     async with controllers() as made:
         made.port = free_port()
-        certificate = mounted(tmp_path, made.trust()).certificate(made.port)
+        certificate = Handler(tmp_path, made.port, made.trust()).certificate
         with capture_logs() as logs:
             pauses = [await certificate.bring_up_to_date() for _ in range(3)]
         assert all(low < high for low, high in zip(pauses, (2, 4, 8), strict=True))
@@ -263,7 +266,7 @@ async def test_a_handler_believes_no_controller_of_another_authority(
     issuers: Controllers, tmp_path: Path
 ) -> None:
     """Nor does such a one see the token."""
-    certificate = mounted(tmp_path, authority().certificate).certificate(issuers.port)
+    certificate = Handler(tmp_path, issuers.port, authority().certificate).certificate
     with capture_logs() as logs:
         await certificate.bring_up_to_date()
     assert "CERTIFICATE_VERIFY_FAILED" in logs[0]["error"]
@@ -273,19 +276,19 @@ async def test_a_handler_believes_no_controller_of_another_authority(
 async def test_a_handler_replaces_what_nobody_trusts_any_more(
     issuers: Controllers, tmp_path: Path
 ) -> None:
-    files = mounted(tmp_path, issuers.trust())
-    certificate = files.certificate(issuers.port)
+    handler = Handler(tmp_path, issuers.port, issuers.trust())
+    certificate = handler.certificate
     await certificate.bring_up_to_date()
     before = certificate.current()
     await issuers.make_another_authority()
-    files.put("ca.crt", before.authorities or b"")
+    handler.trust(before.authorities or b"")
     await certificate.bring_up_to_date()
     assert certificate.current() is before
-    files.put("ca.crt", issuers.trust() + (before.authorities or b""))
+    handler.trust(issuers.trust() + (before.authorities or b""))
     await certificate.bring_up_to_date()
     assert certificate.current().pair is before.pair
     assert certificate.current().authorities != before.authorities
-    files.put("ca.crt", issuers.trust())
+    handler.trust(issuers.trust())
     await certificate.bring_up_to_date()
     assert renewal.is_trusted(certificate.current().pair.certificate, issuers.trust())
 

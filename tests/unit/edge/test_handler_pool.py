@@ -37,7 +37,7 @@ from podvisor_controller.handlers.pool import (
 )
 from podvisor_controller.webhooks.rotation import Authorities
 
-from tests.unit.edge.handler_identities import LIFE, Controllers, controllers, mounted
+from tests.unit.edge.handler_identities import LIFE, Controllers, Handler, controllers
 from tests.unit.edge.tls_peers import DAY, NOW, authority, server_pair
 
 SERVICE = "podvisor.handler.v1.HandlerService"
@@ -371,8 +371,8 @@ async def test_from_a_token_to_an_answer(tmp_path: Path) -> None:
     """A handler with the certificate that a controller gave it, reached by that controller; and again with another authority."""
     cluster = Cluster()
     async with controllers() as made, made.issuing(), cluster.handler("n1"):
-        files = mounted(tmp_path, made.trust())
-        certificate = files.certificate(made.port)
+        handler = Handler(tmp_path, made.port, made.trust())
+        certificate = handler.certificate
         credentials = ControllerCredentials(lambda: made.certificates.published, life=LIFE)
         pool = Handlers(
             address_of=cluster.addresses.get, is_node=bool, credentials=credentials.current
@@ -384,7 +384,7 @@ async def test_from_a_token_to_an_answer(tmp_path: Path) -> None:
             await made.make_another_authority()
             with pytest.raises(HandlerUnreachable):
                 await name_of(pool, "n1")
-            files.put("ca.crt", made.trust())
+            handler.trust(made.trust())
             await certificate.bring_up_to_date()
             cluster.shown["n1"] = certificate.current()
             assert await name_of(pool, "n1") == "n1"

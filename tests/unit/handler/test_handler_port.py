@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 from podvisor.handler.v1 import handler_pb2, handler_pb2_grpc
+from podvisor_common.kube.resources import CONFIGMAPS
 from podvisor_common.rpc.client import call, unix_channel
 from podvisor_common.rpc.tcp import tls_channel
 from podvisor_common.tls.identities import handler_of
 from podvisor_controller.handlers.credentials import ControllerCredentials
 
-from tests.unit.edge.handler_identities import LIFE, controllers, mounted
+from tests.unit.edge.handler_identities import LIFE, controllers
 from tests.unit.handler.fake_launcher import needs_root
 from tests.unit.handler.world import World, handler, world_in
 
@@ -45,11 +46,12 @@ async def test_the_port_opens_when_a_controller_is_there(world: World, tmp_path:
         extra = made.server.tokens["of node1"]["user"]["extra"]
         extra["authentication.kubernetes.io/node-name"] = ["node1"]
         made.port = free_port()
-        files = mounted(tmp_path, None, token="of node1")
+        token = tmp_path / "token"
+        token.write_text("of node1")
         serving = handler(
             world,
             rpc_port=port,
-            identity_directory=files.directory,
+            identity_token=token,
             identity_address=f"127.0.0.1:{made.port}",
         )
         credentials = ControllerCredentials(lambda: made.certificates.published, life=LIFE)
@@ -58,7 +60,7 @@ async def test_the_port_opens_when_a_controller_is_there(world: World, tmp_path:
             with pytest.raises(OSError):
                 socket.create_connection(("127.0.0.1", port), timeout=1)
             async with made.issuing():
-                files.put("ca.crt", made.trust())
+                world.server.put(CONFIGMAPS, made.told())
                 shown = credentials.current()
                 async with tls_channel(
                     f"127.0.0.1:{port}",

@@ -12,6 +12,9 @@ from podvisor_common.errors import Terminal
 AUDIENCE = "podvisor.io/handler-identity"
 # In the certificate that a controller shows to handlers.
 CONTROLLER = "virt-controller.podvisor.io"
+# The ConfigMap in the install namespace in which controllers say by which authority they are known.
+TRUST_CONFIG_MAP = "podvisor-ca"
+TRUST_FIELD = "ca.crt"
 _HANDLERS = "virt-handler.podvisor.io"
 
 # The most that fits into the TLS extension in which a client says whom it wants.

@@ -20,6 +20,7 @@ from podvisor_common.kube.resources import (
     ObjectKey,
     Resource,
 )
+from podvisor_common.tls.identities import TRUST_CONFIG_MAP, TRUST_FIELD
 
 from podvisor_controller.subresources import api_services
 from podvisor_controller.subresources.api_services import API_SERVICES
@@ -29,9 +30,6 @@ FIELD_MANAGER = "virt-controller"
 # The chart's ClusterRole owns the configurations: uninstalling the chart takes them along.
 OWNER = Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", namespaced=False)
 OWNER_NAME = "virt-controller"
-# The ConfigMap in the install namespace by which handlers know the controllers, as the chart mounts it.
-TRUST = "podvisor-ca"
-TRUST_FIELD = "ca.crt"
 
 
 async def publish(client: KubeClient, namespace: str, ca_bundle: bytes) -> None:
@@ -57,12 +55,12 @@ async def publish_api_services(client: KubeClient, namespace: str, ca_bundle: by
 
 
 async def publish_trust(client: KubeClient, namespace: str, ca_bundle: bytes) -> None:
-    """Have handlers trust `ca_bundle`, of which their kubelets bring them word within two minutes. Raises ApiError; may be repeated."""
+    """Have handlers trust `ca_bundle`. Raises ApiError; may be repeated."""
     manifest = {
         "apiVersion": CONFIGMAPS.api_version,
         "kind": CONFIGMAPS.kind,
         "metadata": {
-            "name": TRUST,
+            "name": TRUST_CONFIG_MAP,
             "namespace": namespace,
             "labels": {
                 "app.kubernetes.io/name": "podvisor",
@@ -71,7 +69,7 @@ async def publish_trust(client: KubeClient, namespace: str, ca_bundle: bytes) ->
         },
         "data": {TRUST_FIELD: ca_bundle.decode()},
     }
-    await _bring(client, CONFIGMAPS, ObjectKey(namespace, TRUST), manifest)
+    await _bring(client, CONFIGMAPS, ObjectKey(namespace, TRUST_CONFIG_MAP), manifest)
 
 
 async def is_published(client: KubeClient, ca_bundle: bytes) -> bool:

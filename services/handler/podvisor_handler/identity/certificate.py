@@ -5,17 +5,17 @@ of podvisor's authority, and is in no log. Nothing waits for this but the port: 
 """
 
 import asyncio
-import os
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
 from podvisor.identity.v1 import identity_pb2, identity_pb2_grpc
 from podvisor_common.aio.backoff import Backoff
+from podvisor_common.api import core
 from podvisor_common.api.meta import format_time
 from podvisor_common.errors import Retryable, Terminal
+from podvisor_common.kube.resources import ObjectKey
 from podvisor_common.rpc.client import call
 from podvisor_common.rpc.errors import RpcError
 from podvisor_common.rpc.tcp import Credentials, tls_channel
@@ -25,33 +25,32 @@ from podvisor_common.tls.authority import (
     expires_at,
     split_bundle,
 )
+from podvisor_common.tls.identities import TRUST_CONFIG_MAP, TRUST_FIELD
 
 from podvisor_handler.identity import renewal
-from podvisor_handler.linux.inotify import DirectoryWatch, Inotify
 
 ANSWER_WITHIN_S = 10.0
 LONGEST_PAUSE_S = 60.0
-TOKEN = "token"
-AUTHORITIES = "ca.crt"
-_FILE_LIMIT_BYTES = 256 * 1024
+_TOKEN_LIMIT_BYTES = 64 * 1024
 
 _log = structlog.get_logger(__name__)
 
 
-class NotMounted(Retryable):
-    """The kubelet has not given us yet what we need: token or authorities."""
+class NoToken(Retryable):
+    """The kubelet has not given us a token, by which controllers would know us."""
 
-    reason = "NotMounted"
+    reason = "NoToken"
 
 
 class HandlerCertificate:
     """Keeps a certificate, and what is trusted, up to date.
 
-    `directory` has the token and the authorities; `address` is where controllers issue, `server_name` the name in their certificates.
+    The kubelet keeps the token in `token_file`; `address` is where controllers issue, `server_name` the name in their certificates.
     """
 
-    def __init__(self, directory: Path, address: str, server_name: str, *, node: str) -> None:
-        self._directory = directory
+    def __init__(self, token_file: Path, address: str, server_name: str, *, node: str) -> None:
+        self._token_file = token_file
+        self._trusted = b""  # no controller has said yet whom to trust
         self._address = address
         self._server_name = server_name
         self._node = node
@@ -70,41 +69,30 @@ class HandlerCertificate:
         assert self._credentials is not None
         return self._credentials
 
+    def learn(self, key: ObjectKey, old: core.ConfigMap | None, new: core.ConfigMap | None) -> None:
+        """A callback of the informer of the ConfigMap in which the controllers say whom to trust."""
+        if key.name != TRUST_CONFIG_MAP:
+            return
+        trusted = ((new.data if new is not None else None) or {}).get(TRUST_FIELD, "").encode()
+        if trusted and trusted != self._trusted:
+            self._trusted = trusted
+            self._changed.set()
+
     async def run(self) -> None:
         """Get one, and the next ones in time, until cancelled."""
-        with Inotify() as inotify, self._watching(inotify):
-            while True:
-                self._changed.clear()
-                pause_s = await self.bring_up_to_date()
-                try:
-                    async with asyncio.timeout(pause_s):
-                        await self._changed.wait()
-                except TimeoutError:
-                    continue
-
-    @contextmanager
-    def _watching(self, inotify: Inotify) -> Iterator[None]:
-        """Have every change of the directory noticed; where that cannot be had, it is only looked at again and again."""
-        watch: DirectoryWatch | None = None
-        try:
-            descriptor = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                watch = inotify.watch_directory(descriptor, self._changed.set)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            _log.warning("changes of authorities go unnoticed for a while", error=str(error))
-        try:
-            yield
-        finally:
-            if watch is not None:
-                watch.close()
+        while True:
+            self._changed.clear()
+            pause_s = await self.bring_up_to_date() if self._trusted else None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._changed.wait()
 
     async def bring_up_to_date(self) -> float:
         """Do what is due; how long until something is again, in seconds. What fails is logged, and due again soon."""
         loop = asyncio.get_running_loop()
         try:
-            authorities = self._authorities()
+            authorities = self._trusted
+            split_bundle(authorities)
             if self._is_due(authorities, loop.time()):
                 await self._obtain(authorities)
             elif self._credentials is not None and self._credentials.authorities != authorities:
@@ -155,25 +143,13 @@ class HandlerCertificate:
             renewed_in_s=round(pause_s),
         )
 
-    def _authorities(self) -> bytes:
-        found = self._read(AUTHORITIES)
-        split_bundle(found)
-        return found
-
     def _token(self) -> str:
-        text = self._read(TOKEN).strip()
-        if not text.isascii() or not text.decode().isprintable():
-            raise NotMounted(f"{self._directory / TOKEN} holds no token")
-        return text.decode()
-
-    def _read(self, name: str) -> bytes:
         """A small file in memory, written by the kubelet."""
-        path = self._directory / name
         try:
-            with path.open("rb") as file:
-                text = file.read(_FILE_LIMIT_BYTES)
+            with self._token_file.open("rb") as file:
+                text = file.read(_TOKEN_LIMIT_BYTES).strip()
         except OSError as error:
-            raise NotMounted(f"{path}: {error.strerror}") from error
-        if not text.strip():
-            raise NotMounted(f"{path} is empty")
-        return text
+            raise NoToken(f"{self._token_file}: {error.strerror}") from error
+        if not text or not text.isascii() or not text.decode().isprintable():
+            raise NoToken(f"{self._token_file} holds no token")
+        return text.decode()
