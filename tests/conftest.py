@@ -8,6 +8,7 @@ import pytest
 # machine; what is not among them takes a minute or less.
 _FILES_S = {
     "test_persistent_volumes.py": 480,
+    "test_streams.py": 300,
     "test_hotplug.py": 400,
     "test_networks.py": 280,
     "test_run_strategies.py": 250,

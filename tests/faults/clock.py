@@ -58,6 +58,7 @@ async def replica(
         "OBSERVABILITY_PORT": "0",
         "WEBHOOK_PORT": "0",
         "SUBRESOURCE_PORT": "0",
+        "IDENTITY_PORT": "0",
     }
     with (directory / "controller.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(

@@ -76,8 +76,7 @@ class Api:
         accept: str = "application/json",
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A connection for each answer: no test has to end one."""
-        self._connection = self._connection or _read(self.kubeconfig)
-        server, trust = self._connection
+        server, trust = self.connection()
         async with (
             aiohttp.ClientSession(timeout=timeout, read_bufsize=16 << 20) as session,
             session.get(server + path, params=query, ssl=trust, headers={"Accept": accept}) as answer,
@@ -86,6 +85,11 @@ class Api:
                 yield answer
             finally:
                 await _hang_up(answer)
+
+    def connection(self) -> tuple[str, ssl.SSLContext]:
+        """The server's URL, and TLS to it as the kubeconfig's user."""
+        self._connection = self._connection or _read(self.kubeconfig)
+        return self._connection
 
     async def _resource(self, kind: str) -> Resource:
         name = kind.lower()

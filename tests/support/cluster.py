@@ -17,7 +17,7 @@ from tests.support.api import Api, Json
 from tests.support.process import CommandFailedError, Completed, run
 
 ROOT = Path(__file__).resolve().parents[2]
-_API = Api(ROOT / ".dev/kubeconfig")
+API = Api(ROOT / ".dev/kubeconfig")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +54,14 @@ class Cluster:
 
     async def get(self, kind: str, name: str) -> Json | None:
         """The object, or None when it does not exist."""
-        return await _API.get(kind, self.namespace, name)
+        return await API.get(kind, self.namespace, name)
 
     async def all(
         self, kind: str, *, labels: str = "", fields: str = "", everywhere: bool = False
     ) -> list[Json]:
         """All objects of a kind in the namespace, or in all of them."""
         namespace = None if everywhere else self.namespace
-        items: list[Json] = (await _API.list(kind, namespace, labels=labels, fields=fields))[
-            "items"
-        ]
+        items: list[Json] = (await API.list(kind, namespace, labels=labels, fields=fields))["items"]
         return items
 
     async def until(
@@ -93,8 +91,8 @@ class Cluster:
     @asynccontextmanager
     async def watching(self, kind: str, name: str) -> AsyncIterator[AsyncIterator[Json | None]]:
         """The states of one object from now on: first as it is (None when it is absent), then after each change."""
-        first = await _API.list(kind, self.namespace, fields=f"metadata.name={name}")
-        async with aclosing(_API.states(kind, self.namespace, name, first)) as states:
+        first = await API.list(kind, self.namespace, fields=f"metadata.name={name}")
+        async with aclosing(API.states(kind, self.namespace, name, first)) as states:
             yield states
 
     async def complaints(self) -> list[str]:

@@ -128,7 +128,7 @@ async def start_controller(directory: Path, identity: str, profile: str) -> Serv
         "tests.perf.scale.service", "controller", str(result), *([profile] if profile else []),
         KUBECONFIG=str(config), POD_NAME=identity, POD_NAMESPACE=INSTALL.namespace,
         LAUNCHER_IMAGE="podvisor.test/fake-launcher", EXPORTER_IMAGE="podvisor.test/fake-exporter", OBSERVABILITY_PORT=str(port), WEBHOOK_PORT="0",
-        SUBRESOURCE_PORT="0",
+        SUBRESOURCE_PORT="0", IDENTITY_PORT="0",
     )  # fmt: skip
     return Service("controller", process, port, result)
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import aiohttp
 import pytest
+from podvisor.identity.v1 import identity_pb2, identity_pb2_grpc
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.leader import LeaderElection
 from podvisor_common.kube.resources import (
@@ -23,6 +24,9 @@ from podvisor_common.kube.resources import (
     VIRTUAL_MACHINE_INSTANCES,
     ObjectKey,
 )
+from podvisor_common.rpc.client import call
+from podvisor_common.rpc.errors import Unauthenticated
+from podvisor_common.rpc.tcp import tls_channel
 from podvisor_controller import app
 from podvisor_controller.settings import Settings
 from podvisor_controller.subresources.api_services import API_SERVICES
@@ -119,6 +123,30 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+async def test_a_replica_issues_certificates_to_whoever_proves_to_be_a_handler(
+    server: ApiServer, settings: Settings
+) -> None:
+    """With the certificate that handlers are told to trust."""
+    server.put(CRDS, {"metadata": {"name": "virtualmachines.kubevirt.io"}, "spec": {}})
+    settings = replace(settings, identity_port=free_port())
+    trust = ObjectKey("kubevirt", "podvisor-ca")
+    async with replica(server, settings, "a"):
+        await server.until(lambda: server.get(CONFIGMAPS, trust) is not None)
+        told = server.get(CONFIGMAPS, trust)
+        assert told is not None
+        async with tls_channel(
+            f"127.0.0.1:{settings.identity_port}",
+            server_name="virt-controller.kubevirt.svc",
+            authorities=told["data"]["ca.crt"].encode(),
+        ) as channel:
+            stub = identity_pb2_grpc.IdentityServiceStub(channel)
+            with pytest.raises(Unauthenticated) as refused:
+                await call(
+                    stub.IssueCertificate, identity_pb2.IssueCertificateRequest(), timeout_s=5
+                )
+    assert refused.value.reason == "NoToken"
 
 
 async def test_a_replica_that_stops_hands_the_lease_back_first_and_answers_on(

@@ -26,9 +26,9 @@ from podvisor_common.tls.authority import (
 
 AUTHORITY_RENEWAL_SHARE = 1 / 3
 LEAF_RENEWAL_SHARE = 1 / 2
-# By then everybody has a new bundle: the API server's processes, which follow the webhook configurations by watching, and the handlers,
-# whose kubelets look after what they have mounted every 60 to 90 s.
-SETTLING_S = 120.0
+# The API server's processes follow the webhook configurations by watching, and the handlers a ConfigMap; they have seen a new
+# bundle by then.
+SETTLING_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
