@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, Json
 from tests.support.machine import Machine, vmi
 from tests.support.networks import ECHOES, networked_vmi, serve
 from tests.support.streams import PROTOCOL, Stream, picture, refusal, stream
@@ -102,7 +102,8 @@ def _lit(png: bytes) -> float:
 
 async def test_ports_carry_all_there_is_both_ways(cluster: Cluster) -> None:
     """100 MiB there and back, while a console idles for three minutes and lives."""
-    networks, interfaces = {"default": {"pod": {}}}, {"default": {"masquerade": {}}}
+    networks: Json = {"default": {"pod": {}}}
+    interfaces: Json = {"default": {"masquerade": {}}}
     await cluster.apply(networked_vmi("port", networks, interfaces))
     machine = Machine(cluster, "port")
     await machine.running()

@@ -227,7 +227,7 @@ class Machine:
     async def _ssh(self, command: str) -> list[str]:
         service = await self.cluster.get("service", f"{self.name}-ssh")
         port = service["spec"]["ports"][0]["nodePort"] if service else await self.expose_ssh()
-        key = _private_key()
+        key = private_key()
         return [
             "ssh", "-i", key, "-p", str(port), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
             "-o", "LogLevel=ERROR", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ConnectionAttempts=3",
@@ -292,7 +292,8 @@ async def node_address(node: str = "node1") -> str:
     return str(next(one["address"] for one in addresses if one["type"] == "InternalIP"))
 
 
-def _private_key() -> str:
+def private_key() -> str:
+    """The file of the demo key, as ssh takes it."""
     # git does not keep the mode that ssh insists on
     os.chmod(DEMO_KEY, 0o600)
     return str(DEMO_KEY)
