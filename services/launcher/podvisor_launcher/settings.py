@@ -93,3 +93,8 @@ class Settings:
     def shares(self) -> Path:
         """Sockets of the trees of files that the guest shares."""
         return self.run_dir / "private/virtiofs"
+
+    @property
+    def nvram(self) -> Path:
+        """Variables of a UEFI firmware."""
+        return self.run_dir / "private/nvram.fd"

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import libvirt
 import pytest
 from podvisor.domain.v1 import domain_pb2 as pb
+from podvisor_launcher.domain.board_elements import Tcg, TranslationCache
 from podvisor_launcher.domain.build import (
     ConsolePaths,
     Image,
@@ -15,11 +16,12 @@ from podvisor_launcher.domain.build import (
     build_domain,
     check_spec,
 )
-from podvisor_launcher.domain.elements import Domain, Tcg, TranslationCache
+from podvisor_launcher.domain.elements import Domain
 from podvisor_launcher.domain.pci import PciBus, TooManyDevices
 from podvisor_launcher.domain.xml import format_xml, parse_xml
 
 from tests.unit.launcher.conftest import TEST_DRIVER
+from tests.unit.launcher.hardware_specs import HARDWARE
 from tests.unit.launcher.specs import (
     block_source,
     cloud_init_disk,
@@ -32,10 +34,21 @@ from tests.unit.launcher.specs import (
 
 GOLDEN = Path(__file__).parent / "golden"
 CONSOLES = ConsolePaths(
-    "/sockets/serial0.sock", "/sockets/vnc.sock", "/console/serial0.log", "/agent.sock", "/shares"
+    "/sockets/serial0.sock",
+    "/sockets/vnc.sock",
+    "/console/serial0.log",
+    "/agent.sock",
+    "/shares",
+    "/private/nvram.fd",
 )
 
-WITH_PASST = 11_000_000
+# From which on libvirt knows what is in those files.
+_SINCE = {
+    "passt": 11_000_000,
+    "peripherals": 9_001_000,
+    "virtio-transitional": 9_001_000,
+    "io-threads-pool": 10_000_000,
+}
 _TCP = [pb.ForwardedPort(protocol="tcp", number=number) for number in (8080, 22)]
 SPECS = {
     "introduction": spec(disks=[container_disk(), cloud_init_disk()], interfaces=[interface()]),
@@ -104,6 +117,7 @@ SPECS = {
         ],
     ),
 }
+SPECS |= HARDWARE
 
 
 def volume(disk: pb.DiskSpec) -> ResolvedDisk:
@@ -148,8 +162,8 @@ def test_golden(name: str) -> None:
 
 @pytest.mark.parametrize("feature", SPECS)
 def test_libvirts_schema_agrees(feature: str, name: str) -> None:
-    if feature == "passt" and libvirt.getVersion() < WITH_PASST:
-        pytest.skip("this libvirt was built without passt")
+    if libvirt.getVersion() < _SINCE.get(feature, 0):
+        pytest.skip("this libvirt was built without it")
     description = (GOLDEN / f"{feature}.xml").read_text().replace("default_myvm", f"default_{name}")
     keeper = libvirt.open(TEST_DRIVER)
     keeper.defineXMLFlags(description, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)

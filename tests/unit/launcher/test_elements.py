@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 from podvisor_launcher.domain import (
+    board_elements,
+    device_elements,
     disk_elements,
     elements,
     filesystem_elements,
+    hyperv_elements,
     place_elements,
 )
 from podvisor_launcher.domain.place_elements import Boot
@@ -16,7 +19,15 @@ from podvisor_launcher.domain.xml import XmlError, fields_of, format_xml, parse_
 
 CLASSES = [
     each
-    for module in (elements, disk_elements, filesystem_elements, place_elements)
+    for module in (
+        board_elements,
+        device_elements,
+        disk_elements,
+        elements,
+        filesystem_elements,
+        hyperv_elements,
+        place_elements,
+    )
     for _, each in inspect.getmembers(module, inspect.isclass)
     if each.__module__ == module.__name__
 ]

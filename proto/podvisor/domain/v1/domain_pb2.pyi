@@ -22,6 +22,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Switch:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SwitchEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Switch.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SWITCH_UNSPECIFIED: _Switch.ValueType  # 0
+    """The emulator chooses."""
+    SWITCH_ON: _Switch.ValueType  # 1
+    """It is there."""
+    SWITCH_OFF: _Switch.ValueType  # 2
+    """It is not there."""
+
+class Switch(_Switch, metaclass=_SwitchEnumTypeWrapper):
+    """Switch says whether there is something that may be there by itself."""
+
+SWITCH_UNSPECIFIED: Switch.ValueType  # 0
+"""The emulator chooses."""
+SWITCH_ON: Switch.ValueType  # 1
+"""It is there."""
+SWITCH_OFF: Switch.ValueType  # 2
+"""It is not there."""
+Global___Switch: _TypeAlias = Switch  # noqa: Y015
+
 class _Accelerator:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -406,6 +430,26 @@ class DomainSpec(_message.Message):
     FIRMWARE_SERIAL_FIELD_NUMBER: _builtins.int
     START_PAUSED_FIELD_NUMBER: _builtins.int
     FILESYSTEMS_FIELD_NUMBER: _builtins.int
+    CLOCK_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    CHASSIS_FIELD_NUMBER: _builtins.int
+    SYSTEM_FIELD_NUMBER: _builtins.int
+    BOOTLOADER_FIELD_NUMBER: _builtins.int
+    ENDS_ON_REBOOT_FIELD_NUMBER: _builtins.int
+    RNG_FIELD_NUMBER: _builtins.int
+    WATCHDOG_FIELD_NUMBER: _builtins.int
+    SOUND_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    MEMORY_BALLOON_FIELD_NUMBER: _builtins.int
+    VIDEO_MODEL_FIELD_NUMBER: _builtins.int
+    PANIC_MODELS_FIELD_NUMBER: _builtins.int
+    IO_THREADS_FIELD_NUMBER: _builtins.int
+    BLOCK_MULTI_QUEUE_FIELD_NUMBER: _builtins.int
+    TPM_FIELD_NUMBER: _builtins.int
+    VIRTIO_TRANSITIONAL_FIELD_NUMBER: _builtins.int
+    CPU_FEATURES_FIELD_NUMBER: _builtins.int
+    HUGEPAGE_BYTES_FIELD_NUMBER: _builtins.int
+    KERNEL_BOOT_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Namespace of the VirtualMachineInstance."""
     name: _builtins.str
@@ -432,6 +476,20 @@ class DomainSpec(_message.Message):
     """Serial number the guest sees in its SMBIOS table; empty for none."""
     start_paused: _builtins.bool
     """The guest is started with its processors standing still: it is paused by request until somebody resumes it."""
+    ends_on_reboot: _builtins.bool
+    """A reboot by the guest ends the machine as a shutdown does."""
+    rng: _builtins.bool
+    """The guest has a virtio device that gives it random numbers of the node's."""
+    video_model: _builtins.str
+    """Model of the video card where there is `graphics`: `vga`, `cirrus`, `virtio`, `ramfb` or `bochs`; empty for `vga`."""
+    block_multi_queue: _builtins.bool
+    """Disks on buses virtio and scsi have a queue for each processor."""
+    tpm: _builtins.bool
+    """The guest has a TPM 2.0, whose state lives as long as the pod."""
+    virtio_transitional: _builtins.bool
+    """Virtio devices can be driven by guests that know the draft of virtio alone, of before version 1.0."""
+    hugepage_bytes: _builtins.int
+    """Size of the node's pages that the guest's memory is made of, in bytes; 0 for ordinary ones."""
     @_builtins.property
     def cpu(self) -> Global___CpuSpec:
         """Processors of the guest."""
@@ -451,6 +509,61 @@ class DomainSpec(_message.Message):
     @_builtins.property
     def filesystems(self) -> _containers.RepeatedCompositeFieldContainer[Global___FilesystemSpec]:
         """Trees of files that the guest shares with the node."""
+
+    @_builtins.property
+    def clock(self) -> Global___ClockSpec:
+        """The fields from here to 39 are hardware that launchers of contract version 3 and later build. Others are never sent them.
+
+        Clocks of the guest; unset for one in UTC and the board's own timers.
+        """
+
+    @_builtins.property
+    def features(self) -> Global___FeaturesSpec:
+        """What the board and the hypervisor have for the guest besides devices; unset for ACPI and an APIC alone."""
+
+    @_builtins.property
+    def chassis(self) -> Global___ChassisSpec:
+        """What the SMBIOS table says of the chassis; unset for nothing."""
+
+    @_builtins.property
+    def system(self) -> Global___SystemSpec:
+        """What the SMBIOS table says of the system besides UUID and serial number; unset for the emulator's own words."""
+
+    @_builtins.property
+    def bootloader(self) -> Global___BootloaderSpec:
+        """The firmware; unset for a BIOS that keeps off the serial console."""
+
+    @_builtins.property
+    def watchdog(self) -> Global___WatchdogSpec:
+        """A timer that acts when the guest does not reset it any more; unset for none."""
+
+    @_builtins.property
+    def sound(self) -> Global___SoundSpec:
+        """A sound card, which is heard by nobody; unset for none."""
+
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___InputSpec]:
+        """Pointing devices in the order of the manifest."""
+
+    @_builtins.property
+    def memory_balloon(self) -> Global___MemoryBalloonSpec:
+        """A virtio balloon; unset for none."""
+
+    @_builtins.property
+    def panic_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Models of the devices by which the guest tells of its panic, each once: `isa`, `hyperv` or `pvpanic`."""
+
+    @_builtins.property
+    def io_threads(self) -> Global___IoThreadsSpec:
+        """Threads for the requests of disks on bus virtio, besides those of disks with a `dedicated_io_thread`; unset for none."""
+
+    @_builtins.property
+    def cpu_features(self) -> _containers.RepeatedCompositeFieldContainer[Global___CpuFeatureSpec]:
+        """Features that the processors shall have or lack, whatever their model says."""
+
+    @_builtins.property
+    def kernel_boot(self) -> Global___KernelBootSpec:
+        """A kernel that is started without a boot loader; unset for none."""
 
     def __init__(
         self,
@@ -473,14 +586,532 @@ class DomainSpec(_message.Message):
         firmware_serial: _builtins.str = ...,
         start_paused: _builtins.bool = ...,
         filesystems: _abc.Iterable[Global___FilesystemSpec] | None = ...,
+        clock: Global___ClockSpec | None = ...,
+        features: Global___FeaturesSpec | None = ...,
+        chassis: Global___ChassisSpec | None = ...,
+        system: Global___SystemSpec | None = ...,
+        bootloader: Global___BootloaderSpec | None = ...,
+        ends_on_reboot: _builtins.bool = ...,
+        rng: _builtins.bool = ...,
+        watchdog: Global___WatchdogSpec | None = ...,
+        sound: Global___SoundSpec | None = ...,
+        inputs: _abc.Iterable[Global___InputSpec] | None = ...,
+        memory_balloon: Global___MemoryBalloonSpec | None = ...,
+        video_model: _builtins.str = ...,
+        panic_models: _abc.Iterable[_builtins.str] | None = ...,
+        io_threads: Global___IoThreadsSpec | None = ...,
+        block_multi_queue: _builtins.bool = ...,
+        tpm: _builtins.bool = ...,
+        virtio_transitional: _builtins.bool = ...,
+        cpu_features: _abc.Iterable[Global___CpuFeatureSpec] | None = ...,
+        hugepage_bytes: _builtins.int = ...,
+        kernel_boot: Global___KernelBootSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "memory", b"memory"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bootloader", b"bootloader", "chassis", b"chassis", "clock", b"clock", "cpu", b"cpu", "features", b"features", "io_threads", b"io_threads", "kernel_boot", b"kernel_boot", "memory", b"memory", "memory_balloon", b"memory_balloon", "sound", b"sound", "system", b"system", "watchdog", b"watchdog"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "cpu", b"cpu", "disks", b"disks", "filesystems", b"filesystems", "firmware_serial", b"firmware_serial", "firmware_uuid", b"firmware_uuid", "generation", b"generation", "grace_period_s", b"grace_period_s", "graphics", b"graphics", "interfaces", b"interfaces", "machine_type", b"machine_type", "memory", b"memory", "name", b"name", "namespace", b"namespace", "serial_console", b"serial_console", "serial_log", b"serial_log", "start_paused", b"start_paused", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "block_multi_queue", b"block_multi_queue", "bootloader", b"bootloader", "chassis", b"chassis", "clock", b"clock", "cpu", b"cpu", "cpu_features", b"cpu_features", "disks", b"disks", "ends_on_reboot", b"ends_on_reboot", "features", b"features", "filesystems", b"filesystems", "firmware_serial", b"firmware_serial", "firmware_uuid", b"firmware_uuid", "generation", b"generation", "grace_period_s", b"grace_period_s", "graphics", b"graphics", "hugepage_bytes", b"hugepage_bytes", "inputs", b"inputs", "interfaces", b"interfaces", "io_threads", b"io_threads", "kernel_boot", b"kernel_boot", "machine_type", b"machine_type", "memory", b"memory", "memory_balloon", b"memory_balloon", "name", b"name", "namespace", b"namespace", "panic_models", b"panic_models", "rng", b"rng", "serial_console", b"serial_console", "serial_log", b"serial_log", "sound", b"sound", "start_paused", b"start_paused", "system", b"system", "tpm", b"tpm", "uid", b"uid", "video_model", b"video_model", "virtio_transitional", b"virtio_transitional", "watchdog", b"watchdog"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DomainSpec: _TypeAlias = DomainSpec  # noqa: Y015
+
+@_typing.final
+class ClockSpec(_message.Message):
+    """ClockSpec says what the guest's clock shows and by what it tells time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIMEZONE_FIELD_NUMBER: _builtins.int
+    OFFSET_S_FIELD_NUMBER: _builtins.int
+    TIMERS_FIELD_NUMBER: _builtins.int
+    timezone: _builtins.str
+    """Name of a time zone in the IANA database, for example `Europe/Paris`: the clock shows its local time. Empty for UTC."""
+    offset_s: _builtins.int
+    """By how much the clock is ahead of UTC, in seconds. Excludes `timezone`."""
+    @_builtins.property
+    def timers(self) -> _containers.RepeatedCompositeFieldContainer[Global___TimerSpec]:
+        """Timers, each once."""
+
+    def __init__(
+        self,
+        *,
+        timezone: _builtins.str = ...,
+        offset_s: _builtins.int = ...,
+        timers: _abc.Iterable[Global___TimerSpec] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset_s", b"offset_s", "timers", b"timers", "timezone", b"timezone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClockSpec: _TypeAlias = ClockSpec  # noqa: Y015
+
+@_typing.final
+class TimerSpec(_message.Message):
+    """TimerSpec is one source of ticks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ABSENT_FIELD_NUMBER: _builtins.int
+    TICK_POLICY_FIELD_NUMBER: _builtins.int
+    TRACK_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`hpet`, `pit`, `rtc`, `kvmclock` or `hypervclock`."""
+    absent: _builtins.bool
+    """The guest does not have it."""
+    tick_policy: _builtins.str
+    """What becomes of ticks that were missed: `delay`, `catchup`, `merge` or `discard`; empty for the emulator's own choice."""
+    track: _builtins.str
+    """What timer `rtc` follows: `guest` or `wall`; empty for the emulator's own choice."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        absent: _builtins.bool = ...,
+        tick_policy: _builtins.str = ...,
+        track: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent", b"absent", "name", b"name", "tick_policy", b"tick_policy", "track", b"track"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimerSpec: _TypeAlias = TimerSpec  # noqa: Y015
+
+@_typing.final
+class FeaturesSpec(_message.Message):
+    """FeaturesSpec is what board and hypervisor have for the guest besides devices."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHOUT_ACPI_FIELD_NUMBER: _builtins.int
+    WITHOUT_APIC_FIELD_NUMBER: _builtins.int
+    APIC_END_OF_INTERRUPT_FIELD_NUMBER: _builtins.int
+    SMM_FIELD_NUMBER: _builtins.int
+    PV_SPINLOCK_FIELD_NUMBER: _builtins.int
+    KVM_HIDDEN_FIELD_NUMBER: _builtins.int
+    HYPERV_FIELD_NUMBER: _builtins.int
+    without_acpi: _builtins.bool
+    """The guest has no ACPI, and so does not hear of a request to shut down."""
+    without_apic: _builtins.bool
+    """The guest has no APIC."""
+    apic_end_of_interrupt: Global___Switch.ValueType
+    """The end of an interrupt is told by memory in place of a register. Under KVM only."""
+    smm: Global___Switch.ValueType
+    """System management mode."""
+    pv_spinlock: Global___Switch.ValueType
+    """Locks that wait tell the hypervisor. Under KVM only."""
+    kvm_hidden: _builtins.bool
+    """The guest is not told that KVM runs it. Under KVM only."""
+    @_builtins.property
+    def hyperv(self) -> Global___HypervSpec:
+        """Interfaces of Hyper-V, for Windows; under KVM only. Unset for none."""
+
+    def __init__(
+        self,
+        *,
+        without_acpi: _builtins.bool = ...,
+        without_apic: _builtins.bool = ...,
+        apic_end_of_interrupt: Global___Switch.ValueType = ...,
+        smm: Global___Switch.ValueType = ...,
+        pv_spinlock: Global___Switch.ValueType = ...,
+        kvm_hidden: _builtins.bool = ...,
+        hyperv: Global___HypervSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hyperv", b"hyperv"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apic_end_of_interrupt", b"apic_end_of_interrupt", "hyperv", b"hyperv", "kvm_hidden", b"kvm_hidden", "pv_spinlock", b"pv_spinlock", "smm", b"smm", "without_acpi", b"without_acpi", "without_apic", b"without_apic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FeaturesSpec: _TypeAlias = FeaturesSpec  # noqa: Y015
+
+@_typing.final
+class HypervSpec(_message.Message):
+    """HypervSpec is what of Hyper-V's interfaces the guest finds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASSTHROUGH_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    passthrough: _builtins.bool
+    """All that the node's KVM has. Excludes `features`."""
+    @_builtins.property
+    def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___HypervFeatureSpec]:
+        """Single interfaces, each once."""
+
+    def __init__(
+        self,
+        *,
+        passthrough: _builtins.bool = ...,
+        features: _abc.Iterable[Global___HypervFeatureSpec] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "passthrough", b"passthrough"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HypervSpec: _TypeAlias = HypervSpec  # noqa: Y015
+
+@_typing.final
+class HypervFeatureSpec(_message.Message):
+    """HypervFeatureSpec is one of Hyper-V's interfaces."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OFF_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
+    VENDOR_ID_FIELD_NUMBER: _builtins.int
+    DIRECT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """libvirt's name: `relaxed`, `vapic`, `spinlocks`, `vpindex`, `runtime`, `synic`, `stimer`, `reset`, `vendor_id`, `frequencies`,
+    `reenlightenment`, `tlbflush`, `ipi` or `evmcs`.
+    """
+    off: _builtins.bool
+    """The guest does not have it."""
+    retries: _builtins.int
+    """Of `spinlocks`: how often a lock is tried before the hypervisor is told, at least 4095."""
+    vendor_id: _builtins.str
+    """Of `vendor_id`: what the guest reads, 1 to 12 characters without a comma."""
+    direct: _builtins.bool
+    """Of `stimer`: its expiry comes as an interrupt."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        off: _builtins.bool = ...,
+        retries: _builtins.int = ...,
+        vendor_id: _builtins.str = ...,
+        direct: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direct", b"direct", "name", b"name", "off", b"off", "retries", b"retries", "vendor_id", b"vendor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HypervFeatureSpec: _TypeAlias = HypervFeatureSpec  # noqa: Y015
+
+@_typing.final
+class ChassisSpec(_message.Message):
+    """ChassisSpec is the chassis in the SMBIOS table: at most 256 printable ASCII characters each, empty for nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANUFACTURER_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SERIAL_FIELD_NUMBER: _builtins.int
+    ASSET_FIELD_NUMBER: _builtins.int
+    SKU_FIELD_NUMBER: _builtins.int
+    manufacturer: _builtins.str
+    """Who made it."""
+    version: _builtins.str
+    """Its version."""
+    serial: _builtins.str
+    """Its serial number."""
+    asset: _builtins.str
+    """Its asset tag."""
+    sku: _builtins.str
+    """Its stock-keeping unit."""
+    def __init__(
+        self,
+        *,
+        manufacturer: _builtins.str = ...,
+        version: _builtins.str = ...,
+        serial: _builtins.str = ...,
+        asset: _builtins.str = ...,
+        sku: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "manufacturer", b"manufacturer", "serial", b"serial", "sku", b"sku", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChassisSpec: _TypeAlias = ChassisSpec  # noqa: Y015
+
+@_typing.final
+class SystemSpec(_message.Message):
+    """SystemSpec is the system in the SMBIOS table: at most 256 printable ASCII characters each, empty for the emulator's own words."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANUFACTURER_FIELD_NUMBER: _builtins.int
+    PRODUCT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SKU_FIELD_NUMBER: _builtins.int
+    FAMILY_FIELD_NUMBER: _builtins.int
+    manufacturer: _builtins.str
+    """Who made it."""
+    product: _builtins.str
+    """What it is called."""
+    version: _builtins.str
+    """Its version."""
+    sku: _builtins.str
+    """Its stock-keeping unit."""
+    family: _builtins.str
+    """What it is one of."""
+    def __init__(
+        self,
+        *,
+        manufacturer: _builtins.str = ...,
+        product: _builtins.str = ...,
+        version: _builtins.str = ...,
+        sku: _builtins.str = ...,
+        family: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["family", b"family", "manufacturer", b"manufacturer", "product", b"product", "sku", b"sku", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SystemSpec: _TypeAlias = SystemSpec  # noqa: Y015
+
+@_typing.final
+class BootloaderSpec(_message.Message):
+    """BootloaderSpec is the firmware."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BIOS_SERIAL_FIELD_NUMBER: _builtins.int
+    EFI_FIELD_NUMBER: _builtins.int
+    bios_serial: _builtins.bool
+    """The BIOS shows on the serial console what it would show on a screen."""
+    @_builtins.property
+    def efi(self) -> Global___EfiSpec:
+        """UEFI in place of a BIOS; its variables live as long as the pod."""
+
+    def __init__(
+        self,
+        *,
+        bios_serial: _builtins.bool = ...,
+        efi: Global___EfiSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["efi", b"efi"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bios_serial", b"bios_serial", "efi", b"efi"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BootloaderSpec: _TypeAlias = BootloaderSpec  # noqa: Y015
+
+@_typing.final
+class EfiSpec(_message.Message):
+    """EfiSpec is a UEFI firmware."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECURE_BOOT_FIELD_NUMBER: _builtins.int
+    secure_boot: _builtins.bool
+    """It starts what is signed by a key it knows and nothing else. Needs `smm`."""
+    def __init__(
+        self,
+        *,
+        secure_boot: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["secure_boot", b"secure_boot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EfiSpec: _TypeAlias = EfiSpec  # noqa: Y015
+
+@_typing.final
+class WatchdogSpec(_message.Message):
+    """WatchdogSpec is a timer on the PCI bus that the guest has to reset: i6300esb."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name in the manifest; shows up as the device alias `ua-<name>`; empty for none."""
+    action: _builtins.str
+    """What it does: `poweroff`, `shutdown` or `reset`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        action: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchdogSpec: _TypeAlias = WatchdogSpec  # noqa: Y015
+
+@_typing.final
+class SoundSpec(_message.Message):
+    """SoundSpec is a sound card."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name in the manifest; shows up as the device alias `ua-<name>`."""
+    model: _builtins.str
+    """`ich9` or `ac97`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SoundSpec: _TypeAlias = SoundSpec  # noqa: Y015
+
+@_typing.final
+class InputSpec(_message.Message):
+    """InputSpec is a pointing device."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    BUS_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name in the manifest, unique among inputs; shows up as the device alias `ua-<name>`."""
+    bus: _builtins.str
+    """`usb` or `virtio`."""
+    type: _builtins.str
+    """`tablet`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        bus: _builtins.str = ...,
+        type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bus", b"bus", "name", b"name", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InputSpec: _TypeAlias = InputSpec  # noqa: Y015
+
+@_typing.final
+class MemoryBalloonSpec(_message.Message):
+    """MemoryBalloonSpec is a device by which the guest tells of its memory and can be asked for some of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATS_PERIOD_S_FIELD_NUMBER: _builtins.int
+    stats_period_s: _builtins.int
+    """How often the guest is asked what its memory is used for, in seconds; 0 for never."""
+    def __init__(
+        self,
+        *,
+        stats_period_s: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stats_period_s", b"stats_period_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemoryBalloonSpec: _TypeAlias = MemoryBalloonSpec  # noqa: Y015
+
+@_typing.final
+class IoThreadsSpec(_message.Message):
+    """IoThreadsSpec is a number of threads and who uses them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARED_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    shared: _builtins.int
+    """Threads that disks are given in turn, one to each."""
+    pool: _builtins.int
+    """Threads that each disk uses all of. Excludes `shared`."""
+    def __init__(
+        self,
+        *,
+        shared: _builtins.int = ...,
+        pool: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool", "shared", b"shared"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IoThreadsSpec: _TypeAlias = IoThreadsSpec  # noqa: Y015
+
+@_typing.final
+class CpuFeatureSpec(_message.Message):
+    """CpuFeatureSpec is a feature of the processors."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """libvirt's name, for example `vmx`."""
+    policy: _builtins.str
+    """`force`, `require`, `optional`, `disable` or `forbid`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        policy: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CpuFeatureSpec: _TypeAlias = CpuFeatureSpec  # noqa: Y015
+
+@_typing.final
+class KernelBootSpec(_message.Message):
+    """KernelBootSpec is a kernel out of a container image."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_ROOT_FIELD_NUMBER: _builtins.int
+    KERNEL_PATH_FIELD_NUMBER: _builtins.int
+    INITRD_PATH_FIELD_NUMBER: _builtins.int
+    KERNEL_ARGS_FIELD_NUMBER: _builtins.int
+    image_root: _builtins.str
+    """Absolute directory in the launcher's container where the container image is mounted read-only; empty when nothing is taken from one."""
+    kernel_path: _builtins.str
+    """Absolute path of the kernel inside the image; empty for none."""
+    initrd_path: _builtins.str
+    """Absolute path of the initial RAM disk inside the image; empty for none."""
+    kernel_args: _builtins.str
+    """The kernel's command line."""
+    def __init__(
+        self,
+        *,
+        image_root: _builtins.str = ...,
+        kernel_path: _builtins.str = ...,
+        initrd_path: _builtins.str = ...,
+        kernel_args: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_root", b"image_root", "initrd_path", b"initrd_path", "kernel_args", b"kernel_args", "kernel_path", b"kernel_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KernelBootSpec: _TypeAlias = KernelBootSpec  # noqa: Y015
 
 @_typing.final
 class FilesystemSpec(_message.Message):

@@ -12,14 +12,15 @@ AGENT_CHANNEL = "org.qemu.guest_agent.0"
 _PORTS = 2
 
 
-def build_controller() -> xml.Controller:
-    """What the channel goes through. It has no root port, which costs time, and leaves all other devices where they are."""
+def build_controller(model: str, *, shares_slot: bool) -> xml.Controller:
+    """What the channel goes through. It has no root port, which costs time, and leaves all other devices where they are. Where it
+    `shares_slot`, the guest looks for more behind it."""
     return xml.Controller(
         type="virtio-serial",
         index=0,
-        model="virtio-non-transitional",
+        model=model,
         ports=_PORTS,
-        address=PciBus.CHANNELS_ADDRESS,
+        address=PciBus.SHARED_CHANNELS_ADDRESS if shares_slot else PciBus.CHANNELS_ADDRESS,
     )
 
 

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from podvisor.domain.v1 import domain_pb2 as pb
 
 from podvisor_launcher.domain import agent_channel
+from podvisor_launcher.domain import board_elements as board_xml
 from podvisor_launcher.domain import elements as xml
+from podvisor_launcher.domain.board import (
+    build_clock,
+    build_features,
+    build_os,
+    build_sysinfo,
+    check_board,
+)
 from podvisor_launcher.domain.disks import (
     ALIAS_PREFIX,
     Image,
@@ -31,7 +39,20 @@ from podvisor_launcher.domain.interfaces import (
     check_interface,
 )
 from podvisor_launcher.domain.pci import PciBus, chosen_buses
-from podvisor_launcher.domain.place_elements import Alias
+from podvisor_launcher.domain.peripherals import (
+    build_inputs,
+    build_memory_balloon,
+    build_panics,
+    build_rngs,
+    build_sounds,
+    build_tpms,
+    build_video,
+    build_watchdogs,
+    check_peripherals,
+    has_places,
+)
+from podvisor_launcher.domain.place_elements import Address, Alias
+from podvisor_launcher.domain.virtio import TRANSITIONAL, fixed_model
 
 __all__ = [
     "ConsolePaths",
@@ -49,7 +70,6 @@ EMULATOR = "/usr/bin/qemu-system-x86_64"
 TRANSLATION_CACHE_SHARE = 3
 TRANSLATION_CACHE_MIN_MIB = 40
 TRANSLATION_CACHE_MAX_MIB = 256
-VIDEO_MEMORY_KIB = 16384
 # Ports that stay empty for what comes later: a controller for SCSI disks, and three disks on bus virtio or interfaces. Every port
 # takes time of the firmware and of the guest.
 SPARE_ROOT_PORTS = 4
@@ -57,13 +77,15 @@ SPARE_ROOT_PORTS = 4
 
 @dataclass(frozen=True, slots=True)
 class ConsolePaths:
-    """Where QEMU puts its sockets and its log, and finds those of the trees of files that are shared."""
+    """Where QEMU puts its sockets, its log and its firmware's variables, and finds the sockets of the trees of files that are
+    shared."""
 
     serial_socket: str
     vnc_socket: str
     serial_log: str
     agent_socket: str
     shares: str = ""
+    nvram: str = ""
 
 
 def domain_name(spec: pb.DomainSpec) -> str:
@@ -90,6 +112,8 @@ def check_spec(spec: pb.DomainSpec) -> None:
         check_interface(interface)
     chosen_buses(spec)
     check_filesystems(spec)
+    check_board(spec)
+    check_peripherals(spec)
 
 
 def build_domain(
@@ -108,53 +132,45 @@ def build_domain(
         memory_backing=memory_backing(spec),
         vcpus=vcpus,
         io_threads=io_threads(spec) or None,
-        sysinfo=_sysinfo(spec),
-        os=xml.Os(
-            type=xml.OsType(arch="x86_64", machine=spec.machine_type or "q35", value="hvm"),
-            smbios=xml.SmBios(mode="sysinfo") if spec.firmware_serial else None,
+        sysinfo=build_sysinfo(spec),
+        os=build_os(spec, consoles.nvram),
+        features=build_features(
+            spec.features,
+            board_xml.Tcg(cache=_translation_cache(spec.memory)) if tcg else None,
+            tcg=tcg,
         ),
-        features=xml.Features(
-            acpi=True,
-            apic=True,
-            tcg=xml.Tcg(cache=_translation_cache(spec.memory)) if tcg else None,
-        ),
-        cpu=_cpu(spec.cpu, tcg),
-        clock=xml.Clock(offset="utc"),
+        cpu=_cpu(spec, tcg),
+        clock=build_clock(spec.clock, tcg=tcg),
         on_poweroff="destroy",
-        on_reboot="restart",
+        on_reboot="destroy" if spec.ends_on_reboot else "restart",
         on_crash="destroy",
         devices=_devices(spec, disks, consoles),
     )
 
 
-def _sysinfo(spec: pb.DomainSpec) -> xml.Sysinfo | None:
-    if not spec.firmware_serial:
-        return None
-    serial = xml.SysinfoEntry(name="serial", value=spec.firmware_serial)
-    return xml.Sysinfo(type="smbios", system=xml.SysinfoSystem(entries=(serial,)))
-
-
-def _translation_cache(memory: pb.MemorySpec) -> xml.TranslationCache:
+def _translation_cache(memory: pb.MemorySpec) -> board_xml.TranslationCache:
     share_mib = (memory.guest_bytes // TRANSLATION_CACHE_SHARE) >> 20
     size_mib = min(max(share_mib, TRANSLATION_CACHE_MIN_MIB), TRANSLATION_CACHE_MAX_MIB)
-    return xml.TranslationCache(unit="MiB", size=size_mib)
+    return board_xml.TranslationCache(unit="MiB", size=size_mib)
 
 
-def _cpu(cpu: pb.CpuSpec, tcg: bool) -> xml.Cpu:
+def _cpu(spec: pb.DomainSpec, tcg: bool) -> xml.Cpu:
+    cpu = spec.cpu
     topology = xml.Topology(sockets=cpu.sockets, cores=cpu.cores, threads=cpu.threads)
+    features = tuple(
+        xml.CpuFeature(policy=each.policy, name=each.name) for each in spec.cpu_features
+    )
     model = cpu.model or ("qemu64" if tcg else "host-model")  # richer models only slow TCG down
-    if model == "host-model" and tcg:
-        return xml.Cpu(mode="maximum", topology=topology)  # under TCG there is no host to model
-    if model == "host-passthrough" and tcg:
-        return xml.Cpu(mode="maximum", topology=topology)
     if model in ("host-model", "host-passthrough"):
-        return xml.Cpu(mode=model, topology=topology)
+        # Under TCG there is no host to model.
+        return xml.Cpu(mode="maximum" if tcg else model, topology=topology, features=features)
     return xml.Cpu(
         mode="custom",
         match="exact",
         check="none" if tcg else "partial",
         model=xml.CpuModel(fallback="forbid", name=model),
         topology=topology,
+        features=features,
     )
 
 
@@ -164,23 +180,15 @@ def _devices(
     bus = PciBus(chosen_buses(spec), SPARE_ROOT_PORTS)
     interfaces = build_interfaces(spec, bus)
     built_disks = build_disks(spec, disks, bus)
-    buses = {each.bus for each in spec.disks}
-    controllers = [xml.Controller(type="pci", index=0, model="pcie-root")]
-    if pb.DISK_BUS_SCSI in buses:
-        controllers.append(
-            xml.Controller(type="scsi", index=0, model="virtio-scsi", address=bus.next_address())
-        )
-    usb_model = "qemu-xhci" if pb.DISK_BUS_USB in buses else "none"
-    controllers.append(
-        xml.Controller(
-            type="usb",
-            index=0,
-            model=usb_model,
-            address=bus.next_address() if usb_model != "none" else None,
-        )
-    )
+    controllers = [
+        xml.Controller(type="pci", index=0, model="pcie-root"),
+        *_controllers(spec, bus),
+    ]
     filesystems = build_filesystems(spec, consoles.shares, bus)
-    controllers.append(agent_channel.build_controller())
+    controllers.append(
+        agent_channel.build_controller(fixed_model(spec), shares_slot=has_places(spec))
+    )
+    inputs = build_inputs(spec, bus)
     interfaces += build_pluggable(spec, bus)
     controllers[1:1] = bus.root_ports
     return xml.Devices(
@@ -192,9 +200,40 @@ def _devices(
         serials=(_serial(spec, consoles),) if spec.serial_console else (),
         channels=(agent_channel.build_channel(consoles.agent_socket),),
         graphics=(_graphics(consoles),) if spec.graphics else (),
-        videos=(_video(),) if spec.graphics else (),
-        memory_balloon=xml.MemoryBalloon(model="none"),
+        videos=(build_video(spec),) if spec.graphics else (),
+        inputs=inputs,
+        sounds=build_sounds(spec),
+        watchdogs=build_watchdogs(spec),
+        tpms=build_tpms(spec),
+        rngs=build_rngs(spec),
+        panics=build_panics(spec),
+        memory_balloon=build_memory_balloon(spec),
     )
+
+
+def _controllers(spec: pb.DomainSpec, bus: PciBus) -> list[xml.Controller]:
+    """Of SCSI disks, if there are any, and of USB, of which libvirt would add one by itself."""
+    found = []
+    buses = {each.bus for each in spec.disks}
+    if pb.DISK_BUS_SCSI in buses:
+        vcpus = spec.cpu.sockets * spec.cpu.cores * spec.cpu.threads
+        found.append(
+            xml.Controller(
+                type="scsi",
+                index=0,
+                model=TRANSITIONAL if spec.virtio_transitional else "virtio-scsi",
+                driver=xml.ControllerDriver(queues=vcpus) if spec.block_multi_queue else None,
+                address=bus.next_address(),
+            )
+        )
+    address: Address | None = None
+    if pb.DISK_BUS_USB in buses:
+        address = bus.next_address()
+    elif any(each.bus == "usb" for each in spec.inputs):
+        address = PciBus.USB_ADDRESS
+    model = "none" if address is None else "qemu-xhci"
+    found.append(xml.Controller(type="usb", index=0, model=model, address=address))
+    return found
 
 
 def _serial(spec: pb.DomainSpec, consoles: ConsolePaths) -> xml.Serial:
@@ -209,10 +248,3 @@ def _serial(spec: pb.DomainSpec, consoles: ConsolePaths) -> xml.Serial:
 
 def _graphics(consoles: ConsolePaths) -> xml.Graphics:
     return xml.Graphics(type="vnc", listen=xml.Listen(type="socket", socket=consoles.vnc_socket))
-
-
-def _video() -> xml.Video:
-    return xml.Video(
-        model=xml.VideoModel(type="vga", vram=VIDEO_MEMORY_KIB, heads=1, primary=True),
-        address=PciBus.VIDEO_ADDRESS,
-    )

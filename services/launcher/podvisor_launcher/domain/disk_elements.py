@@ -4,7 +4,21 @@ Pure form, as in elements.py. disks.py decides.
 """
 
 from podvisor_launcher.domain.place_elements import Address, Alias, Boot
-from podvisor_launcher.domain.xml import attribute, child, element, flag, leaf
+from podvisor_launcher.domain.xml import attribute, child, children, element, flag, leaf
+
+
+@element("iothread")
+class DiskIoThread:
+    """The number of a thread that handles requests."""
+
+    id: int = attribute()
+
+
+@element("iothreads")
+class DiskIoThreads:
+    """The threads among which the queues of a disk are shared out."""
+
+    threads: tuple[DiskIoThread, ...] = children()
 
 
 @element("driver")
@@ -17,7 +31,9 @@ class DiskDriver:
     error_policy: str | None = attribute(default=None)
     io: str | None = attribute(default=None)
     iothread: int | None = attribute(default=None)
+    queues: int | None = attribute(default=None)
     discard: str | None = attribute(default=None)
+    iothreads: DiskIoThreads | None = child(default=None)
 
 
 @element("source")
@@ -75,6 +91,7 @@ class Disk:
 
     type: str = attribute()
     device: str | None = attribute(default=None)
+    model: str | None = attribute(default=None)
     driver: DiskDriver | None = child(default=None)
     source: DiskSource | None = child(default=None)
     backing_store: BackingStore | None = child(default=None)

@@ -14,6 +14,7 @@ from podvisor_launcher.domain import disk_elements as xml
 from podvisor_launcher.domain.errors import UnbuildableSpec
 from podvisor_launcher.domain.pci import PciBus, bus_of, device_address
 from podvisor_launcher.domain.place_elements import Address, Alias, Boot
+from podvisor_launcher.domain.virtio import TRANSITIONAL
 
 # libvirt keeps aliases that begin like this; what follows is the device's name in the manifest.
 ALIAS_PREFIX = "ua-"
@@ -70,6 +71,20 @@ class ResolvedDisk:
     physical_block_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class DiskOptions:
+    """How a disk is handled beside what it says itself."""
+
+    boot_order: int | None = None
+    io_thread: int | None = None  # the number of the one that handles its requests
+    io_pool: int = 0  # so many, from the first on, handle them
+    queues: int | None = None
+    transitional: bool = False
+
+
+_NO_OPTIONS = DiskOptions()
+
+
 def has_changing_volume(disk: pb.DiskSpec) -> bool:
     """Whether what is behind the disk comes when the machine runs, and may go."""
     return disk.hotpluggable or disk.volume.handed_over
@@ -86,8 +101,10 @@ def fixed_disks(spec: pb.DomainSpec) -> list[pb.DiskSpec]:
 
 
 def io_threads(spec: pb.DomainSpec) -> int:
-    """How many I/O threads the machine starts with: one for every disk that asks for its own."""
-    return sum(disk.dedicated_io_thread for disk in fixed_disks(spec))
+    """How many I/O threads the machine starts with: those that disks share, and after them one for every disk that asks for its
+    own."""
+    own = sum(disk.dedicated_io_thread for disk in fixed_disks(spec))
+    return spec.io_threads.shared + spec.io_threads.pool + own
 
 
 def check_disk(disk: pb.DiskSpec) -> None:
@@ -117,7 +134,8 @@ def build_disks(
     boot = _boot_orders(spec)
     used: dict[str, int] = {}  # devices so far, by prefix of their names
     units: dict[str, int] = {}  # devices so far, by bus
-    threads = 0
+    threads = _Threads(spec)
+    vcpus = spec.cpu.sockets * spec.cpu.cores * spec.cpu.threads
     built = []
     for disk in fixed_disks(spec):
         bus_name, prefix = BUS_NAMES[disk.bus]
@@ -125,7 +143,6 @@ def build_disks(
         unit = units[bus_name] = units.get(bus_name, -1) + 1
         if bus_name == "sata" and unit >= _SATA_PORTS:
             raise UnbuildableSpec(f'disk "{disk.name}": bus sata has only {_SATA_PORTS} ports')
-        threads += disk.dedicated_io_thread
         target = xml.DiskTarget(
             dev=prefix + device_letters(number),
             bus=bus_name,
@@ -137,11 +154,39 @@ def build_disks(
                 disks.get(disk.name) if _is_cdrom(disk) else disks[disk.name],
                 target,
                 _address(disk, unit, bus),
-                boot_order=boot.get(disk.name),
-                io_thread=threads if disk.dedicated_io_thread else None,
+                DiskOptions(
+                    boot_order=boot.get(disk.name),
+                    io_thread=threads.next_for(disk),
+                    io_pool=threads.pool_for(disk),
+                    queues=vcpus if spec.block_multi_queue and _is_virtio(disk) else None,
+                    transitional=spec.virtio_transitional,
+                ),
             )
         )
     return tuple(built)
+
+
+class _Threads:
+    """Numbers of I/O threads, given out in the order of disks."""
+
+    def __init__(self, spec: pb.DomainSpec) -> None:
+        self._shared, self._pool = spec.io_threads.shared, spec.io_threads.pool
+        self._sharers = 0
+        self._own = self._shared + self._pool
+
+    def next_for(self, disk: pb.DiskSpec) -> int | None:
+        """The one thread of a disk."""
+        if disk.dedicated_io_thread:
+            self._own += 1
+            return self._own
+        if not self._shared or not _is_virtio(disk):
+            return None
+        self._sharers += 1
+        return (self._sharers - 1) % self._shared + 1
+
+    def pool_for(self, disk: pb.DiskSpec) -> int:
+        """How many threads a disk has all of."""
+        return self._pool if _is_virtio(disk) and not disk.dedicated_io_thread else 0
 
 
 def build_disk(
@@ -149,9 +194,7 @@ def build_disk(
     resolved: ResolvedDisk | None,
     target: xml.DiskTarget,
     address: Address | None,
-    *,
-    boot_order: int | None = None,
-    io_thread: int | None = None,
+    options: DiskOptions = _NO_OPTIONS,
 ) -> xml.Disk:
     """One disk at its place; `resolved` is None for an empty CD-ROM drive. Raises UnbuildableSpec."""
     image = resolved.image if resolved is not None else None
@@ -161,7 +204,8 @@ def build_disk(
     return xml.Disk(
         type=_type_of(image),
         device=_DEVICES[disk.device],
-        driver=_driver(disk, resolved, read_only=read_only, io_thread=io_thread),
+        model=TRANSITIONAL if options.transitional and _is_virtio(disk) else None,
+        driver=_driver(disk, resolved, options, read_only=read_only),
         source=source_of(image) if image is not None else None,
         backing_store=_backing_store(resolved.backing) if resolved is not None else None,
         block_io=_block_io(disk, resolved),
@@ -170,14 +214,14 @@ def build_disk(
         shareable=_is_shared(disk, read_only),
         # A LUN answers for itself.
         serial=None if _is_lun(disk) else disk.serial or None,
-        boot=Boot(order=boot_order) if boot_order else None,
+        boot=Boot(order=options.boot_order) if options.boot_order else None,
         alias=Alias(name=ALIAS_PREFIX + disk.name),
         address=address,
     )
 
 
 def _driver(
-    disk: pb.DiskSpec, resolved: ResolvedDisk | None, *, read_only: bool, io_thread: int | None
+    disk: pb.DiskSpec, resolved: ResolvedDisk | None, options: DiskOptions, *, read_only: bool
 ) -> xml.DiskDriver:
     policy = _ERROR_POLICIES[disk.error_policy]
     if resolved is None:
@@ -191,9 +235,16 @@ def _driver(
         cache=cache,
         error_policy=policy,
         io=_io(disk, resolved, cache),
-        iothread=io_thread,
+        iothread=options.io_thread,
+        queues=options.queues,
         discard=None if read_only else "unmap",
+        iothreads=_pool(options.io_pool),
     )
+
+
+def _pool(threads: int) -> xml.DiskIoThreads | None:
+    numbers = tuple(xml.DiskIoThread(id=number) for number in range(1, threads + 1))
+    return xml.DiskIoThreads(threads=numbers) if numbers else None
 
 
 def _cache(disk: pb.DiskSpec, resolved: ResolvedDisk, *, read_only: bool) -> str | None:

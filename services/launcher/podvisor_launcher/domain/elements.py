@@ -3,11 +3,21 @@
 Pure form: no defaults that decide anything, no policy. build.py decides what a machine consists of.
 """
 
+from podvisor_launcher.domain.board_elements import Clock, Features, Os, Sysinfo
+from podvisor_launcher.domain.device_elements import (
+    Input,
+    MemoryBalloon,
+    Panic,
+    Rng,
+    Sound,
+    Tpm,
+    Watchdog,
+)
 from podvisor_launcher.domain.disk_elements import Disk
 from podvisor_launcher.domain.filesystem_elements import Filesystem, MemoryBacking
 from podvisor_launcher.domain.interface_elements import Interface
 from podvisor_launcher.domain.place_elements import Address, Alias
-from podvisor_launcher.domain.xml import attribute, child, children, element, flag, leaf, text
+from podvisor_launcher.domain.xml import attribute, child, children, element, leaf, text
 
 
 @element("memory")
@@ -36,6 +46,14 @@ class CpuModel:
     name: str = text()
 
 
+@element("feature")
+class CpuFeature:
+    """A feature of the processor beside those of its model."""
+
+    policy: str = attribute()
+    name: str = attribute()
+
+
 @element("cpu")
 class Cpu:
     """The processor the guest sees."""
@@ -45,84 +63,7 @@ class Cpu:
     check: str | None = attribute(default=None)
     model: CpuModel | None = child(default=None)
     topology: Topology | None = child(default=None)
-
-
-@element("type")
-class OsType:
-    """What kind of guest code runs, on which machine."""
-
-    arch: str | None = attribute(default=None)
-    machine: str | None = attribute(default=None)
-    value: str = text()
-
-
-@element("smbios")
-class SmBios:
-    """Where the guest's SMBIOS table comes from."""
-
-    mode: str = attribute()
-
-
-@element("os")
-class Os:
-    """Machine type and firmware."""
-
-    type: OsType = child()
-    smbios: SmBios | None = child(default=None)
-
-
-@element("entry")
-class SysinfoEntry:
-    """One value of the SMBIOS table."""
-
-    name: str = attribute()
-    value: str = text()
-
-
-@element("system")
-class SysinfoSystem:
-    """The SMBIOS system block."""
-
-    entries: tuple[SysinfoEntry, ...] = children()
-
-
-@element("sysinfo")
-class Sysinfo:
-    """Values for the guest's SMBIOS table."""
-
-    type: str = attribute()
-    system: SysinfoSystem | None = child(default=None)
-
-
-@element("tb-cache")
-class TranslationCache:
-    """Upper bound of QEMU's translation cache."""
-
-    unit: str = attribute()
-    size: int = text()
-
-
-@element("tcg")
-class Tcg:
-    """Settings of QEMU's translator."""
-
-    cache: TranslationCache | None = child(default=None)
-
-
-@element("features")
-class Features:
-    """What the machine has beside processors and devices."""
-
-    acpi: bool = flag()
-    apic: bool = flag()
-    tcg: Tcg | None = child(default=None)
-
-
-@element("clock")
-class Clock:
-    """What the guest's clock starts from."""
-
-    offset: str = attribute()
+    features: tuple[CpuFeature, ...] = children()
 
 
 @element("target")
@@ -133,6 +74,13 @@ class PortTarget:
     port: str = attribute()
 
 
+@element("driver")
+class ControllerDriver:
+    """How requests pass between the guest and a controller."""
+
+    queues: int | None = attribute(default=None)
+
+
 @element("controller")
 class Controller:
     """A bus controller."""
@@ -141,6 +89,7 @@ class Controller:
     index: int | None = attribute(default=None)
     model: str | None = attribute(default=None)
     ports: int | None = attribute(default=None)
+    driver: ControllerDriver | None = child(default=None)
     target: PortTarget | None = child(default=None)
     alias: Alias | None = child(default=None)
     address: Address | None = child(default=None)
@@ -233,13 +182,6 @@ class Video:
     address: Address | None = child(default=None)
 
 
-@element("memballoon")
-class MemoryBalloon:
-    """The memory balloon; libvirt adds one unless told not to."""
-
-    model: str = attribute()
-
-
 @element("devices")
 class Devices:
     """Everything the guest finds on its buses."""
@@ -253,6 +195,12 @@ class Devices:
     channels: tuple[Channel, ...] = children()
     graphics: tuple[Graphics, ...] = children()
     videos: tuple[Video, ...] = children()
+    inputs: tuple[Input, ...] = children()
+    sounds: tuple[Sound, ...] = children()
+    watchdogs: tuple[Watchdog, ...] = children()
+    tpms: tuple[Tpm, ...] = children()
+    rngs: tuple[Rng, ...] = children()
+    panics: tuple[Panic, ...] = children()
     memory_balloon: MemoryBalloon | None = child(default=None)
 
 

@@ -21,10 +21,26 @@ class MemoryAccess:
     mode: str = attribute()
 
 
+@element("page")
+class HugePage:
+    """The size of the pages that the guest's memory is made of."""
+
+    size: int = attribute()
+    unit: str = attribute()
+
+
+@element("hugepages")
+class HugePages:
+    """Large pages of the node."""
+
+    page: HugePage | None = child(default=None)
+
+
 @element("memoryBacking")
 class MemoryBacking:
     """How the guest's memory is had from the node."""
 
+    huge_pages: HugePages | None = child(default=None)
     source: MemorySource | None = child(default=None)
     access: MemoryAccess | None = child(default=None)
 

@@ -49,9 +49,13 @@ def build_filesystems(spec: pb.DomainSpec, sockets: str, bus: PciBus) -> tuple[x
 
 
 def memory_backing(spec: pb.DomainSpec) -> xml.MemoryBacking | None:
-    """Whoever serves a tree reads and writes the guest's memory, which must be such that it can be handed over."""
-    if not spec.filesystems:
+    """Whoever serves a tree reads and writes the guest's memory, which must be such that it can be handed over. Large pages are had
+    without a file system of them, which a pod has not."""
+    if not spec.filesystems and not spec.hugepage_bytes:
         return None
+    page = xml.HugePage(size=spec.hugepage_bytes >> 10, unit="KiB")
     return xml.MemoryBacking(
-        source=xml.MemorySource(type="memfd"), access=xml.MemoryAccess(mode="shared")
+        huge_pages=xml.HugePages(page=page) if spec.hugepage_bytes else None,
+        source=xml.MemorySource(type="memfd"),
+        access=xml.MemoryAccess(mode="shared") if spec.filesystems else None,
     )

@@ -14,6 +14,7 @@ from podvisor_launcher.domain import disk_elements as xml
 from podvisor_launcher.domain.disks import (
     ALIAS_PREFIX,
     BUS_NAMES,
+    DiskOptions,
     Image,
     ResolvedDisk,
     build_disk,
@@ -24,6 +25,7 @@ from podvisor_launcher.domain.elements import Controller, Domain
 from podvisor_launcher.domain.errors import UnbuildableSpec
 from podvisor_launcher.domain.pci import bus_of, device_address
 from podvisor_launcher.domain.place_elements import Address
+from podvisor_launcher.domain.virtio import TRANSITIONAL, is_transitional
 
 HANDED_OVER = "/run/podvisor/handed-over"
 # QEMU takes what follows the directory of its sets for the number of one. libvirt knows no such thing and wants the path to exist.
@@ -61,7 +63,8 @@ def missing_controller(disk: pb.DiskSpec, live: Domain) -> Controller | None:
     has_one = any(each.type == "scsi" for each in live.devices.controllers)
     if disk.bus != pb.DISK_BUS_SCSI or has_one:
         return None
-    return Controller(type="scsi", index=0, model="virtio-scsi")
+    model = TRANSITIONAL if is_transitional(live) else "virtio-scsi"
+    return Controller(type="scsi", index=0, model=model)
 
 
 def io_thread_for(disk: pb.DiskSpec, live: Domain) -> int | None:
@@ -69,7 +72,11 @@ def io_thread_for(disk: pb.DiskSpec, live: Domain) -> int | None:
     yet. The machine keeps it when the disk goes."""
     if not disk.dedicated_io_thread:
         return None
-    taken = {each.driver.iothread for each in live.devices.disks if each.driver is not None}
+    drivers = [each.driver for each in live.devices.disks if each.driver is not None]
+    taken = {driver.iothread for driver in drivers}
+    taken |= {
+        each.id for driver in drivers if driver.iothreads for each in driver.iothreads.threads
+    }
     return next(number for number in count(1) if number not in taken)
 
 
@@ -90,7 +97,8 @@ def build_plugged(
     names = {each.target.dev for each in live.devices.disks}
     target = next(name for name in _names(prefix) if name not in names)
     place = xml.DiskTarget(dev=target, bus=bus)
-    return build_disk(disk, resolved, place, _address(disk, live), io_thread=io_thread)
+    options = DiskOptions(io_thread=io_thread, transitional=is_transitional(live))
+    return build_disk(disk, resolved, place, _address(disk, live), options)
 
 
 def with_medium(drive: xml.Disk, image: Image | None) -> xml.Disk:

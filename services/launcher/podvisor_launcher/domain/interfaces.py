@@ -8,6 +8,7 @@ from podvisor_launcher.domain.elements import Domain
 from podvisor_launcher.domain.errors import UnbuildableSpec
 from podvisor_launcher.domain.pci import PciBus, bus_of, device_address
 from podvisor_launcher.domain.place_elements import Address, Alias, Boot
+from podvisor_launcher.domain.virtio import TRANSITIONAL
 
 _VIRTIO = "virtio"
 _MODELS = (_VIRTIO, "e1000", "e1000e", "igb", "ne2k_pci", "pcnet", "rtl8139")
@@ -35,7 +36,7 @@ def check_interface(interface: pb.InterfaceSpec) -> None:
 def build_interfaces(spec: pb.DomainSpec, bus: PciBus) -> tuple[xml.Interface, ...]:
     """The fixed interfaces of the machine. Raises UnbuildableSpec and TooManyDevices."""
     return tuple(
-        build_interface(each, _address(each, bus))
+        build_interface(each, _address(each, bus), transitional=spec.virtio_transitional)
         for each in spec.interfaces
         if not each.is_pluggable
     )
@@ -45,26 +46,32 @@ def build_pluggable(spec: pb.DomainSpec, bus: PciBus) -> tuple[xml.Interface, ..
     """The interfaces that are there at the start and may go. They come behind every other device, which so stays where the
     guest knows it. Raises UnbuildableSpec and TooManyDevices."""
     return tuple(
-        build_interface(each, _address(each, bus)) for each in spec.interfaces if each.is_pluggable
+        build_interface(each, _address(each, bus), transitional=spec.virtio_transitional)
+        for each in spec.interfaces
+        if each.is_pluggable
     )
 
 
-def build_plugged(interface: pb.InterfaceSpec) -> xml.Interface:
+def build_plugged(interface: pb.InterfaceSpec, *, transitional: bool = False) -> xml.Interface:
     """`interface` for a machine that runs; behind which root port, libvirt says, unless the specification does. Raises
     UnbuildableSpec."""
     chosen = interface.pci_address
-    return build_interface(interface, device_address(bus_of(chosen)) if chosen else None)
+    address = device_address(bus_of(chosen)) if chosen else None
+    return build_interface(interface, address, transitional=transitional)
 
 
-def build_interface(interface: pb.InterfaceSpec, address: Address | None) -> xml.Interface:
+def build_interface(
+    interface: pb.InterfaceSpec, address: Address | None, *, transitional: bool
+) -> xml.Interface:
     """One interface at its place."""
     is_passt = interface.HasField("passt")
+    model = TRANSITIONAL if transitional and _is_virtio(interface) else interface.model or _VIRTIO
     return xml.Interface(
         type="user" if is_passt else "ethernet",
         mac=xml.Mac(address=interface.mac),
         source=xml.HostInterface(dev=interface.passt.pod_interface) if is_passt else None,
         target=None if is_passt else xml.TapTarget(dev=interface.tap, managed=False),
-        model=xml.Model(type=interface.model or _VIRTIO),
+        model=xml.Model(type=model),
         driver=xml.InterfaceDriver(queues=interface.queues) if interface.queues > 1 else None,
         backend=xml.Backend(type="passt") if is_passt else None,
         port_forwards=_port_forwards(interface.passt) if is_passt else (),

@@ -78,6 +78,15 @@ class PciBus:
 
     VIDEO_ADDRESS: ClassVar[Address] = _address(0, 1)
     CHANNELS_ADDRESS: ClassVar[Address] = _address(0, 30)
+    # Where something is on the slot beside the channels.
+    SHARED_CHANNELS_ADDRESS: ClassVar[Address] = _address(0, 30, multifunction=True)
+    RNG_ADDRESS: ClassVar[Address] = _address(0, 30, 1)
+    WATCHDOG_ADDRESS: ClassVar[Address] = _address(0, 30, 2)
+    SOUND_ADDRESS: ClassVar[Address] = _address(0, 30, 3)
+    BALLOON_ADDRESS: ClassVar[Address] = _address(0, 30, 4)
+    PANIC_ADDRESS: ClassVar[Address] = _address(0, 30, 5)
+    # Of a controller for inputs alone: one that disks are on has a port.
+    USB_ADDRESS: ClassVar[Address] = _address(0, 30, 6)
 
     def __init__(self, chosen: Collection[int] = (), spare: int = 0) -> None:
         self._chosen = frozenset(chosen)

@@ -57,7 +57,8 @@ class InterfacePlug:
         try:
             if change.step is InterfaceStep.PLUG:
                 wanted = next(each for each in spec.interfaces if each.name == name)
-                await self._libvirt.attach(domain, format_xml(build_plugged(wanted)))
+                device = build_plugged(wanted, transitional=spec.virtio_transitional)
+                await self._libvirt.attach(domain, format_xml(device))
             elif change.step is InterfaceStep.UNPLUG:
                 self._requests[name] = asked_again(self._requests.get(name), now_ms)
                 await self._libvirt.ask_to_let_go(domain, ALIAS_PREFIX + name)

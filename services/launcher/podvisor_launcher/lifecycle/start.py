@@ -2,10 +2,12 @@
 
 import resource
 from collections.abc import Mapping
+from pathlib import Path
 
 from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_common.errors import Terminal
 
+from podvisor_launcher.domain.board import ZONES_DIRECTORY
 from podvisor_launcher.domain.build import (
     ConsolePaths,
     ResolvedDisk,
@@ -35,6 +37,13 @@ def check_open_files(spec: pb.DomainSpec, limit: int) -> None:
             )
 
 
+def check_time_zone(spec: pb.DomainSpec, zones: Path = Path(ZONES_DIRECTORY)) -> None:
+    """Raise UnbuildableSpec for a time zone that is not known here: QEMU would take UTC, and say nothing."""
+    zone = spec.clock.timezone
+    if zone and not (zones / zone).is_file():
+        raise UnbuildableSpec(f'there is no time zone "{zone}"')
+
+
 async def start_guest(
     libvirt: LibvirtConnection,
     spec: pb.DomainSpec,
@@ -49,9 +58,11 @@ async def start_guest(
         serial_log=str(settings.serial_log),
         agent_socket=str(settings.agent_socket),
         shares=str(settings.shares),
+        nvram=str(settings.nvram),
     )
     try:
         check_open_files(spec, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        check_time_zone(spec)
         description = format_xml(build_domain(spec, disks, consoles))
         await start_shares(spec.filesystems, settings.shares)
     except Terminal as error:

@@ -11,6 +11,7 @@ from podvisor_launcher.storage.bulkheads import Bulkheads
 from podvisor_launcher.storage.cloud_init import prepare_cloud_init
 from podvisor_launcher.storage.container_disk import prepare_container_disk
 from podvisor_launcher.storage.files_disk import prepare_files_disk
+from podvisor_launcher.storage.kernel_boot import check_kernel
 from podvisor_launcher.storage.overlay import prepare_empty_disk
 from podvisor_launcher.storage.virtiofs import check_shares
 from podvisor_launcher.storage.volume import prepare_volume
@@ -25,7 +26,7 @@ async def prepare_disks(
     and disks that come and go while the guest runs.
 
     Raises DiskUnavailable for the first disk, in the order of the specification, that cannot be made, then for a tree of files
-    that is not there yet. Overlays begin empty: a pod runs one guest, once, so this must not be called while it runs.
+    that is not there yet, then for a kernel that is not. Overlays begin empty: a pod runs one guest, once, so this must not be called while it runs.
     """
 
     async def prepare(disk: pb.DiskSpec) -> ResolvedDisk:
@@ -52,6 +53,8 @@ async def prepare_disks(
         resolved[disk.name] = outcome
     for share in spec.filesystems:
         await bulkheads.run_in_thread(share.name, partial(check_shares, [share]), _TIMEOUT_S)
+    if spec.HasField("kernel_boot"):
+        await asyncio.to_thread(check_kernel, spec.kernel_boot)
     return resolved
 
 
