@@ -155,7 +155,7 @@ def later() -> Peer:
 
 
 @needs_root
-@pytest.mark.parametrize(("build", "agreed"), [(older, 1), (later, 2)])
+@pytest.mark.parametrize(("build", "agreed"), [(older, 1), (later, 3)])
 async def test_this_handler_with_another_launcher(
     world: World, build: Callable[[], Peer], agreed: int
 ) -> None:
@@ -317,7 +317,7 @@ async def test_another_handler_with_this_launcher(
                         return reply.report
             raise AssertionError("the stream ended")
 
-        assert (await ask("GetInfo", client_version="9.9.9")).contract_version == 2
+        assert (await ask("GetInfo", client_version="9.9.9")).contract_version == 3
         disks = [cloud_init_disk(user_data=b"#cloud-config\n")]
         # The driver may still know of the domain before, which no other one may share its UUID with.
         wanted = spec_of(contract, name, disks=disks, firmware_uuid=str(uuid4()))

@@ -107,7 +107,7 @@ async def test_sockets_answer_grpcurl(cluster: Cluster) -> None:
     assert '"curled"' in await grpcurl(handler, "podvisor.handler.v1.HandlerService/ListDomains")
     assert "SERVING" in await grpcurl(handler, "grpc.health.v1.Health/Check")
     assert "podvisor.launcher.v1.LauncherService" in await grpcurl(launcher, "list")
-    assert '"contract_version": 2' in await grpcurl(
+    assert '"contract_version": 3' in await grpcurl(
         launcher, "podvisor.launcher.v1.LauncherService/GetInfo"
     )
     described = await grpcurl(launcher, "podvisor.launcher.v1.LauncherService/GetDomainXml")

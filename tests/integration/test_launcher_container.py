@@ -32,7 +32,7 @@ pytestmark = [
 async def test_the_guest_outlives_everything_but_itself(image: str, tmp_path: Path) -> None:
     async with running(image, tmp_path) as it:
         info = await it.launcher.GetInfo(pb.GetInfoRequest(), wait_for_ready=True, timeout=20)
-        assert info.contract_version == 2
+        assert info.contract_version == 3
         make_pod_network(it)
         await it.launcher.ApplyDomain(pb.ApplyDomainRequest(spec=spec(tap=True)), timeout=5)
         first = await it.until(domain.DOMAIN_STATE_RUNNING)

@@ -8,6 +8,8 @@ import hashlib
 RUN_DIRECTORY = "/run/podvisor"
 # Each holds one directory for every volume, by the volume's name in the manifest.
 IMAGES_DIRECTORY = f"{RUN_DIRECTORY}/images"  # container images
+# Among the container images, the one with a kernel: no volume can be called that.
+KERNEL_IMAGE = "_kernel"
 SECRETS_DIRECTORY = f"{RUN_DIRECTORY}/secrets"  # data of cloud-init: `user-data` and `network-data`
 VOLUMES_DIRECTORY = (
     f"{RUN_DIRECTORY}/volumes"  # file systems of claims, and directories of the node

@@ -19,6 +19,7 @@ DEFAULT_MEMORY_OVERCOMMIT_PERCENT = 100
 DEFAULT_PVC_SHORTFALL_PERCENT = 10
 DEFAULT_PVC_RESERVE_BYTES = 131072
 DEBUG_VERBOSITY = 4
+_MOST_PERIOD_S = 24 * 3600
 # The API's own limit of a number of bytes.
 _MOST_BYTES = 2**63 - 1
 
@@ -48,6 +49,10 @@ class ClusterConfig:
     pvc_reserve_bytes: int = DEFAULT_PVC_RESERVE_BYTES
     # Whether disks of nodes may be attached.
     host_disks: bool = False
+    # What guests' SMBIOS tables say of the system; None for nothing.
+    smbios: v1.SMBios | None = None
+    # How often balloons tell of their guests' memory, in seconds; None for the default.
+    balloon_period_s: int | None = None
 
     @property
     def mounts_images(self) -> bool:
@@ -93,6 +98,8 @@ def of(
             developer.minimum_reserve_pvc_bytes, _MOST_BYTES, DEFAULT_PVC_RESERVE_BYTES
         ),
         host_disks=HOST_DISK_GATE in feature_gates_of(configuration),
+        smbios=configuration.smbios,
+        balloon_period_s=_period_s(configuration.mem_balloon_stats_period),
     )
 
 
@@ -116,6 +123,10 @@ def _at_least_one(value: int | None, default: int) -> int:
 
 def _within(value: int | None, most: int, default: int) -> int:
     return value if value is not None and 0 <= value <= most else default
+
+
+def _period_s(value: int | None) -> int | None:
+    return value if value is not None and 0 <= value <= _MOST_PERIOD_S else None
 
 
 def _ratio(text: str) -> Decimal:

@@ -96,7 +96,9 @@ def test_every_unsupported_field_is_refused_by_path() -> None:
 def _places(obj: Json, template: Json) -> list[tuple[type, Json]]:
     """An object of each struct of the specification."""
     domain = template["domain"]
-    domain |= {"cpu": {}, "memory": {}, "firmware": {}}
+    domain |= {"cpu": {}, "memory": {}, "firmware": {"bootloader": {"efi": {}}}}
+    domain["features"] = {"hyperv": {"tlbflush": {}}}
+    domain["devices"] |= {"tpm": {}, "watchdog": {}}
     domain["devices"]["disks"][1] = {"name": "seed", "cdrom": {}}
     domain["devices"]["disks"].append({"name": "data", "lun": {}})
     template["volumes"].append({"name": "data", "persistentVolumeClaim": {"claimName": "data"}})
@@ -110,7 +112,11 @@ def _places(obj: Json, template: Json) -> list[tuple[type, Json]]:
         (v1.CPU, domain["cpu"]),
         (v1.Memory, domain["memory"]),
         (v1.Firmware, domain["firmware"]),
+        (v1.EFI, domain["firmware"]["bootloader"]["efi"]),
+        (v1.TLBFlush, domain["features"]["hyperv"]["tlbflush"]),
         (v1.Devices, domain["devices"]),
+        (v1.TPMDevice, domain["devices"]["tpm"]),
+        (v1.Watchdog, domain["devices"]["watchdog"]),
         (v1.Disk, domain["devices"]["disks"][0]),
         (v1.DiskTarget, domain["devices"]["disks"][0]["disk"]),
         (v1.CDRomTarget, domain["devices"]["disks"][1]["cdrom"]),
@@ -185,9 +191,9 @@ def test_update_does_not_look_at_the_name_again() -> None:
 def test_instance() -> None:
     good = instance()
     assert validate_virtual_machine_instance(good) == []
-    good["spec"]["domain"]["devices"]["tpm"] = {}
+    good["spec"]["domain"]["devices"]["gpus"] = [{}]
     [cause] = validate_virtual_machine_instance(good)
-    assert cause.message == "spec.domain.devices.tpm is not supported yet"
+    assert cause.message == "spec.domain.devices.gpus is not supported yet"
 
 
 def test_reserved_labels_of_instances_are_for_podvisor() -> None:

@@ -111,6 +111,14 @@ def config_of(obj: Any) -> config.ClusterConfig:
             "memory_overhead_ratio",
             Decimal(1),
         ),
+        (
+            "tables of all guests",
+            {"smbios": {"manufacturer": "Acme"}},
+            "smbios",
+            v1.SMBios(manufacturer="Acme"),
+        ),
+        ("balloons that never tell", {"memBalloonStatsPeriod": 0}, "balloon_period_s", 0),
+        ("less than never", {"memBalloonStatsPeriod": -1}, "balloon_period_s", None),
         ("cpu request", {"cpuRequest": "200m"}, "cpu_request", "200m"),
         (
             "memory overcommit",

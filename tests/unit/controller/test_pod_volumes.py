@@ -111,6 +111,20 @@ def test_container_disks_are_image_volumes() -> None:
     assert pod["spec"]["imagePullSecrets"] == [{"name": "registry"}]
 
 
+def test_a_kernels_image_is_an_image_volume() -> None:
+    image = {"image": "demo/kernel:1", "imagePullPolicy": "Never", "imagePullSecret": "registry"}
+    boot = {"kernelBoot": {"container": image | {"kernelPath": "/k"}}}
+    domain = {"memory": {"guest": "64M"}, "devices": {}, "firmware": boot}
+    instance = vmi(spec={"domain": domain, "volumes": []})
+    volumes, mounts, _ = held(instance)
+    source = {"reference": "demo/kernel:1", "pullPolicy": "Never"}
+    assert volumes == [{"name": "kernel-boot", "image": source}]
+    path = "/run/podvisor/images/_kernel"
+    assert mounts == [{"name": "kernel-boot", "mountPath": path, "readOnly": True}]
+    pod = render_pod(instance, CONFIG, {})
+    assert pod["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+
+
 SECRET = {"secret": {"secretName": "s", "defaultMode": 0o440, "optional": True}}
 CONFIG_MAP = {"configMap": {"name": "c", "defaultMode": 0o440, "optional": True}}
 DOWNWARD = [

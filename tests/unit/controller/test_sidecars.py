@@ -45,6 +45,16 @@ def test_an_image_is_held_by_a_container_of_its_own() -> None:
     }
 
 
+def test_a_kernels_image_is_held_as_well() -> None:
+    boot = {"kernelBoot": {"container": {"image": "demo/kernel:1", "kernelPath": "/k"}}}
+    domain = {"memory": {"guest": "64M"}, "devices": {}, "firmware": boot}
+    spec = render_pod(vmi(spec={"domain": domain, "volumes": []}), HOLDING, {})["spec"]
+    _, holder = spec["initContainers"]
+    assert (holder["name"], holder["image"]) == ("kernel-boot", "demo/kernel:1")
+    assert holder["args"] == ["_kernel"]
+    assert mounts(spec["containers"][0])["images"] == (IMAGES, True)
+
+
 def test_compute_sees_the_images_and_begins_when_they_are_there() -> None:
     spec = pod_spec({"image": "a"}, {"name": "data", "image": "b"})
     assert spec["shareProcessNamespace"] is True

@@ -24,6 +24,8 @@ AFFINITY = {
         ]
     }
 }
+POOL = {"supplementalPoolThreadCount": 8}
+LARGE_PAGES = {"guest": "128Mi", "hugepages": {"pageSize": "2048Ki"}}
 SPREAD = [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}]
 
 
@@ -77,6 +79,28 @@ def test_who_it_is() -> None:
         True,
         True,
     )
+
+
+def test_the_handler_is_told_what_the_settings_say_of_hardware() -> None:
+    """What it is told comes from the settings, never from an instance."""
+    given = {"podvisor.io/smbios": '{"sku":"mine"}', names.BALLOON_PERIOD_ANNOTATION: "1"}
+    config = ClusterConfig(
+        launcher_image=IMAGE, smbios=v1.SMBios(product="Acme"), balloon_period_s=0
+    )
+    spec = spec_body()
+    spec["domain"]["devices"]["autoattachMemBalloon"] = True
+    balloon = vmi(metadata={"annotations": given}, spec=spec)
+
+    def told(instance: v1.VirtualMachineInstance, config: ClusterConfig) -> Json:
+        found = rendered(instance, config)["metadata"]["annotations"]
+        return {key: value for key, value in found.items() if key.startswith("podvisor.io/")}
+
+    assert told(balloon, KVM) == {}
+    assert told(vmi(), config) == {names.SMBIOS_ANNOTATION: '{"product":"Acme"}'}
+    assert told(balloon, config) == {
+        names.SMBIOS_ANNOTATION: '{"product":"Acme"}',
+        names.BALLOON_PERIOD_ANNOTATION: "0",
+    }
 
 
 def test_it_has_no_privilege() -> None:
@@ -238,6 +262,12 @@ def test_the_kubelet_sets_what_passt_needs(interfaces: list[Json], sysctls: Json
         ("two trees of files", domain(devices={"filesystems": SHARES}), KVM, 143),
         ("passt, all ports", domain(devices={"interfaces": [PASST]}), KVM, 431),
         ("passt, one port", domain(devices={"interfaces": [PASST | PORTS]}), KVM, 159),
+        ("UEFI", domain(firmware={"bootloader": {"efi": {}}}), KVM, 137),
+        ("a TPM", domain(devices={"tpm": {}}), KVM, 137),
+        ("no TPM", domain(devices={"tpm": {"enabled": False}}), KVM, 127),
+        ("disks share a thread", domain(ioThreadsPolicy="shared"), KVM, 128),
+        ("a thread for each disk", domain(ioThreadsPolicy="auto"), KVM, 128),
+        ("a pool of threads", domain(ioThreadsPolicy="supplementalPool", ioThreads=POOL), KVM, 135),
         ("translated", vmi(), CONFIG, 167),
         ("translated, 384 MiB", domain(memory={"guest": "384Mi"}), CONFIG, 255),
         ("translated, 1 GiB", domain(memory={"guest": "1Gi"}), CONFIG, 384),
@@ -290,6 +320,38 @@ def test_what_passt_takes_is_told_to_whoever_comes_from_kubevirt() -> None:
             ),
             {"cpu": "100m", "ephemeral-storage": "1Gi", "memory": 64_000_000 + 167 * MIB},
             {"example.com/fpga": 1},
+        ),
+        (
+            "nothing beyond the guest's",
+            domain(resources={"requests": {"memory": "64M"}, "overcommitGuestOverhead": True}),
+            {"cpu": "100m", "memory": 64_000_000},
+            None,
+        ),
+        (
+            "a limit beyond the guest's all the same",
+            domain(
+                resources={
+                    "limits": {"memory": "128Mi", "cpu": "1"},
+                    "overcommitGuestOverhead": True,
+                }
+            ),
+            {"cpu": "1", "memory": 128 * MIB},
+            {"cpu": "1", "memory": str((128 + 169) * MIB)},
+        ),
+        (
+            "large pages",
+            domain(memory=LARGE_PAGES, resources={}),
+            {"cpu": "100m", "hugepages-2Mi": str(128 * MIB), "memory": 169 * MIB},
+            {"hugepages-2Mi": str(128 * MIB)},
+        ),
+        (
+            "large pages, more memory and a limit",
+            domain(
+                memory=LARGE_PAGES,
+                resources={"requests": {"memory": "256Mi"}, "limits": {"memory": "256Mi"}},
+            ),
+            {"cpu": "100m", "hugepages-2Mi": str(128 * MIB), "memory": (128 + 169) * MIB},
+            {"hugepages-2Mi": str(128 * MIB), "memory": str((128 + 169) * MIB)},
         ),
         (
             "two processors",

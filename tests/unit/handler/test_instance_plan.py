@@ -11,6 +11,7 @@ from podvisor_handler.launchers.state import Connection
 from podvisor_handler.network.attachments import Attachment, Bridge, Masquerade
 from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.vmi.build import build_domain, digest_of
+from podvisor_handler.vmi.errors import LauncherTooOld
 from podvisor_handler.vmi.outline import outline
 from podvisor_handler.vmi.plan import (
     Action,
@@ -181,6 +182,19 @@ def test_only_a_launcher_that_has_dhcpv6_is_told_of_it(has_dhcpv6: bool) -> None
     (interface,) = action.spec.interfaces
     assert interface.HasField("dhcpv6") == has_dhcpv6
     assert (interface.tap, interface.dhcp.address) == ("tap0", "10.0.2.2")
+
+
+def test_a_launcher_of_an_earlier_release_is_not_given_what_it_would_leave_out() -> None:
+    """It is told what it knows as before, and no machine is started that lacks what was asked for."""
+    state = replace(launcher(), has_hardware=False)
+    assert plan(observed(state=state)) == plan(observed())
+    domain = {"memory": {"guest": "64M"}, "devices": {"rng": {}}, "rebootPolicy": "Terminate"}
+    machine = vmi(spec={"domain": domain})
+    with pytest.raises(LauncherTooOld, match="cannot build ends_on_reboot, rng; delete"):
+        plan(observed(machine, state=state))
+    (action,) = plan(observed(machine))
+    assert isinstance(action, ApplyDomain)
+    assert action.spec.rng
 
 
 def test_a_machine_without_interface_needs_no_network() -> None:

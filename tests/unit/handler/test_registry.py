@@ -267,10 +267,11 @@ async def test_a_launcher_that_cannot_be_believed(
 
 
 @pytest.mark.parametrize(
-    ("launchers", "agreed", "has_dhcpv6"), [(1, 1, False), (2, 2, True), (7, 2, True)]
+    ("launchers", "agreed", "has_dhcpv6", "has_hardware"),
+    [(1, 1, False, False), (2, 2, True, False), (3, 3, True, True), (7, 3, True, True)],
 )
 async def test_the_older_contract_is_spoken(
-    tmp_path: Path, launchers: int, agreed: int, has_dhcpv6: bool
+    tmp_path: Path, launchers: int, agreed: int, has_dhcpv6: bool, has_hardware: bool
 ) -> None:
     with control_group(POD_UID):
         async with (
@@ -280,6 +281,7 @@ async def test_the_older_contract_is_spoken(
             await connected(registry)
             build = connection(registry).build
             assert (build.contract_version, build.has_dhcpv6) == (agreed, has_dhcpv6)
+            assert build.has_hardware == has_hardware
 
 
 async def test_endless_reports_are_taken_at_a_bounded_pace(tmp_path: Path) -> None:

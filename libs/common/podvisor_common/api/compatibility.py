@@ -72,6 +72,11 @@ _DIFFERENCES = """## Differences that a client can see
   not at all. What they attach to an instance alone stays until it is detached from it, whatever becomes of its machine's template.
 - An edit is refused for what it brings, and not for what was so before under rules that were less strict.
 - `persistentVolumeClaimInfo` of a volume's status has no `filesystemOverhead`: what a file system needs for itself is not estimated.
+- A guest has a memory balloon only with `autoattachMemBalloon: true`, and the words of the emulator in its SMBIOS table where neither the settings
+  nor the machine say other ones. Variables of a UEFI firmware and the state of a TPM live as long as the pod: `persistent` is refused. What KVM alone
+  has (`pvspinlock`, `kvm.hidden`, `hyperv`, `apic.endOfInterrupt`, the timers `kvm` and `hyperv`) is left out where guests are emulated.
+- `rebootPolicy`, `panicDevices` and `ioThreadsPolicy` need no feature gate. `kernelBoot` needs a `kernelPath`, `ioThreads` the policy
+  `supplementalPool`, and a page of `hugepages` is of 2Mi or 1Gi.
 - User-data that stands in the manifest as clear text is admitted with a warning.
 - A claim, or a file of the node, that is written to is behind one disk of a machine, and a second one is refused. So are labels of more
   than 32 characters, for which an ISO image has no room, a `lun` that is not on `scsi`, and `io: native` or `shareable` with a cache.

@@ -23,6 +23,7 @@ from podvisor_controller.vmi.container import (
     shortened,
     unprivileged,
 )
+from podvisor_controller.vmi.kernel import kernel_container
 from podvisor_controller.vmi.pod_networks import network_annotations
 from podvisor_controller.vmi.pod_volumes import (
     PodVolumes,
@@ -46,6 +47,8 @@ _ANNOTATIONS_NOT_INHERITED = (
     "kubectl.kubernetes.io/",
     "kubevirt.io/latest-observed-api-version",
     "kubevirt.io/storage-observed-api-version",
+    names.SMBIOS_ANNOTATION,
+    names.BALLOON_PERIOD_ANNOTATION,
 )
 
 
@@ -98,6 +101,7 @@ def _metadata(
             names.DOMAIN_ANNOTATION: meta.name,
             names.MEMORY_OVERHEAD_ANNOTATION: str(memory_overhead_bytes(vmi, config)),
             **_image_rules(vmi, config, claims),
+            **_hardware_rules(vmi, config),
             **network_annotations(vmi),
             "kubectl.kubernetes.io/default-container": COMPUTE,
         },
@@ -124,6 +128,16 @@ def _image_rules(
         names.PVC_TOLERATED_SHORTFALL_ANNOTATION: str(config.pvc_shortfall_percent),
         names.PVC_RESERVE_ANNOTATION: str(config.pvc_reserve_bytes),
     }
+
+
+def _hardware_rules(vmi: v1.VirtualMachineInstance, config: ClusterConfig) -> dict[str, str]:
+    """What it needs to know of the hardware of all guests."""
+    rules = {}
+    if config.smbios is not None:
+        rules[names.SMBIOS_ANNOTATION] = msgspec.json.encode(config.smbios).decode()
+    if vmi.spec.domain.devices.autoattach_mem_balloon and config.balloon_period_s is not None:
+        rules[names.BALLOON_PERIOD_ANNOTATION] = str(config.balloon_period_s)
+    return rules
 
 
 def _spec(vmi: v1.VirtualMachineInstance, config: ClusterConfig, claims: Claims) -> Manifest:
@@ -171,10 +185,10 @@ def _settings(vmi: v1.VirtualMachineInstance) -> Manifest:
 def _placement(vmi: v1.VirtualMachineInstance) -> Manifest:
     """What a pod's specification takes over from the instance's."""
     wanted = vmi.spec
-    secrets = sorted(
-        {v.container_disk.image_pull_secret for v in wanted.volumes or () if v.container_disk}
-        - {""}
-    )
+    kernel = kernel_container(vmi)
+    secrets = {v.container_disk.image_pull_secret for v in wanted.volumes or () if v.container_disk}
+    if kernel is not None:
+        secrets.add(kernel.image_pull_secret)
     fields: Manifest = {
         "affinity": msgspec.to_builtins(wanted.affinity),
         "tolerations": _tolerations(wanted.tolerations or ()),
@@ -185,7 +199,7 @@ def _placement(vmi: v1.VirtualMachineInstance) -> Manifest:
         "subdomain": wanted.subdomain,
         "dnsPolicy": wanted.dns_policy,
         "dnsConfig": msgspec.to_builtins(wanted.dns_config),
-        "imagePullSecrets": [{"name": name} for name in secrets],
+        "imagePullSecrets": [{"name": name} for name in sorted(secrets - {""})],
     }
     return {key: value for key, value in fields.items() if value}
 

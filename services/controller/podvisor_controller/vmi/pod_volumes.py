@@ -17,6 +17,7 @@ from podvisor_common.launcher_pod import (
     DEVICES_DIRECTORY,
     FILES_DIRECTORY,
     IMAGES_DIRECTORY,
+    KERNEL_IMAGE,
     RUN_DIRECTORY,
     SECRETS_DIRECTORY,
     VOLUMES_DIRECTORY,
@@ -24,6 +25,7 @@ from podvisor_common.launcher_pod import (
 
 from podvisor_controller.vmi.claims import Claims, carried, is_only_read
 from podvisor_controller.vmi.container import COMPUTE, NAME_MAX, Manifest
+from podvisor_controller.vmi.kernel import kernel_container
 
 _PRIVATE = "private"
 # In memory: libvirtd that cannot write down the state of its guest, for its node's disk is full, ends the guest.
@@ -83,11 +85,19 @@ def pod_volumes(vmi: v1.VirtualMachineInstance, claims: Claims, *, with_images: 
     for volume in carried(vmi):
         _add_disk(found, vmi, volume, claims)
         if with_images and volume.container_disk is not None:
-            image = {"image": _image_source(volume.container_disk)}
+            image = {
+                "image": _image_source(
+                    volume.container_disk.image, volume.container_disk.image_pull_policy
+                )
+            }
             found.mount(f"disk-{volume.name}", f"{IMAGES_DIRECTORY}/{volume.name}", image)
         _add_cloud_init(found, volume)
         if (files := _files(volume)) is not None:
             found.mount(f"files-{volume.name}", f"{FILES_DIRECTORY}/{volume.name}", files)
+    kernel = kernel_container(vmi)
+    if with_images and kernel is not None:
+        image = {"image": _image_source(kernel.image, kernel.image_pull_policy)}
+        found.mount("kernel-boot", f"{IMAGES_DIRECTORY}/{KERNEL_IMAGE}", image)
     for secret in _credentials(vmi):
         path = f"{CREDENTIALS_DIRECTORY}/{secret}"
         found.mount(f"credentials-{secret}", path, _optional_secret(secret))
@@ -151,11 +161,8 @@ def _add_disk(
         found.mount(name, path, source, read_only=read_only)
 
 
-def _image_source(disk: v1.ContainerDisk) -> Manifest:
-    source = {"reference": disk.image}
-    if disk.image_pull_policy:
-        source["pullPolicy"] = disk.image_pull_policy
-    return source
+def _image_source(image: str, pull_policy: str) -> Manifest:
+    return {"reference": image, **({"pullPolicy": pull_policy} if pull_policy else {})}
 
 
 def _add_cloud_init(found: PodVolumes, volume: v1.Volume) -> None:

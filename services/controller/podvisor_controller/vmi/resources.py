@@ -8,7 +8,7 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from podvisor_common.api import v1
-from podvisor_common.api.quantity import quantity_to_int
+from podvisor_common.api.quantity import format_bytes, quantity_to_int
 from podvisor_common.api.v1 import names
 
 from podvisor_controller.config import ClusterConfig
@@ -32,6 +32,14 @@ PASST_ALL_PORTS_BYTES = 272 * MIB
 VCPU_BYTES = 4 * MIB
 # Frame buffer of the video card and what VNC keeps of it.
 VIDEO_BYTES = 16 * MIB
+# The firmware's image and variables, and what QEMU keeps of them.
+EFI_BYTES = 10 * MIB
+# The process that is the guest's TPM.
+TPM_BYTES = 10 * MIB
+# Stack and state of a thread that handles requests of disks.
+IO_THREAD_BYTES = 1 * MIB
+# Of them under policy `auto`: so many for each processor, and no more than disks.
+IO_THREADS_PER_VCPU = 2
 # To this the launcher bounds QEMU's cache of translated code: a third of the guest's memory, within limits.
 TRANSLATION_CACHE_SHARE = 3
 TRANSLATION_CACHE_MIN_BYTES = 40 * MIB
@@ -73,6 +81,32 @@ def _passt_bytes(vmi: v1.VirtualMachineInstance) -> int:
     return len(passt) * PASST_BYTES + len(all_ports) * PASST_ALL_PORTS_BYTES
 
 
+def _board_bytes(vmi: v1.VirtualMachineInstance) -> int:
+    """What firmware, TPM and I/O threads take."""
+    domain = vmi.spec.domain
+    bootloader = domain.firmware.bootloader if domain.firmware is not None else None
+    tpm = domain.devices.tpm
+    return (
+        (EFI_BYTES if bootloader is not None and bootloader.efi is not None else 0)
+        + (TPM_BYTES if tpm is not None and tpm.enabled is not False else 0)
+        + _io_threads(vmi) * IO_THREAD_BYTES
+    )
+
+
+def _io_threads(vmi: v1.VirtualMachineInstance) -> int:
+    """How many of them there are at most, beside those that disks have for themselves."""
+    domain = vmi.spec.domain
+    match domain.io_threads_policy:
+        case "shared":
+            return 1
+        case "auto":
+            disks = len(domain.devices.disks or ())
+            return min(disks, vcpu_count(vmi) * IO_THREADS_PER_VCPU)
+        case "supplementalPool" if domain.io_threads is not None:
+            return domain.io_threads.supplemental_pool_thread_count or 0
+    return 0
+
+
 def translation_cache_bytes(vmi: v1.VirtualMachineInstance) -> int:
     """What QEMU keeps of the code that it translates for a guest without KVM."""
     share = guest_memory_bytes(vmi) // TRANSLATION_CACHE_SHARE
@@ -91,6 +125,7 @@ def memory_overhead_bytes(vmi: v1.VirtualMachineInstance, config: ClusterConfig)
         + QEMU_BYTES
         + len(vmi.spec.domain.devices.filesystems or ()) * VIRTIOFSD_BYTES
         + _passt_bytes(vmi)
+        + _board_bytes(vmi)
         + vcpu_count(vmi) * VCPU_BYTES
         + (VIDEO_BYTES if has_graphics(vmi) else 0)
         + guest_memory_bytes(vmi) // GUEST_BYTES_PER_PAGE_TABLE_BYTE
@@ -108,22 +143,43 @@ def compute_resources(vmi: v1.VirtualMachineInstance, config: ClusterConfig) -> 
     requests: dict[str, Any] = {
         **wanted_requests,
         "cpu": _cpu_request(vmi, config),
-        "memory": str(_backed_bytes(vmi, config) + overhead),
+        "memory": str(
+            _backed_bytes(vmi, config) + (0 if wanted.overcommit_guest_overhead else overhead)
+        ),
     }
     limits: dict[str, Any] = dict(wanted_limits)
     if "memory" in limits:
-        limits["memory"] = str(quantity_to_int(limits["memory"]) + overhead)
+        limits["memory"] = str(_beside_hugepages(vmi, quantity_to_int(limits["memory"])) + overhead)
+    if (page := hugepage_resource(vmi)) is not None:
+        limits[page] = requests[page] = str(guest_memory_bytes(vmi))
     if not config.use_emulation:
         for device in (names.KVM_RESOURCE, names.VHOST_NET_RESOURCE):
             limits[device] = requests[device] = "1"
     return {"requests": requests, "limits": limits} if limits else {"requests": requests}
 
 
+def hugepage_resource(vmi: v1.VirtualMachineInstance) -> str | None:
+    """The resource of nodes that the guest's memory is made of; None for ordinary memory."""
+    memory = vmi.spec.domain.memory
+    if memory is None or memory.hugepages is None:
+        return None
+    return f"hugepages-{format_bytes(quantity_to_int(memory.hugepages.page_size))}"
+
+
+def _beside_hugepages(vmi: v1.VirtualMachineInstance, amount_bytes: int) -> int:
+    """What of an amount of memory is ordinary memory: large pages are a resource of their own."""
+    if hugepage_resource(vmi) is None:
+        return amount_bytes
+    return max(amount_bytes - guest_memory_bytes(vmi), 0)
+
+
 def _backed_bytes(vmi: v1.VirtualMachineInstance, config: ClusterConfig) -> int:
-    """What is requested for the guest's own memory: what the manifest says, else the cluster's share of it."""
+    """What is requested for the guest's own memory, but for large pages: what the manifest says, else the cluster's share of it."""
     requests = (vmi.spec.domain.resources or v1.ResourceRequirements()).requests or {}
     if "memory" in requests:
-        return quantity_to_int(requests["memory"])
+        return _beside_hugepages(vmi, quantity_to_int(requests["memory"]))
+    if hugepage_resource(vmi) is not None:
+        return 0
     return guest_memory_bytes(vmi) * 100 // config.memory_overcommit_percent
 
 

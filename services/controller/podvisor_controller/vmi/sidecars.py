@@ -8,7 +8,7 @@ with image volumes; one that is killed comes back; and none of them decides when
 """
 
 from podvisor_common.api import v1
-from podvisor_common.launcher_pod import IMAGES_DIRECTORY, RUN_DIRECTORY
+from podvisor_common.launcher_pod import IMAGES_DIRECTORY, KERNEL_IMAGE, RUN_DIRECTORY
 
 from podvisor_controller.config import ClusterConfig
 from podvisor_controller.vmi.container import (
@@ -18,9 +18,11 @@ from podvisor_controller.vmi.container import (
     shortened,
     unprivileged,
 )
+from podvisor_controller.vmi.kernel import kernel_container
 
 TOOLS_CONTAINER = "container-disk-binary"
 HOLDER_PREFIX = "volume"
+_KERNEL_HOLDER = "kernel-boot"
 
 _HOLDER = "image-holder"
 _TOOLS, _TOOLS_DIRECTORY = "tools", f"{RUN_DIRECTORY}/tools"
@@ -36,12 +38,16 @@ _RESOURCES = {
 def with_image_holders(
     spec: Manifest, vmi: v1.VirtualMachineInstance, config: ClusterConfig
 ) -> Manifest:
-    """The pod's specification with a holder for every container disk, whose image `compute` finds where a volume would be."""
+    """The pod's specification with a holder for every container disk and for the kernel, whose image `compute` finds where a volume would be."""
     holders = [
-        _holder(volume.name, disk.image, disk.image_pull_policy)
+        _holder(f"{HOLDER_PREFIX}{volume.name}", volume.name, disk.image, disk.image_pull_policy)
         for volume in vmi.spec.volumes or ()
         if (disk := volume.container_disk)
     ]
+    if (kernel := kernel_container(vmi)) is not None:
+        holders.append(
+            _holder(_KERNEL_HOLDER, KERNEL_IMAGE, kernel.image, kernel.image_pull_policy)
+        )
     if not holders:
         return spec
     scratch = [{"name": name, "emptyDir": {"sizeLimit": limit}} for name, limit in _SCRATCH]
@@ -73,11 +79,11 @@ def _tools(config: ClusterConfig) -> Manifest:
     }
 
 
-def _holder(name: str, image: str, pull_policy: str) -> Manifest:
+def _holder(container: str, name: str, image: str, pull_policy: str) -> Manifest:
     """Keeps `image` mounted and shows it under `name`."""
     policy = {"imagePullPolicy": pull_policy} if pull_policy else {}
     return {
-        "name": shortened(f"{HOLDER_PREFIX}{name}"),
+        "name": shortened(container),
         "image": image,
         **policy,
         "restartPolicy": "Always",

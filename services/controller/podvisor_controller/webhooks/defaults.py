@@ -19,6 +19,7 @@ from podvisor_common.api.v1 import names
 
 from podvisor_controller.config import eviction_strategy_of, feature_gates_of
 from podvisor_controller.webhooks.conversion import written_as_v1alpha1
+from podvisor_controller.webhooks.defaults_hardware import default_hardware
 from podvisor_controller.webhooks.defaults_patch import Operation, patch_between
 from podvisor_controller.webhooks.disk_buses import default_bus
 from podvisor_controller.webhooks.permitted import Permitted
@@ -132,6 +133,7 @@ def _default_instance_spec(spec: Any, defaults: ClusterDefaults) -> None:
         _default_network(spec, defaults)
         _default_cpu(spec["domain"], defaults)
         _default_memory(spec["domain"])
+        default_hardware(spec["domain"])
         _default_pull_policies(spec)
         _default_buses(spec)
         if defaults.eviction_strategy and _is_unset(spec.get("evictionStrategy")):
@@ -230,8 +232,9 @@ def _default_memory(domain: Json) -> None:
 
 
 def _default_pull_policies(spec: Json) -> None:
-    for volume in _objects(spec.get("volumes")):
-        disk = volume.get("containerDisk")
+    boot = _object(_object(_object(spec, "domain"), "firmware"), "kernelBoot")
+    images = [volume.get("containerDisk") for volume in _objects(spec.get("volumes"))]
+    for disk in (*images, boot.get("container")):
         image = disk.get("image") if isinstance(disk, dict) else None
         if (
             isinstance(disk, dict)

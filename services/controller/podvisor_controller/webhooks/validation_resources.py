@@ -13,6 +13,7 @@ from podvisor_controller.webhooks.validation_fields import (
     invalid,
     is_label_key,
     quoted,
+    word_causes,
 )
 
 _CPU_MODEL = re.compile(r"[A-Za-z0-9_.+-]+")
@@ -20,6 +21,8 @@ _LEAST_MEMORY = "1M"
 # More than any board addresses. Near Kubernetes' own limit the pod's request, which is more, would overflow.
 _MOST_MEMORY = "16Ti"
 _MAX_VCPUS = 512
+_POLICIES = ("force", "require", "optional", "disable", "forbid")
+_PAGE_SIZES = ("2Mi", "1Gi")
 # What every node has and containers may ask for in fractions.
 _NATIVE = ("cpu", "memory", "ephemeral-storage")
 
@@ -135,7 +138,48 @@ def cpu_causes(domain: v1.Domain, path: str) -> Iterator[Cause]:
         vcpus *= count or 1
     if vcpus > _MAX_VCPUS:
         yield invalid(path, f"asks for {vcpus} processors, at most {_MAX_VCPUS} are possible.")
+    yield from _feature_causes(domain.cpu.features or [], f"{path}.features")
     if domain.cpu.model and not _CPU_MODEL.fullmatch(domain.cpu.model):
         yield invalid(
             f"{path}.model", f"{quoted(domain.cpu.model)} is not the name of a CPU model."
         )
+
+
+def _feature_causes(features: list[v1.CPUFeature], base: str) -> Iterator[Cause]:
+    seen: set[str] = set()
+    for index, feature in enumerate(features):
+        field = f"{base}[{index}]"
+        if not _CPU_MODEL.fullmatch(feature.name):
+            text = f"{quoted(feature.name)} is not the name of a processor feature."
+            yield invalid(f"{field}.name", text)
+        elif feature.name in seen:
+            text = f"{quoted(feature.name)} is there already."
+            yield invalid(f"{field}.name", text, CauseReason.DUPLICATE)
+        seen.add(feature.name)
+        yield from word_causes(feature.policy, f"{field}.policy", _POLICIES)
+
+
+def hugepage_causes(domain: v1.Domain, path: str) -> Iterator[Cause]:
+    """Checks the size of large pages, and that the guest's memory and what is requested for it are made of whole ones."""
+    if domain.memory is None or domain.memory.hugepages is None:
+        return
+    field, size = f"{path}.memory.hugepages.pageSize", domain.memory.hugepages.page_size
+    cause = bad_quantity(field, size)
+    if cause is None and parse_quantity(size) not in map(parse_quantity, _PAGE_SIZES):
+        text = f"{quoted(size)} must be one of: {', '.join(_PAGE_SIZES)}"
+        cause = invalid(field, text, CauseReason.NOT_SUPPORTED)
+    if cause is not None:
+        yield cause
+        return
+    resources = domain.resources or v1.ResourceRequirements()
+    asked = (resources.requests or {}).get("memory", (resources.limits or {}).get("memory"))
+    for name, amount in (
+        (f"{path}.memory.guest", domain.memory.guest),
+        (f"{path}.resources.requests.memory", asked),
+    ):
+        if amount is None or bad_quantity(name, amount) is not None:
+            continue
+        if parse_quantity(amount) % parse_quantity(size):
+            yield invalid(
+                field, f"{quoted(size)}: {name} {quoted(amount)} is not a multiple of it."
+            )

@@ -9,6 +9,7 @@ from podvisor_common.api import v1
 from podvisor_common.api.v1 import names
 
 from podvisor_controller.webhooks.permitted import Permitted
+from podvisor_controller.webhooks.validation_board import board_causes
 from podvisor_controller.webhooks.validation_credentials import credential_causes
 from podvisor_controller.webhooks.validation_disks import boot_order_causes, disk_causes
 from podvisor_controller.webhooks.validation_fields import (
@@ -20,8 +21,13 @@ from podvisor_controller.webhooks.validation_fields import (
 )
 from podvisor_controller.webhooks.validation_filesystems import filesystem_causes
 from podvisor_controller.webhooks.validation_network import network_causes
+from podvisor_controller.webhooks.validation_peripherals import peripheral_causes
 from podvisor_controller.webhooks.validation_placement import placement_causes
-from podvisor_controller.webhooks.validation_resources import cpu_causes, resource_causes
+from podvisor_controller.webhooks.validation_resources import (
+    cpu_causes,
+    hugepage_causes,
+    resource_causes,
+)
 from podvisor_controller.webhooks.validation_volumes import volume_causes
 
 MAX_GRACE_PERIOD_S = 365 * 24 * 3600
@@ -44,7 +50,10 @@ def spec_causes(
         *placement_causes(spec, path),
         *resource_causes(spec.domain, f"{path}.domain"),
         *cpu_causes(spec.domain, f"{path}.domain.cpu"),
+        *hugepage_causes(spec.domain, f"{path}.domain"),
         *_firmware_causes(spec, path),
+        *board_causes(spec.domain, f"{path}.domain"),
+        *peripheral_causes(spec.domain, f"{path}.domain"),
         *disk_causes(spec, raw, path),
         *filesystem_causes(spec, path),
         *volume_causes(spec, raw, path, permitted),

@@ -1,6 +1,5 @@
 """What is wrong with a machine's volumes. Pure."""
 
-import re
 from collections.abc import Iterator, Mapping
 
 from podvisor_common.api import v1
@@ -18,21 +17,14 @@ from podvisor_controller.webhooks.validation_fields import (
     bad_quantity,
     invalid,
     is_dns_label,
-    is_dns_subdomain,
     is_file_path,
     object_name_causes,
     quoted,
     raw_at,
-    word_causes,
 )
 from podvisor_controller.webhooks.validation_files import file_causes
+from podvisor_controller.webhooks.validation_images import image_causes
 
-_PULL_POLICIES = ("Always", "IfNotPresent", "Never")
-_IMAGE = re.compile(
-    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?/)?"
-    r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*)*"
-    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-fA-F]{32,})?"
-)
 _DISK, _DISK_OR_CREATE = "Disk", "DiskOrCreate"
 # One sector, and more than any file system has room for.
 _LEAST_CAPACITY = "512"
@@ -106,15 +98,7 @@ def _source_causes(volume: v1.Volume, field: str, permitted: Permitted) -> Itera
 
 
 def _container_disk_causes(disk: v1.ContainerDisk, field: str) -> Iterator[Cause]:
-    if not disk.image:
-        yield invalid(f"{field}.image", "is empty: it must name an image.", CauseReason.REQUIRED)
-    elif not _IMAGE.fullmatch(disk.image):
-        yield invalid(f"{field}.image", f"{quoted(disk.image)} is not a valid image reference.")
-    yield from word_causes(disk.image_pull_policy, f"{field}.imagePullPolicy", _PULL_POLICIES)
-    if disk.image_pull_secret and not is_dns_subdomain(disk.image_pull_secret):
-        yield invalid(
-            f"{field}.imagePullSecret", f"{quoted(disk.image_pull_secret)} is not a name."
-        )
+    yield from image_causes(disk.image, disk.image_pull_policy, disk.image_pull_secret, field)
     if disk.path and not is_file_path(disk.path):
         yield invalid(f"{field}.path", f"{quoted(disk.path)} {FILE_PATH_RULE}.")
 

@@ -37,6 +37,7 @@ from podvisor_handler.launchers.remains import has_process_within
 from podvisor_handler.launchers.state import (
     CONTRACT_VERSION,
     DHCPV6_SINCE,
+    HARDWARE_SINCE,
     Connection,
     LauncherPod,
 )
@@ -96,6 +97,11 @@ class LauncherBuild:
     def has_dhcpv6(self) -> bool:
         """It gives its guest addresses of IPv6 as well."""
         return self.contract_version >= DHCPV6_SINCE
+
+    @property
+    def has_hardware(self) -> bool:
+        """It builds all of the hardware that a specification may ask for."""
+        return self.contract_version >= HARDWARE_SINCE
 
 
 class LauncherConnection:

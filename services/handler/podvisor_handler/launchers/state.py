@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from enum import Enum, auto
 
-CONTRACT_VERSION = 2  # the newest with launchers; all older ones are understood too
+CONTRACT_VERSION = 3  # the newest with launchers; all older ones are understood too
 # From which on a launcher answers DHCPv6. One before it does not, so its guest must not be sent there by a router.
 DHCPV6_SINCE = 2
+# From which on a launcher builds all of the hardware of a DomainSpec. One before it would leave some out, and not say so.
+HARDWARE_SINCE = 3
 
 
 class Connection(Enum):

@@ -12,14 +12,18 @@ from podvisor_common.api.quantity import quantity_to_int
 from podvisor_common.api.v1 import names
 
 from podvisor_handler.network.facts import PodNetwork
+from podvisor_handler.vmi.board import set_board
 from podvisor_handler.vmi.disks import build_disks
-from podvisor_handler.vmi.errors import SpecRefused
+from podvisor_handler.vmi.errors import LauncherTooOld, SpecRefused
 from podvisor_handler.vmi.filesystems import build_filesystems
 from podvisor_handler.vmi.identity import machine_identity
 from podvisor_handler.vmi.interfaces import build_interfaces
+from podvisor_handler.vmi.peripherals import set_peripherals
 from podvisor_handler.vmi.processors import cpu_topology
 
 _DEFAULT_MACHINE = "q35"
+# The numbers of the fields that launchers know from one version of the contract on.
+_HARDWARE = range(19, 40)
 _HOST_CPU_MODELS = ("host-model", "host-passthrough")
 
 
@@ -29,17 +33,18 @@ def build_domain(
     network: PodNetwork | None,
     *,
     has_dhcpv6: bool = True,
+    has_hardware: bool = True,
 ) -> domain_pb2.DomainSpec:
-    """The machine that `vmi` describes, in `pod`, on `network` (None when it has no interface). `has_dhcpv6` says whether its
-    launcher knows what that is.
+    """The machine that `vmi` describes, in `pod`, on `network` (None when it has no interface). `has_dhcpv6` and `has_hardware`
+    say whether its launcher knows what that is.
 
-    Raises SpecRefused for what admission should have refused.
+    Raises SpecRefused for what admission should have refused, and LauncherTooOld.
     """
     domain, devices = vmi.spec.domain, vmi.spec.domain.devices
     firmware = domain.firmware or v1.Firmware()
     accelerator = accelerator_of(pod)
     serial_console = devices.autoattach_serial_console is not False
-    return domain_pb2.DomainSpec(
+    spec = domain_pb2.DomainSpec(
         namespace=vmi.metadata.namespace,
         name=vmi.metadata.name,
         uid=vmi.metadata.uid,
@@ -59,6 +64,21 @@ def build_domain(
         serial_console=serial_console,
         serial_log=serial_console and devices.log_serial_console is not False,
     )
+    set_board(spec, vmi, pod)
+    set_peripherals(spec, vmi, pod)
+    if not has_hardware:
+        _check_hardware(spec, pod)
+    return spec
+
+
+def _check_hardware(spec: domain_pb2.DomainSpec, pod: core.Pod) -> None:
+    """A launcher would ignore a field that it does not know, and start another machine than the one that is wanted."""
+    used = [field.name for field, _ in spec.ListFields() if field.number in _HARDWARE]
+    if used:
+        raise LauncherTooOld(
+            f'the launcher in pod "{pod.metadata.name}" is of an earlier release, which cannot build {", ".join(used)};'
+            " delete the instance and make it anew, then its pod is of this one"
+        )
 
 
 def digest_of(spec: domain_pb2.DomainSpec) -> str:

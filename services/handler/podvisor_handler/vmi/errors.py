@@ -7,3 +7,9 @@ class SpecRefused(Terminal):
     """The specification cannot become a machine. The message names the field, for a person."""
 
     reason = "InvalidSpec"
+
+
+class LauncherTooOld(SpecRefused):
+    """The launcher in the pod is of a release that knows less than the specification asks for."""
+
+    reason = "LauncherIncompatible"

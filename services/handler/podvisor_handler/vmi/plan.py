@@ -53,6 +53,7 @@ class Launcher:
     stopped: tuple[int, int] | None = None
     is_over: bool = False  # no process is left in its container
     has_dhcpv6: bool = True  # one of an earlier release has not
+    has_hardware: bool = True  # it builds all of it; one of an earlier release does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,13 @@ def plan(now: Observed) -> list[Action]:
     if _needs_wiring(now, now.pod, wanted):
         # The specification depends on what is found.
         return [PrepareNetwork(wanted, _is_prepared(now.vmi, now.pod, wanted))]
-    spec = build_domain(now.vmi, now.pod, now.network, has_dhcpv6=now.launcher.has_dhcpv6)
+    spec = build_domain(
+        now.vmi,
+        now.pod,
+        now.network,
+        has_dhcpv6=now.launcher.has_dhcpv6,
+        has_hardware=now.launcher.has_hardware,
+    )
     applying = [ApplyDomain(spec)] if _needs_push(now.launcher, report, spec) else []
     return [
         *_volumes(now, report, spec, is_pushed=bool(applying)),

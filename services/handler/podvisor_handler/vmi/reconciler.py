@@ -341,6 +341,7 @@ def _launcher(connection: LauncherConnection | None, memory: _Memory) -> Launche
         stopped=memory.stopped,
         is_over=connection.is_over,
         has_dhcpv6=connection.build.has_dhcpv6,
+        has_hardware=connection.build.has_hardware,
     )
 
 

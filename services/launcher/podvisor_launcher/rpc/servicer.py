@@ -17,7 +17,7 @@ from podvisor_launcher.lifecycle.reports import Reports, StreamReplaced
 
 _log = structlog.stdlib.get_logger(__name__)
 
-CONTRACT_VERSION = 2  # 2: DHCPv6
+CONTRACT_VERSION = 3  # 2: DHCPv6; 3: hardware, fields 19 to 39 of DomainSpec
 SERVICE_NAME = "podvisor.launcher.v1.LauncherService"
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"

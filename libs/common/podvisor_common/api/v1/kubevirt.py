@@ -6,6 +6,7 @@ from podvisor_common.api.base import ApiObject, ApiStruct, doc
 from podvisor_common.api.meta import Conditions, ObjectMeta
 from podvisor_common.api.quantity import Quantity
 from podvisor_common.api.v1 import names
+from podvisor_common.api.v1.board import SMBios
 
 
 class LogVerbosity(ApiStruct, frozen=True):
@@ -113,6 +114,18 @@ class KubeVirtConfiguration(ApiStruct, frozen=True):
         doc("Board of guests that name none; the one in `architectureConfiguration` comes first."),
     ] = ""
     cpu_model: Annotated[str, doc("CPU model of guests that name none.")] = ""
+    smbios: Annotated[
+        SMBios | None,
+        doc("What the SMBIOS tables of guests say of the system. The emulator's words by default."),
+    ] = None
+    mem_balloon_stats_period: Annotated[
+        int | None,
+        doc(
+            "How often guests with a balloon are asked about their memory, in seconds; 0 for never. 10 by default.",
+            minimum=0,
+            maximum=86400,
+        ),
+    ] = None
     eviction_strategy: Annotated[
         str,
         doc(

@@ -7,8 +7,26 @@ from typing import Annotated
 
 from podvisor_common.api.base import ApiStruct, doc
 from podvisor_common.api.quantity import Quantity
+from podvisor_common.api.v1.board import (
+    Chassis,
+    Clock,
+    CPUFeature,
+    Features,
+    Firmware,
+    Hugepages,
+)
 from podvisor_common.api.v1.disks import Disk, Filesystem
 from podvisor_common.api.v1.networks import Interface, Network
+from podvisor_common.api.v1.peripherals import (
+    DiskIOThreads,
+    Input,
+    PanicDevice,
+    Rng,
+    SoundDevice,
+    TPMDevice,
+    VideoDevice,
+    Watchdog,
+)
 from podvisor_common.api.v1.placement import (
     Affinity,
     PodDNSConfig,
@@ -26,6 +44,10 @@ class ResourceRequirements(ApiStruct, frozen=True):
         doc("Least amounts of `memory` and `cpu`; the guest's memory when nothing else says it."),
     ] = None
     limits: Annotated[dict[str, Quantity] | None, doc("Most amounts of `memory` and `cpu`.")] = None
+    overcommit_guest_overhead: Annotated[
+        bool,
+        doc("What the pod needs beyond the guest's memory is not requested. False by default."),
+    ] = False
 
 
 class CPU(ApiStruct, frozen=True):
@@ -38,6 +60,9 @@ class CPU(ApiStruct, frozen=True):
         str,
         doc("CPU model: a libvirt model name, `host-model` or `host-passthrough`."),
     ] = ""
+    features: Annotated[
+        list[CPUFeature] | None, doc("Features beside those of the model.", maxItems=256)
+    ] = None
 
 
 class Memory(ApiStruct, frozen=True):
@@ -46,22 +71,13 @@ class Memory(ApiStruct, frozen=True):
     guest: Annotated[
         Quantity | None, doc("Memory the guest sees. By default what the resources request.")
     ] = None
+    hugepages: Annotated[Hugepages | None, doc("Large pages that it is made of.")] = None
 
 
 class Machine(ApiStruct, frozen=True):
     """The emulated board."""
 
     type: Annotated[str, doc("QEMU machine type, for example `q35`.")] = ""
-
-
-class Firmware(ApiStruct, frozen=True):
-    """What the guest finds in its SMBIOS tables."""
-
-    uuid: Annotated[
-        str,
-        doc("UUID of the machine. Made up once and kept when not given."),
-    ] = ""
-    serial: Annotated[str, doc("Serial number of the machine.")] = ""
 
 
 class Devices(ApiStruct, frozen=True):
@@ -89,6 +105,29 @@ class Devices(ApiStruct, frozen=True):
         bool | None,
         doc("Copy the serial console into the pod's log. By default as the cluster says: yes."),
     ] = None
+    autoattach_input_device: Annotated[
+        bool | None, doc("Give the guest a tablet when no input is given. False by default.")
+    ] = None
+    autoattach_mem_balloon: Annotated[
+        bool | None, doc("Give the guest a memory balloon. False by default, unlike KubeVirt's.")
+    ] = None
+    block_multi_queue: Annotated[
+        bool | None,
+        doc("Give disks on virtio and scsi a queue for each processor. False by default."),
+    ] = None
+    inputs: Annotated[list[Input] | None, doc("Pointing devices.", maxItems=16)] = None
+    panic_devices: Annotated[
+        list[PanicDevice] | None, doc("Devices that tell of the guest's panic.", maxItems=3)
+    ] = None
+    rng: Annotated[Rng | None, doc("Source of random numbers.")] = None
+    sound: Annotated[SoundDevice | None, doc("Sound card.")] = None
+    tpm: Annotated[TPMDevice | None, doc("Trusted platform module.")] = None
+    use_virtio_transitional: Annotated[
+        bool | None,
+        doc("Virtio devices work with guests of before virtio 1.0 as well. False by default."),
+    ] = None
+    video: Annotated[VideoDevice | None, doc("Video card.")] = None
+    watchdog: Annotated[Watchdog | None, doc("Watchdog.")] = None
 
 
 class Domain(ApiStruct, frozen=True):
@@ -98,7 +137,24 @@ class Domain(ApiStruct, frozen=True):
     cpu: Annotated[CPU | None, doc("Processors.")] = None
     memory: Annotated[Memory | None, doc("Memory.")] = None
     machine: Annotated[Machine | None, doc("Board.")] = None
-    firmware: Annotated[Firmware | None, doc("Firmware tables.")] = None
+    firmware: Annotated[Firmware | None, doc("Firmware and its tables.")] = None
+    clock: Annotated[Clock | None, doc("Clocks.")] = None
+    features: Annotated[Features | None, doc("What the board has besides devices.")] = None
+    chassis: Annotated[Chassis | None, doc("What the firmware's tables say of the chassis.")] = None
+    io_threads_policy: Annotated[
+        str,
+        doc(
+            "Which threads handle the requests of virtio disks: `shared`, one for all; `auto`, a number by that of processors;"
+            " `supplementalPool`, those of `ioThreads`, each disk by all of them. None of their own by default."
+        ),
+    ] = ""
+    io_threads: Annotated[DiskIOThreads | None, doc("Threads of `supplementalPool`.")] = None
+    reboot_policy: Annotated[
+        str,
+        doc(
+            "What a reboot by the guest does: `Reboot`, the default, or `Terminate`: the instance ends."
+        ),
+    ] = ""
     devices: Annotated[Devices, doc("Devices.")] = Devices()
 
 

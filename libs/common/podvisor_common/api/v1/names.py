@@ -286,6 +286,9 @@ MEMORY_OVERHEAD_ANNOTATION = "kubevirt.io/memory-overhead-bytes"
 # On pods with the file system of a claim, what the cluster's settings say of an image that is made there.
 PVC_TOLERATED_SHORTFALL_ANNOTATION = "podvisor.io/pvc-tolerated-shortfall-percent"
 PVC_RESERVE_ANNOTATION = "podvisor.io/pvc-reserve-bytes"
+# On launcher pods, what the cluster's settings say of guests' hardware: the SMBIOS table as JSON, and how often balloons tell.
+SMBIOS_ANNOTATION = "podvisor.io/smbios"
+BALLOON_PERIOD_ANNOTATION = "podvisor.io/memory-balloon-stats-period-s"
 VM_GENERATION_ANNOTATION = "kubevirt.io/vm-generation"
 HEARTBEAT_ANNOTATION = "kubevirt.io/heartbeat"
 # On a pod that holds a volume for a running guest, beside its instance's name.
