@@ -42,13 +42,14 @@ EARLY_MODULES = (
 )  # fmt: skip
 LATE_MODULES = (
     "ahci", "virtio_scsi", "sr_mod", "sd_mod", "virtio_balloon", "virtiofs", "xhci_pci", "usb_storage", "uas",
+    "i6300esb", "virtio_input",
 )  # fmt: skip
 # What those depend on, in one kernel or the other.
 DEPENDENCIES = (
     "virtio", "virtio_ring", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "failover",
     "net_failover", "cdrom", "libahci", "libata", "scsi_mod", "scsi_common", "t10_pi",
     "crc_t10dif", "crct10dif_common", "crct10dif_generic", "crc64", "crc64_rocksoft", "rng_core",
-    "fuse", "usbcore", "usb_common", "xhci_hcd", "xhci_pci_renesas",
+    "fuse", "usbcore", "usb_common", "xhci_hcd", "xhci_pci_renesas", "watchdog",
 )  # fmt: skip
 
 # Each saves boot time under emulation: no PnP BIOS, no crypto self-tests, no clock or keyboard
@@ -125,7 +126,10 @@ def make_guest(guest: Guest, debs: list[Path]) -> None:
     bzimage = _find([kernel_tree], "boot/vmlinuz-*").read_bytes()
     if guest.selection.architecture == "i386":
         bzimage = kernel.unpack(bzimage)
-    disk.make_raw(target / "disk.raw", bzimage, archive.compressed(), FAST_BOOT)
+    initrd = archive.compressed()
+    (target / "vmlinuz").write_bytes(bzimage)
+    (target / "initrd").write_bytes(initrd)
+    disk.make_raw(target / "disk.raw", bzimage, initrd, FAST_BOOT)
     disk.make_qcow2(target / "disk.qcow2", target / "disk.raw")
 
 
@@ -143,6 +147,9 @@ def _image_files(archive: str, debs: dict[str, list[Path]]) -> list[oci.ImageFil
             return [oci.ImageFile(qcow2, path.read_bytes())]
         case "tools":
             return [oci.ImageFile("/disk/disk.img", tools.archive(debs[archive]))]
+        case "kernel":
+            parts = ("vmlinuz", "initrd")
+            return [oci.ImageFile(f"/boot/{n}", (OUT / I386.name / n).read_bytes()) for n in parts]
         case "no-disk":
             return [oci.ImageFile("/README", b"An image without a disk, for tests.\n")]
         case _:

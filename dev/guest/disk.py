@@ -1,6 +1,7 @@
 """A bootable disk from a kernel and an initramfs, without root and without loop devices.
 
-An unpartitioned FAT file system with syslinux in its boot sector starts as a hard disk under BIOS.
+An unpartitioned FAT file system with syslinux in its boot sector starts as a hard disk under BIOS. Under UEFI without secure boot the
+firmware's shell finds what it shall do in startup.nsh: to run the kernel, which for a 64-bit one is a program of UEFI's.
 """
 
 import struct
@@ -19,18 +20,19 @@ def make_raw(target: Path, kernel: bytes, initramfs: bytes, command_line: str) -
     """Write a raw disk image that boots this kernel; as small as its content allows."""
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         work = Path(scratch)
-        (work / "vmlinuz").write_bytes(kernel)
+        (work / "vmlinuz.efi").write_bytes(kernel)
         (work / "initrd").write_bytes(initramfs)
         (work / "syslinux.cfg").write_text(
             "DEFAULT guest\nPROMPT 0\nTIMEOUT 0\nLABEL guest\n"
-            f" KERNEL /vmlinuz\n APPEND initrd=/initrd {command_line}\n"
+            f" LINUX /vmlinuz.efi\n APPEND initrd=/initrd {command_line}\n"
         )
+        (work / "startup.nsh").write_text(f"vmlinuz.efi initrd=\\initrd {command_line}\r\n")
         image = work / "disk.img"
         size_mib = (len(kernel) + len(initramfs)) // _MIB + 2
         with image.open("wb") as out:
             out.truncate(size_mib * _MIB)
         run("mkfs.vfat", "--invariant", "-i", _VOLUME_ID, "-n", "PODVISOR", str(image))
-        for name in ("vmlinuz", "initrd", "syslinux.cfg"):
+        for name in ("vmlinuz.efi", "initrd", "syslinux.cfg", "startup.nsh"):
             run("mcopy", "-i", str(image), str(work / name), "::/")
         run("syslinux", str(image))
         image.write_bytes(_without_times(image.read_bytes()))
