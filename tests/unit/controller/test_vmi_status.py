@@ -31,6 +31,7 @@ from tests.unit.controller.builders import (
     refused_pod,
     scheduled,
     situations,
+    spec_body,
     stamp,
     unschedulable_pod,
     unstartable_pod,
@@ -215,6 +216,17 @@ def test_a_pull_error_names_the_volume(waiting: Callable[[str, str], core.Pod]) 
     now = observed(scheduled(), waiting("ErrImagePull", message))
     assert now.trouble is not None
     assert now.trouble.message.startswith('Volume "root": image "demo/disk:devel" cannot be pulled')
+
+
+@pytest.mark.parametrize("waiting", [waiting_pod, initializing_pod])
+def test_a_pull_error_names_the_kernel(waiting: Callable[[str, str], core.Pod]) -> None:
+    image = {"image": "demo/kernel:1", "kernelPath": "/k"}
+    spec = spec_body(volumes=[])
+    spec["domain"]["firmware"] = {"kernelBoot": {"container": image}}
+    instance = vmi(spec=spec, status={"phase": "Scheduled", "nodeName": "n1"})
+    now = observed(instance, waiting("ErrImagePull", 'failed to pull "demo/kernel:1": not found'))
+    assert now.trouble is not None
+    assert now.trouble.message.startswith('Kernel boot: image "demo/kernel:1" cannot be pulled')
 
 
 @pytest.mark.parametrize("reason", ["RunContainerError", "CrashLoopBackOff"])

@@ -18,6 +18,7 @@ from podvisor_controller.vmi.attachments import Attachments
 from podvisor_controller.vmi.claims import Claims, Exports, Rival
 from podvisor_controller.vmi.container import COMPUTE
 from podvisor_controller.vmi.definitions import ALL_THERE, Definitions, undefined
+from podvisor_controller.vmi.kernel import kernel_container
 from podvisor_controller.vmi.trouble import Trouble
 
 # Phases in which the controller, not the handler, says where the instance is.
@@ -337,4 +338,7 @@ def _pull_message(
             return (
                 f'Volume "{volume.name}": image "{disk.image}" cannot be pulled: {waiting.message}'
             )
+    kernel = kernel_container(vmi)
+    if kernel is not None and kernel.image and kernel.image in waiting.message:
+        return f'Kernel boot: image "{kernel.image}" cannot be pulled: {waiting.message}'
     return f"An image of the launcher pod {pod.metadata.name} cannot be pulled: {waiting.message}"
