@@ -81,28 +81,6 @@ def test_who_it_is() -> None:
     )
 
 
-def test_the_handler_is_told_what_the_settings_say_of_hardware() -> None:
-    """What it is told comes from the settings, never from an instance."""
-    given = {"podvisor.io/smbios": '{"sku":"mine"}', names.BALLOON_PERIOD_ANNOTATION: "1"}
-    config = ClusterConfig(
-        launcher_image=IMAGE, smbios=v1.SMBios(product="Acme"), balloon_period_s=0
-    )
-    spec = spec_body()
-    spec["domain"]["devices"]["autoattachMemBalloon"] = True
-    balloon = vmi(metadata={"annotations": given}, spec=spec)
-
-    def told(instance: v1.VirtualMachineInstance, config: ClusterConfig) -> Json:
-        found = rendered(instance, config)["metadata"]["annotations"]
-        return {key: value for key, value in found.items() if key.startswith("podvisor.io/")}
-
-    assert told(balloon, KVM) == {}
-    assert told(vmi(), config) == {names.SMBIOS_ANNOTATION: '{"product":"Acme"}'}
-    assert told(balloon, config) == {
-        names.SMBIOS_ANNOTATION: '{"product":"Acme"}',
-        names.BALLOON_PERIOD_ANNOTATION: "0",
-    }
-
-
 def test_it_has_no_privilege() -> None:
     spec = rendered()["spec"]
     assert spec["automountServiceAccountToken"] is False
