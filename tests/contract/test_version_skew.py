@@ -17,8 +17,11 @@ from podvisor_common.kube.resources import PODS, VIRTUAL_MACHINE_INSTANCES
 from podvisor_common.rpc.client import call, unix_channel
 from podvisor_common.rpc.errors import FailedPrecondition, InvalidArgument, RpcError, Unimplemented
 from podvisor_common.rpc.server import RpcService, serve_unix
+from podvisor_launcher.lifecycle.freezing import Freezing
+from podvisor_launcher.lifecycle.guest_questions import GuestQuestions
 from podvisor_launcher.lifecycle.machine import Machine
 from podvisor_launcher.lifecycle.reports import Reports
+from podvisor_launcher.rpc.guest_agent import GuestAgentCalls
 from podvisor_launcher.rpc.servicer import launcher_service
 from podvisor_launcher.settings import Settings
 from podvisor_launcher.virt.events import ensure_event_loop
@@ -42,6 +45,9 @@ WITHIN_S = 10
 # Verbs that came after the first release, in the order in which a guest can be asked for them.
 NEWER_VERBS = {"PauseDomain", "ResumeDomain"}
 UNKNOWN_TO_THE_DRIVER = {"ResetDomain", "RebootDomain", "TakeScreenshot"}
+OF_THE_AGENT = {
+    "GetGuestInfo", "ListGuestUsers", "ListGuestFilesystems", "FreezeGuest", "ThawGuest",
+}  # fmt: skip
 
 
 class Peer:
@@ -268,13 +274,16 @@ async def this_launcher(directory: Path) -> AsyncIterator[str]:
     settings = Settings(run_dir=directory, libvirt_uri="test:///default")
     reports = Reports(epoch=7)
     machine = Machine(settings, reports, lambda _: None)
+    questions = GuestQuestions(machine.agent, machine.libvirt)
+    guest = GuestAgentCalls(questions, Freezing(settings.freeze, machine.agent, questions))
     tasks = [
         asyncio.create_task(machine.libvirt.run(), name="libvirt"),
         asyncio.create_task(machine.run(), name="machine"),
     ]
     try:
         with tempfile.TemporaryDirectory(prefix="pv") as short:
-            async with serve_unix(f"{short}/s", [launcher_service(machine, reports)], grace_s=0.0):
+            service = launcher_service(machine, reports, guest)
+            async with serve_unix(f"{short}/s", [service], grace_s=0.0):
                 yield f"{short}/s"
     finally:
         for task in tasks:
@@ -331,10 +340,14 @@ async def test_another_handler_with_this_launcher(
         ended = await until(domain_pb2.DOMAIN_STATE_ENDED)
         assert ended.reason == domain_pb2.DOMAIN_REASON_SHUTDOWN
         await ask("DestroyDomain")
+        for method in OF_THE_AGENT & set(contract.verbs):
+            with pytest.raises(FailedPrecondition, match="no agent that is connected"):
+                await ask(method)
         if LATER_METHOD in contract.verbs:
             with pytest.raises(Unimplemented):
                 await contract.call(channel, LATER_METHOD, contract.launcher("GetInfoRequest"))
-    assert set(contract.verbs) - {LATER_METHOD} - NEWER_VERBS - UNKNOWN_TO_THE_DRIVER == {
+    not_asked = {LATER_METHOD} | NEWER_VERBS | UNKNOWN_TO_THE_DRIVER | OF_THE_AGENT
+    assert set(contract.verbs) - not_asked == {
         "GetInfo", "ApplyDomain", "WatchDomain", "GetDomainXml", "ShutdownDomain", "DestroyDomain",
     }  # fmt: skip
 

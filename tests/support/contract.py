@@ -17,7 +17,7 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorProto,
     FileDescriptorSet,
 )
-from podvisor.domain.v1 import domain_pb2
+from podvisor.domain.v1 import domain_pb2, guest_pb2
 from podvisor.handler.v1 import handler_pb2
 from podvisor.launcher.v1 import launcher_pb2
 from podvisor_common.rpc.client import call, stream
@@ -155,7 +155,7 @@ def said_later(message: Message) -> Message:
 
 def _present() -> list[FileDescriptorProto]:
     """The files of this build, what they import first."""
-    generated = (timestamp_pb2, domain_pb2, launcher_pb2, handler_pb2)
+    generated = (timestamp_pb2, guest_pb2, domain_pb2, launcher_pb2, handler_pb2)
     return [_proto_of(module.DESCRIPTOR) for module in generated]
 
 

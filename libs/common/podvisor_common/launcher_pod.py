@@ -15,7 +15,7 @@ VOLUMES_DIRECTORY = (
     f"{RUN_DIRECTORY}/volumes"  # file systems of claims, and directories of the node
 )
 FILES_DIRECTORY = f"{RUN_DIRECTORY}/files"  # ConfigMaps, Secrets and their like
-# One directory for every Secret with public keys, by the Secret's name.
+# One directory for every Secret with public keys or passwords, by the Secret's name.
 CREDENTIALS_DIRECTORY = f"{RUN_DIRECTORY}/credentials"
 # One device for every block volume, by the volume's name in the manifest.
 DEVICES_DIRECTORY = "/dev/podvisor"

@@ -16,6 +16,7 @@ from podvisor_common.aio.tasks import spawn
 from podvisor_common.api import core, v1
 from podvisor_common.api.v1 import names
 from podvisor_common.http.server import serve_http
+from podvisor_common.inotify import Inotify
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.controller import Controller
 from podvisor_common.kube.events import WARNING, EventRecorder, ObjectReference
@@ -42,7 +43,6 @@ from podvisor_handler.identity.certificate import HandlerCertificate
 from podvisor_handler.identity.port import serve_controllers
 from podvisor_handler.launchers.connection import LauncherConnection
 from podvisor_handler.launchers.registry import LauncherRegistry
-from podvisor_handler.linux.inotify import Inotify
 from podvisor_handler.node.heartbeat import Heartbeat
 from podvisor_handler.rpc.links import LauncherLinks
 from podvisor_handler.rpc.service import SERVICE, HandlerServicer, NodeInfo

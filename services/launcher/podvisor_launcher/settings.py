@@ -90,6 +90,21 @@ class Settings:
         return self.run_dir / "private/agent.sock"
 
     @property
+    def freeze(self) -> Path:
+        """That the guest's file systems stand still, and until when: see lifecycle.freezing."""
+        return self.run_dir / "private/freeze.json"
+
+    @property
+    def probe_socket(self) -> Path:
+        """The socket that takes the kubelet's probes of the guest."""
+        return self.run_dir / "private/probe.sock"
+
+    @property
+    def guest_keys(self) -> Path:
+        """The public keys that the guest was given: see lifecycle.credentials."""
+        return self.run_dir / "private/guest-keys.json"
+
+    @property
     def shares(self) -> Path:
         """Sockets of the trees of files that the guest shares."""
         return self.run_dir / "private/virtiofs"

@@ -81,6 +81,31 @@ class FakeLauncher(OlderLauncher):
     ) -> launcher_pb2.GetDomainXmlResponse:
         return launcher_pb2.GetDomainXmlResponse(xml="<domain/>")
 
+    async def GetGuestInfo(
+        self, request: launcher_pb2.GetGuestInfoRequest, context: Context
+    ) -> launcher_pb2.GetGuestInfoResponse:
+        return launcher_pb2.GetGuestInfoResponse()
+
+    async def ListGuestUsers(
+        self, request: launcher_pb2.ListGuestUsersRequest, context: Context
+    ) -> launcher_pb2.ListGuestUsersResponse:
+        return launcher_pb2.ListGuestUsersResponse()
+
+    async def ListGuestFilesystems(
+        self, request: launcher_pb2.ListGuestFilesystemsRequest, context: Context
+    ) -> launcher_pb2.ListGuestFilesystemsResponse:
+        return launcher_pb2.ListGuestFilesystemsResponse()
+
+    async def FreezeGuest(
+        self, request: launcher_pb2.FreezeGuestRequest, context: Context
+    ) -> launcher_pb2.FreezeGuestResponse:
+        return launcher_pb2.FreezeGuestResponse()
+
+    async def ThawGuest(
+        self, request: launcher_pb2.ThawGuestRequest, context: Context
+    ) -> launcher_pb2.ThawGuestResponse:
+        return launcher_pb2.ThawGuestResponse()
+
     async def WatchDomain(
         self, request: launcher_pb2.WatchDomainRequest, context: Context
     ) -> AsyncIterator[launcher_pb2.WatchDomainResponse]:

@@ -106,8 +106,15 @@ def _full_spec() -> Json:
         ],
         "volumes": storage.volumes(),
         "accessCredentials": storage.credentials(),
+        "readinessProbe": _probe(),
         **_placement(),
     }
+
+
+def _probe() -> Json:
+    header = {"name": "X-Asked-By", "value": "kubelet"}
+    asked = {"port": 80, "path": "/ready", "scheme": "HTTP", "httpHeaders": [header]}
+    return {"httpGet": asked, "initialDelaySeconds": 1, "failureThreshold": 5}
 
 
 def _domain() -> Json:

@@ -92,7 +92,17 @@ def _facts() -> list[Json]:
 
 
 def credentials() -> list[Json]:
-    """Public keys, one way and the other."""
+    """Public keys, one way and the others, and passwords."""
+    secret = {"secret": {"secretName": "keys"}}
+    agent = {"qemuGuestAgent": {"users": ["root"]}}
+    return [
+        {"sshPublicKey": {"source": secret, "propagationMethod": agent}},
+        {"userPassword": {"source": secret, "propagationMethod": {"qemuGuestAgent": {}}}},
+        *_static_credentials(),
+    ]
+
+
+def _static_credentials() -> list[Json]:
     return [
         {
             "sshPublicKey": {

@@ -102,8 +102,6 @@ def _places(obj: Json, template: Json) -> list[tuple[type, Json]]:
     domain["devices"]["disks"][1] = {"name": "seed", "cdrom": {}}
     domain["devices"]["disks"].append({"name": "data", "lun": {}})
     template["volumes"].append({"name": "data", "persistentVolumeClaim": {"claimName": "data"}})
-    keys: Json = {"source": {"secret": {"secretName": "keys"}}, "propagationMethod": {}}
-    template["accessCredentials"] = [{"sshPublicKey": keys}]
     return [
         (v1.VirtualMachineSpec, obj["spec"]),
         (v1.VirtualMachineInstanceSpec, template),
@@ -121,8 +119,6 @@ def _places(obj: Json, template: Json) -> list[tuple[type, Json]]:
         (v1.DiskTarget, domain["devices"]["disks"][0]["disk"]),
         (v1.CDRomTarget, domain["devices"]["disks"][1]["cdrom"]),
         (v1.LunTarget, domain["devices"]["disks"][2]["lun"]),
-        (v1.AccessCredential, template["accessCredentials"][0]),
-        (v1.SSHPublicKeyPropagation, keys["propagationMethod"]),
         (v1.Interface, domain["devices"]["interfaces"][0]),
         (v1.Volume, template["volumes"][0]),
         (v1.Network, template["networks"][0]),

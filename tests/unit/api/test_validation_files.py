@@ -167,12 +167,39 @@ def keys(**change: Any) -> Json:
     return {"sshPublicKey": good | change}
 
 
+def password(**change: Any) -> Json:
+    way: Json = {"qemuGuestAgent": {}}
+    good = {"source": {"secret": {"secretName": "p"}}, "propagationMethod": way}
+    return {"userPassword": good | change}
+
+
+def by_agent(*users: str) -> Json:
+    return keys(propagationMethod={"qemuGuestAgent": {"users": list(users)}})
+
+
 @pytest.mark.parametrize(
     ("credential", "field", "message"),
     situations(
         ("no type", {}, "", "must be exactly one of sshPublicKey, userPassword, not none"),
-        ("two types", keys() | {"userPassword": {}}, "", "not sshPublicKey and userPassword"),
-        ("type not served", {"userPassword": {}}, ".userPassword", "is not supported yet"),
+        ("two types", keys() | password(), "", "not sshPublicKey and userPassword"),
+        (
+            "a password from nowhere",
+            password(source={}),
+            ".userPassword.source",
+            "exactly one source, not none",
+        ),
+        (
+            "a password of a Secret without a name",
+            password(source={"secret": {}}),
+            ".userPassword.source.secret.secretName",
+            "is empty: it must name a Secret",
+        ),
+        (
+            "a password that goes nowhere",
+            password(propagationMethod={}),
+            ".userPassword.propagationMethod",
+            "must be exactly one of qemuGuestAgent, not none",
+        ),
         ("no source", keys(source={}), ".sshPublicKey.source", "exactly one source, not none"),
         (
             "source without a name",
@@ -193,10 +220,16 @@ def keys(**change: Any) -> Json:
             "not noCloud and configDrive",
         ),
         (
-            "way not served",
-            keys(propagationMethod={"qemuGuestAgent": {"users": ["a"]}}),
-            ".sshPublicKey.propagationMethod.qemuGuestAgent",
-            "is not supported yet",
+            "an agent, and nobody to have the keys",
+            by_agent(),
+            ".sshPublicKey.propagationMethod.qemuGuestAgent.users",
+            "must name at least one account",
+        ),
+        (
+            "no account",
+            by_agent("root", "a/../b"),
+            ".sshPublicKey.propagationMethod.qemuGuestAgent.users[1]",
+            "must be the name of an account",
         ),
         (
             "way without its volume",
@@ -211,6 +244,8 @@ def test_bad_credential(credential: Json, field: str, message: str) -> None:
 
 
 def test_good_credentials() -> None:
+    good = [by_agent("root", "me@shop", "CORP\\me"), password()]
+    assert validate_virtual_machine(changed("accessCredentials", good)) == []
     assert validate_virtual_machine(changed("accessCredentials", [keys(), keys()])) == []
     obj = changed("accessCredentials", [keys(propagationMethod={"configDrive": {}})])
     drive = {"name": "seed", "cloudInitConfigDrive": {"userData": "x"}}

@@ -196,16 +196,21 @@ def test_a_service_account_is_the_pods_own() -> None:
     assert "serviceAccountName" not in render_pod(machine(), CONFIG, {})["spec"]
 
 
-def test_secrets_with_public_keys_are_mounted_once() -> None:
+def test_secrets_with_credentials_are_mounted_once() -> None:
     def key(secret: str, how: str) -> Json:
         source = {"secret": {"secretName": secret}}
         return {"sshPublicKey": {"source": source, "propagationMethod": {how: {}}}}
 
+    by_agent = key("live", "qemuGuestAgent")
     credentials = [key("s", "noCloud"), key("s", "configDrive"), key("team.keys", "noCloud")]
-    found = sources(machine(accessCredentials=credentials))
+    password = {"userPassword": key("live", "qemuGuestAgent")["sshPublicKey"]}
+    found = sources(machine(accessCredentials=[*credentials, by_agent, password]))
     directory = "/run/podvisor/credentials"
-    keys = {"secret": SECRET["secret"] | {"secretName": "team.keys"}}
-    assert found == {f"{directory}/s": SECRET, f"{directory}/team.keys": keys}
+    assert found == {
+        f"{directory}/s": SECRET,
+        f"{directory}/team.keys": {"secret": SECRET["secret"] | {"secretName": "team.keys"}},
+        f"{directory}/live": {"secret": SECRET["secret"] | {"secretName": "live"}},
+    }
 
 
 def test_names_that_no_volume_can_have_are_changed_and_stay_apart() -> None:

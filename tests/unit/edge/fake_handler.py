@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 import grpc
-from podvisor.domain.v1 import domain_pb2
+from podvisor.domain.v1 import domain_pb2, guest_pb2
 from podvisor.handler.v1 import handler_pb2 as pb
 from podvisor.handler.v1 import handler_pb2_grpc
 from podvisor_common.errors import Retryable, Terminal
@@ -29,6 +29,7 @@ class FakeHandler(handler_pb2_grpc.HandlerServiceServicer):
         self.refusal: Exception | None = None  # of everything that is asked
         self.unreachable: Retryable | Terminal | None = None
         self.picture: Iterable[bytes | Exception] = (b"\x89PNG", b"picture")
+        self.agent = guest_pb2.GuestInfo()
         self.received = 0  # bytes, of all streams
         self.ended = asyncio.Event()  # the client of a stream has said its last
         self.flood = False  # streams give without an end
@@ -129,6 +130,36 @@ class FakeHandler(handler_pb2_grpc.HandlerServiceServicer):
         yield pb.ForwardPortResponse()
         async for data in self._stream(request_iterator):
             yield pb.ForwardPortResponse(data=data)
+
+    async def GetGuestInfo(
+        self, request: pb.GetGuestInfoRequest, context: Context
+    ) -> pb.GetGuestInfoResponse:
+        self._note("GetGuestInfo", request.reference)
+        return pb.GetGuestInfoResponse(info=self.agent)
+
+    async def ListGuestUsers(
+        self, request: pb.ListGuestUsersRequest, context: Context
+    ) -> pb.ListGuestUsersResponse:
+        self._note("ListGuestUsers", request.reference)
+        return pb.ListGuestUsersResponse(users=self.agent.users)
+
+    async def ListGuestFilesystems(
+        self, request: pb.ListGuestFilesystemsRequest, context: Context
+    ) -> pb.ListGuestFilesystemsResponse:
+        self._note("ListGuestFilesystems", request.reference)
+        return pb.ListGuestFilesystemsResponse(filesystems=self.agent.filesystems)
+
+    async def FreezeGuest(
+        self, request: pb.FreezeGuestRequest, context: Context
+    ) -> pb.FreezeGuestResponse:
+        self._note(f"FreezeGuest {request.thaw_after_s}", request.reference)
+        return pb.FreezeGuestResponse()
+
+    async def ThawGuest(
+        self, request: pb.ThawGuestRequest, context: Context
+    ) -> pb.ThawGuestResponse:
+        self._note("ThawGuest", request.reference)
+        return pb.ThawGuestResponse()
 
     async def _stream(
         self,

@@ -42,14 +42,19 @@ class Guests:
         body["spec"]["domain"]["devices"].update(devices or {})
         self.server.put(VIRTUAL_MACHINE_INSTANCES, body)
 
-    async def put(self, verb: str, options: Json | None = None) -> tuple[int, Json | None]:
-        """PUT a verb of the instance; code and Status, which is None for an empty body."""
-        path = path_of("virtualmachineinstances", KEY, verb)
+    async def put(
+        self,
+        verb: str,
+        options: Json | None = None,
+        resource: str = "virtualmachineinstances",
+    ) -> tuple[int, Json | None]:
+        """PUT a verb; code and Status, which is None for an empty body."""
+        path = path_of(resource, KEY, verb)
         async with self.session.put(path, headers=USER, json=options) as answer:
             return answer.status, await answer.json() if await answer.read() else None
 
     async def get(self, verb: str, resource: str = "virtualmachineinstances") -> tuple[int, Json]:
-        """GET a subresource that refuses; code and Status."""
+        """GET a subresource that answers in JSON, if only with a Status; its code and that."""
         async with self.session.get(path_of(resource, KEY, verb), headers=USER) as answer:
             return answer.status, await answer.json()
 

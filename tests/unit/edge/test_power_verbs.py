@@ -10,7 +10,7 @@ from podvisor_common.kube.resources import VIRTUAL_MACHINE_INSTANCES, VIRTUAL_MA
 from podvisor_common.rpc.errors import FailedPrecondition, Internal, NotFound, Unavailable
 
 from tests.unit.controller.builders import vm_body
-from tests.unit.edge.guests import KEY, Guests, guests
+from tests.unit.edge.guests import KEY, Guests, guests, instance
 
 METHODS = {
     "pause": "PauseDomain",
@@ -114,3 +114,24 @@ async def test_a_guest_stays_paused_while_its_snapshot_is_taken(it: Guests) -> N
     code, status = await it.put("unpause")
     assert (code, it.handler.asked) == (409, [])
     assert (status or {})["message"].endswith("VM snapshot is in progress")
+
+
+async def test_what_a_pause_would_be_taken_for_the_death_of(it: Guests) -> None:
+    body = instance()
+    body["spec"]["livenessProbe"] = {"tcpSocket": {"port": 22}}
+    it.server.put(VIRTUAL_MACHINE_INSTANCES, body)
+    code, status = await it.put("pause")
+    assert (code, it.handler.asked) == (403, [])
+    assert "LivenessProbe" in (status or {})["message"]
+    body["spec"]["livenessProbe"] = {"guestAgentPing": {}}
+    it.server.put(VIRTUAL_MACHINE_INSTANCES, body)
+    assert await it.put("pause") == (202, None)
+
+
+async def test_a_guest_that_cannot_be_asked_to_reboot(it: Guests) -> None:
+    body = instance()
+    body["spec"]["domain"]["features"] = {"acpi": {"enabled": False}}
+    it.server.put(VIRTUAL_MACHINE_INSTANCES, body)
+    code, status = await it.put("softreboot")
+    assert (code, it.handler.asked) == (409, [])
+    assert "nor the ACPI feature enabled" in (status or {})["message"]

@@ -33,7 +33,10 @@ READ = {
     "virtualmachines/portforward",
     *(
         f"virtualmachineinstances/{one}"
-        for one in ("console", "vnc", "vnc/screenshot", "portforward")
+        for one in (
+            *("console", "vnc", "vnc/screenshot", "portforward"),
+            *("guestosinfo", "userlist", "filesystemlist"),
+        )
     ),
 }
 OPTIONS = {
@@ -100,9 +103,10 @@ async def test_the_api_is_discovered_without_a_certificate(api: Served, version:
     assert {one["name"] for one in found["resources"]} == {
         f"{plural}/{verb}"
         for plural in ("virtualmachines", "virtualmachineinstances")
-        for verb in ("addvolume", "removevolume")
+        for verb in ("addvolume", "removevolume", "evacuate/cancel")
     } | {f"virtualmachines/{verb}" for verb in ("start", "stop", "restart")} | READ | {
-        f"virtualmachineinstances/{verb}" for verb in ("pause", "unpause", "reset", "softreboot")
+        f"virtualmachineinstances/{verb}"
+        for verb in ("pause", "unpause", "reset", "softreboot", "freeze", "unfreeze")
     }  # fmt: skip
     for resource in found["resources"]:
         assert resource["namespaced"] is True

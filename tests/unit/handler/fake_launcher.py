@@ -15,7 +15,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from podvisor.domain.v1 import domain_pb2
+from podvisor.domain.v1 import domain_pb2, guest_pb2
 from podvisor.launcher.v1 import launcher_pb2, launcher_pb2_grpc
 from podvisor_common.rpc.errors import FailedPrecondition
 from podvisor_common.rpc.server import RpcService, serve_unix
@@ -68,6 +68,10 @@ class FakeLauncher(OlderLauncher):
         self.applied: list[domain_pb2.DomainSpec] = []
         self.shutdowns: list[int] = []
         self.picture: Iterable[bytes] = (b"picture",)
+        self.features: list[str] = []
+        self.agent = guest_pb2.GuestInfo()
+        self.agent_failure: Exception | None = None
+        self.asked: list[object] = []  # of the agent
         self.current = domain_pb2.DomainReport(
             epoch=epoch,
             sequence=1,
@@ -95,7 +99,9 @@ class FakeLauncher(OlderLauncher):
         context: grpc.aio.ServicerContext[object, object],
     ) -> launcher_pb2.GetInfoResponse:
         return launcher_pb2.GetInfoResponse(
-            contract_version=self.contract_version, epoch=self.current.epoch
+            contract_version=self.contract_version,
+            epoch=self.current.epoch,
+            features=self.features,
         )
 
     async def ApplyDomain(
@@ -164,6 +170,51 @@ class FakeLauncher(OlderLauncher):
         context: grpc.aio.ServicerContext[object, object],
     ) -> launcher_pb2.GetDomainXmlResponse:
         raise AssertionError("the handler has no reason to call this")
+
+    async def GetGuestInfo(
+        self,
+        request: launcher_pb2.GetGuestInfoRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> launcher_pb2.GetGuestInfoResponse:
+        return launcher_pb2.GetGuestInfoResponse(info=self.told(request))
+
+    async def ListGuestUsers(
+        self,
+        request: launcher_pb2.ListGuestUsersRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> launcher_pb2.ListGuestUsersResponse:
+        return launcher_pb2.ListGuestUsersResponse(users=self.told(request).users)
+
+    async def ListGuestFilesystems(
+        self,
+        request: launcher_pb2.ListGuestFilesystemsRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> launcher_pb2.ListGuestFilesystemsResponse:
+        found = self.told(request).filesystems
+        return launcher_pb2.ListGuestFilesystemsResponse(filesystems=found)
+
+    async def FreezeGuest(
+        self,
+        request: launcher_pb2.FreezeGuestRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> launcher_pb2.FreezeGuestResponse:
+        self.told(request)
+        return launcher_pb2.FreezeGuestResponse()
+
+    async def ThawGuest(
+        self,
+        request: launcher_pb2.ThawGuestRequest,
+        context: grpc.aio.ServicerContext[object, object],
+    ) -> launcher_pb2.ThawGuestResponse:
+        self.told(request)
+        return launcher_pb2.ThawGuestResponse()
+
+    def told(self, request: object) -> guest_pb2.GuestInfo:
+        """What the agent tells, or that it does not."""
+        self.asked.append(request)
+        if self.agent_failure is not None:
+            raise self.agent_failure
+        return self.agent
 
     async def WatchDomain(
         self,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from podvisor.domain.v1 import domain_pb2
+from podvisor.domain.v1 import domain_pb2, guest_pb2
 from podvisor_common.kube.resources import VIRTUAL_MACHINE_INSTANCES
 from podvisor_handler.vmi import agent_news
 from podvisor_handler.vmi.agent_news import AgentNews
@@ -146,6 +146,14 @@ def test_a_launcher_that_starts_anew_has_no_news(words: Words | None) -> None:
     assert len(it.heard) == 1
     it.passes(0.1)
     assert it.heard[-1] == (1, GONE)
+
+
+def test_an_agent_that_tells_its_system_and_nothing_else_is_heard() -> None:
+    it = Listened()
+    it.says(SILENT)
+    it.says(Words(connected=True, os=guest_pb2.GuestOs(id="debian")))
+    it.passes(1)
+    assert it.heard[-1][1].os.id == "debian"
 
 
 def test_what_is_taken_back_in_time_was_never_said() -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import grpc
 import pytest
+from podvisor_common.inotify import Inotify
 from podvisor_common.rpc.client import call, stream, unix_channel
 from podvisor_common.rpc.server import RpcService, serve_unix
 from podvisor_handler.devices.kubelet import deviceplugin_pb2 as api
 from podvisor_handler.devices.kubelet import deviceplugin_pb2_grpc as api_grpc
 from podvisor_handler.devices.kvm import has_virtualization_flag, probe_kvm
 from podvisor_handler.devices.plugin import DeviceResource, run_device_plugin
-from podvisor_handler.linux.inotify import Inotify
 
 KVM = DeviceResource("devices.kubevirt.io/kvm", "/dev/kvm")
 

@@ -13,7 +13,7 @@ from tests.unit.handler.fake_launcher import needs_user_namespaces
 _PROBE = textwrap.dedent("""
     import asyncio, os, sys
     from pathlib import Path
-    from podvisor_handler.linux.inotify import Inotify
+    from podvisor_common.inotify import Inotify
 
     async def told(changed):
         changed.clear()

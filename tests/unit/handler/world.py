@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from podvisor.domain.v1 import domain_pb2
+from podvisor_common.inotify import Inotify
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.resources import (
     NODES,
@@ -21,7 +22,6 @@ from podvisor_common.kube.resources import (
 )
 from podvisor_handler.app import App
 from podvisor_handler.devices.kvm import KvmVerdict
-from podvisor_handler.linux.inotify import Inotify
 from podvisor_handler.settings import Settings
 
 from tests.unit.handler.builders import pod_manifest, vmi_manifest

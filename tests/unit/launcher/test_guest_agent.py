@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,14 +15,18 @@ from podvisor_launcher.lifecycle import guest_agent
 from podvisor_launcher.lifecycle.guest_agent import Agent, GuestAgent
 from podvisor_launcher.settings import Settings
 from podvisor_launcher.virt import agent as virt_agent
+from podvisor_launcher.virt.agent import AgentQuestions, Answer, Command
 from podvisor_launcher.virt.connection import LibvirtConnection
-from podvisor_launcher.virt.errors import LibvirtFailed, LibvirtUnreachable
+from podvisor_launcher.virt.errors import AgentFailed, LibvirtFailed, LibvirtUnreachable
 
 from tests.unit.kube.virtual_time import virtual_time
 from tests.unit.launcher.conftest import connected
+from tests.unit.launcher.fake_agent import FakeAgent, in_guest
 from tests.unit.launcher.launched import launcher
 from tests.unit.launcher.plugging import failure
 from tests.unit.launcher.specs import spec
+
+__all__ = ["in_guest"]
 
 MAC = "02:00:00:00:00:01"
 NAME = "org.qemu.guest_agent.0"
@@ -234,6 +238,45 @@ async def test_without_a_connection_nobody_is_asked() -> None:
         await LibvirtConnection("test:///default", lambda: None).guest_interfaces("x")
 
 
+async def test_an_agent_tells_its_system(
+    settings: Settings,
+    name: str,
+    agent: InGuest,
+    in_guest: FakeAgent,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(guest_agent, "_PERIOD_S", 0.02)
+    async with launcher(settings) as it:
+        await it.machine.apply(spec(name=name))
+        await it.until_state(pb.DOMAIN_STATE_RUNNING)
+        agent.comes()
+        told = await it.until(lambda report: report.guest_agent.HasField("os"))
+        assert (told.guest_agent.os.id, told.guest_agent.version) == ("debian", "7.2.9")
+        await it.until(lambda report: names(report) == ["eth0"])
+        assert in_guest.commands == ["guest-get-osinfo"]
+        agent.comes(False)
+        await it.until(lambda report: not report.guest_agent.connected)
+        in_guest.answers["guest-get-osinfo"] = {"id": "\x1b" * 1000, "name": "x" * 1000}
+        agent.comes()
+        other = await it.until(lambda report: report.guest_agent.HasField("os"))
+        assert (other.guest_agent.os.id, len(other.guest_agent.os.name)) == ("", 256)
+
+
+class FakeQuestions(AgentQuestions):
+    """To an agent that tells nothing of its system. Notes when it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None)
+        self.asked_s: list[float] = []
+
+    async def ask(
+        self, name: str, commands: Sequence[Command], *, deadline_s: float, waits: bool = True
+    ) -> list[Answer | AgentFailed]:
+        assert not waits
+        self.asked_s.append(asyncio.get_running_loop().time() - 1000)
+        return [{"version": "7.2"}, AgentFailed("not today")]
+
+
 class FakeLibvirt(LibvirtConnection):
     """Where libvirt would be: an agent that is there, or not, and answers, or does not. Notes when it was asked."""
 
@@ -243,6 +286,7 @@ class FakeLibvirt(LibvirtConnection):
         self.answers: tuple[GuestInterface, ...] | None = (GuestInterface("eth0"),)
         self.is_up = True
         self.asked_s: list[float] = []
+        self.agent = self.questions = FakeQuestions()
 
     async def domain_xml(self, name: str) -> str:
         if not self.is_up:
@@ -286,7 +330,9 @@ async def test_how_often_it_is_asked() -> None:
     it.agent.is_due_again()
     await it.after(150)
     assert it.libvirt.asked_s == [60, 65, 75, 95, 125, 155, 185]
-    assert it.changes == 2  # it is there, and has told: the same ever since
+    # It is there, has told its devices and its version: the same ever since.
+    assert it.changes == 3
+    assert it.libvirt.questions.asked_s == [60, 185]
     it.libvirt.asked_s.clear()
     it.agent.is_due_again()  # a device has come
     await it.after(20)
@@ -301,7 +347,8 @@ async def test_a_guest_that_comes_and_goes_without_an_end_costs_no_more() -> Non
         it.agent.is_due_again()
         await it.after(0.1)
     assert len(it.libvirt.asked_s) <= 100 / 5 + 1
-    assert it.changes <= 2 * (100 / 5 + 1)
+    assert it.changes <= 3 * (100 / 5 + 1)
+    assert len(it.libvirt.questions.asked_s) <= len(it.libvirt.asked_s)
 
 
 @virtual_time
@@ -309,7 +356,7 @@ async def test_what_was_told_stays_known_while_nobody_answers() -> None:
     it = Watched()
     it.agent.is_due_again()
     known = await it.after(1)
-    assert known == Agent(True, True, (GuestInterface("eth0"),))
+    assert known == Agent(True, True, (GuestInterface("eth0"),), version="7.2")
     it.libvirt.answers = None
     assert await it.after(100) == known
     it.libvirt.is_up = False

@@ -36,7 +36,10 @@ _DIFFERENCES = """## Differences that a client can see
 - `status.interfaces` is replaced as a whole by its one writer; conditions and `phaseTransitionTimestamps` are maps by type and phase.
 - VirtualMachine shows `status.nodeName`, `status.phase` and `status.interfaces`, and `kubectl get vm` prints node and address.
 - `status.volumeStatus` names device and size of every volume, and with phase `UnMountedFromPod` the pod that it is about
-  (`unmountedPodUID`); `status.guestOSInfo` stays empty, for there is no guest agent's word yet.
+  (`unmountedPodUID`).
+- `status.guestOSInfo` is there while an agent is connected. `status.fsFreezeStatus` tells what was asked of podvisor: a guest that
+  has its file systems stand still by itself is not asked for it.
+- A probe names its port by a number. Probes by the agent pass while the guest's file systems stand still by request.
 - `LiveMigratable` is False with reason `LiveMigrationNotSupported`. What the node or libvirt refuses is `Synchronized` False with a
   reason of its own (`DomainRejected`, `StartFailed`, `InvalidDisk`, `MissingSecret`, `NoSpace`, `NetworkNotReady`, ...) and the words of
   whoever refused in the message, where KubeVirt has one reason for all of it.

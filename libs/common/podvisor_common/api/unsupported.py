@@ -20,8 +20,6 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
         "updateVolumesStrategy",
     ),
     v1.VirtualMachineInstanceSpec: (
-        "livenessProbe",
-        "readinessProbe",
         "resourceClaims",
         "serviceAccountName",
         "utilityVolumes",
@@ -50,8 +48,6 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
     v1.Watchdog: ("diag288",),
     v1.Disk: ("changedBlockTracking",),
     v1.LunTarget: ("reservation",),
-    v1.AccessCredential: ("userPassword",),
-    v1.SSHPublicKeyPropagation: ("qemuGuestAgent",),
     v1.Interface: (
         "binding",
         "macvtap",
@@ -77,7 +73,6 @@ UNSUPPORTED: dict[type[msgspec.Struct], tuple[str, ...]] = {
     v1.VirtualMachineInstanceStatus: (
         "VSOCKCID",
         "changedBlockTracking",
-        "fsFreezeStatus",
         "kernelBootStatus",
         "migratedVolumes",
         "migrationMethod",
@@ -169,8 +164,8 @@ UNSUPPORTED_SETTINGS: dict[type[msgspec.Struct], dict[str, dict[str, Any]]] = {
     v1.ArchitectureSettings: {"emulatedMachines": _TEXTS, "ovmfPath": _TEXT},
 }
 
-# Sources of a volume, ways to attach an interface or a disk, types of credentials and ways of public keys, the implemented and the
-# others: one of each is wanted.
+# Sources of a volume, ways to attach an interface or a disk, types of credentials and their ways into the guest, the implemented and
+# the others: one of each is wanted.
 VOLUME_SOURCES = (
     "containerDisk",
     "cloudInitNoCloud",
@@ -188,8 +183,10 @@ VOLUME_SOURCES = (
     *UNSUPPORTED[v1.Volume],
 )
 DISK_TARGETS = ("disk", "cdrom", "lun")
-CREDENTIAL_TYPES = ("sshPublicKey", *UNSUPPORTED[v1.AccessCredential])
-KEY_PROPAGATIONS = ("noCloud", "configDrive", *UNSUPPORTED[v1.SSHPublicKeyPropagation])
+CREDENTIAL_TYPES = ("sshPublicKey", "userPassword")
+KEY_PROPAGATIONS = ("noCloud", "configDrive", "qemuGuestAgent")
+PROBE_HANDLERS = ("exec", "guestAgentPing", "httpGet", "tcpSocket")
+PASSWORD_PROPAGATIONS = ("qemuGuestAgent",)
 NETWORK_TYPES = ("pod", "multus", *UNSUPPORTED[v1.Network])
 INTERFACE_BINDINGS = (
     "masquerade",

@@ -11,6 +11,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from podvisor.domain.v1 import guest_pb2 as _guest_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -45,6 +46,30 @@ SWITCH_ON: Switch.ValueType  # 1
 SWITCH_OFF: Switch.ValueType  # 2
 """It is not there."""
 Global___Switch: _TypeAlias = Switch  # noqa: Y015
+
+class _AccessCredentialKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AccessCredentialKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AccessCredentialKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACCESS_CREDENTIAL_KIND_UNSPECIFIED: _AccessCredentialKind.ValueType  # 0
+    """Never sent."""
+    ACCESS_CREDENTIAL_KIND_SSH_PUBLIC_KEYS: _AccessCredentialKind.ValueType  # 1
+    """Public keys for SSH: every value of the Secret holds one or more, each on a line."""
+    ACCESS_CREDENTIAL_KIND_PASSWORDS: _AccessCredentialKind.ValueType  # 2
+    """Passwords: every key of the Secret is an account, every value its password."""
+
+class AccessCredentialKind(_AccessCredentialKind, metaclass=_AccessCredentialKindEnumTypeWrapper):
+    """AccessCredentialKind is what lets somebody in."""
+
+ACCESS_CREDENTIAL_KIND_UNSPECIFIED: AccessCredentialKind.ValueType  # 0
+"""Never sent."""
+ACCESS_CREDENTIAL_KIND_SSH_PUBLIC_KEYS: AccessCredentialKind.ValueType  # 1
+"""Public keys for SSH: every value of the Secret holds one or more, each on a line."""
+ACCESS_CREDENTIAL_KIND_PASSWORDS: AccessCredentialKind.ValueType  # 2
+"""Passwords: every key of the Secret is an account, every value its password."""
+Global___AccessCredentialKind: _TypeAlias = AccessCredentialKind  # noqa: Y015
 
 class _Accelerator:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -450,6 +475,7 @@ class DomainSpec(_message.Message):
     CPU_FEATURES_FIELD_NUMBER: _builtins.int
     HUGEPAGE_BYTES_FIELD_NUMBER: _builtins.int
     KERNEL_BOOT_FIELD_NUMBER: _builtins.int
+    ACCESS_CREDENTIALS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Namespace of the VirtualMachineInstance."""
     name: _builtins.str
@@ -565,6 +591,10 @@ class DomainSpec(_message.Message):
     def kernel_boot(self) -> Global___KernelBootSpec:
         """A kernel that is started without a boot loader; unset for none."""
 
+    @_builtins.property
+    def access_credentials(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccessCredentialSpec]:
+        """What the guest's agent puts into the guest, as soon as it is there and whenever it changes."""
+
     def __init__(
         self,
         *,
@@ -606,10 +636,11 @@ class DomainSpec(_message.Message):
         cpu_features: _abc.Iterable[Global___CpuFeatureSpec] | None = ...,
         hugepage_bytes: _builtins.int = ...,
         kernel_boot: Global___KernelBootSpec | None = ...,
+        access_credentials: _abc.Iterable[Global___AccessCredentialSpec] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bootloader", b"bootloader", "chassis", b"chassis", "clock", b"clock", "cpu", b"cpu", "features", b"features", "io_threads", b"io_threads", "kernel_boot", b"kernel_boot", "memory", b"memory", "memory_balloon", b"memory_balloon", "sound", b"sound", "system", b"system", "watchdog", b"watchdog"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "block_multi_queue", b"block_multi_queue", "bootloader", b"bootloader", "chassis", b"chassis", "clock", b"clock", "cpu", b"cpu", "cpu_features", b"cpu_features", "disks", b"disks", "ends_on_reboot", b"ends_on_reboot", "features", b"features", "filesystems", b"filesystems", "firmware_serial", b"firmware_serial", "firmware_uuid", b"firmware_uuid", "generation", b"generation", "grace_period_s", b"grace_period_s", "graphics", b"graphics", "hugepage_bytes", b"hugepage_bytes", "inputs", b"inputs", "interfaces", b"interfaces", "io_threads", b"io_threads", "kernel_boot", b"kernel_boot", "machine_type", b"machine_type", "memory", b"memory", "memory_balloon", b"memory_balloon", "name", b"name", "namespace", b"namespace", "panic_models", b"panic_models", "rng", b"rng", "serial_console", b"serial_console", "serial_log", b"serial_log", "sound", b"sound", "start_paused", b"start_paused", "system", b"system", "tpm", b"tpm", "uid", b"uid", "video_model", b"video_model", "virtio_transitional", b"virtio_transitional", "watchdog", b"watchdog"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "access_credentials", b"access_credentials", "block_multi_queue", b"block_multi_queue", "bootloader", b"bootloader", "chassis", b"chassis", "clock", b"clock", "cpu", b"cpu", "cpu_features", b"cpu_features", "disks", b"disks", "ends_on_reboot", b"ends_on_reboot", "features", b"features", "filesystems", b"filesystems", "firmware_serial", b"firmware_serial", "firmware_uuid", b"firmware_uuid", "generation", b"generation", "grace_period_s", b"grace_period_s", "graphics", b"graphics", "hugepage_bytes", b"hugepage_bytes", "inputs", b"inputs", "interfaces", b"interfaces", "io_threads", b"io_threads", "kernel_boot", b"kernel_boot", "machine_type", b"machine_type", "memory", b"memory", "memory_balloon", b"memory_balloon", "name", b"name", "namespace", b"namespace", "panic_models", b"panic_models", "rng", b"rng", "serial_console", b"serial_console", "serial_log", b"serial_log", "sound", b"sound", "start_paused", b"start_paused", "system", b"system", "tpm", b"tpm", "uid", b"uid", "video_model", b"video_model", "virtio_transitional", b"virtio_transitional", "watchdog", b"watchdog"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1112,6 +1143,40 @@ class KernelBootSpec(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___KernelBootSpec: _TypeAlias = KernelBootSpec  # noqa: Y015
+
+@_typing.final
+class AccessCredentialSpec(_message.Message):
+    """AccessCredentialSpec is something that lets somebody into the guest, which its agent puts there. What it is, only the Secret tells:
+    the launcher reads it from a directory with one file for each key of the Secret, which the kubelet keeps up to date.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECRET_DIR_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    USERS_FIELD_NUMBER: _builtins.int
+    secret_dir: _builtins.str
+    """Absolute directory in the launcher's container. While it is missing, the Secret is."""
+    kind: Global___AccessCredentialKind.ValueType
+    """What is in the Secret."""
+    @_builtins.property
+    def users(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Accounts that get the public keys. Unused for passwords, where the Secret names the accounts."""
+
+    def __init__(
+        self,
+        *,
+        secret_dir: _builtins.str = ...,
+        kind: Global___AccessCredentialKind.ValueType = ...,
+        users: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "secret_dir", b"secret_dir", "users", b"users"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccessCredentialSpec: _TypeAlias = AccessCredentialSpec  # noqa: Y015
 
 @_typing.final
 class FilesystemSpec(_message.Message):
@@ -1918,6 +1983,8 @@ class DomainReport(_message.Message):
     DEVICES_SETTLED_FIELD_NUMBER: _builtins.int
     ACCEPTED_GENERATION_FIELD_NUMBER: _builtins.int
     GUEST_AGENT_FIELD_NUMBER: _builtins.int
+    FILESYSTEMS_FROZEN_FIELD_NUMBER: _builtins.int
+    ACCESS_CREDENTIALS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """Random number of the launcher process, drawn at its start."""
     sequence: _builtins.int
@@ -1945,6 +2012,8 @@ class DomainReport(_message.Message):
     """
     accepted_generation: _builtins.int
     """Generation of the last specification that was accepted; what of it needs a restart may not be in effect."""
+    filesystems_frozen: _builtins.bool
+    """The launcher was asked to have the guest's file systems stand still, and they have not been let go on since."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """When the machine entered this state."""
@@ -1964,6 +2033,10 @@ class DomainReport(_message.Message):
     @_builtins.property
     def guest_agent(self) -> Global___GuestAgentReport:
         """What the guest's agent tells. Unset by launchers that do not listen to it."""
+
+    @_builtins.property
+    def access_credentials(self) -> Global___AccessCredentialsReport:
+        """How far the agent has got with `access_credentials`; unset where there are none, or where no agent was there yet."""
 
     def __init__(
         self,
@@ -1985,14 +2058,42 @@ class DomainReport(_message.Message):
         devices_settled: _builtins.bool = ...,
         accepted_generation: _builtins.int = ...,
         guest_agent: Global___GuestAgentReport | None = ...,
+        filesystems_frozen: _builtins.bool = ...,
+        access_credentials: Global___AccessCredentialsReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["guest_agent", b"guest_agent", "since", b"since"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_credentials", b"access_credentials", "guest_agent", b"guest_agent", "since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_generation", b"accepted_generation", "applied_generation", b"applied_generation", "container_stopping", b"container_stopping", "devices_settled", b"devices_settled", "disks", b"disks", "epoch", b"epoch", "guest_agent", b"guest_agent", "interfaces", b"interfaces", "machine_type", b"machine_type", "message", b"message", "reason", b"reason", "sequence", b"sequence", "shutting_down", b"shutting_down", "since", b"since", "state", b"state", "timeline", b"timeline", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_generation", b"accepted_generation", "access_credentials", b"access_credentials", "applied_generation", b"applied_generation", "container_stopping", b"container_stopping", "devices_settled", b"devices_settled", "disks", b"disks", "epoch", b"epoch", "filesystems_frozen", b"filesystems_frozen", "guest_agent", b"guest_agent", "interfaces", b"interfaces", "machine_type", b"machine_type", "message", b"message", "reason", b"reason", "sequence", b"sequence", "shutting_down", b"shutting_down", "since", b"since", "state", b"state", "timeline", b"timeline", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DomainReport: _TypeAlias = DomainReport  # noqa: Y015
+
+@_typing.final
+class AccessCredentialsReport(_message.Message):
+    """AccessCredentialsReport says whether the guest has what lets somebody in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYNCHRONIZED_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    synchronized: _builtins.bool
+    """It has everything, as it is in the Secrets now."""
+    message: _builtins.str
+    """Why not, as a sentence. Never holds anything of a Secret, nor what the guest says."""
+    def __init__(
+        self,
+        *,
+        synchronized: _builtins.bool = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "synchronized", b"synchronized"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccessCredentialsReport: _TypeAlias = AccessCredentialsReport  # noqa: Y015
 
 @_typing.final
 class InterfaceReport(_message.Message):
@@ -2053,13 +2154,21 @@ class GuestAgentReport(_message.Message):
     CONNECTED_FIELD_NUMBER: _builtins.int
     INTERFACES_FIELD_NUMBER: _builtins.int
     ANSWERED_FIELD_NUMBER: _builtins.int
+    OS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     connected: _builtins.bool
     """An agent has opened its end of the channel. Whether it answers is another matter."""
     answered: _builtins.bool
     """The agent that is connected has answered since it came, as far as this launcher process knows: what is not in `interfaces`, it has not."""
+    version: _builtins.str
+    """Version of the agent, at most 64 characters; empty before it has told."""
     @_builtins.property
     def interfaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___GuestInterface]:
         """Network devices as the guest knows them, but for its loopback; empty before the agent has answered and once it is gone. At most 32."""
+
+    @_builtins.property
+    def os(self) -> _guest_pb2.GuestOs:
+        """The operating system; unset before the agent has told."""
 
     def __init__(
         self,
@@ -2067,10 +2176,12 @@ class GuestAgentReport(_message.Message):
         connected: _builtins.bool = ...,
         interfaces: _abc.Iterable[Global___GuestInterface] | None = ...,
         answered: _builtins.bool = ...,
+        os: _guest_pb2.GuestOs | None = ...,
+        version: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["os", b"os"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "connected", b"connected", "interfaces", b"interfaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "connected", b"connected", "interfaces", b"interfaces", "os", b"os", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

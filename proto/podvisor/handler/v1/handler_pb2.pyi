@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from podvisor.domain.v1 import domain_pb2 as _domain_pb2
+from podvisor.domain.v1 import guest_pb2 as _guest_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -790,3 +791,233 @@ class ForwardPortResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ForwardPortResponse: _TypeAlias = ForwardPortResponse  # noqa: Y015
+
+@_typing.final
+class GetGuestInfoRequest(_message.Message):
+    """GetGuestInfoRequest asks for everything."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reference(self) -> Global___MachineReference:
+        """Which machine."""
+
+    def __init__(
+        self,
+        *,
+        reference: Global___MachineReference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetGuestInfoRequest: _TypeAlias = GetGuestInfoRequest  # noqa: Y015
+
+@_typing.final
+class GetGuestInfoResponse(_message.Message):
+    """GetGuestInfoResponse is everything."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INFO_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def info(self) -> _guest_pb2.GuestInfo:
+        """By the words of the guest."""
+
+    def __init__(
+        self,
+        *,
+        info: _guest_pb2.GuestInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["info", b"info"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetGuestInfoResponse: _TypeAlias = GetGuestInfoResponse  # noqa: Y015
+
+@_typing.final
+class ListGuestUsersRequest(_message.Message):
+    """ListGuestUsersRequest asks who is logged in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reference(self) -> Global___MachineReference:
+        """Which machine."""
+
+    def __init__(
+        self,
+        *,
+        reference: Global___MachineReference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGuestUsersRequest: _TypeAlias = ListGuestUsersRequest  # noqa: Y015
+
+@_typing.final
+class ListGuestUsersResponse(_message.Message):
+    """ListGuestUsersResponse is who is logged in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def users(self) -> _containers.RepeatedCompositeFieldContainer[_guest_pb2.GuestUser]:
+        """At most 128."""
+
+    def __init__(
+        self,
+        *,
+        users: _abc.Iterable[_guest_pb2.GuestUser] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["users", b"users"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGuestUsersResponse: _TypeAlias = ListGuestUsersResponse  # noqa: Y015
+
+@_typing.final
+class ListGuestFilesystemsRequest(_message.Message):
+    """ListGuestFilesystemsRequest asks what is mounted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reference(self) -> Global___MachineReference:
+        """Which machine."""
+
+    def __init__(
+        self,
+        *,
+        reference: Global___MachineReference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGuestFilesystemsRequest: _TypeAlias = ListGuestFilesystemsRequest  # noqa: Y015
+
+@_typing.final
+class ListGuestFilesystemsResponse(_message.Message):
+    """ListGuestFilesystemsResponse is what is mounted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILESYSTEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def filesystems(self) -> _containers.RepeatedCompositeFieldContainer[_guest_pb2.GuestFilesystem]:
+        """At most 128."""
+
+    def __init__(
+        self,
+        *,
+        filesystems: _abc.Iterable[_guest_pb2.GuestFilesystem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filesystems", b"filesystems"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGuestFilesystemsResponse: _TypeAlias = ListGuestFilesystemsResponse  # noqa: Y015
+
+@_typing.final
+class FreezeGuestRequest(_message.Message):
+    """FreezeGuestRequest asks that the file systems stand still."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    THAW_AFTER_S_FIELD_NUMBER: _builtins.int
+    thaw_after_s: _builtins.int
+    """After how long they are let go on by themselves, in seconds, whatever becomes of handler and launcher meanwhile. 0 for never."""
+    @_builtins.property
+    def reference(self) -> Global___MachineReference:
+        """Which machine."""
+
+    def __init__(
+        self,
+        *,
+        reference: Global___MachineReference | None = ...,
+        thaw_after_s: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference", "thaw_after_s", b"thaw_after_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FreezeGuestRequest: _TypeAlias = FreezeGuestRequest  # noqa: Y015
+
+@_typing.final
+class FreezeGuestResponse(_message.Message):
+    """FreezeGuestResponse confirms that they stand still."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FreezeGuestResponse: _TypeAlias = FreezeGuestResponse  # noqa: Y015
+
+@_typing.final
+class ThawGuestRequest(_message.Message):
+    """ThawGuestRequest asks that the file systems go on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reference(self) -> Global___MachineReference:
+        """Which machine."""
+
+    def __init__(
+        self,
+        *,
+        reference: Global___MachineReference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThawGuestRequest: _TypeAlias = ThawGuestRequest  # noqa: Y015
+
+@_typing.final
+class ThawGuestResponse(_message.Message):
+    """ThawGuestResponse confirms that they do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThawGuestResponse: _TypeAlias = ThawGuestResponse  # noqa: Y015

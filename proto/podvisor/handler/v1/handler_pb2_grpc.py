@@ -98,6 +98,31 @@ class HandlerServiceStub(object):
                 request_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ForwardPortRequest.SerializeToString,
                 response_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ForwardPortResponse.FromString,
                 _registered_method=True)
+        self.GetGuestInfo = channel.unary_unary(
+                '/podvisor.handler.v1.HandlerService/GetGuestInfo',
+                request_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.GetGuestInfoRequest.SerializeToString,
+                response_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.GetGuestInfoResponse.FromString,
+                _registered_method=True)
+        self.ListGuestUsers = channel.unary_unary(
+                '/podvisor.handler.v1.HandlerService/ListGuestUsers',
+                request_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ListGuestUsersRequest.SerializeToString,
+                response_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ListGuestUsersResponse.FromString,
+                _registered_method=True)
+        self.ListGuestFilesystems = channel.unary_unary(
+                '/podvisor.handler.v1.HandlerService/ListGuestFilesystems',
+                request_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ListGuestFilesystemsRequest.SerializeToString,
+                response_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ListGuestFilesystemsResponse.FromString,
+                _registered_method=True)
+        self.FreezeGuest = channel.unary_unary(
+                '/podvisor.handler.v1.HandlerService/FreezeGuest',
+                request_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.FreezeGuestRequest.SerializeToString,
+                response_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.FreezeGuestResponse.FromString,
+                _registered_method=True)
+        self.ThawGuest = channel.unary_unary(
+                '/podvisor.handler.v1.HandlerService/ThawGuest',
+                request_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ThawGuestRequest.SerializeToString,
+                response_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ThawGuestResponse.FromString,
+                _registered_method=True)
 
 
 class HandlerServiceServicer(object):
@@ -195,6 +220,44 @@ class HandlerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetGuestInfo(self, request, context):
+        """The following ask the agent in a guest by way of its launcher, whose errors they pass on: see LauncherService. UNIMPLEMENTED,
+        LauncherTooOld: the launcher is of a release that cannot ask it.
+
+        GetGuestInfo returns all that the agent tells of its guest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGuestUsers(self, request, context):
+        """ListGuestUsers returns who is logged in.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGuestFilesystems(self, request, context):
+        """ListGuestFilesystems returns what is mounted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FreezeGuest(self, request, context):
+        """FreezeGuest has the guest's file systems stand still; idempotent, and a later call sets anew when they are let go on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ThawGuest(self, request, context):
+        """ThawGuest lets the guest's file systems go on. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HandlerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -257,6 +320,31 @@ def add_HandlerServiceServicer_to_server(servicer, server):
                     servicer.ForwardPort,
                     request_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ForwardPortRequest.FromString,
                     response_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ForwardPortResponse.SerializeToString,
+            ),
+            'GetGuestInfo': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetGuestInfo,
+                    request_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.GetGuestInfoRequest.FromString,
+                    response_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.GetGuestInfoResponse.SerializeToString,
+            ),
+            'ListGuestUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGuestUsers,
+                    request_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ListGuestUsersRequest.FromString,
+                    response_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ListGuestUsersResponse.SerializeToString,
+            ),
+            'ListGuestFilesystems': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGuestFilesystems,
+                    request_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ListGuestFilesystemsRequest.FromString,
+                    response_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ListGuestFilesystemsResponse.SerializeToString,
+            ),
+            'FreezeGuest': grpc.unary_unary_rpc_method_handler(
+                    servicer.FreezeGuest,
+                    request_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.FreezeGuestRequest.FromString,
+                    response_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.FreezeGuestResponse.SerializeToString,
+            ),
+            'ThawGuest': grpc.unary_unary_rpc_method_handler(
+                    servicer.ThawGuest,
+                    request_deserializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ThawGuestRequest.FromString,
+                    response_serializer=podvisor_dot_handler_dot_v1_dot_handler__pb2.ThawGuestResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -587,6 +675,141 @@ class HandlerService(object):
             '/podvisor.handler.v1.HandlerService/ForwardPort',
             podvisor_dot_handler_dot_v1_dot_handler__pb2.ForwardPortRequest.SerializeToString,
             podvisor_dot_handler_dot_v1_dot_handler__pb2.ForwardPortResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetGuestInfo(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/podvisor.handler.v1.HandlerService/GetGuestInfo',
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.GetGuestInfoRequest.SerializeToString,
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.GetGuestInfoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGuestUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/podvisor.handler.v1.HandlerService/ListGuestUsers',
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.ListGuestUsersRequest.SerializeToString,
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.ListGuestUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGuestFilesystems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/podvisor.handler.v1.HandlerService/ListGuestFilesystems',
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.ListGuestFilesystemsRequest.SerializeToString,
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.ListGuestFilesystemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FreezeGuest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/podvisor.handler.v1.HandlerService/FreezeGuest',
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.FreezeGuestRequest.SerializeToString,
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.FreezeGuestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ThawGuest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/podvisor.handler.v1.HandlerService/ThawGuest',
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.ThawGuestRequest.SerializeToString,
+            podvisor_dot_handler_dot_v1_dot_handler__pb2.ThawGuestResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -68,6 +68,20 @@ class HandlerServiceStub:
     gets; the call ends with what the guest sends. FAILED_PRECONDITION with the reason PortUnreachable, NoAddress or
     AlreadyPaused.
     """
+    GetGuestInfo: _grpc.UnaryUnaryMultiCallable[_handler_pb2.GetGuestInfoRequest, _handler_pb2.GetGuestInfoResponse]
+    """The following ask the agent in a guest by way of its launcher, whose errors they pass on: see LauncherService. UNIMPLEMENTED,
+    LauncherTooOld: the launcher is of a release that cannot ask it.
+
+    GetGuestInfo returns all that the agent tells of its guest.
+    """
+    ListGuestUsers: _grpc.UnaryUnaryMultiCallable[_handler_pb2.ListGuestUsersRequest, _handler_pb2.ListGuestUsersResponse]
+    """ListGuestUsers returns who is logged in."""
+    ListGuestFilesystems: _grpc.UnaryUnaryMultiCallable[_handler_pb2.ListGuestFilesystemsRequest, _handler_pb2.ListGuestFilesystemsResponse]
+    """ListGuestFilesystems returns what is mounted."""
+    FreezeGuest: _grpc.UnaryUnaryMultiCallable[_handler_pb2.FreezeGuestRequest, _handler_pb2.FreezeGuestResponse]
+    """FreezeGuest has the guest's file systems stand still; idempotent, and a later call sets anew when they are let go on."""
+    ThawGuest: _grpc.UnaryUnaryMultiCallable[_handler_pb2.ThawGuestRequest, _handler_pb2.ThawGuestResponse]
+    """ThawGuest lets the guest's file systems go on. Idempotent."""
 
 @_typing.type_check_only
 class HandlerServiceAsyncStub(HandlerServiceStub):
@@ -109,6 +123,20 @@ class HandlerServiceAsyncStub(HandlerServiceStub):
     gets; the call ends with what the guest sends. FAILED_PRECONDITION with the reason PortUnreachable, NoAddress or
     AlreadyPaused.
     """
+    GetGuestInfo: _aio.UnaryUnaryMultiCallable[_handler_pb2.GetGuestInfoRequest, _handler_pb2.GetGuestInfoResponse]  # type: ignore[assignment]
+    """The following ask the agent in a guest by way of its launcher, whose errors they pass on: see LauncherService. UNIMPLEMENTED,
+    LauncherTooOld: the launcher is of a release that cannot ask it.
+
+    GetGuestInfo returns all that the agent tells of its guest.
+    """
+    ListGuestUsers: _aio.UnaryUnaryMultiCallable[_handler_pb2.ListGuestUsersRequest, _handler_pb2.ListGuestUsersResponse]  # type: ignore[assignment]
+    """ListGuestUsers returns who is logged in."""
+    ListGuestFilesystems: _aio.UnaryUnaryMultiCallable[_handler_pb2.ListGuestFilesystemsRequest, _handler_pb2.ListGuestFilesystemsResponse]  # type: ignore[assignment]
+    """ListGuestFilesystems returns what is mounted."""
+    FreezeGuest: _aio.UnaryUnaryMultiCallable[_handler_pb2.FreezeGuestRequest, _handler_pb2.FreezeGuestResponse]  # type: ignore[assignment]
+    """FreezeGuest has the guest's file systems stand still; idempotent, and a later call sets anew when they are let go on."""
+    ThawGuest: _aio.UnaryUnaryMultiCallable[_handler_pb2.ThawGuestRequest, _handler_pb2.ThawGuestResponse]  # type: ignore[assignment]
+    """ThawGuest lets the guest's file systems go on. Idempotent."""
 
 class HandlerServiceServicer(metaclass=_abc_1.ABCMeta):
     """HandlerService shows the machines of one node and carries to them what people ask.
@@ -219,5 +247,49 @@ class HandlerServiceServicer(metaclass=_abc_1.ABCMeta):
         gets; the call ends with what the guest sends. FAILED_PRECONDITION with the reason PortUnreachable, NoAddress or
         AlreadyPaused.
         """
+
+    @_abc_1.abstractmethod
+    def GetGuestInfo(
+        self,
+        request: _handler_pb2.GetGuestInfoRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_handler_pb2.GetGuestInfoResponse, _abc.Awaitable[_handler_pb2.GetGuestInfoResponse]]:
+        """The following ask the agent in a guest by way of its launcher, whose errors they pass on: see LauncherService. UNIMPLEMENTED,
+        LauncherTooOld: the launcher is of a release that cannot ask it.
+
+        GetGuestInfo returns all that the agent tells of its guest.
+        """
+
+    @_abc_1.abstractmethod
+    def ListGuestUsers(
+        self,
+        request: _handler_pb2.ListGuestUsersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_handler_pb2.ListGuestUsersResponse, _abc.Awaitable[_handler_pb2.ListGuestUsersResponse]]:
+        """ListGuestUsers returns who is logged in."""
+
+    @_abc_1.abstractmethod
+    def ListGuestFilesystems(
+        self,
+        request: _handler_pb2.ListGuestFilesystemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_handler_pb2.ListGuestFilesystemsResponse, _abc.Awaitable[_handler_pb2.ListGuestFilesystemsResponse]]:
+        """ListGuestFilesystems returns what is mounted."""
+
+    @_abc_1.abstractmethod
+    def FreezeGuest(
+        self,
+        request: _handler_pb2.FreezeGuestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_handler_pb2.FreezeGuestResponse, _abc.Awaitable[_handler_pb2.FreezeGuestResponse]]:
+        """FreezeGuest has the guest's file systems stand still; idempotent, and a later call sets anew when they are let go on."""
+
+    @_abc_1.abstractmethod
+    def ThawGuest(
+        self,
+        request: _handler_pb2.ThawGuestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_handler_pb2.ThawGuestResponse, _abc.Awaitable[_handler_pb2.ThawGuestResponse]]:
+        """ThawGuest lets the guest's file systems go on. Idempotent."""
 
 def add_HandlerServiceServicer_to_server(servicer: HandlerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -93,6 +93,31 @@ class LauncherServiceStub(object):
                 request_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.GetDomainXmlRequest.SerializeToString,
                 response_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.GetDomainXmlResponse.FromString,
                 _registered_method=True)
+        self.GetGuestInfo = channel.unary_unary(
+                '/podvisor.launcher.v1.LauncherService/GetGuestInfo',
+                request_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.GetGuestInfoRequest.SerializeToString,
+                response_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.GetGuestInfoResponse.FromString,
+                _registered_method=True)
+        self.ListGuestUsers = channel.unary_unary(
+                '/podvisor.launcher.v1.LauncherService/ListGuestUsers',
+                request_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ListGuestUsersRequest.SerializeToString,
+                response_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ListGuestUsersResponse.FromString,
+                _registered_method=True)
+        self.ListGuestFilesystems = channel.unary_unary(
+                '/podvisor.launcher.v1.LauncherService/ListGuestFilesystems',
+                request_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ListGuestFilesystemsRequest.SerializeToString,
+                response_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ListGuestFilesystemsResponse.FromString,
+                _registered_method=True)
+        self.FreezeGuest = channel.unary_unary(
+                '/podvisor.launcher.v1.LauncherService/FreezeGuest',
+                request_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.FreezeGuestRequest.SerializeToString,
+                response_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.FreezeGuestResponse.FromString,
+                _registered_method=True)
+        self.ThawGuest = channel.unary_unary(
+                '/podvisor.launcher.v1.LauncherService/ThawGuest',
+                request_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ThawGuestRequest.SerializeToString,
+                response_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ThawGuestResponse.FromString,
+                _registered_method=True)
 
 
 class LauncherServiceServicer(object):
@@ -183,6 +208,47 @@ class LauncherServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetGuestInfo(self, request, context):
+        """The following ask the agent in the guest, one question at a time. They are there where GetInfo tells the feature `guest-agent`.
+        FAILED_PRECONDITION, GuestAgentNotConnected: there is none. FAILED_PRECONDITION, GuestAgentCommandUnsupported: it does not know
+        how. FAILED_PRECONDITION, GuestAgentFailed: it has answered that it cannot, or with what is no answer. DEADLINE_EXCEEDED,
+        GuestAgentTimedOut: it has not answered. UNAVAILABLE, GuestAgentBusy: too many wait for it.
+
+        GetGuestInfo returns all that the agent tells of its guest, within 40 seconds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGuestUsers(self, request, context):
+        """ListGuestUsers returns who is logged in, within 30 seconds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGuestFilesystems(self, request, context):
+        """ListGuestFilesystems returns what is mounted, within 30 seconds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FreezeGuest(self, request, context):
+        """FreezeGuest has the guest write to its file systems all that is due, and then nothing. Idempotent: a later call sets the time
+        anew at which they are let go on. Returns within 75 seconds when they stand still.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ThawGuest(self, request, context):
+        """ThawGuest lets the file systems go on. Idempotent. Returns within 75 seconds when they do.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LauncherServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -240,6 +306,31 @@ def add_LauncherServiceServicer_to_server(servicer, server):
                     servicer.GetDomainXml,
                     request_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.GetDomainXmlRequest.FromString,
                     response_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.GetDomainXmlResponse.SerializeToString,
+            ),
+            'GetGuestInfo': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetGuestInfo,
+                    request_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.GetGuestInfoRequest.FromString,
+                    response_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.GetGuestInfoResponse.SerializeToString,
+            ),
+            'ListGuestUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGuestUsers,
+                    request_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ListGuestUsersRequest.FromString,
+                    response_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ListGuestUsersResponse.SerializeToString,
+            ),
+            'ListGuestFilesystems': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGuestFilesystems,
+                    request_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ListGuestFilesystemsRequest.FromString,
+                    response_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ListGuestFilesystemsResponse.SerializeToString,
+            ),
+            'FreezeGuest': grpc.unary_unary_rpc_method_handler(
+                    servicer.FreezeGuest,
+                    request_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.FreezeGuestRequest.FromString,
+                    response_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.FreezeGuestResponse.SerializeToString,
+            ),
+            'ThawGuest': grpc.unary_unary_rpc_method_handler(
+                    servicer.ThawGuest,
+                    request_deserializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ThawGuestRequest.FromString,
+                    response_serializer=podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ThawGuestResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -543,6 +634,141 @@ class LauncherService(object):
             '/podvisor.launcher.v1.LauncherService/GetDomainXml',
             podvisor_dot_launcher_dot_v1_dot_launcher__pb2.GetDomainXmlRequest.SerializeToString,
             podvisor_dot_launcher_dot_v1_dot_launcher__pb2.GetDomainXmlResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetGuestInfo(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/podvisor.launcher.v1.LauncherService/GetGuestInfo',
+            podvisor_dot_launcher_dot_v1_dot_launcher__pb2.GetGuestInfoRequest.SerializeToString,
+            podvisor_dot_launcher_dot_v1_dot_launcher__pb2.GetGuestInfoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGuestUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/podvisor.launcher.v1.LauncherService/ListGuestUsers',
+            podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ListGuestUsersRequest.SerializeToString,
+            podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ListGuestUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGuestFilesystems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/podvisor.launcher.v1.LauncherService/ListGuestFilesystems',
+            podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ListGuestFilesystemsRequest.SerializeToString,
+            podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ListGuestFilesystemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FreezeGuest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/podvisor.launcher.v1.LauncherService/FreezeGuest',
+            podvisor_dot_launcher_dot_v1_dot_launcher__pb2.FreezeGuestRequest.SerializeToString,
+            podvisor_dot_launcher_dot_v1_dot_launcher__pb2.FreezeGuestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ThawGuest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/podvisor.launcher.v1.LauncherService/ThawGuest',
+            podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ThawGuestRequest.SerializeToString,
+            podvisor_dot_launcher_dot_v1_dot_launcher__pb2.ThawGuestResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -67,6 +67,24 @@ class LauncherServiceStub:
     """TakeScreenshot sends a picture of the guest's screen in pieces. FAILED_PRECONDITION with the reason NotRunning."""
     GetDomainXml: _grpc.UnaryUnaryMultiCallable[_launcher_pb2.GetDomainXmlRequest, _launcher_pb2.GetDomainXmlResponse]
     """GetDomainXml returns libvirt's description of the machine, for people."""
+    GetGuestInfo: _grpc.UnaryUnaryMultiCallable[_launcher_pb2.GetGuestInfoRequest, _launcher_pb2.GetGuestInfoResponse]
+    """The following ask the agent in the guest, one question at a time. They are there where GetInfo tells the feature `guest-agent`.
+    FAILED_PRECONDITION, GuestAgentNotConnected: there is none. FAILED_PRECONDITION, GuestAgentCommandUnsupported: it does not know
+    how. FAILED_PRECONDITION, GuestAgentFailed: it has answered that it cannot, or with what is no answer. DEADLINE_EXCEEDED,
+    GuestAgentTimedOut: it has not answered. UNAVAILABLE, GuestAgentBusy: too many wait for it.
+
+    GetGuestInfo returns all that the agent tells of its guest, within 40 seconds.
+    """
+    ListGuestUsers: _grpc.UnaryUnaryMultiCallable[_launcher_pb2.ListGuestUsersRequest, _launcher_pb2.ListGuestUsersResponse]
+    """ListGuestUsers returns who is logged in, within 30 seconds."""
+    ListGuestFilesystems: _grpc.UnaryUnaryMultiCallable[_launcher_pb2.ListGuestFilesystemsRequest, _launcher_pb2.ListGuestFilesystemsResponse]
+    """ListGuestFilesystems returns what is mounted, within 30 seconds."""
+    FreezeGuest: _grpc.UnaryUnaryMultiCallable[_launcher_pb2.FreezeGuestRequest, _launcher_pb2.FreezeGuestResponse]
+    """FreezeGuest has the guest write to its file systems all that is due, and then nothing. Idempotent: a later call sets the time
+    anew at which they are let go on. Returns within 75 seconds when they stand still.
+    """
+    ThawGuest: _grpc.UnaryUnaryMultiCallable[_launcher_pb2.ThawGuestRequest, _launcher_pb2.ThawGuestResponse]
+    """ThawGuest lets the file systems go on. Idempotent. Returns within 75 seconds when they do."""
 
 @_typing.type_check_only
 class LauncherServiceAsyncStub(LauncherServiceStub):
@@ -107,6 +125,24 @@ class LauncherServiceAsyncStub(LauncherServiceStub):
     """TakeScreenshot sends a picture of the guest's screen in pieces. FAILED_PRECONDITION with the reason NotRunning."""
     GetDomainXml: _aio.UnaryUnaryMultiCallable[_launcher_pb2.GetDomainXmlRequest, _launcher_pb2.GetDomainXmlResponse]  # type: ignore[assignment]
     """GetDomainXml returns libvirt's description of the machine, for people."""
+    GetGuestInfo: _aio.UnaryUnaryMultiCallable[_launcher_pb2.GetGuestInfoRequest, _launcher_pb2.GetGuestInfoResponse]  # type: ignore[assignment]
+    """The following ask the agent in the guest, one question at a time. They are there where GetInfo tells the feature `guest-agent`.
+    FAILED_PRECONDITION, GuestAgentNotConnected: there is none. FAILED_PRECONDITION, GuestAgentCommandUnsupported: it does not know
+    how. FAILED_PRECONDITION, GuestAgentFailed: it has answered that it cannot, or with what is no answer. DEADLINE_EXCEEDED,
+    GuestAgentTimedOut: it has not answered. UNAVAILABLE, GuestAgentBusy: too many wait for it.
+
+    GetGuestInfo returns all that the agent tells of its guest, within 40 seconds.
+    """
+    ListGuestUsers: _aio.UnaryUnaryMultiCallable[_launcher_pb2.ListGuestUsersRequest, _launcher_pb2.ListGuestUsersResponse]  # type: ignore[assignment]
+    """ListGuestUsers returns who is logged in, within 30 seconds."""
+    ListGuestFilesystems: _aio.UnaryUnaryMultiCallable[_launcher_pb2.ListGuestFilesystemsRequest, _launcher_pb2.ListGuestFilesystemsResponse]  # type: ignore[assignment]
+    """ListGuestFilesystems returns what is mounted, within 30 seconds."""
+    FreezeGuest: _aio.UnaryUnaryMultiCallable[_launcher_pb2.FreezeGuestRequest, _launcher_pb2.FreezeGuestResponse]  # type: ignore[assignment]
+    """FreezeGuest has the guest write to its file systems all that is due, and then nothing. Idempotent: a later call sets the time
+    anew at which they are let go on. Returns within 75 seconds when they stand still.
+    """
+    ThawGuest: _aio.UnaryUnaryMultiCallable[_launcher_pb2.ThawGuestRequest, _launcher_pb2.ThawGuestResponse]  # type: ignore[assignment]
+    """ThawGuest lets the file systems go on. Idempotent. Returns within 75 seconds when they do."""
 
 class LauncherServiceServicer(metaclass=_abc_1.ABCMeta):
     """LauncherService drives the one machine of a pod.
@@ -210,5 +246,53 @@ class LauncherServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_launcher_pb2.GetDomainXmlResponse, _abc.Awaitable[_launcher_pb2.GetDomainXmlResponse]]:
         """GetDomainXml returns libvirt's description of the machine, for people."""
+
+    @_abc_1.abstractmethod
+    def GetGuestInfo(
+        self,
+        request: _launcher_pb2.GetGuestInfoRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_launcher_pb2.GetGuestInfoResponse, _abc.Awaitable[_launcher_pb2.GetGuestInfoResponse]]:
+        """The following ask the agent in the guest, one question at a time. They are there where GetInfo tells the feature `guest-agent`.
+        FAILED_PRECONDITION, GuestAgentNotConnected: there is none. FAILED_PRECONDITION, GuestAgentCommandUnsupported: it does not know
+        how. FAILED_PRECONDITION, GuestAgentFailed: it has answered that it cannot, or with what is no answer. DEADLINE_EXCEEDED,
+        GuestAgentTimedOut: it has not answered. UNAVAILABLE, GuestAgentBusy: too many wait for it.
+
+        GetGuestInfo returns all that the agent tells of its guest, within 40 seconds.
+        """
+
+    @_abc_1.abstractmethod
+    def ListGuestUsers(
+        self,
+        request: _launcher_pb2.ListGuestUsersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_launcher_pb2.ListGuestUsersResponse, _abc.Awaitable[_launcher_pb2.ListGuestUsersResponse]]:
+        """ListGuestUsers returns who is logged in, within 30 seconds."""
+
+    @_abc_1.abstractmethod
+    def ListGuestFilesystems(
+        self,
+        request: _launcher_pb2.ListGuestFilesystemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_launcher_pb2.ListGuestFilesystemsResponse, _abc.Awaitable[_launcher_pb2.ListGuestFilesystemsResponse]]:
+        """ListGuestFilesystems returns what is mounted, within 30 seconds."""
+
+    @_abc_1.abstractmethod
+    def FreezeGuest(
+        self,
+        request: _launcher_pb2.FreezeGuestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_launcher_pb2.FreezeGuestResponse, _abc.Awaitable[_launcher_pb2.FreezeGuestResponse]]:
+        """FreezeGuest has the guest write to its file systems all that is due, and then nothing. Idempotent: a later call sets the time
+        anew at which they are let go on. Returns within 75 seconds when they stand still.
+        """
+
+    @_abc_1.abstractmethod
+    def ThawGuest(
+        self,
+        request: _launcher_pb2.ThawGuestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_launcher_pb2.ThawGuestResponse, _abc.Awaitable[_launcher_pb2.ThawGuestResponse]]:
+        """ThawGuest lets the file systems go on. Idempotent. Returns within 75 seconds when they do."""
 
 def add_LauncherServiceServicer_to_server(servicer: LauncherServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

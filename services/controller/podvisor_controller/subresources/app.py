@@ -16,6 +16,8 @@ from podvisor_common.kube.informer import Informer
 from podvisor_common.kube.resources import CONFIGMAPS
 
 from podvisor_controller.subresources import (
+    agent_verbs,
+    evacuation_verbs,
     lifecycle_verbs,
     power_verbs,
     stream_verbs,
@@ -33,7 +35,9 @@ def all_verbs(client: KubeClient, handlers: Handlers) -> list[Verb]:
     return [
         *lifecycle_verbs.verbs(client),
         *volume_verbs.verbs(client),
+        *evacuation_verbs.verbs(client),
         *power_verbs.verbs(client, handlers),
+        *agent_verbs.verbs(client, handlers),
         *stream_verbs.verbs(client, handlers),
     ]
 

@@ -26,7 +26,7 @@ from podvisor_controller.subresources.options import (
     is_dry_run,
     read_options,
 )
-from podvisor_controller.subresources.statuses import conflict
+from podvisor_controller.subresources.statuses import conflict, forbidden
 from podvisor_controller.subresources.verbs import Call, Verb
 
 ANSWER_WITHIN_S = 15.0
@@ -104,8 +104,16 @@ class _PowerVerbs:
         self._instances = instances
 
     async def pause(self, call_: Call) -> web.StreamResponse:
-        """Have the guest stand still."""
-        return await self._carry_out(call_, _PAUSE, await _dry_run(call_, v1.PauseOptions))
+        """Have the guest stand still, unless something would take that for its death."""
+        dry_run = await _dry_run(call_, v1.PauseOptions)
+        probe = (await self._instances.get(call_.key)).spec.liveness_probe
+        if probe is not None and probe.guest_agent_ping is None:
+            raise forbidden(
+                VIRTUAL_MACHINE_INSTANCES,
+                call_.key.name,
+                "Pausing VMIs with LivenessProbe is currently not supported",
+            )
+        return await self._carry_out(call_, _PAUSE, dry_run)
 
     async def unpause(self, call_: Call) -> web.StreamResponse:
         """Have it go on, unless a snapshot of its machine is being taken."""
@@ -118,7 +126,11 @@ class _PowerVerbs:
         return await self._carry_out(call_, _RESET)
 
     async def soft_reboot(self, call_: Call) -> web.StreamResponse:
-        """Ask it to reboot."""
+        """Ask it to reboot, if there is a way to ask."""
+        features = (await self._instances.get(call_.key)).spec.domain.features
+        if features is not None and features.acpi is not None and features.acpi.enabled is False:
+            words = "VMI neither have the agent connected nor the ACPI feature enabled"
+            raise conflict(VIRTUAL_MACHINE_INSTANCES, call_.key.name, words)
         return await self._carry_out(call_, _SOFT_REBOOT)
 
     async def _carry_out(

@@ -57,6 +57,12 @@ def conflict(resource: Resource, name: str, why: str) -> StatusError:
     return StatusError(409, "Conflict", message, _details(resource, name))
 
 
+def forbidden(resource: Resource, name: str, why: str) -> StatusError:
+    """Nobody may, as the machine or instance is."""
+    message = f'{resource.kind.lower()}.{GROUP} "{name}" is forbidden: {why}'
+    return StatusError(403, "Forbidden", message, _details(resource, name))
+
+
 def internal(why: str) -> StatusError:
     """It cannot be done now, in the form that KubeVirt's clients know."""
     return StatusError(500, "InternalError", f"Internal error occurred: {why}")

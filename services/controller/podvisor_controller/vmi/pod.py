@@ -31,6 +31,7 @@ from podvisor_controller.vmi.pod_volumes import (
     pod_volumes,
     service_account,
 )
+from podvisor_controller.vmi.probes import container_probes
 from podvisor_controller.vmi.resources import compute_resources, memory_overhead_bytes
 from podvisor_controller.vmi.sidecars import with_image_holders
 
@@ -240,6 +241,7 @@ def _compute(vmi: v1.VirtualMachineInstance, config: ClusterConfig, held: PodVol
         "resources": compute_resources(vmi, config),
         "securityContext": unprivileged(),
         "volumeMounts": held.mounts,
+        **container_probes(vmi),
         **({"volumeDevices": held.devices} if held.devices else {}),
     }
 

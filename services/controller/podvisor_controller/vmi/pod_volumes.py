@@ -225,9 +225,13 @@ def _service_account_source() -> Manifest:
 
 
 def _credentials(vmi: v1.VirtualMachineInstance) -> list[str]:
-    """The Secrets with public keys, each once."""
-    keys = (access.ssh_public_key for access in vmi.spec.access_credentials or ())
-    secrets = (key.source.secret for key in keys if key is not None)
+    """The Secrets with public keys and passwords, each once."""
+    credentials = (
+        given
+        for access in vmi.spec.access_credentials or ()
+        for given in (access.ssh_public_key, access.user_password)
+    )
+    secrets = (given.source.secret for given in credentials if given is not None)
     return sorted({secret.secret_name for secret in secrets if secret and secret.secret_name})
 
 

@@ -12,6 +12,7 @@ from podvisor_common.api.quantity import format_bytes, quantity_to_int
 from podvisor_common.api.v1 import names
 
 from podvisor_controller.config import ClusterConfig
+from podvisor_controller.vmi.probes import agent_probes
 
 MIB = 1 << 20
 
@@ -28,6 +29,8 @@ PASST_BYTES = 32 * MIB
 # What the kernel keeps for the pod of a socket for each of the 75 000 ports that are no ephemeral ones, where none is listed: 3.5 KiB
 # each, and some more with IPv6.
 PASST_ALL_PORTS_BYTES = 272 * MIB
+# What the container runtime needs for the moment in which it starts a program in the container, once for each probe.
+PROBE_BYTES = 10 * MIB
 # Stack, state and I/O buffers of one virtual processor.
 VCPU_BYTES = 4 * MIB
 # Frame buffer of the video card and what VNC keeps of it.
@@ -126,6 +129,7 @@ def memory_overhead_bytes(vmi: v1.VirtualMachineInstance, config: ClusterConfig)
         + len(vmi.spec.domain.devices.filesystems or ()) * VIRTIOFSD_BYTES
         + _passt_bytes(vmi)
         + _board_bytes(vmi)
+        + agent_probes(vmi) * PROBE_BYTES
         + vcpu_count(vmi) * VCPU_BYTES
         + (VIDEO_BYTES if has_graphics(vmi) else 0)
         + guest_memory_bytes(vmi) // GUEST_BYTES_PER_PAGE_TABLE_BYTE

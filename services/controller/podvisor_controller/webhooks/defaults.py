@@ -27,6 +27,12 @@ from podvisor_controller.webhooks.permitted import Permitted
 Json = dict[str, Any]
 
 _MACHINE_TYPES = {"amd64": "q35", "arm64": "virt"}
+_PROBE_TIMINGS = {
+    "timeoutSeconds": 1,
+    "periodSeconds": 10,
+    "successThreshold": 1,
+    "failureThreshold": 3,
+}
 # Of an interface that nobody asked for, where the cluster's settings name none.
 DEFAULT_BINDING = "bridge"
 
@@ -136,8 +142,17 @@ def _default_instance_spec(spec: Any, defaults: ClusterDefaults) -> None:
         default_hardware(spec["domain"])
         _default_pull_policies(spec)
         _default_buses(spec)
+        _default_probes(spec)
         if defaults.eviction_strategy and _is_unset(spec.get("evictionStrategy")):
             spec["evictionStrategy"] = defaults.eviction_strategy
+
+
+def _default_probes(spec: Json) -> None:
+    for name in ("readinessProbe", "livenessProbe"):
+        if isinstance(probe := spec.get(name), dict):
+            for field_name, value in _PROBE_TIMINGS.items():
+                if probe.get(field_name) in (None, 0):
+                    probe[field_name] = value
 
 
 def default_disks(spec: Json) -> None:

@@ -1,9 +1,14 @@
 """What is wrong with the credentials that a guest is to take. Pure."""
 
+import re
 from collections.abc import Iterator
 
 from podvisor_common.api import v1
-from podvisor_common.api.unsupported import CREDENTIAL_TYPES, KEY_PROPAGATIONS
+from podvisor_common.api.unsupported import (
+    CREDENTIAL_TYPES,
+    KEY_PROPAGATIONS,
+    PASSWORD_PROPAGATIONS,
+)
 
 from podvisor_controller.webhooks.validation_fields import (
     Cause,
@@ -16,6 +21,9 @@ from podvisor_controller.webhooks.validation_fields import (
 # The volume that public keys travel by, for each way that needs one.
 _DATA_SOURCES = {"noCloud": "cloudInitNoCloud", "configDrive": "cloudInitConfigDrive"}
 
+# Of Windows they may begin with a domain and a backslash.
+_USER = re.compile(r"[^\s/:\x00-\x1f]{1,64}")
+
 
 def credential_causes(
     spec: v1.VirtualMachineInstanceSpec, raw: dict[str, object], path: str
@@ -25,21 +33,47 @@ def credential_causes(
         field = f"{path}.accessCredentials[{index}]"
         item = raw_at(raw, "accessCredentials", index)
         yield from _one_of(item, CREDENTIAL_TYPES, field)
-        keys = credential.ssh_public_key
-        if keys is None:
-            continue
-        field = f"{field}.sshPublicKey"
-        if keys.source.secret is None:
-            text = "must have exactly one source, not none."
-            yield invalid(f"{field}.source", text, CauseReason.REQUIRED)
-        else:
-            name = keys.source.secret.secret_name
-            yield from object_name_causes(name, f"{field}.source.secret.secretName", "Secret")
-        ways = raw_at(item, "sshPublicKey", "propagationMethod")
-        yield from _one_of(ways, KEY_PROPAGATIONS, f"{field}.propagationMethod")
-        yield from _volume_causes(
-            keys.propagation_method, spec.volumes or [], f"{field}.propagationMethod"
-        )
+        if (keys := credential.ssh_public_key) is not None:
+            yield from _key_causes(
+                keys, raw_at(item, "sshPublicKey"), spec, f"{field}.sshPublicKey"
+            )
+        if (passwords := credential.user_password) is not None:
+            field = f"{field}.userPassword"
+            yield from _source_causes(passwords.source, f"{field}.source")
+            ways = raw_at(item, "userPassword", "propagationMethod")
+            yield from _one_of(ways, PASSWORD_PROPAGATIONS, f"{field}.propagationMethod")
+
+
+def _key_causes(
+    keys: v1.SSHPublicKeyCredential,
+    raw: dict[str, object],
+    spec: v1.VirtualMachineInstanceSpec,
+    field: str,
+) -> Iterator[Cause]:
+    yield from _source_causes(keys.source, f"{field}.source")
+    field = f"{field}.propagationMethod"
+    yield from _one_of(raw_at(raw, "propagationMethod"), KEY_PROPAGATIONS, field)
+    yield from _volume_causes(keys.propagation_method, spec.volumes or [], field)
+    agent = keys.propagation_method.qemu_guest_agent
+    if agent is None:
+        return
+    field = f"{field}.qemuGuestAgent.users"
+    if not agent.users:
+        yield invalid(field, "must name at least one account of the guest.", CauseReason.REQUIRED)
+    for index, user in enumerate(agent.users or ()):
+        if not _USER.fullmatch(user):
+            text = "must be the name of an account: 1 to 64 characters without spaces and slashes."
+            yield invalid(f"{field}[{index}]", text)
+
+
+def _source_causes(
+    source: v1.SSHPublicKeySource | v1.UserPasswordSource, field: str
+) -> Iterator[Cause]:
+    if source.secret is None:
+        yield invalid(field, "must have exactly one source, not none.", CauseReason.REQUIRED)
+    else:
+        name = source.secret.secret_name
+        yield from object_name_causes(name, f"{field}.secret.secretName", "Secret")
 
 
 def _one_of(raw: dict[str, object], names: tuple[str, ...], field: str) -> Iterator[Cause]:

@@ -23,6 +23,7 @@ from podvisor_controller.webhooks.validation_filesystems import filesystem_cause
 from podvisor_controller.webhooks.validation_network import network_causes
 from podvisor_controller.webhooks.validation_peripherals import peripheral_causes
 from podvisor_controller.webhooks.validation_placement import placement_causes
+from podvisor_controller.webhooks.validation_probes import probe_causes
 from podvisor_controller.webhooks.validation_resources import (
     cpu_causes,
     hugepage_causes,
@@ -58,6 +59,7 @@ def spec_causes(
         *filesystem_causes(spec, path),
         *volume_causes(spec, raw, path, permitted),
         *credential_causes(spec, raw, path),
+        *probe_causes(spec, raw, path),
         *network_causes(spec, raw, path, permitted),
         *boot_order_causes(spec, path),
     ]

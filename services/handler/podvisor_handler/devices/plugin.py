@@ -13,13 +13,13 @@ from pathlib import Path
 import grpc
 import structlog
 from podvisor_common.aio.backoff import Backoff
+from podvisor_common.inotify import Inotify
 from podvisor_common.rpc.client import call, unix_channel
 from podvisor_common.rpc.errors import RpcError
 from podvisor_common.rpc.server import RpcService, serve_unix
 
 from podvisor_handler.devices.kubelet import deviceplugin_pb2 as api
 from podvisor_handler.devices.kubelet import deviceplugin_pb2_grpc as api_grpc
-from podvisor_handler.linux.inotify import Inotify
 
 API_VERSION = "v1beta1"
 KUBELET_SOCKET = "kubelet.sock"

@@ -57,6 +57,8 @@ _LINES_PER_S = 1 / 60
 # A launcher that ends because all of its container does is lost no longer than this before the last process there is gone.
 _ENDS_WITH_ITS_CONTAINER_S = 2.0
 _VERSION = re.compile(r"[A-Za-z0-9.+~-]{1,64}")
+_NAME = re.compile(r"[a-z0-9-]{1,64}")
+_FEATURES_LIMIT = 64
 
 _T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
@@ -92,6 +94,7 @@ class LauncherBuild:
 
     version: str = ""
     contract_version: int = 0  # the older of the launcher's and the handler's
+    features: frozenset[str] = frozenset()  # what it can beyond the contract's version
 
     @property
     def has_dhcpv6(self) -> bool:
@@ -140,6 +143,11 @@ class LauncherConnection:
         """The launcher's process. Raises LauncherUnreachable while there is no connection."""
         return self._connected().endpoint.process
 
+    @property
+    def stub(self) -> "launcher_pb2_grpc.LauncherServiceAsyncStub":
+        """The launcher's service. Raises LauncherUnreachable while there is no connection."""
+        return self._connected().stub
+
     async def apply(self, spec: domain_pb2.DomainSpec) -> None:
         """Pushes the desired machine. Raises RpcError, LauncherFailed or LauncherUnreachable."""
         request = launcher_pb2.ApplyDomainRequest(spec=spec)
@@ -156,11 +164,6 @@ class LauncherConnection:
         """What the launcher answers. Raises what the question does, LauncherFailed or LauncherUnreachable."""
         with _breakdowns():
             return await question(self.stub)
-
-    @property
-    def stub(self) -> "launcher_pb2_grpc.LauncherServiceAsyncStub":
-        """The launcher's methods. Raises LauncherUnreachable while there is no connection."""
-        return self._connected().stub
 
     def poke(self) -> None:
         """The pod has changed: worth looking for its socket again."""
@@ -346,7 +349,8 @@ async def _shake_hands(stub: "launcher_pb2_grpc.LauncherServiceAsyncStub") -> La
     if info.contract_version < 1:
         raise LauncherIncompatible("the launcher does not say which contract it speaks")
     version = info.version if _VERSION.fullmatch(info.version) else ""
-    return LauncherBuild(version, min(info.contract_version, CONTRACT_VERSION))
+    features = frozenset(each for each in info.features[:_FEATURES_LIMIT] if _NAME.fullmatch(each))
+    return LauncherBuild(version, min(info.contract_version, CONTRACT_VERSION), features)
 
 
 @contextlib.contextmanager

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable
 from podvisor_common.aio.tasks import spawn
 from podvisor_common.api import core
 from podvisor_common.api.v1 import names
+from podvisor_common.inotify import Inotify
 
 from podvisor_handler.launchers.connection import LauncherConnection
 from podvisor_handler.launchers.state import LauncherPod
 from podvisor_handler.launchers.watch import SocketWatch
-from podvisor_handler.linux.inotify import Inotify
 from podvisor_handler.linux.untrusted import untrusted_directory
 
 # What the API server accepts as the name of a VirtualMachineInstance.

@@ -8,6 +8,8 @@ CONTRACT_VERSION = 3  # the newest with launchers; all older ones are understood
 DHCPV6_SINCE = 2
 # From which on a launcher builds all of the hardware of a DomainSpec. One before it would leave some out, and not say so.
 HARDWARE_SINCE = 3
+# Of a launcher that can ask the agent in its guest.
+GUEST_AGENT_FEATURE = "guest-agent"
 
 
 class Connection(Enum):

@@ -6,8 +6,9 @@ before anybody looks for the socket, so no appearance is missed.
 
 import asyncio
 
+from podvisor_common.inotify import DirectoryWatch, Inotify
+
 from podvisor_handler.launchers.endpoint import SOCKETS_DIRECTORY
-from podvisor_handler.linux.inotify import DirectoryWatch, Inotify
 from podvisor_handler.linux.untrusted import UntrustedPathMissing, untrusted_directory
 
 

@@ -65,6 +65,7 @@ class AgentNews:
         agent = report.guest_agent
         if self._heard is None:
             return agent.connected
-        if self._heard.connected and agent.connected and not agent.answered:
+        is_new_launcher = not agent.answered and not agent.HasField("os")
+        if self._heard.connected and agent.connected and is_new_launcher:
             return False
         return agent != self._heard

@@ -13,6 +13,7 @@ from podvisor_common.api.v1 import names
 
 from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.vmi.board import set_board
+from podvisor_handler.vmi.credentials import build_credentials
 from podvisor_handler.vmi.disks import build_disks
 from podvisor_handler.vmi.errors import LauncherTooOld, SpecRefused
 from podvisor_handler.vmi.filesystems import build_filesystems
@@ -62,6 +63,7 @@ def build_domain(
         start_paused=vmi.spec.start_strategy == names.START_PAUSED,
         graphics=devices.autoattach_graphics_device is not False,
         serial_console=serial_console,
+        access_credentials=build_credentials(vmi),
         serial_log=serial_console and devices.log_serial_console is not False,
     )
     set_board(spec, vmi, pod)

@@ -15,7 +15,14 @@ from podvisor_common.api.v1.names import ConditionType, EventReason, Phase, Reas
 from podvisor_common.kube.conditions import set_condition
 
 from podvisor_handler.launchers.state import Connection
-from podvisor_handler.vmi import guest_interfaces, hardware, hotplug, interface_status, outcome
+from podvisor_handler.vmi import (
+    guest_interfaces,
+    guest_status,
+    hardware,
+    hotplug,
+    interface_status,
+    outcome,
+)
 from podvisor_handler.vmi.interface_problems import NETWORK_NOT_READY, interface_problem
 from podvisor_handler.vmi.plan import Observed, Problem
 from podvisor_handler.vmi.problems import (
@@ -47,6 +54,8 @@ _PAUSED_BY_USER = (Reason.PAUSED_BY_USER, "VMI was paused by user")
 _LAUNCHER_STEPS = {"DisksReady": "disks_ready", "DomainStarted": "domain_started"}
 # Of which nothing said is no news. That a guest has no interface any more is.
 _HARDWARE_FIELDS = ("machine", "memory", "current_cpu_topology")
+# Of which nothing said is news: the guest has no agent any more.
+_OF_AGENT = ("guest_os_info", "fs_freeze_status")
 _OWN_PHASES = (Phase.RUNNING, Phase.SUCCEEDED, Phase.FAILED)
 
 
@@ -81,6 +90,8 @@ def needs_write(
         if wanted is not None and wanted != getattr(current, field):
             return True
     if (desired.interfaces or []) != (current.interfaces or []):
+        return True
+    if any(getattr(desired, field) != getattr(current, field) for field in _OF_AGENT):
         return True
     if _volumes_differ(current, desired.volume_status or []):
         return True
@@ -125,6 +136,7 @@ def events_of(
         is_hotplug = wanted.reason == Reason.HOT_PLUG_NETWORK_INTERFACE_ERROR
         reason = EventReason.HOTPLUG_FAILED if is_hotplug else EventReason.SYNC_FAILED
         events.append(("Warning", reason, wanted.message))
+    events += guest_status.events_of(current, desired)
     return [*events, *_pause_events(current, desired), *hotplug.events_of(current, desired)]
 
 
@@ -180,6 +192,10 @@ def _running(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus:
     if guest_interfaces.is_connected(now):
         there = Problem("", "")
         conditions = _with(now, conditions, ConditionType.AGENT_CONNECTED, "True", there, at)
+    credentials = guest_status.credentials_of(now)
+    if credentials is not None:
+        type_ = ConditionType.ACCESS_CREDENTIALS_SYNCHRONIZED
+        conditions = _with(now, conditions, type_, *credentials, at)
     problem = _problem(now)
     if problem is not None:
         conditions = _with(now, conditions, ConditionType.SYNCHRONIZED, "False", problem, at)
@@ -191,6 +207,8 @@ def _running(now: Observed, at: datetime) -> v1.VirtualMachineInstanceStatus:
         machine=hardware.machine_of(now),
         memory=hardware.memory_of(now),
         current_cpu_topology=hardware.topology_of(now),
+        guest_os_info=guest_status.os_info_of(now),
+        fs_freeze_status=guest_status.freeze_status_of(now),
         volume_status=[*hardware.volumes_of(now), *hotplug.volumes_of(now)] or None,
         start_timeline=_timeline(now, at),
     )
@@ -213,6 +231,7 @@ def _ended(now: Observed, ended: outcome.Outcome, at: datetime) -> v1.VirtualMac
         machine=current.machine,
         memory=current.memory,
         current_cpu_topology=current.current_cpu_topology,
+        guest_os_info=current.guest_os_info,
         volume_status=[*hardware.known_volumes(now), *hotplug.known_volumes(now)] or None,
         start_timeline=_own_timeline(current.start_timeline),
     )
@@ -256,7 +275,8 @@ def _readiness(now: Observed) -> tuple[str, Problem]:
         )
     if report is None or report.state != domain_pb2.DOMAIN_STATE_RUNNING:
         return "False", Problem(Reason.GUEST_NOT_RUNNING, "Guest VM is not reported as running")
-    return "True", Problem("", "")
+    unready = guest_status.failed_readiness(now)
+    return ("False", unready) if unready is not None else ("True", Problem("", ""))
 
 
 def _pause(now: Observed, *, is_known: bool) -> Problem | None:
@@ -345,6 +365,7 @@ def _is_own(condition: meta.Condition) -> bool:
         return condition.reason in OWN_SYNCHRONIZED_REASONS
     return condition.type in (
         ConditionType.AGENT_CONNECTED,
+        ConditionType.ACCESS_CREDENTIALS_SYNCHRONIZED,
         ConditionType.PAUSED,
         ConditionType.LIVE_MIGRATABLE,
     )

@@ -194,8 +194,8 @@ class Machine:
     def _facts(self, status: Status) -> Facts:
         seen, hardware = self._inspection, self._inspection.hardware
         attachments = self._devices.attachments(self._spec, hardware)
-        settled, agent = seen.is_settled and isinstance(self._guest, Active), self.agent.known
-        return Facts(status, self._record, self._spec, hardware, settled, attachments, agent)
+        settled, agent = seen.is_settled and isinstance(self._guest, Active), self.agent.told
+        return Facts(status, self._record, self._spec, hardware, settled, attachments, *agent)
 
     async def _observe(self) -> Situation:
         if self._spec is None:

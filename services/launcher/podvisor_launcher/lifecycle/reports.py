@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from podvisor.domain.v1 import domain_pb2 as pb
 
 from podvisor_launcher.lifecycle.device_changes import NO_ATTACHMENTS, Attachments
-from podvisor_launcher.lifecycle.guest_agent import Agent
+from podvisor_launcher.lifecycle.guest_agent import NO_WORK, Agent, AgentWork
 from podvisor_launcher.lifecycle.hardware import UNSEEN, Hardware, Interface
 from podvisor_launcher.lifecycle.hotplug_plan import Attachment
 from podvisor_launcher.lifecycle.record import EndReason, Record, Start
@@ -72,6 +72,7 @@ class Facts:
     devices_settled: bool = False  # what `hardware` says of devices is complete
     attachments: Attachments = NO_ATTACHMENTS
     agent: Agent | None = None  # None before anybody has looked for it
+    agent_work: AgentWork = NO_WORK
 
 
 def make_report(facts: Facts) -> pb.DomainReport:
@@ -93,6 +94,11 @@ def make_report(facts: Facts) -> pb.DomainReport:
     _add_interfaces(report, facts)
     _add_disks(report, facts)
     _add_agent(report, facts.agent)
+    report.filesystems_frozen = facts.agent_work.filesystems_frozen
+    if facts.agent_work.credentials is not None:
+        synchronized, message = facts.agent_work.credentials
+        report.access_credentials.synchronized = synchronized
+        report.access_credentials.message = message
     for name, at_ms in record.timeline:
         report.timeline.add(name=name).at.FromMilliseconds(at_ms)
     return report
@@ -148,7 +154,10 @@ def _add_agent(report: pb.DomainReport, agent: Agent | None) -> None:
         return
     report.guest_agent.connected = agent.connected
     report.guest_agent.answered = agent.answered
+    report.guest_agent.version = agent.version
     report.guest_agent.SetInParent()
+    if agent.os is not None:
+        report.guest_agent.os.CopyFrom(agent.os)
     for each in agent.interfaces:
         report.guest_agent.interfaces.add(name=each.name, mac=each.mac, addresses=each.addresses)
 

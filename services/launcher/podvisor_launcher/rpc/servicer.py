@@ -14,11 +14,15 @@ from podvisor_launcher import __version__
 from podvisor_launcher.domain.build import UnbuildableSpec
 from podvisor_launcher.lifecycle.machine import Machine
 from podvisor_launcher.lifecycle.reports import Reports, StreamReplaced
+from podvisor_launcher.rpc import guest_agent
+from podvisor_launcher.rpc.guest_agent import GuestAgentCalls
 
 _log = structlog.stdlib.get_logger(__name__)
 
 CONTRACT_VERSION = 3  # 2: DHCPv6; 3: hardware, fields 19 to 39 of DomainSpec
 SERVICE_NAME = "podvisor.launcher.v1.LauncherService"
+# What a handler may ask for beyond the contract's version.
+FEATURES = (guest_agent.FEATURE,)
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
 
@@ -26,9 +30,10 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
 class LauncherServicer(launcher_pb2_grpc.LauncherServiceServicer):
     """The methods are documented in launcher.proto."""
 
-    def __init__(self, machine: Machine, reports: Reports) -> None:
+    def __init__(self, machine: Machine, reports: Reports, guest: GuestAgentCalls) -> None:
         self._machine = machine
         self._reports = reports
+        self._guest = guest
 
     async def GetInfo(self, request: pb.GetInfoRequest, context: _Context) -> pb.GetInfoResponse:
         _log.debug("handshake", client_version=request.client_version)
@@ -37,6 +42,7 @@ class LauncherServicer(launcher_pb2_grpc.LauncherServiceServicer):
             contract_version=CONTRACT_VERSION,
             libvirt_version=self._machine.libvirt.version,
             epoch=self._reports.epoch,
+            features=FEATURES,
         )
 
     async def ApplyDomain(
@@ -108,11 +114,36 @@ class LauncherServicer(launcher_pb2_grpc.LauncherServiceServicer):
     ) -> pb.GetDomainXmlResponse:
         return pb.GetDomainXmlResponse(xml=await self._machine.domain_xml())
 
+    async def GetGuestInfo(
+        self, request: pb.GetGuestInfoRequest, context: _Context
+    ) -> pb.GetGuestInfoResponse:
+        return await self._guest.info()
 
-def launcher_service(machine: Machine, reports: Reports) -> RpcService:
+    async def ListGuestUsers(
+        self, request: pb.ListGuestUsersRequest, context: _Context
+    ) -> pb.ListGuestUsersResponse:
+        return await self._guest.users()
+
+    async def ListGuestFilesystems(
+        self, request: pb.ListGuestFilesystemsRequest, context: _Context
+    ) -> pb.ListGuestFilesystemsResponse:
+        return await self._guest.filesystems()
+
+    async def FreezeGuest(
+        self, request: pb.FreezeGuestRequest, context: _Context
+    ) -> pb.FreezeGuestResponse:
+        return await self._guest.freeze(request)
+
+    async def ThawGuest(
+        self, request: pb.ThawGuestRequest, context: _Context
+    ) -> pb.ThawGuestResponse:
+        return await self._guest.thaw()
+
+
+def launcher_service(machine: Machine, reports: Reports, guest: GuestAgentCalls) -> RpcService:
     """The service, ready to be served."""
     return RpcService(
         name=SERVICE_NAME,
-        servicer=LauncherServicer(machine, reports),
+        servicer=LauncherServicer(machine, reports, guest),
         add_to_server=launcher_pb2_grpc.add_LauncherServiceServicer_to_server,
     )

@@ -70,7 +70,7 @@ class LibvirtConnection:
         self.device_calls_begun = self.device_calls_over = 0
         self.connections = 0  # that there have been
         self._settling: asyncio.Task[None] | None = None
-        self._questions = AgentQuestions()
+        self.agent = AgentQuestions(lambda: self._connection)
 
     @property
     def connected(self) -> bool:
@@ -149,9 +149,7 @@ class LibvirtConnection:
     async def guest_interfaces(self, name: str) -> tuple[GuestInterface, ...]:
         """The network devices that the agent in a running guest tells of, within 15 seconds; no other call waits for it. Raises
         LibvirtUnreachable, LibvirtFailed."""
-        if self._connection is None:
-            raise LibvirtUnreachable("there is no connection to libvirt")
-        return await self._questions.interfaces(self._connection, name)
+        return await self.agent.interfaces(name)
 
     async def disk_errors(self, name: str) -> Mapping[str, DiskError]:
         """What keeps disks of a running guest from working, by their names in libvirt. Raises DomainMissing,

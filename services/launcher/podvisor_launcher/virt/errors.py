@@ -39,6 +39,42 @@ class LibvirtFailed(Retryable):
     reason = "LibvirtFailed"
 
 
+class AgentError(Exception):
+    """The agent in the guest did not do what it was asked. What the text repeats of the agent's own words is cut."""
+
+    reason = "GuestAgentFailed"
+
+
+class AgentNotConnected(AgentError, Terminal):
+    """No agent has opened the channel."""
+
+    reason = "GuestAgentNotConnected"
+
+
+class AgentCommandUnsupported(AgentError, Terminal):
+    """The agent does not know the command, or it is switched off in the guest."""
+
+    reason = "GuestAgentCommandUnsupported"
+
+
+class AgentFailed(AgentError, Terminal):
+    """The agent has answered: that it cannot, or with what is no answer."""
+
+    reason = "GuestAgentFailed"
+
+
+class AgentTimedOut(AgentError, Retryable):
+    """The agent has not answered in time. Whether it has done what it was asked is not known."""
+
+    reason = "GuestAgentTimedOut"
+
+
+class AgentBusy(AgentError, Retryable):
+    """Too many questions wait for the agent."""
+
+    reason = "GuestAgentBusy"
+
+
 class During(Enum):
     """What was asked of libvirt; the same code means different things to different requests."""
 

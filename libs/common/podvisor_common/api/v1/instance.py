@@ -178,6 +178,9 @@ class VirtualMachineInstanceStatus(ApiStruct, frozen=True):
     guest_os_info: Annotated[
         GuestOSInfo | None, doc("The guest's system, where an agent in it tells.")
     ] = None
+    fs_freeze_status: Annotated[
+        str, doc("`frozen` while the guest's file systems stand still by request.")
+    ] = ""
     volume_status: Annotated[
         list[VolumeStatus] | None,
         doc(

@@ -33,6 +33,7 @@ from podvisor_common.api.v1.placement import (
     Toleration,
     TopologySpreadConstraint,
 )
+from podvisor_common.api.v1.probes import Probe
 from podvisor_common.api.v1.volumes import AccessCredential, Volume
 
 
@@ -165,9 +166,15 @@ class VirtualMachineInstanceSpec(ApiStruct, frozen=True):
     volumes: Annotated[list[Volume] | None, doc("Sources of disks.", maxItems=256)] = None
     access_credentials: Annotated[
         list[AccessCredential] | None,
-        doc("Public keys that are given to the guest.", maxItems=256),
+        doc("Public keys and passwords that are given to the guest.", maxItems=256),
     ] = None
     networks: Annotated[list[Network] | None, doc("Networks of interfaces.", maxItems=256)] = None
+    readiness_probe: Annotated[
+        Probe | None, doc("Whether others may use the guest: Services lead to it while it passes.")
+    ] = None
+    liveness_probe: Annotated[
+        Probe | None, doc("Whether the guest is alive: where it does not pass, it is shut down.")
+    ] = None
     termination_grace_period_seconds: Annotated[
         int | None,
         doc(

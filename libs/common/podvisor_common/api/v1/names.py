@@ -139,6 +139,7 @@ class ConditionType(StrEnum):
     PROVISIONING = "Provisioning"
     SYNCHRONIZED = "Synchronized"
     AGENT_CONNECTED = "AgentConnected"
+    ACCESS_CREDENTIALS_SYNCHRONIZED = "AccessCredentialsSynchronized"
     LIVE_MIGRATABLE = "LiveMigratable"
     POD_SCHEDULED = "PodScheduled"
     EVICTION_REQUESTED = "EvictionRequested"
@@ -210,6 +211,8 @@ class EventReason(StrEnum):
     # Pools have a word of their own for it.
     SUCCESSFUL_RESUME = "SuccessfulResume"
     SUCCESSFUL_UPDATE = "SuccessfulUpdate"
+    ACCESS_CREDENTIALS_SYNC_SUCCESS = "AccessCredentialsSyncSuccess"
+    ACCESS_CREDENTIALS_SYNC_FAILED = "AccessCredentialsSyncFailed"
     VOLUME_READY = "VolumeReady"
     VOLUME_MOUNTED_TO_POD = "VolumeMountedToPod"
     VOLUME_UNMOUNTED_FROM_POD = "VolumeUnMountedFromPod"

@@ -133,6 +133,24 @@ class UnpauseOptions(ApiStruct, frozen=True):
     dry_run: Annotated[list[str] | None, doc("`All`: only checked.")] = None
 
 
+class FreezeUnfreezeTimeout(ApiStruct, frozen=True):
+    """For how long a guest's file systems stand still."""
+
+    unfreeze_timeout: Annotated[
+        str | None,
+        doc("After how long they go on by themselves; `0s` for never, five minutes by default."),
+    ] = None
+
+
+class EvacuateCancelOptions(ApiStruct, frozen=True):
+    """Which evacuation is taken back."""
+
+    evacuation_node_name: Annotated[
+        str, doc("The node that the instance was to leave; empty for any.")
+    ] = ""
+    dry_run: Annotated[list[str] | None, doc("`All`: only checked.")] = None
+
+
 class VirtualMachineVolumeRequest(ApiStruct, frozen=True):
     """Somebody's wish to have a volume attached or detached: exactly one of the two."""
 

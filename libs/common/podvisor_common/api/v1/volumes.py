@@ -230,6 +230,18 @@ class PropagatedByDataSource(ApiStruct, frozen=True):
     """By cloud-init, at the guest's start."""
 
 
+class KeysPropagatedByAgent(ApiStruct, frozen=True):
+    """By the guest's agent, as soon as it is there and whenever the Secret changes."""
+
+    users: Annotated[
+        list[str] | None, doc("Accounts of the guest that get the keys.", maxItems=64)
+    ] = None
+
+
+class PasswordPropagatedByAgent(ApiStruct, frozen=True):
+    """By the guest's agent, as soon as it is there and whenever the Secret changes."""
+
+
 class SSHPublicKeyPropagation(ApiStruct, frozen=True):
     """How public keys reach the guest: exactly one way."""
 
@@ -239,6 +251,7 @@ class SSHPublicKeyPropagation(ApiStruct, frozen=True):
     no_cloud: Annotated[PropagatedByDataSource | None, doc("By the cloudInitNoCloud volume.")] = (
         None
     )
+    qemu_guest_agent: Annotated[KeysPropagatedByAgent | None, doc("By the guest's agent.")] = None
 
 
 class SSHPublicKeyCredential(ApiStruct, frozen=True):
@@ -248,7 +261,32 @@ class SSHPublicKeyCredential(ApiStruct, frozen=True):
     propagation_method: Annotated[SSHPublicKeyPropagation, doc("How they reach the guest.")]
 
 
+class UserPasswordSource(ApiStruct, frozen=True):
+    """Where passwords come from."""
+
+    secret: Annotated[
+        SecretReference | None,
+        doc("Secret of which every key is an account of the guest, and every value its password."),
+    ] = None
+
+
+class UserPasswordPropagation(ApiStruct, frozen=True):
+    """How passwords reach the guest: exactly one way."""
+
+    qemu_guest_agent: Annotated[PasswordPropagatedByAgent | None, doc("By the guest's agent.")] = (
+        None
+    )
+
+
+class UserPasswordCredential(ApiStruct, frozen=True):
+    """Passwords of accounts."""
+
+    source: Annotated[UserPasswordSource, doc("Where they come from.")]
+    propagation_method: Annotated[UserPasswordPropagation, doc("How they reach the guest.")]
+
+
 class AccessCredential(ApiStruct, frozen=True):
     """Something that gives access to the guest."""
 
     ssh_public_key: Annotated[SSHPublicKeyCredential | None, doc("Public keys.")] = None
+    user_password: Annotated[UserPasswordCredential | None, doc("Passwords.")] = None

@@ -1,0 +1,166 @@
+"""Has the guest's file systems stand still for a while.
+
+Invariants: that they will be let go on is on stable storage before they stand still, so that a guest outlives its launcher and
+whoever froze it; nothing here thaws before its time. A guest whose agent has not said whether it froze is thawed.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import structlog
+from podvisor_common.aio.backoff import Backoff
+from podvisor_common.aio.threads import in_own_thread
+
+from podvisor_launcher.lifecycle.clock import boottime_ms
+from podvisor_launcher.lifecycle.guest_agent import GuestAgent
+from podvisor_launcher.lifecycle.guest_questions import GuestQuestions
+from podvisor_launcher.storage.files import write_durably
+from podvisor_launcher.virt.errors import (
+    AgentCommandUnsupported,
+    AgentError,
+    AgentFailed,
+    AgentNotConnected,
+    DomainMissing,
+    LibvirtFailed,
+    LibvirtUnreachable,
+)
+
+_log = structlog.stdlib.get_logger(__name__)
+
+_FIRST_RETRY_S = 2.0
+# Longer than a freeze takes that somebody hears of.
+_UNCERTAIN_MS = 120_000
+_Failures = (AgentError, DomainMissing, LibvirtFailed, LibvirtUnreachable)
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """The guest was told to, or is about to be. Times are milliseconds of CLOCK_BOOTTIME, which no clock setting moves."""
+
+    thaw_at_ms: int | None  # None for never
+
+
+class Freezing:
+    """Of one machine; `path` is where it is noted. The methods raise what GuestQuestions' do, and OSError where nothing can be
+    noted."""
+
+    def __init__(
+        self,
+        path: Path,
+        agent: GuestAgent,
+        questions: GuestQuestions,
+        clock_ms: Callable[[], int] = boottime_ms,
+    ) -> None:
+        self._path = path
+        self._agent = agent
+        self._questions = questions
+        self._clock_ms = clock_ms
+        self._noted = load_freeze(path)
+        self._turn = asyncio.Lock()  # of freezing and thawing
+        self._wake = asyncio.Event()
+        agent.has_done(filesystems_frozen=self._noted is not None)
+        agent.subscribe(self._wake.set)
+
+    async def freeze(self, thaw_after_s: int) -> None:
+        """Have the file systems stand still until thaw() or so many seconds from now; 0 for no such end. Where they do already, that
+        is all that changes."""
+        async with self._turn:
+            is_frozen = await self._questions.are_filesystems_frozen()
+            thaw_at_ms = self._clock_ms() + thaw_after_s * 1000 if thaw_after_s else None
+            if not is_frozen:
+                await self._freeze()
+            await self._note(Freeze(thaw_at_ms))
+            self._wake.set()
+            _log.info("the guest's file systems stand still", thaw_after_s=thaw_after_s)
+            self._agent.has_done(filesystems_frozen=True)
+
+    async def _freeze(self) -> None:
+        """Until the agent has said so, and somebody knows, it is one that thaws soon."""
+        before = self._noted
+        await self._note(Freeze(self._clock_ms() + _UNCERTAIN_MS))
+        try:
+            await self._questions.freeze()
+        except (AgentFailed, AgentCommandUnsupported, AgentNotConnected):
+            await self._note(before)  # as it was
+            raise
+        except BaseException:
+            # It may stand still by now, for one who does not know.
+            self._noted = Freeze(self._clock_ms())
+            self._wake.set()
+            raise
+
+    async def thaw(self) -> None:
+        """Let the file systems go on."""
+        async with self._turn:
+            await self._thaw()
+
+    async def run(self) -> None:
+        """Thaw when it is time; until cancelled."""
+        backoff = Backoff(initial_s=_FIRST_RETRY_S, max_s=60.0)
+        retry_s: float | None = None
+        while True:
+            pause_s = self._left_s() if retry_s is None else retry_s
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._wake.wait()
+            self._wake.clear()
+            retry_s = None
+            if self._noted is None:
+                backoff.reset()
+                continue
+            try:
+                async with self._turn:
+                    await self._look()
+            except (*_Failures, OSError) as error:
+                _log.debug("the guest cannot be thawed now", error=str(error))
+                retry_s = backoff.next_s()
+
+    async def _look(self) -> None:
+        """A guest that was booted again, or thawed by itself, has nothing to be thawed."""
+        if self._noted is None:
+            return
+        if self._left_s() == 0:
+            await self._thaw()
+        elif not await self._questions.are_filesystems_frozen():
+            await self._note(None)
+            self._agent.has_done(filesystems_frozen=False)
+
+    async def _thaw(self) -> None:
+        await self._questions.thaw()
+        await self._note(None)
+        if self._agent.work.filesystems_frozen:
+            _log.info("the guest's file systems go on")
+        self._agent.has_done(filesystems_frozen=False)
+
+    async def _note(self, freeze: Freeze | None) -> None:
+        await in_own_thread(partial(_save, self._path, freeze), name="freeze")
+        self._noted = freeze
+
+    def _left_s(self) -> float | None:
+        """Until it is time to thaw; 0 when it is, None when it never will be."""
+        if self._noted is None or self._noted.thaw_at_ms is None:
+            return None
+        return max(0, self._noted.thaw_at_ms - self._clock_ms()) / 1000
+
+
+def load_freeze(path: Path) -> Freeze | None:
+    """What this launcher's predecessor has noted. What cannot be read is a freeze that is over."""
+    try:
+        thaw_at_ms = json.loads(path.read_bytes())["thaw_at_ms"]
+        return Freeze(None if thaw_at_ms is None else int(thaw_at_ms))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        return Freeze(0)
+
+
+def _save(path: Path, freeze: Freeze | None) -> None:
+    if freeze is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_durably(path, json.dumps(asdict(freeze)).encode())

@@ -1,0 +1,207 @@
+"""Probes by a guest's agent, from the program that the kubelet starts to the agent."""
+
+import asyncio
+import base64
+import socket
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+from podvisor_launcher.lifecycle.guest_probes import GuestProbes, Verdict, verdict_of
+from podvisor_launcher.lifecycle.guest_questions import GuestQuestions
+from podvisor_launcher.rpc.probes import NoQuestion, Question, parsed, serve_probes, written
+
+from tests.unit.launcher.fake_agent import SILENCE, FakeAgent, KnownAgent, error, in_guest
+from tests.unit.launcher.native import compiled
+from tests.unit.launcher.test_guest_agent import guest_of
+
+__all__ = ["in_guest"]
+
+EXEC, STATUS = "guest-exec", "guest-exec-status"
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+class Probed:
+    """The program in place of the kubelet, and the launcher's end of its socket."""
+
+    def __init__(self, program: Path, agent: KnownAgent, questions: GuestQuestions) -> None:
+        self.agent = agent
+        self.socket = program.with_name("probe.sock")
+        self._program = program
+        self._probes = GuestProbes(agent, questions)
+        self._serving: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Probed":
+        serving = serve_probes(self.socket, self._probes)
+        self._serving = asyncio.create_task(serving, name="probes")
+        await asyncio.sleep(0)  # it listens before it first waits
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._serving is not None
+        self._serving.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._serving
+
+    async def run(self, *arguments: str) -> tuple[int, str]:
+        """The exit code, and what was printed."""
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            self._program, *arguments, stdout=pipe, stderr=asyncio.subprocess.STDOUT
+        )
+        async with asyncio.timeout(10):
+            output, _ = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, output.decode()
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("probe")
+    return compiled("probe", directory, PRIVATE_DIR=directory)
+
+
+@pytest.fixture
+async def it(name: str, program: Path, in_guest: FakeAgent) -> AsyncIterator[Probed]:
+    async with guest_of(name) as connection:
+        agent = KnownAgent(name)
+        async with Probed(program, agent, GuestQuestions(agent, connection)) as probed:
+            yield probed
+
+
+async def test_an_agent_that_answers(it: Probed, in_guest: FakeAgent) -> None:
+    assert await it.run("5", "ping") == (0, "")
+    assert in_guest.commands == ["guest-ping"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (SILENCE, "does not answer to guest-ping"),
+        (error(libvirt.VIR_ERR_INTERNAL_ERROR, "\x1b[2J no"), "has not done guest-ping: [2J no"),
+    ],
+    ids=["silent", "refuses"],
+)
+async def test_an_agent_that_does_not(
+    it: Probed, in_guest: FakeAgent, answer: Exception, words: str
+) -> None:
+    in_guest.answers["guest-ping"] = answer
+    code, output = await it.run("5", "ping")
+    assert code == 1
+    assert words in output
+
+
+async def test_a_guest_without_an_agent(it: Probed) -> None:
+    it.agent.comes(connected=False)
+    assert await it.run("5", "ping") == (1, "The guest has no agent that is connected.\n")
+
+
+@pytest.mark.parametrize(("code", "printed"), [(0, "well\n"), (3, "not well\n")])
+async def test_a_command_in_the_guest(
+    it: Probed, in_guest: FakeAgent, code: int, printed: str
+) -> None:
+    in_guest.answers[EXEC] = {"pid": 42}
+    in_guest.answers[STATUS] = {"exited": True, "exitcode": code, "out-data": encoded(printed)}
+    assert await it.run("5", "exec", "/bin/check", "-x", "") == (min(code, 1), printed)
+    asked = {"path": "/bin/check", "arg": ["-x", ""], "capture-output": True}
+    assert in_guest.asked == [(EXEC, asked), (STATUS, {"pid": 42})]
+
+
+async def test_a_command_is_waited_for(it: Probed, in_guest: FakeAgent) -> None:
+    in_guest.answers[EXEC] = {"pid": 42}
+    in_guest.answers[STATUS] = {"exited": False}
+
+    def ends() -> None:
+        if in_guest.commands.count(STATUS) == 3:
+            in_guest.answers[STATUS] = {"exited": True, "exitcode": 0}
+
+    in_guest.when_asked = ends
+    assert await it.run("5", "exec", "true") == (0, "")
+
+
+async def test_a_command_that_takes_too_long(it: Probed, in_guest: FakeAgent) -> None:
+    in_guest.answers[EXEC] = {"pid": 42}
+    in_guest.answers[STATUS] = {"exited": False}
+    code, output = await it.run("1", "exec", "sleep")
+    assert (code, "within 1 s" in output) == (1, True)
+
+
+@pytest.mark.parametrize("answer", [{}, [], {"pid": "x"}, {"pid": True}])
+async def test_a_command_that_never_began(it: Probed, in_guest: FakeAgent, answer: Any) -> None:
+    in_guest.answers[EXEC] = answer
+    code, output = await it.run("5", "exec", "true")
+    assert (code, "does not say what it has begun" in output) == (1, True)
+
+
+async def test_while_file_systems_stand_still_nothing_fails(
+    it: Probed, in_guest: FakeAgent
+) -> None:
+    it.agent.has_done(filesystems_frozen=True)
+    for arguments in (("5", "ping"), ("5", "exec", "true")):
+        code, output = await it.run(*arguments)
+        assert (code, "stand still by request" in output) == (0, True)
+    assert in_guest.commands == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("5",), ("5", "ping", "x"), ("5", "exec"), ("0", "ping"), ("x", "ping"), ("5", "look")],
+    ids=" ".join,
+)
+async def test_arguments_that_are_wrong(it: Probed, arguments: tuple[str, ...]) -> None:
+    code, output = await it.run(*arguments)
+    assert (code, output.startswith("usage: probe")) == (2, True)
+
+
+async def test_a_launcher_that_is_not_there(it: Probed) -> None:
+    it.socket.unlink()
+    code, output = await it.run("5", "ping")
+    assert (code, "cannot be asked" in output) == (1, True)
+
+
+async def test_whoever_says_nothing_holds_up_no_probe(it: Probed) -> None:
+    silent = [await asyncio.to_thread(_connected, it.socket) for _ in range(3)]
+    assert await it.run("5", "ping") == (0, "")
+    for each in silent:
+        each.close()
+
+
+def _connected(path: Path) -> socket.socket:
+    it = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    it.connect(str(path))
+    return it
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"exitcode": 0}, Verdict(True)),
+        ({"exitcode": 1}, Verdict(False, "exit code 1")),
+        ({"exitcode": 1, "err-data": encoded("\x1b[2Jno\nway")}, Verdict(False, "[2Jno way")),
+        ({"signal": 9}, Verdict(False, "ended by signal 9")),
+        ({"exitcode": True, "out-data": 7, "err-data": "?"}, Verdict(False, "the agent of the guest does not say how it ended")),
+    ],
+    ids=["well", "not well", "says why", "killed", "nonsense"],
+)  # fmt: skip
+def test_how_a_command_has_ended(told: dict[str, Any], expected: Verdict) -> None:
+    assert verdict_of(told) == expected
+
+
+def test_what_is_printed_is_bounded() -> None:
+    verdict = verdict_of({"exitcode": 0, "out-data": encoded("x" * 10_000_000)})
+    assert 1000 <= len(verdict.message) <= 1024
+    assert len(written(Verdict(True, "ä" * 5000))) == 2048
+
+
+def test_questions() -> None:
+    assert parsed(b"5\0ping\0") == Question(5)
+    assert parsed(b"5\0exec\0a\0\0") == Question(5, ("a", ""))
+    for message in (b"", b"\0", b"5\0", b"x\0ping\0", b"0\0ping\0", b"5\0exec\0", b"5\0\xff\0"):
+        with pytest.raises(NoQuestion):
+            parsed(message)
