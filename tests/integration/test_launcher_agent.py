@@ -97,14 +97,14 @@ async def test_what_an_agent_tells(image: str, tmp_path: Path) -> None:
     ]
     async with running(image, tmp_path) as it:
         await start(it, answers(interfaces))
-        first = await until(it, lambda agent: len(agent.interfaces) > 0)
+        first = await until(it, lambda agent: len(agent.interfaces) > 0 and agent.HasField("os"))
         assert len(first.guest_agent.interfaces) == 32
         eth0, other, *_ = first.guest_agent.interfaces
         assert (eth0.name, eth0.mac) == ("eth0", "02:00:00:00:00:01")
         assert list(eth0.addresses) == ["10.0.2.2", "fe80::1"]
         assert other.name == "x0"
         os.kill(it.processes()["launcher"], signal.SIGKILL)
-        second = await until(it, lambda agent: len(agent.interfaces) > 0)
+        second = await until(it, lambda agent: len(agent.interfaces) > 0 and agent.HasField("os"))
         assert second.epoch != first.epoch
         assert second.guest_agent == first.guest_agent
         os.kill(it.processes()["libvirtd"], signal.SIGKILL)

@@ -24,7 +24,7 @@ def instance(**status: Any) -> Json:
         "kind": "VirtualMachineInstance",
         "metadata": {"namespace": KEY.namespace, "name": KEY.name, "uid": "vmi-1"},
         "spec": {"domain": domain},
-        "status": {"phase": "Running", "nodeName": "n1", **status},
+        "status": {"phase": "Running", "nodeName": "n1", "activePods": {"pod-1": "n1"}, **status},
     }
 
 

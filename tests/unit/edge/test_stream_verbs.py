@@ -107,7 +107,7 @@ async def test_a_silent_client_is_pinged_and_then_given_up(
         monkeypatch.setattr(websockets, "UNHEARD_S", 0.2)
         while (message := await socket.receive(timeout=5)).type is WSMsgType.PING:
             pass  # and no answer
-        assert message.type is WSMsgType.CLOSE
+        assert (message.type, message.data) == (WSMsgType.CLOSE, 1001)
     async with it.socket("console") as socket:
         await socket.ping(b"is anybody there")
         message = await socket.receive(timeout=5)
@@ -151,6 +151,7 @@ async def test_ports(it: Guests) -> None:
         ("portforward/0", "invalid port '0': it has to be between 1 and 65535"),
         ("portforward/65536", "invalid port '65536': it has to be between 1 and 65535"),
         ("portforward/ssh", "invalid port 'ssh': it has to be between 1 and 65535"),
+        ("portforward/0655359", "invalid port '0655359': it has to be between 1 and 65535"),
         ("portforward/22/sctp", "invalid protocol 'sctp': it has to be tcp or udp"),
     ],
 )

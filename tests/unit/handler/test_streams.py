@@ -5,33 +5,44 @@ import os
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+from podvisor.domain.v1 import domain_pb2
 from podvisor.handler.v1 import handler_pb2 as pb
 from podvisor.handler.v1 import handler_pb2_grpc
 from podvisor_common.kube.resources import PODS
-from podvisor_common.rpc.client import call, unix_channel
+from podvisor_common.rpc.client import call, stream, unix_channel
 from podvisor_common.rpc.duplex import Duplex, duplex
 from podvisor_common.rpc.errors import (
     Aborted,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    ResourceExhausted,
     RpcError,
     Unavailable,
 )
+from podvisor_handler.rpc import streams
 from podvisor_handler.streams import relay as relaying
+from podvisor_handler.streams import sessions
 
 from tests.unit.handler.builders import pod_manifest
-from tests.unit.handler.fake_launcher import OTHER_POD_UID, needs_root, sockets_directory
-from tests.unit.handler.world import World, handler, start, world_in
+from tests.unit.handler.fake_launcher import (
+    OTHER_POD_UID,
+    POD_UID,
+    FakeLauncher,
+    needs_root,
+    serving,
+    sockets_directory,
+)
+from tests.unit.handler.world import RUNNING, World, handler, start, world_in
 
 pytestmark = needs_root
 
-REFERENCE = pb.MachineReference(namespace="default", name="myvm")
+REFERENCE = pb.MachineReference(namespace="default", name="myvm", pod_uid=POD_UID)
 MIB = 1 << 20
 Console = Duplex[pb.OpenConsoleRequest, pb.OpenConsoleResponse]
 Vnc = Duplex[pb.OpenVncRequest, pb.OpenVncResponse]
@@ -51,8 +62,18 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 
 @pytest.fixture
-async def stub(world: World) -> AsyncIterator[Stub]:
+async def launcher(world: World) -> AsyncIterator[FakeLauncher]:
+    """Of a guest that runs."""
+    made = FakeLauncher()
+    await made.report(**RUNNING)
+    async with serving(made, world.pods):
+        yield made
+
+
+@pytest.fixture
+async def stub(world: World, launcher: FakeLauncher) -> AsyncIterator[Stub]:
     async with handler(world), unix_channel(str(world.run / "handler.sock")) as channel:
+        await world.until(lambda: world.status("phase") == "Running")
         made: Stub = handler_pb2_grpc.HandlerServiceStub(channel)
         await call(made.GetNodeInfo, pb.GetNodeInfoRequest(), timeout_s=5, wait_for_ready=True)
         yield made
@@ -118,6 +139,31 @@ async def test_the_next_one_has_the_console(world: World, stub: Stub) -> None:
             await _said(second, b"three")
 
 
+async def test_one_that_does_not_read_is_displaced_too(
+    world: World, stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection to the guest is cut, and its call is ended."""
+    monkeypatch.setattr(sessions, "ENDED_AFTER_S", 0.05)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while not writer.is_closing():
+                writer.write(bytes(65536))
+                await writer.drain()
+
+    async with _device(world, "serial0.sock", talk), _console(stub) as first:
+        for _ in range(2):  # the third one meets no leavings of the second
+            async with _console(stub) as second:
+                assert await second.read() is not None
+        with pytest.raises(RpcError):
+            await _read_to_its_end(first)
+
+
+async def _read_to_its_end(console: Console) -> None:
+    while await console.read() is not None:
+        pass
+
+
 async def test_whoever_leaves_makes_room(world: World, stub: Stub) -> None:
     async with _device(world, "vnc.sock"):
         async with _vnc(stub, preserve=True) as first:
@@ -175,6 +221,7 @@ async def test_a_pod_cannot_lead_a_console_elsewhere(world: World, stub: Stub) -
     [
         (pb.MachineReference(namespace="default", name="other"), NotFound),
         (pb.MachineReference(namespace="default", name="myvm", uid="another"), NotFound),
+        (pb.MachineReference(namespace="default", name="myvm", pod_uid=OTHER_POD_UID), NotFound),
         (pb.MachineReference(name="myvm"), InvalidArgument),
     ],
 )
@@ -240,6 +287,79 @@ async def test_a_slow_reader_stops_the_guest(stub: Stub) -> None:
         async with asyncio.timeout(30):
             await stuck.wait()
         assert said < 16 * MIB
+
+
+async def test_a_guest_that_takes_nothing_keeps_no_connection(stub: Stub) -> None:
+    async def deaf(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await gone.wait()
+        writer.close()
+
+    gone = asyncio.Event()
+    async with _tcp(deaf) as number:
+        before = _descriptors()
+        for _ in range(3):
+            async with _port(stub, number) as port:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.5):
+                        while True:
+                            await port.write(pb.ForwardPortRequest(data=bytes(65536)))
+        await _descriptors_become(before + 3)  # those of the guest's end
+        gone.set()
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def _descriptors_become(number: int) -> None:
+    for _ in range(500):
+        if _descriptors() <= number:
+            return
+        await asyncio.sleep(0.01)  # the kernel tells nobody of it
+    raise AssertionError(f"{_descriptors()} descriptors are open, not {number}")
+
+
+async def test_a_machine_has_so_many_streams_and_no_more(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "STREAMS_OF_A_MACHINE", 1)
+    async with _tcp(_echo) as number:
+        async with _port(stub, number):
+            with pytest.raises(ResourceExhausted) as caught:
+                async with _port(stub, number):
+                    pass
+            assert caught.value.reason == "TooManyStreams"
+        async with asyncio.timeout(5):
+            while True:  # the end of the first one is on its way
+                with suppress(ResourceExhausted):
+                    async with _port(stub, number):
+                        break
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (domain_pb2.DOMAIN_STATE_PAUSED, "AlreadyPaused"),
+        (domain_pb2.DOMAIN_STATE_ENDED, "NotRunning"),
+    ],
+)
+async def test_a_guest_that_does_not_run_has_no_ports(
+    world: World,
+    stub: Stub,
+    launcher: FakeLauncher,
+    state: domain_pb2.DomainState.ValueType,
+    reason: str,
+) -> None:
+    await launcher.report(state=state)
+    replies = stream(stub.WatchDomains, pb.WatchDomainsRequest(), first_reply_timeout_s=5)
+    async with aclosing(replies):
+        async for reply in replies:
+            if reply.machine.report.state == state:
+                break
+    with pytest.raises(FailedPrecondition) as caught:
+        async with _port(stub, 22):
+            pass
+    assert caught.value.reason == reason
 
 
 async def test_a_guest_that_says_nothing_more_is_left(

@@ -17,6 +17,12 @@ from podvisor_common.rpc.server import RpcService
 from podvisor_common.tls.authority import KeyPair
 
 GRACE_S = 2.0
+# A caller whose node is lost says no goodbye, and what it holds open would stay.
+_KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ async def serve_tcp(
     running = grpc.aio.server(
         interceptors=interceptors,
         # Two servers on one port would each get some of the calls.
-        options=[*server.OPTIONS, ("grpc.so_reuseport", 0)],
+        options=[*server.OPTIONS, *_KEEPALIVE, ("grpc.so_reuseport", 0)],
         maximum_concurrent_rpcs=max_concurrent_calls,
     )
     health = await server.add_services(running, services)

@@ -214,7 +214,7 @@ class HandlerServiceServicer(object):
     def ForwardPort(self, request_iterator, context):
         """ForwardPort connects to a port of the guest, by the address of its pod. The end of the client's messages ends what the guest
         gets; the call ends with what the guest sends. FAILED_PRECONDITION with the reason PortUnreachable, NoAddress or
-        AlreadyPaused.
+        AlreadyPaused or NotRunning.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -66,7 +66,7 @@ class HandlerServiceStub:
     ForwardPort: _grpc.StreamStreamMultiCallable[_handler_pb2.ForwardPortRequest, _handler_pb2.ForwardPortResponse]
     """ForwardPort connects to a port of the guest, by the address of its pod. The end of the client's messages ends what the guest
     gets; the call ends with what the guest sends. FAILED_PRECONDITION with the reason PortUnreachable, NoAddress or
-    AlreadyPaused.
+    AlreadyPaused or NotRunning.
     """
     GetGuestInfo: _grpc.UnaryUnaryMultiCallable[_handler_pb2.GetGuestInfoRequest, _handler_pb2.GetGuestInfoResponse]
     """The following ask the agent in a guest by way of its launcher, whose errors they pass on: see LauncherService. UNIMPLEMENTED,
@@ -121,7 +121,7 @@ class HandlerServiceAsyncStub(HandlerServiceStub):
     ForwardPort: _aio.StreamStreamMultiCallable[_handler_pb2.ForwardPortRequest, _handler_pb2.ForwardPortResponse]  # type: ignore[assignment]
     """ForwardPort connects to a port of the guest, by the address of its pod. The end of the client's messages ends what the guest
     gets; the call ends with what the guest sends. FAILED_PRECONDITION with the reason PortUnreachable, NoAddress or
-    AlreadyPaused.
+    AlreadyPaused or NotRunning.
     """
     GetGuestInfo: _aio.UnaryUnaryMultiCallable[_handler_pb2.GetGuestInfoRequest, _handler_pb2.GetGuestInfoResponse]  # type: ignore[assignment]
     """The following ask the agent in a guest by way of its launcher, whose errors they pass on: see LauncherService. UNIMPLEMENTED,
@@ -245,7 +245,7 @@ class HandlerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_handler_pb2.ForwardPortResponse], _abc.AsyncIterator[_handler_pb2.ForwardPortResponse]]:
         """ForwardPort connects to a port of the guest, by the address of its pod. The end of the client's messages ends what the guest
         gets; the call ends with what the guest sends. FAILED_PRECONDITION with the reason PortUnreachable, NoAddress or
-        AlreadyPaused.
+        AlreadyPaused or NotRunning.
         """
 
     @_abc_1.abstractmethod

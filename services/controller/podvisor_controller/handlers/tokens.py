@@ -83,8 +83,6 @@ async def review(client: KubeClient, token: str, namespace: str) -> str:
         raise Unavailable(
             "the API server cannot be asked about the token", reason="TokenNotReviewed"
         ) from None
-    if verdict.error:
-        _log.info("a token was refused by the API server", error=_without(token, verdict.error))
     return node_of(verdict, namespace)
 
 

@@ -66,10 +66,13 @@ class Instances:
     ) -> "AsyncIterator[tuple[handler_pb2_grpc.HandlerServiceAsyncStub, handler_pb2.MachineReference]]":
         """The handler that sees the guest, and how to name it there. Whatever goes wrong in the block becomes a StatusError: the one of
         the handler's reason in `refusals`, of which `NotRunning` is told of a guest that is nowhere too."""
-        if vmi.is_final or not vmi.status.node_name:
+        if vmi.is_final or not vmi.status.node_name or not _pod_of(vmi):
             raise refusals["NotRunning"](vmi.metadata.name, _NOWHERE)
         reference = handler_pb2.MachineReference(
-            namespace=vmi.metadata.namespace, name=vmi.metadata.name, uid=vmi.metadata.uid
+            namespace=vmi.metadata.namespace,
+            name=vmi.metadata.name,
+            uid=vmi.metadata.uid,
+            pod_uid=_pod_of(vmi),
         )
         try:
             async with self._handlers.on(vmi.status.node_name) as stub:
@@ -78,6 +81,12 @@ class Instances:
             if isinstance(error, ApiError):
                 raise
             raise told(error, vmi.metadata.name, refusals) from error
+
+
+def _pod_of(vmi: v1.VirtualMachineInstance) -> str:
+    """The UID of the instance's launcher pod, of which its status says where it is."""
+    active = vmi.status.active_pods or {}
+    return next((uid for uid, node in active.items() if node == vmi.status.node_name), "")
 
 
 def told(error: RpcError | Retryable | Terminal, name: str, refusals: Refusals) -> StatusError:

@@ -174,6 +174,8 @@ async def _sent(
         if not response.prepared or request.transport is None:
             raise
         request.transport.abort()  # half a picture is not to be taken for one
+    except OSError:
+        return response  # the client has gone
     if not response.prepared:
         raise internal("the screen gave no picture")
     return response
@@ -208,7 +210,8 @@ def _check_phase(vmi: v1.VirtualMachineInstance) -> None:
 def _target(request: web.Request) -> tuple[int, pb.PortProtocol.ValueType]:
     """The port of a path. Raises StatusError (400)."""
     port, protocol = request.match_info["port"], request.match_info.get("protocol", "")
-    if not port.isascii() or not port.isdecimal() or not 1 <= int(port[:6]) <= MAX_PORT:
+    is_number = port.isascii() and port.isdecimal() and len(port) <= len(str(MAX_PORT))
+    if not is_number or not 1 <= int(port) <= MAX_PORT:
         raise bad_request(f"invalid port {port!r}: it has to be between 1 and {MAX_PORT}")
     if protocol not in _PROTOCOLS:
         raise bad_request(f"invalid protocol {protocol!r}: it has to be tcp or udp")

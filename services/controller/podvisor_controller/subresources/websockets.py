@@ -55,21 +55,27 @@ async def bridge(request: web.Request, guest: Guest) -> web.StreamResponse:
         autoping=False,
         max_msg_size=MESSAGE_LIMIT_BYTES,
     )
-    await socket.prepare(request)
+    try:
+        await socket.prepare(request)
+    except OSError:
+        return socket  # the client has gone
     client = _Client(socket)
     giving = asyncio.create_task(_give(client, guest), name="stream to the client")
     taking = asyncio.create_task(_take(client, guest), name="stream to the guest")
     pinging = asyncio.create_task(client.ping(), name="stream pings")
     try:
         await asyncio.wait({giving, taking, pinging}, return_when=asyncio.FIRST_COMPLETED)
-        if taking.done() and not giving.done():
-            # What the guest gets has to reach it; what it says to that, nobody hears.
+        if not giving.done() and not client.is_given_up:
+            # What the client has sent has to reach the guest; what that says to it, nobody hears.
+            await asyncio.wait({taking}, timeout=LINGER_S)
             await asyncio.wait({giving}, timeout=LINGER_S)
     finally:
         for task in (giving, taking, pinging):
             task.cancel()
         await asyncio.wait({giving, taking, pinging})
     code, text = _outcome(giving)
+    if client.is_given_up:
+        code, text = WSCloseCode.GOING_AWAY, b"pings were not answered"
     with suppress(OSError):
         await socket.close(code=code, message=text)
     return socket
@@ -91,13 +97,15 @@ class _Client:
 
     def __init__(self, socket: web.WebSocketResponse) -> None:
         self._socket = socket
-        self._heard_s = asyncio.get_running_loop().time()
+        self._unheard_since_s: float | None = None  # None while nobody listens to it
+        self.is_given_up = False
 
     async def messages(self) -> AsyncIterator[bytes]:
         """What it sends, to its end."""
         while True:
+            self._unheard_since_s = asyncio.get_running_loop().time()
             message = await self._socket.receive()
-            self._heard_s = asyncio.get_running_loop().time()
+            self._unheard_since_s = None
             if message.type is WSMsgType.BINARY:
                 yield message.data
             elif message.type is WSMsgType.TEXT:
@@ -112,12 +120,16 @@ class _Client:
         await self._socket.send_bytes(data)
 
     async def ping(self) -> None:
-        """Ping it, until it is not heard any more."""
-        loop = asyncio.get_running_loop()
+        """Ping it, until it has not been heard for so long that it is given up, or the connection is lost."""
         with suppress(OSError):
-            while loop.time() - self._heard_s < UNHEARD_S:
+            while not self.is_given_up:
                 await asyncio.sleep(PING_EVERY_S)
                 await self._socket.ping()
+                self.is_given_up = self._unheard_for_s() >= UNHEARD_S
+
+    def _unheard_for_s(self) -> float:
+        since_s = self._unheard_since_s
+        return asyncio.get_running_loop().time() - since_s if since_s is not None else 0.0
 
 
 async def _give(client: _Client, guest: Guest) -> None:
@@ -133,6 +145,7 @@ async def _give(client: _Client, guest: Guest) -> None:
 async def _take(client: _Client, guest: Guest) -> None:
     with suppress(RpcError):  # the other way tells why
         async for data in client.messages():
-            for start in range(0, len(data), PIECE_BYTES):
+            # One that is empty is a datagram, too.
+            for start in range(0, len(data) or 1, PIECE_BYTES):
                 await guest.write(data[start : start + PIECE_BYTES])
         await guest.end()

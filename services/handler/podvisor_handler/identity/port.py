@@ -13,6 +13,9 @@ from podvisor_common.tls.identities import CONTROLLER
 
 from podvisor_handler.identity.certificate import HandlerCertificate
 
+# Streams among them, of which each machine has a bounded number.
+MAX_CALLS = 4096
+
 _log = structlog.get_logger(__name__)
 
 
@@ -25,7 +28,11 @@ async def serve_controllers(
     while True:
         try:
             async with serve_tcp(
-                port, [service], credentials=certificate.current, only_for=CONTROLLER
+                port,
+                [service],
+                credentials=certificate.current,
+                only_for=CONTROLLER,
+                max_concurrent_calls=MAX_CALLS,
             ) as bound:
                 _log.info("serving controllers", port=bound)
                 await asyncio.Event().wait()

@@ -3,9 +3,11 @@
 Invariant: a machine is one whose launcher's pod is on this node; nothing a caller sends leads anywhere else.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from podvisor.domain.v1 import domain_pb2
 from podvisor.handler.v1 import handler_pb2
 from podvisor.launcher.v1 import launcher_pb2_grpc
 from podvisor_common.rpc.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
@@ -14,6 +16,7 @@ from podvisor_handler.launchers.connection import LauncherConnection
 from podvisor_handler.launchers.registry import LauncherRegistry
 
 _T = TypeVar("_T")
+_REPORTED_WITHIN_S = 2.0
 
 
 class Machines:
@@ -36,7 +39,9 @@ class Machines:
         for connection in reversed(tuple(self._registry.all())):
             pod = connection.pod
             is_named = (pod.namespace, pod.vmi_name) == (reference.namespace, reference.name)
-            if is_named and reference.uid in ("", pod.vmi_uid):
+            # Anybody may make a pod that says it is a launcher's: who knows the pod names it.
+            is_meant = reference.uid in ("", pod.vmi_uid) and reference.pod_uid in ("", pod.uid)
+            if is_named and is_meant:
                 return connection
         raise NotFound(
             f"node {self._node_name} has no machine {reference.namespace}/{reference.name}",
@@ -54,6 +59,22 @@ class Machines:
             return await self.find(reference).ask(question)
         except Unimplemented as error:
             raise too_old() from error
+
+    async def until(
+        self, connection: LauncherConnection, state: "domain_pb2.DomainState.ValueType"
+    ) -> None:
+        """Wait until the launcher reports that state, but not for long: who reads reports after an answer is to find what it said."""
+        changed = asyncio.Event()
+        unsubscribe = self._registry.subscribe(lambda *_: changed.set())
+        try:
+            async with asyncio.timeout(_REPORTED_WITHIN_S):
+                while connection.report is None or connection.report.state != state:
+                    await changed.wait()
+                    changed.clear()
+        except TimeoutError:
+            return
+        finally:
+            unsubscribe()
 
 
 def too_old() -> FailedPrecondition:

@@ -5,6 +5,7 @@ from contextlib import aclosing
 from typing import TypeAlias
 
 import grpc
+from podvisor.domain.v1 import domain_pb2
 from podvisor.handler.v1 import handler_pb2 as pb
 from podvisor.handler.v1 import handler_pb2_grpc
 from podvisor.launcher.v1 import launcher_pb2 as launcher
@@ -35,6 +36,8 @@ class PowerServicer(handler_pb2_grpc.HandlerServiceServicer):
             request.reference,
             lambda stub: call(stub.PauseDomain, asked, timeout_s=CALL_TIMEOUT_S),
         )
+        machine = self._machines.find(request.reference)
+        await self._machines.until(machine, domain_pb2.DOMAIN_STATE_PAUSED)
         return pb.PauseDomainResponse()
 
     async def ResumeDomain(
@@ -45,6 +48,8 @@ class PowerServicer(handler_pb2_grpc.HandlerServiceServicer):
             request.reference,
             lambda stub: call(stub.ResumeDomain, asked, timeout_s=CALL_TIMEOUT_S),
         )
+        machine = self._machines.find(request.reference)
+        await self._machines.until(machine, domain_pb2.DOMAIN_STATE_RUNNING)
         return pb.ResumeDomainResponse()
 
     async def ResetDomain(

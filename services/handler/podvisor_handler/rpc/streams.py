@@ -1,8 +1,9 @@
 """The byte streams of HandlerService: serial console, screen, ports."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -10,9 +11,10 @@ from podvisor.domain.v1 import domain_pb2
 from podvisor.handler.v1 import handler_pb2 as pb
 from podvisor.handler.v1 import handler_pb2_grpc
 from podvisor_common.kube.client import KubeClient
-from podvisor_common.rpc.errors import FailedPrecondition, InvalidArgument
+from podvisor_common.rpc.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 
 from podvisor_handler.launchers.connection import LauncherConnection
+from podvisor_handler.launchers.state import Connection
 from podvisor_handler.rpc.machines import Machines
 from podvisor_handler.streams.ports import address_of, dial_tcp, relay_udp
 from podvisor_handler.streams.relay import relay
@@ -24,6 +26,7 @@ from podvisor_handler.streams.sockets import (
 )
 
 _OPENING_TIMEOUT_S = 5.0
+STREAMS_OF_A_MACHINE = 64
 _MAX_PORT = 65535
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
@@ -37,6 +40,7 @@ class StreamServicer(handler_pb2_grpc.HandlerServiceServicer):
         self._machines = machines
         self._client = client
         self._sessions = Sessions()
+        self._open: Counter[str] = Counter()  # streams of each machine, by the UID of its pod
 
     async def OpenConsole(
         self, request_iterator: AsyncIterator[pb.OpenConsoleRequest], context: _Context
@@ -69,15 +73,18 @@ class StreamServicer(handler_pb2_grpc.HandlerServiceServicer):
         if not 1 <= opening.port <= _MAX_PORT:
             raise InvalidArgument(f"{opening.port} is no port")
         machine = self._machines.find(opening.reference)
-        if machine.report is not None and machine.report.state == domain_pb2.DOMAIN_STATE_PAUSED:
-            raise FailedPrecondition("The guest is paused.", reason="AlreadyPaused")
-        address = await address_of(self._client, machine.pod)
         incoming = _data(request_iterator)
         is_udp = opening.protocol == pb.PORT_PROTOCOL_UDP
         ways = relay_udp if is_udp else _relay_tcp
-        async with aclosing(ways(incoming, address, opening.port)) as pieces:
-            async for piece in pieces:
-                yield pb.ForwardPortResponse(data=piece)
+        with self._room(machine):
+            _check_runs(machine)
+            address = await address_of(self._client, machine.pod)
+            async with aclosing(ways(incoming, address, opening.port)) as pieces:
+                async for piece in pieces:
+                    if not piece:
+                        # With its pod its address may have gone to somebody else meanwhile.
+                        _check_runs(machine)
+                    yield pb.ForwardPortResponse(data=piece)
 
     async def _device(
         self,
@@ -88,18 +95,46 @@ class StreamServicer(handler_pb2_grpc.HandlerServiceServicer):
         preserve: bool,
     ) -> AsyncGenerator[bytes, None]:
         uid = machine.pod.uid
-        async with self._sessions.enter((uid, socket), preserve=preserve) as session:
-            directory = self._machines.pods_directory
-            reader, writer = await untrusted_connect_device(directory, uid, socket)
-            session.hang_up = writer.transport.abort
-            if session.is_displaced:
-                writer.transport.abort()
-            yield b""
-            async with aclosing(relay(incoming, reader, writer, half_close=False)) as pieces:
-                async for piece in pieces:
-                    yield piece
-            if session.is_displaced:
-                raise SessionDisplaced("Somebody else has connected.")
+        with self._room(machine):
+            async with self._sessions.enter((uid, socket), preserve=preserve) as session:
+                directory = self._machines.pods_directory
+                reader, writer = await untrusted_connect_device(directory, uid, socket)
+                session.hang_up = writer.transport.abort
+                if session.is_displaced:
+                    writer.transport.abort()
+                yield b""
+                async with aclosing(relay(incoming, reader, writer, half_close=False)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+                if session.is_displaced:
+                    raise SessionDisplaced("Somebody else has connected.")
+
+    @contextmanager
+    def _room(self, machine: LauncherConnection) -> Iterator[None]:
+        """A place among the machine's streams, of which it cannot have so many that others have none. Raises ResourceExhausted."""
+        uid = machine.pod.uid
+        if self._open[uid] >= STREAMS_OF_A_MACHINE:
+            raise ResourceExhausted(
+                f"the machine has {STREAMS_OF_A_MACHINE} streams open, which is as many as it can have",
+                reason="TooManyStreams",
+            )
+        self._open[uid] += 1
+        try:
+            yield
+        finally:
+            self._open[uid] -= 1
+            if not self._open[uid]:
+                del self._open[uid]
+
+
+def _check_runs(machine: LauncherConnection) -> None:
+    """Raises FailedPrecondition for a guest that is paused or does not run, as its launcher says, which is there."""
+    state = machine.report.state if machine.report is not None else None
+    if state == domain_pb2.DOMAIN_STATE_PAUSED:
+        raise FailedPrecondition("The guest is paused.", reason="AlreadyPaused")
+    is_there = machine.state is Connection.CONNECTED
+    if not is_there or state != domain_pb2.DOMAIN_STATE_RUNNING:
+        raise FailedPrecondition("The guest does not run.", reason="NotRunning")
 
 
 async def _relay_tcp(

@@ -85,11 +85,20 @@ class Datagrams(asyncio.DatagramProtocol):
 
     def __init__(self) -> None:
         self._received: asyncio.Queue[bytes] = asyncio.Queue(DATAGRAMS)
+        self.is_full = False  # what is sent now would wait, and is lost instead
 
     def datagram_received(self, data: bytes, _address: object) -> None:
         """Keep one for the reader if there is room."""
         with suppress(asyncio.QueueFull):
             self._received.put_nowait(data)
+
+    def pause_writing(self) -> None:
+        """Too many wait to be sent."""
+        self.is_full = True
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        self.is_full = False
 
     def error_received(self, _error: Exception) -> None:
         """Nobody listens at the moment, which with datagrams ends nothing."""
@@ -110,7 +119,7 @@ async def relay_udp(
         )
     except OSError as error:
         raise PortUnreachable(f"port {port}: {error.strerror or error}") from error
-    sending = asyncio.create_task(_send(incoming, transport), name="stream datagrams")
+    sending = asyncio.create_task(_send(incoming, transport, datagrams), name="stream datagrams")
     try:
         yield b""
         while not sending.done():
@@ -127,6 +136,9 @@ async def relay_udp(
         transport.close()
 
 
-async def _send(incoming: AsyncIterator[bytes], transport: asyncio.DatagramTransport) -> None:
+async def _send(
+    incoming: AsyncIterator[bytes], transport: asyncio.DatagramTransport, datagrams: Datagrams
+) -> None:
     async for datagram in incoming:
-        transport.sendto(datagram)
+        if not datagrams.is_full:
+            transport.sendto(datagram)

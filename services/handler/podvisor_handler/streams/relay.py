@@ -32,7 +32,11 @@ async def relay(
     finally:
         feeding.cancel()
         await asyncio.wait({feeding})
-        writer.close()
+        # What the guest has not taken by now it never will, and to wait for it would keep the connection.
+        if writer.transport.get_write_buffer_size():
+            writer.transport.abort()
+        else:
+            writer.close()
 
 
 async def _pieces(reader: asyncio.StreamReader) -> AsyncGenerator[bytes, None]:

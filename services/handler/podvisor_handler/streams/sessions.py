@@ -1,17 +1,19 @@
 """Who is connected to what a guest has one of: its serial console, its screen.
 
-Invariant: one session for each; whoever comes next has it, unless they ask not to displace anybody.
+Invariant: one session for each; whoever comes next has it, unless they ask not to displace anybody. It does not matter what the one
+before does: its connection to the guest is cut first, and its call is ended a while later if it does not end by itself, as with a client
+that does not read.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from typing import Any
 
 from podvisor_common.errors import Terminal
 from podvisor_common.rpc.errors import Aborted
 
-_LEAVES_WITHIN_S = 5.0
+ENDED_AFTER_S = 5.0
 
 
 class SessionInUse(Terminal):
@@ -26,18 +28,27 @@ class SessionDisplaced(Aborted):
     reason = "SessionDisplaced"
 
 
-@dataclass(eq=False, slots=True)
 class Session:
-    """One that is connected. `hang_up` is called when it has to end."""
+    """One that is connected. `hang_up` cuts its connection to the guest, once there is one."""
 
-    hang_up: Callable[[], None] = lambda: None
-    is_displaced: bool = False
-    over: asyncio.Event = field(default_factory=asyncio.Event)
+    def __init__(self, task: "asyncio.Task[Any] | None") -> None:
+        self.hang_up: Callable[[], None] = lambda: None
+        self.is_displaced = False
+        self._task = task
+        self._end: asyncio.TimerHandle | None = None
 
     def displace(self) -> None:
         """Make room for somebody else."""
         self.is_displaced = True
         self.hang_up()
+        if self._task is not None:
+            loop = asyncio.get_running_loop()
+            self._end = loop.call_later(ENDED_AFTER_S, self._task.cancel)
+
+    def leave(self) -> None:
+        """It has ended."""
+        if self._end is not None:
+            self._end.cancel()
 
 
 class Sessions:
@@ -48,23 +59,17 @@ class Sessions:
 
     @asynccontextmanager
     async def enter(self, key: Hashable, *, preserve: bool = False) -> AsyncIterator[Session]:
-        """Be the session of `key` until the block is left, which is soon after one's hang_up() is called. Raises SessionInUse, and
-        SessionDisplaced where others come faster."""
-        if preserve and key in self._current:
+        """Be the session of `key` until the block is left, which is soon after one's hang_up() is called. Raises SessionInUse."""
+        previous = self._current.get(key)
+        if preserve and previous is not None:
             raise SessionInUse("Somebody is connected.")
-        mine, previous = Session(), self._current.get(key)
+        mine = Session(asyncio.current_task())
         self._current[key] = mine
+        if previous is not None:
+            previous.displace()
         try:
-            if previous is not None:
-                previous.displace()
-                async with asyncio.timeout(_LEAVES_WITHIN_S):
-                    await previous.over.wait()
-            if mine.is_displaced:
-                raise SessionDisplaced("Somebody else has connected.")
             yield mine
-        except TimeoutError as error:
-            raise SessionInUse("Whoever is connected does not leave.") from error
         finally:
-            mine.over.set()
+            mine.leave()
             if self._current.get(key) is mine:
                 del self._current[key]

@@ -4,7 +4,9 @@ Invariant: libvirt is asked what is so now, and an answer means that it is in fo
 call: what shall survive the launcher is libvirt's to keep. The machine's loop learns of it by libvirt's events.
 """
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 
 import structlog
 from podvisor_common.errors import Terminal
@@ -40,6 +42,7 @@ class Power:
     def __init__(self, libvirt: LibvirtConnection, running: Callable[[], str | None]) -> None:
         self._libvirt = libvirt
         self._running = running
+        self._picture = asyncio.Lock()
 
     async def pause(self) -> None:
         """Have the guest stand still. Raises NotRunning, AlreadyPaused, and what LibvirtConnection.guest() does."""
@@ -65,11 +68,14 @@ class Power:
         await power.reboot(self._libvirt, await self._unpaused())
         _log.info("the guest was asked to reboot")
 
-    async def screenshot(self) -> AsyncIterator[bytes]:
+    async def screenshot(self) -> AsyncGenerator[bytes, None]:
         """A picture of the guest's screen as PNG, in pieces. Raises NotRunning, and what LibvirtConnection.guest() does."""
-        name, _ = await self._active()
-        async for piece in power.screenshot(self._libvirt, name):
-            yield piece
+        # One at a time: there are few threads to libvirt, and the machine needs them.
+        async with self._picture:
+            name, _ = await self._active()
+            async with aclosing(power.screenshot(self._libvirt, name)) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     async def _unpaused(self) -> str:
         name, paused = await self._active()

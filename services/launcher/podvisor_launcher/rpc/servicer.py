@@ -1,6 +1,7 @@
 """podvisor.launcher.v1.LauncherService over the machine. Translates and nothing else: no state, no decision."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import TypeAlias
 
 import grpc
@@ -106,8 +107,9 @@ class LauncherServicer(launcher_pb2_grpc.LauncherServiceServicer):
     async def TakeScreenshot(
         self, request: pb.TakeScreenshotRequest, context: _Context
     ) -> AsyncIterator[pb.TakeScreenshotResponse]:
-        async for piece in self._machine.power.screenshot():
-            yield pb.TakeScreenshotResponse(png=piece)
+        async with aclosing(self._machine.power.screenshot()) as pieces:
+            async for piece in pieces:
+                yield pb.TakeScreenshotResponse(png=piece)
 
     async def GetDomainXml(
         self, request: pb.GetDomainXmlRequest, context: _Context

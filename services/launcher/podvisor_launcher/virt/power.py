@@ -3,7 +3,7 @@
 All of it raises DomainMissing when the domain does not run, LibvirtUnreachable and LibvirtFailed.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import libvirt
 
@@ -38,7 +38,7 @@ async def reboot(connection: LibvirtConnection, name: str) -> None:
     await connection.on_domain(name, lambda domain: domain.reboot(flags))
 
 
-async def screenshot(connection: LibvirtConnection, name: str) -> AsyncIterator[bytes]:
+async def screenshot(connection: LibvirtConnection, name: str) -> AsyncGenerator[bytes, None]:
     """A picture of the first screen as PNG, in pieces of at most 64 KiB."""
     picture = await connection.call(lambda opened: Picture(opened, name), QUERY_TIMEOUT_S)
     try:
