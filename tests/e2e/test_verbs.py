@@ -8,7 +8,7 @@ import pytest
 from tests.e2e.test_run_strategies import says, stops
 from tests.support.cluster import Cluster, Json
 from tests.support.machine import Machine, user_data, vm
-from tests.support.verbs import call, served
+from tests.support.verbs import call, put, served
 
 NOBODY = 'User "jane" cannot update resource "virtualmachines/{}"'
 
@@ -115,3 +115,62 @@ async def test_who_may(cluster: Cluster, verb: str) -> None:
             "create", "rolebinding", f"jane-{role}", f"--clusterrole={role}", "--user=jane"
         )
         assert answer in (await call(cluster, target, verb, {}, "--as=jane")).stderr
+
+
+MACHINES, CLIENTS = 20, 5
+VERBS = ("start", "pause", "unpause", "restart", "stop")
+INSTANCES = "virtualmachineinstances"
+
+
+def without_system(name: str) -> Json:
+    """A machine that has nothing to boot: its firmware waits, and costs next to nothing."""
+    manifest = vm(name, run_strategy="Halted", terminationGracePeriodSeconds=0, volumes=[])
+    manifest["spec"]["template"]["spec"]["domain"]["devices"] = {}
+    return manifest
+
+
+@pytest.mark.alone
+async def test_five_people_at_twenty_machines(cluster: Cluster) -> None:
+    """Each verb at each machine, in any order; a refusal is one of state, and in the end every machine is as it was asked to be."""
+    seed = random.randrange(1 << 32)
+    dice = random.Random(seed)
+    names = [f"m{number:02}" for number in range(MACHINES)]
+    manifests = {"apiVersion": "v1", "kind": "List", "items": [without_system(n) for n in names]}
+    await cluster.apply(manifests)
+    deeds = [(name, verb) for name in names for verb in VERBS]
+    dice.shuffle(deeds)
+
+    async def client() -> list[str]:
+        wrong = []
+        while deeds:
+            name, verb = deeds.pop()
+            kind = "virtualmachines" if verb in ("start", "stop", "restart") else INSTANCES
+            code, text = await put(cluster, f"{kind}/{name}", verb)
+            if code == 503:  # nobody answers in time on a busy machine
+                deeds.append((name, verb))
+            elif code not in (202, 404, 409) and "already underway" not in text:
+                wrong.append(f"{verb} {name}: {code} {text}")
+        return wrong
+
+    async with asyncio.TaskGroup() as group:
+        clients = [group.create_task(client(), name=f"client {n}") for n in range(CLIENTS)]
+    assert [wrong for one in clients for wrong in one.result()] == [], f"seed {seed}"
+    await asyncio.gather(
+        *(_settle(cluster, name, runs=index % 2 == 0) for index, name in enumerate(names))
+    )
+
+
+async def _settle(cluster: Cluster, name: str, *, runs: bool) -> None:
+    """Ask a machine to run, and not to be paused, or to stop, until it is so or on its way; and see that it comes to be."""
+    async with asyncio.timeout(120):
+        while True:
+            code, text = await put(cluster, f"virtualmachines/{name}", "start" if runs else "stop")
+            if code == 202 or "is already running" in text or "is not running" in text:
+                break
+            await asyncio.sleep(0.2)
+        if not runs:
+            await stops(cluster, name)
+            return
+        await Machine(cluster, name).running(within_s=100)
+        await put(cluster, f"{INSTANCES}/{name}", "unpause")
+        await says(cluster, name, "Running")

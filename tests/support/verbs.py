@@ -2,11 +2,14 @@
 
 import json
 
-from tests.support.cluster import Cluster, Json
+import aiohttp
+
+from tests.support.cluster import API, Cluster, Json
 from tests.support.machine import condition
 from tests.support.process import Completed
 
 GROUP = "/apis/subresources.kubevirt.io"
+_WITHIN = aiohttp.ClientTimeout(total=30)
 
 
 async def served(cluster: Cluster) -> None:
@@ -34,3 +37,14 @@ async def call(
     return await cluster.kubectl(
         "replace", "--raw", path, "-f", "-", *args, stdin=json.dumps(options), check=False
     )
+
+
+async def put(cluster: Cluster, target: str, verb: str) -> tuple[int, str]:
+    """PUT a verb without options, and without a process for it: code and text."""
+    server, trust = API.connection()
+    url = f"{server}{GROUP}/v1/namespaces/{cluster.namespace}/{target}/{verb}"
+    async with (
+        aiohttp.ClientSession(timeout=_WITHIN) as session,
+        session.put(url, ssl=trust, json={}) as answer,
+    ):
+        return answer.status, await answer.text()

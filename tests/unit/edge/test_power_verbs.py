@@ -89,6 +89,12 @@ async def test_what_goes_wrong_on_the_way(it: Guests, error: Exception, code: in
     assert (answer[0], (answer[1] or {})["code"]) == (code, code)
 
 
+async def test_a_launcher_that_is_not_there_yet(it: Guests) -> None:
+    it.set(phase="Scheduled")
+    it.handler.refusal = Unavailable("away", reason="LauncherUnreachable")
+    assert (await it.put("pause"))[0] == 409
+
+
 async def test_a_handler_that_is_not_there(it: Guests) -> None:
     it.handler.unreachable = Retryable("the handler of node n1 does not answer")
     code, status = await it.put("pause")

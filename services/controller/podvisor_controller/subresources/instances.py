@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 from podvisor.handler.v1 import handler_pb2, handler_pb2_grpc
 from podvisor_common.api import v1
+from podvisor_common.api.v1.names import Phase
 from podvisor_common.errors import Retryable, Terminal
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.errors import ApiError, ApiNotFound
@@ -80,7 +81,7 @@ class Instances:
         except (RpcError, Retryable, Terminal) as error:
             if isinstance(error, ApiError):
                 raise
-            raise told(error, vmi.metadata.name, refusals) from error
+            raise told(error, vmi, refusals) from error
 
 
 def _pod_of(vmi: v1.VirtualMachineInstance) -> str:
@@ -89,11 +90,16 @@ def _pod_of(vmi: v1.VirtualMachineInstance) -> str:
     return next((uid for uid, node in active.items() if node == vmi.status.node_name), "")
 
 
-def told(error: RpcError | Retryable | Terminal, name: str, refusals: Refusals) -> StatusError:
+def told(
+    error: RpcError | Retryable | Terminal, vmi: v1.VirtualMachineInstance, refusals: Refusals
+) -> StatusError:
     """What a client is told of an error on the way to a guest."""
+    name = vmi.metadata.name
     reason = getattr(error, "reason", "")
     message = error.message if isinstance(error, RpcError) else str(error)
-    if reason == "DomainNotFound":
+    # A launcher that is not there yet has no guest; one that was there may have one, and be back in a moment.
+    is_early = reason == "LauncherUnreachable" and vmi.status.phase != Phase.RUNNING
+    if reason == "DomainNotFound" or is_early:
         return refusals["NotRunning"](name, _NOWHERE)
     if reason in refusals:
         return refusals[reason](name, message)
