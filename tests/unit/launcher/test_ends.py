@@ -19,7 +19,7 @@ from podvisor_launcher.lifecycle.situation import (
     Situation,
     State,
 )
-from podvisor_launcher.virt.guest import Absent, Active, Inactive, Off, Paused
+from podvisor_launcher.virt.guest import Absent, Active, Crash, Inactive, Off, Paused
 
 from tests.unit.launcher.observations import (
     ATTEMPTED,
@@ -36,6 +36,7 @@ from tests.unit.launcher.observations import (
     told,
 )
 
+PANICKED = replace(STARTED, crash=Crash.PANIC)
 ENDS = [
     ("the guest shut itself down", ready(Inactive(Off.SHUTDOWN), STARTED), EndReason.SHUTDOWN),
     ("QEMU was killed", gone(Inactive(Off.CRASHED), QemuEnd(-1, 9)), EndReason.CRASHED),
@@ -44,6 +45,37 @@ ENDS = [
         "it shut down while libvirt was being restarted",
         gone(Inactive(Off.CRASHED), QemuEnd(0, 0)),
         EndReason.SHUTDOWN,
+    ),
+    (
+        "it panicked, and libvirt asked its QEMU to end",
+        replace(gone(Inactive(Off.CRASHED), QemuEnd(0, 0)), record=PANICKED),
+        EndReason.CRASHED,
+    ),
+    (
+        "its watchdog powered it off",
+        replace(
+            gone(Inactive(Off.CRASHED), QemuEnd(0, 0)),
+            record=replace(STARTED, crash=Crash.WATCHDOG),
+        ),
+        EndReason.CRASHED,
+    ),
+    (
+        "it panicked, and libvirt was restarted then",
+        replace(gone(Inactive(Off.UNKNOWN), QemuEnd(0, 0)), record=PANICKED),
+        EndReason.CRASHED,
+    ),
+    (
+        "it panicked before anybody saw it run",
+        ready(Inactive(Off.CRASHED), replace(ATTEMPTED, crash=Crash.PANIC)),
+        EndReason.CRASHED,
+    ),
+    (
+        "it panicked and a client destroyed it",
+        ready(
+            Inactive(Off.DESTROYED),
+            replace(PANICKED, destroy=EndReason.DESTROYED),
+        ),
+        EndReason.DESTROYED,
     ),
     (
         "it shut down while nobody looked",
@@ -111,6 +143,13 @@ def test_the_note_of_how_qemu_ended_is_waited_for() -> None:
         assert plan(replace(observed, last_active=last)) == Plan(
             told(plan(ready(last, STARTED))), wake_ms=due_ms
         )
+
+
+def test_word_of_a_crash_is_waited_for_where_libvirt_may_have_missed_a_shutdown() -> None:
+    observed = ready(Inactive(Off.CRASHED), STARTED, qemu_end=QemuEnd(0, 0), gone_since_ms=NOW - 1)
+    assert plan(observed) == Plan(None, wake_ms=NOW - 1 + QEMU_END_WITHIN_MS)
+    step = plan(replace(observed, record=PANICKED))
+    assert told(step).message == "The guest panicked."
 
 
 @pytest.mark.parametrize(("situation", "observed", "reason"), ENDS, ids=map(itemgetter(0), ENDS))

@@ -13,6 +13,7 @@ from podvisor_launcher.lifecycle.record import (
     load_stop_order,
     save_record,
 )
+from podvisor_launcher.virt.guest import Crash
 
 FULL = Record(
     start=Start.DONE,
@@ -21,6 +22,7 @@ FULL = Record(
     end=End(EndReason.GRACE_PERIOD_EXPIRED, "too slow"),
     generation=7,
     timeline=(("LauncherReady", 1), ("DomainStarted", 2)),
+    crash=Crash.PANIC,
     leased=(("default", "10.0.2.2"),),
 )
 

@@ -3,6 +3,7 @@
 import asyncio
 import queue
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import libvirt
@@ -18,9 +19,10 @@ from podvisor_launcher.virt.errors import (
     LibvirtUnreachable,
     translate,
 )
-from podvisor_launcher.virt.guest import Absent, Active, DiskError, Inactive, Off, Paused
+from podvisor_launcher.virt.events import told_of_crashes
+from podvisor_launcher.virt.guest import Absent, Active, Crash, DiskError, Inactive, Off, Paused
 from podvisor_launcher.virt.power import press_power_button
-from podvisor_launcher.virt.states import guest_of
+from podvisor_launcher.virt.states import crash_by_watchdog, crash_of, guest_of
 
 from tests.unit.launcher.conftest import connected
 
@@ -211,3 +213,39 @@ def test_only_codes_decide(code: int, domain: int, during: During, type_: type[E
 )
 def test_states(state: int, reason: int, guest: object) -> None:
     assert guest_of(state, reason) == guest
+
+
+@pytest.mark.parametrize(
+    ("crash_in", "event", "crash"),
+    [
+        (
+            crash_of,
+            (libvirt.VIR_DOMAIN_EVENT_CRASHED, libvirt.VIR_DOMAIN_EVENT_CRASHED_PANICKED),
+            Crash.PANIC,
+        ),
+        (
+            crash_of,
+            (libvirt.VIR_DOMAIN_EVENT_CRASHED, libvirt.VIR_DOMAIN_EVENT_CRASHED_CRASHLOADED),
+            None,
+        ),
+        (crash_of, (libvirt.VIR_DOMAIN_EVENT_STARTED, 0), None),
+        (crash_by_watchdog, (libvirt.VIR_DOMAIN_EVENT_WATCHDOG_POWEROFF,), Crash.WATCHDOG),
+        (crash_by_watchdog, (libvirt.VIR_DOMAIN_EVENT_WATCHDOG_SHUTDOWN,), None),
+        (crash_by_watchdog, (libvirt.VIR_DOMAIN_EVENT_WATCHDOG_RESET,), None),
+    ],
+)
+async def test_what_ends_a_guest_is_told_before_that_something_has_changed(
+    crash_in: Callable[..., Crash | None], event: tuple[int, ...], crash: Crash | None
+) -> None:
+    heard: list[Crash | str] = []
+    changed = asyncio.Event()
+
+    def on_change() -> None:
+        heard.append("changed")
+        changed.set()
+
+    callback = told_of_crashes(asyncio.get_running_loop(), crash_in, heard.append, on_change)
+    await asyncio.to_thread(callback, None, None, *event, None)
+    async with asyncio.timeout(5):
+        await changed.wait()
+    assert heard == [*([crash] if crash else []), "changed"]

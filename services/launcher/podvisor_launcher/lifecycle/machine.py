@@ -69,7 +69,11 @@ class Machine:
         self._wake = asyncio.Event()
         self.agent = GuestAgent(lambda: self._spec and domain_name(self._spec), self._wake.set)
         self.libvirt = LibvirtConnection(
-            settings.libvirt_uri, self._wake.set, self._devices_changed, self.agent.is_due_again
+            settings.libvirt_uri,
+            self._wake.set,
+            self._devices_changed,
+            self.agent.is_due_again,
+            lambda crash: self._change(crash=crash),
         )
         self._record = self._files.load_record()
         self._dirty = False  # the record in memory is newer than the one on disk

@@ -18,7 +18,7 @@ from podvisor_launcher.lifecycle.situation import (
     Status,
     Why,
 )
-from podvisor_launcher.virt.guest import Absent, Active, Guest, Inactive, Off, Paused
+from podvisor_launcher.virt.guest import Absent, Active, Crash, Guest, Inactive, Off, Paused
 
 POWER_BUTTON_INTERVAL_MS = 3_000  # a guest that is still booting misses the first press
 LOOK_FOR_ROOM_MS = 2_000  # nobody tells when a full disk has room again
@@ -260,9 +260,8 @@ def _message_of(trouble: DiskTrouble | None) -> str:
 def _ran_unseen(record: Record, guest: Guest) -> bool:
     """The guest ran and ended between the request to start it and the moment somebody looked. A crash proves nothing: that is
     how libvirt calls its own killing of a domain in whose start it was interrupted."""
-    return record.start is Start.ATTEMPTED and guest in (
-        Inactive(Off.SHUTDOWN),
-        Inactive(Off.DESTROYED),
+    return record.start is Start.ATTEMPTED and (
+        guest in _EXPLAINED or (record.crash is not None and not isinstance(guest, Active))
     )
 
 
@@ -271,13 +270,18 @@ def _gone(now: Situation, guest: Absent | Inactive) -> Plan:
     record = now.record
     if record.destroy is not None and guest != Inactive(Off.SHUTDOWN):
         return _ended(now, End(record.destroy, _DESTROY_MESSAGES[record.destroy]))
+    if record.crash is not None:
+        return _ended(now, End(EndReason.CRASHED, _CRASH_MESSAGES[record.crash]))
     if guest in _EXPLAINED:
         return _ended(now, _EXPLAINED[guest])
+    note_due_ms = (now.gone_since_ms or now.now_ms) + QEMU_END_WITHIN_MS
     if now.qemu_end is not None:
+        if now.qemu_end.is_orderly and guest == Inactive(Off.CRASHED) and now.now_ms < note_due_ms:
+            # A libvirt that was restarted says so of a shutdown that it missed; of a crash, its event may be under way.
+            return Plan(_last_status(now), wake_ms=note_due_ms)
         if now.qemu_end.is_orderly:
             return _ended(now, _EXPLAINED[Inactive(Off.SHUTDOWN)])
         return _ended(now, End(EndReason.CRASHED, str(now.qemu_end)))
-    note_due_ms = (now.gone_since_ms or now.now_ms) + QEMU_END_WITHIN_MS
     if now.now_ms < note_due_ms:
         return Plan(_last_status(now), wake_ms=note_due_ms)
     is_absent = isinstance(guest, Absent)
@@ -288,6 +292,10 @@ def _gone(now: Situation, guest: Absent | Inactive) -> Plan:
 _EXPLAINED: Mapping[Guest, End] = {
     Inactive(Off.SHUTDOWN): End(EndReason.SHUTDOWN, "The guest shut down."),
     Inactive(Off.DESTROYED): End(EndReason.DESTROYED, "The guest was destroyed."),
+}
+_CRASH_MESSAGES = {
+    Crash.PANIC: "The guest panicked.",
+    Crash.WATCHDOG: "The guest did not reset its watchdog in time, which powered it off.",
 }
 _DESTROY_MESSAGES = {
     EndReason.GRACE_PERIOD_EXPIRED: "The guest did not shut down within its grace period.",

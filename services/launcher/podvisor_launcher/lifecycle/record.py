@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from podvisor_launcher.storage.files import write_durably
+from podvisor_launcher.virt.guest import Crash
 
 
 class Start(StrEnum):
@@ -60,7 +61,7 @@ class QemuEnd:
     @property
     def is_orderly(self) -> bool:
         """QEMU left as it does after its guest has powered off. It does so by libvirt's SIGTERM, which libvirt sends only then
-        and to destroy a domain."""
+        and to end a domain, be it by request or because its guest has crashed."""
         return self.exit_code == 0
 
     def __str__(self) -> str:
@@ -80,6 +81,7 @@ class Record:
     generation: int = 0  # of the specification the guest has, once it is started
     timeline: tuple[tuple[str, int], ...] = ()  # (step, milliseconds since the epoch), in order
     leased: tuple[tuple[str, str], ...] = ()  # (interface, address) that the guest took
+    crash: Crash | None = None  # what libvirt told of the guest's end when it came
 
     @property
     def runs(self) -> bool:
@@ -109,7 +111,9 @@ def load_record(path: Path) -> Record:
 
 def save_record(path: Path, record: Record) -> None:
     """Make `record` durable."""
-    write_durably(path, json.dumps(asdict(record)).encode())
+    write_durably(
+        path, json.dumps(asdict(record) | {"crash": record.crash and record.crash.value}).encode()
+    )
 
 
 def load_stop_order(path: Path) -> Stop | None:
@@ -139,5 +143,6 @@ def _decode(content: Mapping[str, Any]) -> Record:
         end=End(EndReason(end["reason"]), end["message"]) if end else None,
         generation=content["generation"],
         timeline=tuple((name, at_ms) for name, at_ms in content["timeline"]),
+        crash=Crash(content["crash"]) if content.get("crash") else None,
         leased=tuple((interface, address) for interface, address in content["leased"]),
     )

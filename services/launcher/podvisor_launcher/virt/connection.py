@@ -24,11 +24,17 @@ from podvisor_common.launcher_pod import FD_SETS_DIRECTORY
 
 from podvisor_launcher.virt.agent import AgentQuestions
 from podvisor_launcher.virt.errors import DomainMissing, During, LibvirtUnreachable, translate
-from podvisor_launcher.virt.events import ensure_event_loop
-from podvisor_launcher.virt.guest import Absent, DiskError, Guest
+from podvisor_launcher.virt.events import ensure_event_loop, told, told_of_crashes
+from podvisor_launcher.virt.guest import Absent, Crash, DiskError, Guest
 from podvisor_launcher.virt.jobs import wait_for_jobs
 from podvisor_launcher.virt.open_files import LIVE, OpenFile, remove_unused_sets, with_open_file
-from podvisor_launcher.virt.states import disk_error_of, guest_of, sizes_of
+from podvisor_launcher.virt.states import (
+    crash_by_watchdog,
+    crash_of,
+    disk_error_of,
+    guest_of,
+    sizes_of,
+)
 
 _T = TypeVar("_T")
 _Opened: TypeAlias = tuple[libvirt.virConnect, list[int], int]  # connection, subscriptions, version
@@ -46,7 +52,7 @@ _KEEPALIVE_COUNT = 1
 class LibvirtConnection:
     """A connection to the libvirt at `uri`. `on_change` is called in the event loop whenever something about a domain or
     the connection may have changed, `on_devices` where that may be the devices of one, and `on_agent` where it may be the agent in
-    its guest; they must only take note."""
+    its guest; `on_crash` what ends a guest that does not end by itself. They must only take note."""
 
     def __init__(
         self,
@@ -54,11 +60,13 @@ class LibvirtConnection:
         on_change: Callable[[], None],
         on_devices: Callable[[], None] = lambda: None,
         on_agent: Callable[[], None] = lambda: None,
+        on_crash: Callable[[Crash], None] = lambda _: None,
     ) -> None:
         self._uri = uri
         self._on_change = on_change
         self._on_devices = on_devices
         self._on_agent = on_agent
+        self._on_crash = on_crash
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="libvirt")
         self._connection: libvirt.virConnect | None = None
         self._lost = asyncio.Event()
@@ -311,27 +319,24 @@ class LibvirtConnection:
         loop = asyncio.get_running_loop()
         self._lost.clear()
 
-        def told(callback: Callable[[], None]) -> Callable[..., None]:
-            def hand_over(*_event: object) -> None:  # in libvirt's thread
-                with suppress(RuntimeError):  # the loop is closed: this process is about to end
-                    loop.call_soon_threadsafe(callback)
-
-            return hand_over
+        def crashes(crash_in: Callable[..., Crash | None]) -> Callable[..., None]:
+            return told_of_crashes(loop, crash_in, self._on_crash, self._on_change)
 
         def connect() -> _Opened:
             ensure_event_loop()
             connection = libvirt.open(self._uri)
             subscriptions: list[int] = []
             try:
-                connection.registerCloseCallback(told(self._lost.set), None)
+                connection.registerCloseCallback(told(loop, self._lost.set), None)
                 if not self.is_test_driver:  # it lives in this process
                     connection.setKeepAlive(_KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT)
                 for event, callback in (
-                    (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_change),
-                    (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, self._on_devices),
-                    (libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, self._on_agent),
+                    (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, crashes(crash_of)),
+                    (libvirt.VIR_DOMAIN_EVENT_ID_WATCHDOG, crashes(crash_by_watchdog)),
+                    (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, told(loop, self._on_devices)),
+                    (libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, told(loop, self._on_agent)),
                 ):
-                    number = connection.domainEventRegisterAny(None, event, told(callback), None)
+                    number = connection.domainEventRegisterAny(None, event, callback, None)
                     subscriptions.append(number)
                 return connection, subscriptions, connection.getLibVersion()
             except libvirt.libvirtError:

@@ -24,6 +24,13 @@ class Paused(Enum):
     OTHER = "other"
 
 
+class Crash(Enum):
+    """What ended a guest that did not end by itself, as libvirt tells it while it happens."""
+
+    PANIC = "panic"  # the guest said so by one of its panic devices
+    WATCHDOG = "watchdog"  # the guest did not reset its watchdog, whose action is to power off
+
+
 class DiskError(Enum):
     """Why a disk does not do what the guest asks of it."""
 

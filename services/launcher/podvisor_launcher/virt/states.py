@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import libvirt
 
-from podvisor_launcher.virt.guest import Active, DiskError, Guest, Inactive, Off, Paused
+from podvisor_launcher.virt.guest import Active, Crash, DiskError, Guest, Inactive, Off, Paused
 
 _OFF = {
     libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: Off.SHUTDOWN,
@@ -33,6 +33,17 @@ def guest_of(state: int, reason: int) -> Guest:
     if state == libvirt.VIR_DOMAIN_PMSUSPENDED:
         return Active(Paused.OTHER)
     return Active()
+
+
+def crash_of(event: int, detail: int) -> Crash | None:
+    """What an event of a domain's life tells of its end. A guest that keeps a kernel for its dump goes on after a panic."""
+    is_panic = detail == libvirt.VIR_DOMAIN_EVENT_CRASHED_PANICKED
+    return Crash.PANIC if event == libvirt.VIR_DOMAIN_EVENT_CRASHED and is_panic else None
+
+
+def crash_by_watchdog(action: int) -> Crash | None:
+    """What an event of a domain's watchdog tells of its end: of all actions, one alone ends the guest."""
+    return Crash.WATCHDOG if action == libvirt.VIR_DOMAIN_EVENT_WATCHDOG_POWEROFF else None
 
 
 def disk_error_of(number: int) -> DiskError:
