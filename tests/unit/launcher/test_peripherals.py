@@ -66,6 +66,7 @@ def places(machine: pb.DomainSpec) -> dict[str, tuple[str | None, ...]]:
         {"memory_balloon": pb.MemoryBalloonSpec()},
         {"panic_models": ["pvpanic"]},
         {"inputs": [pb.InputSpec(name="i", bus="usb", type="tablet")]},
+        {"inputs": [pb.InputSpec(name="i", bus="virtio", type="tablet")]},
         {"tpm": True},
         {"video_model": "bochs", "graphics": True},
         {"io_threads": pb.IoThreadsSpec(shared=1)},
@@ -79,7 +80,25 @@ def test_no_other_device_moves(changes: dict[str, object]) -> None:
         "interfaces": [interface(), interface("plugged", tap="tap1", is_pluggable=True)],
         "filesystems": [pb.FilesystemSpec(name="data", directory="/data")],
     }
-    assert places(spec(**devices, **changes)) == places(spec(**devices))
+    before, after = places(spec(**devices)), places(spec(**devices, **changes))
+    assert {name: after[name] for name in before} == before
+    added = set(after) - set(before)
+    assert len(added) == sum(each.bus == "virtio" for each in spec(**changes).inputs)
+    assert all(name.startswith("pci ") for name in added)
+
+
+def test_devices_of_different_kinds_may_have_one_name() -> None:
+    devices = built(
+        spec(
+            disks=[container_disk("a")],
+            watchdog=pb.WatchdogSpec(name="a", action="reset"),
+            sound=pb.SoundSpec(name="a", model="ac97"),
+            inputs=[pb.InputSpec(name="a", bus="usb", type="tablet")],
+        )
+    ).devices
+    named = (*devices.disks, *devices.watchdogs, *devices.sounds, *devices.inputs)
+    aliases = [each.alias.name for each in named if each.alias is not None]
+    assert aliases == ["ua-a", "ua-watchdog_a", "ua-sound_a", "ua-input_a"]
 
 
 def test_every_device_has_a_place_of_its_own() -> None:

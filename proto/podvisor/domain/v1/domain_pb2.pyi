@@ -538,7 +538,7 @@ class DomainSpec(_message.Message):
 
     @_builtins.property
     def clock(self) -> Global___ClockSpec:
-        """The fields from here to 39 are hardware that launchers of contract version 3 and later build. Others are never sent them.
+        """The fields from here to 38 are hardware that launchers of contract version 3 and later build. Others are never sent them.
 
         Clocks of the guest; unset for one in UTC and the board's own timers.
         """
@@ -963,7 +963,7 @@ class WatchdogSpec(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name in the manifest; shows up as the device alias `ua-<name>`; empty for none."""
+    """Name in the manifest; shows up as the device alias `ua-watchdog_<name>`; empty for none."""
     action: _builtins.str
     """What it does: `poweroff`, `shutdown` or `reset`."""
     def __init__(
@@ -989,7 +989,7 @@ class SoundSpec(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name in the manifest; shows up as the device alias `ua-<name>`."""
+    """Name in the manifest; shows up as the device alias `ua-sound_<name>`."""
     model: _builtins.str
     """`ich9` or `ac97`."""
     def __init__(
@@ -1016,7 +1016,7 @@ class InputSpec(_message.Message):
     BUS_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name in the manifest, unique among inputs; shows up as the device alias `ua-<name>`."""
+    """Name in the manifest, unique among inputs; shows up as the device alias `ua-input_<name>`."""
     bus: _builtins.str
     """`usb` or `virtio`."""
     type: _builtins.str

@@ -188,8 +188,8 @@ def _devices(
     controllers.append(
         agent_channel.build_controller(fixed_model(spec), shares_slot=has_places(spec))
     )
-    inputs = build_inputs(spec, bus)
     interfaces += build_pluggable(spec, bus)
+    inputs = build_inputs(spec, bus)  # the last, so that none moves an interface
     controllers[1:1] = bus.root_ports
     return xml.Devices(
         emulator=EMULATOR,

@@ -43,8 +43,8 @@ def build_interfaces(spec: pb.DomainSpec, bus: PciBus) -> tuple[xml.Interface, .
 
 
 def build_pluggable(spec: pb.DomainSpec, bus: PciBus) -> tuple[xml.Interface, ...]:
-    """The interfaces that are there at the start and may go. They come behind every other device, which so stays where the
-    guest knows it. Raises UnbuildableSpec and TooManyDevices."""
+    """The interfaces that are there at the start and may go. They come behind every other device but inputs, which so
+    stays where the guest knows it. Raises UnbuildableSpec and TooManyDevices."""
     return tuple(
         build_interface(each, _address(each, bus), transitional=spec.virtio_transitional)
         for each in spec.interfaces

@@ -86,7 +86,7 @@ def build_inputs(spec: pb.DomainSpec, bus: PciBus) -> tuple[xml.Input, ...]:
         xml.Input(
             type=each.type,
             bus=each.bus,
-            alias=_alias(each.name),
+            alias=_alias("input", each.name),
             address=bus.next_address() if each.bus == "virtio" else None,
         )
         for each in spec.inputs
@@ -97,7 +97,7 @@ def build_sounds(spec: pb.DomainSpec) -> tuple[xml.Sound, ...]:
     """The sound card, if there is one."""
     if not spec.HasField("sound"):
         return ()
-    alias = _alias(spec.sound.name)
+    alias = _alias("sound", spec.sound.name)
     return (xml.Sound(model=spec.sound.model, alias=alias, address=PciBus.SOUND_ADDRESS),)
 
 
@@ -109,7 +109,7 @@ def build_watchdogs(spec: pb.DomainSpec) -> tuple[xml.Watchdog, ...]:
         xml.Watchdog(
             model="i6300esb",
             action=spec.watchdog.action,
-            alias=_alias(spec.watchdog.name),
+            alias=_alias("watchdog", spec.watchdog.name),
             address=PciBus.WATCHDOG_ADDRESS,
         ),
     )
@@ -152,5 +152,6 @@ def build_memory_balloon(spec: pb.DomainSpec) -> xml.MemoryBalloon:
     )
 
 
-def _alias(name: str) -> Alias | None:
-    return Alias(name=ALIAS_PREFIX + name) if name else None
+def _alias(kind: str, name: str) -> Alias | None:
+    """Names are a kind's own, aliases are the machine's. No name in a manifest has an underscore, so none of a disk is the same."""
+    return Alias(name=f"{ALIAS_PREFIX}{kind}_{name}") if name else None
