@@ -6,7 +6,8 @@ import pytest
 from google.protobuf import json_format
 from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_common.api.v1 import names
-from podvisor_handler.vmi.build import build_domain
+from podvisor_handler.launchers.state import HARDWARE_SINCE
+from podvisor_handler.vmi.build import FIELDS_SINCE, build_domain
 from podvisor_handler.vmi.errors import SpecRefused
 
 from tests.unit.handler.builders import pod, vmi
@@ -30,13 +31,21 @@ def built(*, annotations: dict[str, str] | None = None, **domain: Any) -> pb.Dom
 
 def hardware(spec: pb.DomainSpec) -> dict[str, Any]:
     """What of it not every launcher knows."""
-    used = [field.name for field, _ in spec.ListFields() if field.number in range(19, 40)]
+    used = [
+        field.name for field, _ in spec.ListFields() if field.number in FIELDS_SINCE[HARDWARE_SINCE]
+    ]
     shown = json_format.MessageToDict(spec, preserving_proto_field_name=True)
     return {name: shown[name] for name in used}
 
 
 def test_a_machine_that_asks_for_nothing_has_nothing_of_it() -> None:
     assert hardware(built()) == {}
+
+
+def test_every_field_is_of_one_version_of_the_contract() -> None:
+    """Who adds a field says from which version on a launcher knows it, or one of an earlier release would ignore it."""
+    assigned = [number for fields in FIELDS_SINCE.values() for number in fields]
+    assert sorted(assigned) == sorted(pb.DomainSpec.DESCRIPTOR.fields_by_number)
 
 
 def hyperv(**given: Any) -> dict[str, Any]:
@@ -46,7 +55,7 @@ def hyperv(**given: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("domain", "expected"),
     [
-        ({"clock": {"utc": {}}}, {"clock": {}}),
+        ({"clock": {"utc": {}}}, {}),
         ({"clock": {"utc": {"offsetSeconds": -60}}}, {"clock": {"offset_s": "-60"}}),
         ({"clock": {"timezone": "Europe/Paris"}}, {"clock": {"timezone": "Europe/Paris"}}),
         (
@@ -73,7 +82,8 @@ def hyperv(**given: Any) -> dict[str, Any]:
                 }
             },
         ),
-        ({"features": {"acpi": {}, "apic": {}}}, {"features": {}}),
+        ({"features": {"acpi": {}, "apic": {}}}, {}),
+        ({"features": {"hyperv": {}}, "chassis": {}}, {}),
         (
             {"features": {"acpi": {"enabled": False}, "apic": {"enabled": False}}},
             {"features": {"without_acpi": True, "without_apic": True}},

@@ -36,11 +36,12 @@ def set_board(spec: domain_pb2.DomainSpec, vmi: v1.VirtualMachineInstance, pod: 
     """Complete `spec` by what `vmi` says of its board, and the cluster's settings, in `pod`. Raises SpecRefused."""
     domain = vmi.spec.domain
     firmware = domain.firmware or v1.Firmware()
-    if domain.clock is not None:
-        spec.clock.CopyFrom(_clock(domain.clock))
-    if domain.features is not None:
-        spec.features.CopyFrom(_features(domain.features))
-    if domain.chassis is not None:
+    # What says nothing but the defaults stays unset: a launcher of an earlier release, which knows none of it, does the same.
+    if domain.clock is not None and (clock := _clock(domain.clock)).ByteSize():
+        spec.clock.CopyFrom(clock)
+    if domain.features is not None and (features := _features(domain.features)).ByteSize():
+        spec.features.CopyFrom(features)
+    if domain.chassis is not None and any(getattr(domain.chassis, name) for name in _CHASSIS):
         given = {name: getattr(domain.chassis, name) for name in _CHASSIS}
         spec.chassis.CopyFrom(domain_pb2.ChassisSpec(**given))
     _set_system(spec, pod)
@@ -112,7 +113,8 @@ def _hyperv(features: v1.Features) -> domain_pb2.HypervSpec | None:
         return domain_pb2.HypervSpec(passthrough=True)
     if features.hyperv is None:
         return None
-    return domain_pb2.HypervSpec(features=_hyperv_features(features.hyperv))
+    found = domain_pb2.HypervSpec(features=_hyperv_features(features.hyperv))
+    return found if found.features else None
 
 
 def _hyperv_features(hyperv: v1.FeatureHyperv) -> Iterator[domain_pb2.HypervFeatureSpec]:

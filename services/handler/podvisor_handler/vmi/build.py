@@ -11,6 +11,7 @@ from podvisor_common.api import core, v1
 from podvisor_common.api.quantity import quantity_to_int
 from podvisor_common.api.v1 import names
 
+from podvisor_handler.launchers.state import HARDWARE_SINCE
 from podvisor_handler.network.facts import PodNetwork
 from podvisor_handler.vmi.board import set_board
 from podvisor_handler.vmi.credentials import build_credentials
@@ -23,8 +24,8 @@ from podvisor_handler.vmi.peripherals import set_peripherals
 from podvisor_handler.vmi.processors import cpu_topology
 
 _DEFAULT_MACHINE = "q35"
-# The numbers of the fields that launchers know from one version of the contract on.
-_HARDWARE = range(19, 40)
+# The numbers of the fields of DomainSpec that launchers know from a version of the contract on, by that version.
+FIELDS_SINCE = {1: frozenset(range(1, 19)), HARDWARE_SINCE: frozenset({*range(19, 39), 40})}
 _HOST_CPU_MODELS = ("host-model", "host-passthrough")
 
 
@@ -75,7 +76,9 @@ def build_domain(
 
 def _check_hardware(spec: domain_pb2.DomainSpec, pod: core.Pod) -> None:
     """A launcher would ignore a field that it does not know, and start another machine than the one that is wanted."""
-    used = [field.name for field, _ in spec.ListFields() if field.number in _HARDWARE]
+    used = [
+        field.name for field, _ in spec.ListFields() if field.number in FIELDS_SINCE[HARDWARE_SINCE]
+    ]
     if used:
         raise LauncherTooOld(
             f'the launcher in pod "{pod.metadata.name}" is of an earlier release, which cannot build {", ".join(used)};'

@@ -20,7 +20,7 @@ from podvisor_launcher.rpc.guest_agent import GuestAgentCalls
 
 _log = structlog.stdlib.get_logger(__name__)
 
-CONTRACT_VERSION = 3  # 2: DHCPv6; 3: hardware, fields 19 to 39 of DomainSpec
+CONTRACT_VERSION = 3  # 2: DHCPv6; 3: fields 19 and up of DomainSpec
 SERVICE_NAME = "podvisor.launcher.v1.LauncherService"
 # What a handler may ask for beyond the contract's version.
 FEATURES = (guest_agent.FEATURE,)
