@@ -129,7 +129,15 @@ def hyperv(**given: Any) -> dict[str, Any]:
                             {"name": "vpindex"},
                         ]
                     }
-                }
+                },
+                "clock": {"timers": [{"name": "hypervclock"}]},
+            },
+        ),
+        (
+            hyperv(evmcs={}),
+            {
+                "features": {"hyperv": {"features": [{"name": "evmcs"}, {"name": "vapic"}]}},
+                "cpu_features": [{"name": "vmx", "policy": "require"}],
             },
         ),
         ({"chassis": {"asset": "A"}}, {"chassis": {"asset": "A"}}),
@@ -179,6 +187,7 @@ def hyperv(**given: Any) -> dict[str, Any]:
             {"memory": {"guest": "64Mi", "hugepages": {"pageSize": "2Mi"}}},
             {"hugepage_bytes": str(2 << 20)},
         ),
+        ({"memory": {"hugepages": {"pageSize": "2Mi"}}}, {"hugepage_bytes": str(2 << 20)}),
     ],
     ids=lambda value: next(iter(value), "") if isinstance(value, dict) else None,
 )

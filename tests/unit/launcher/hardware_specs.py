@@ -96,6 +96,7 @@ HARDWARE = {
     "bare-board": spec(features=pb.FeaturesSpec(without_acpi=True, without_apic=True)),
     "hyperv": spec(
         accelerator=pb.ACCELERATOR_KVM,
+        clock=pb.ClockSpec(timers=[pb.TimerSpec(name="hypervclock")]),
         features=pb.FeaturesSpec(hyperv=_HYPERV),
         panic_models=["hyperv"],
     ),

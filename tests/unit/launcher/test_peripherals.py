@@ -129,6 +129,7 @@ def test_what_is_kvms_own_is_left_out_without_it(name: str) -> None:
 _PIT = pb.TimerSpec(name="pit")
 _BAD_TIMER = pb.TimerSpec(name="rtc", tick_policy="x")
 _BOTH = pb.BootloaderSpec(efi=pb.EfiSpec(), bios_serial=True)
+_EFI = pb.BootloaderSpec(efi=pb.EfiSpec())
 _SECURE = pb.BootloaderSpec(efi=pb.EfiSpec(secure_boot=True))
 _LONG = pb.KernelBootSpec(kernel_path="/a", kernel_args="x" * 2049)
 
@@ -146,6 +147,7 @@ _LONG = pb.KernelBootSpec(kernel_path="/a", kernel_args="x" * 2049)
         (spec(system=pb.SystemSpec(family="x" * 257)), "printable ASCII"),
         (spec(bootloader=_BOTH), "either a BIOS or UEFI"),
         (spec(bootloader=_SECURE), "management mode"),
+        (spec(bootloader=_EFI, features=pb.FeaturesSpec(without_acpi=True)), "needs ACPI"),
         (spec(kernel_boot=pb.KernelBootSpec(initrd_path="/a")), "needs a kernel"),
         (spec(kernel_boot=_LONG), "too long"),
         (hyperv(name="x"), 'no interface "x"'),

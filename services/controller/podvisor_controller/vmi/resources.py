@@ -61,13 +61,14 @@ def vcpu_count(vmi: v1.VirtualMachineInstance) -> int:
 
 
 def guest_memory_bytes(vmi: v1.VirtualMachineInstance) -> int:
-    """Memory the guest sees, in bytes: `memory.guest`, else the memory requested, else the memory limit."""
+    """Memory the guest sees, in bytes: `memory.guest`, else the memory requested, else the memory limit, else one large page."""
     domain = vmi.spec.domain
-    resources = domain.resources or v1.ResourceRequirements()
+    memory, resources = domain.memory or v1.Memory(), domain.resources or v1.ResourceRequirements()
     candidates = (
-        domain.memory.guest if domain.memory else None,
+        memory.guest,
         (resources.requests or {}).get("memory"),
         (resources.limits or {}).get("memory"),
+        memory.hugepages.page_size if memory.hugepages is not None else None,
     )
     return next((quantity_to_int(c) for c in candidates if c is not None), DEFAULT_GUEST_BYTES)
 

@@ -242,6 +242,8 @@ def _default_memory(domain: Json) -> None:
     memory = domain.get("memory")
     if memory is None:
         memory = {}
+    if asked is None:
+        asked = _object(memory, "hugepages").get("pageSize") or None
     if asked is not None and isinstance(memory, dict) and memory.get("guest") is None:
         domain["memory"] = {**memory, "guest": asked}
 

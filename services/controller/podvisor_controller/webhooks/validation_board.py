@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import msgspec
 from podvisor_common.api import v1
+from podvisor_common.api.hyperv import HYPERV_NEEDS, LACKING, NEEDS_TIMER, NEEDS_VMX, VMX
 
 from podvisor_controller.webhooks.validation_fields import (
     FILE_PATH_RULE,
@@ -29,14 +30,6 @@ _HPET_POLICIES = ("delay", "catchup", "merge", "discard")
 _PIT_POLICIES = ("delay", "catchup", "discard")
 _RTC_POLICIES = ("delay", "catchup")
 _TRACKS = ("guest", "wall")
-# What one interface of Hyper-V needs.
-_NEEDS = {
-    "synictimer": "synic",
-    "synic": "vpindex",
-    "tlbflush": "vpindex",
-    "ipi": "vpindex",
-    "evmcs": "vapic",
-}
 
 
 def board_causes(domain: v1.Domain, path: str) -> Iterator[Cause]:
@@ -45,7 +38,7 @@ def board_causes(domain: v1.Domain, path: str) -> Iterator[Cause]:
     if domain.clock is not None:
         yield from _clock_causes(domain.clock, f"{path}.clock")
     if domain.features is not None:
-        yield from _feature_causes(domain, f"{path}.features")
+        yield from _feature_causes(domain, path)
     if domain.chassis is not None:
         for field in msgspec.structs.fields(v1.Chassis):
             if not _TABLE_TEXT.fullmatch(getattr(domain.chassis, field.name)):
@@ -53,9 +46,7 @@ def board_causes(domain: v1.Domain, path: str) -> Iterator[Cause]:
                 yield invalid(f"{path}.chassis.{field.encode_name}", text)
     firmware = domain.firmware or v1.Firmware()
     if firmware.bootloader is not None:
-        yield from _bootloader_causes(
-            firmware.bootloader, domain.features, f"{path}.firmware.bootloader"
-        )
+        yield from _bootloader_causes(domain, firmware.bootloader, path)
     if firmware.kernel_boot is not None:
         yield from _kernel_causes(firmware.kernel_boot, f"{path}.firmware.kernelBoot")
 
@@ -80,7 +71,8 @@ def _clock_causes(clock: v1.Clock, field: str) -> Iterator[Cause]:
         yield from word_causes(timer.rtc.track, f"{field}.timer.rtc.track", _TRACKS)
 
 
-def _feature_causes(domain: v1.Domain, field: str) -> Iterator[Cause]:
+def _feature_causes(domain: v1.Domain, path: str) -> Iterator[Cause]:
+    field = f"{path}.features"
     features = domain.features or v1.Features()
     passthrough = features.hyperv_passthrough
     if features.hyperv is None:
@@ -89,14 +81,18 @@ def _feature_causes(domain: v1.Domain, field: str) -> Iterator[Cause]:
         text = "cannot be on with hyperv: it has all of it."
         yield invalid(f"{field}.hypervPassthrough.enabled", text)
     yield from _hyperv_causes(features.hyperv, f"{field}.hyperv")
-    processor = {f.name for f in (domain.cpu.features if domain.cpu else None) or ()}
-    if _asks_for(features.hyperv, "evmcs") and "vmx" not in processor:
-        text = "needs the processor feature vmx; add it to domain.cpu.features."
-        yield invalid(f"{field}.hyperv.evmcs", text)
+    for index, each in enumerate((domain.cpu.features if domain.cpu else None) or ()):
+        if _asks_for(features.hyperv, NEEDS_VMX) and each.name == VMX and each.policy in LACKING:
+            text = f"is {each.policy}, and {NEEDS_VMX} of features.hyperv cannot do without {VMX}."
+            yield invalid(f"{path}.cpu.features[{index}].policy", text)
+    timer = domain.clock.timer.hyperv if domain.clock and domain.clock.timer else None
+    if _asks_for(features.hyperv, NEEDS_TIMER) and timer is not None and timer.present is False:
+        text = f"is false, which {NEEDS_TIMER} of features.hyperv cannot do without."
+        yield invalid(f"{path}.clock.timer.hyperv.present", text)
 
 
 def _hyperv_causes(hyperv: v1.FeatureHyperv, field: str) -> Iterator[Cause]:
-    for name, needed in _NEEDS.items():
+    for name, needed in HYPERV_NEEDS:
         other = getattr(hyperv, needed)
         if _asks_for(hyperv, name) and other is not None and other.enabled is False:
             yield invalid(f"{field}.{needed}.enabled", f"is false, which {name} cannot do without.")
@@ -119,14 +115,20 @@ def _asks_for(hyperv: v1.FeatureHyperv, name: str) -> bool:
     return state is not None and state.enabled is not False
 
 
-def _bootloader_causes(
-    bootloader: v1.Bootloader, features: v1.Features | None, field: str
-) -> Iterator[Cause]:
+def _bootloader_causes(domain: v1.Domain, bootloader: v1.Bootloader, path: str) -> Iterator[Cause]:
+    features, field = domain.features or v1.Features(), f"{path}.firmware.bootloader"
+    has_serial = domain.devices.autoattach_serial_console is not False
+    if bootloader.bios is not None and bootloader.bios.use_serial and not has_serial:
+        text = "is true, and devices.autoattachSerialConsole is false: there is no serial console."
+        yield invalid(f"{field}.bios.useSerial", text)
     if bootloader.efi is None:
         return
+    if features.acpi is not None and features.acpi.enabled is False:
+        text = "is false, which firmware.bootloader.efi cannot do without."
+        yield invalid(f"{path}.features.acpi.enabled", text)
     if bootloader.bios is not None:
         yield invalid(field, "must have one of bios and efi, not both.")
-    smm = features.smm if features is not None else None
+    smm = features.smm
     if bootloader.efi.secure_boot is not False and (smm is None or smm.enabled is False):
         text = "is true unless it is set to false, and needs domain.features.smm."
         yield invalid(f"{field}.efi.secureBoot", text)

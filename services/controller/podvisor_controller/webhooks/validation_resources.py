@@ -50,10 +50,11 @@ def resource_causes(domain: v1.Domain, path: str) -> Iterator[Cause]:
         if cause:
             good = False
             yield cause
-    if guest is None and "memory" not in requests and "memory" not in limits:
+    has_pages = domain.memory is not None and domain.memory.hugepages is not None
+    if guest is None and not has_pages and "memory" not in requests and "memory" not in limits:
         yield Cause(
             f"{path}.memory",
-            f"no memory requested, at least one of {path}.memory.guest,"
+            f"no memory requested, at least one of {path}.memory.guest, {path}.memory.hugepages.pageSize,"
             f" {path}.resources.requests.memory and {path}.resources.limits.memory must be set",
             CauseReason.REQUIRED,
         )

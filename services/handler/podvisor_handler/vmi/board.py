@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import msgspec
 from podvisor.domain.v1 import domain_pb2
 from podvisor_common.api import core, v1
+from podvisor_common.api.hyperv import HYPERV_NEEDS, NEEDS_TIMER, NEEDS_VMX, VMX
 from podvisor_common.api.quantity import QuantityError, quantity_to_int
 from podvisor_common.api.v1 import names
 from podvisor_common.launcher_pod import IMAGES_DIRECTORY, KERNEL_IMAGE
@@ -19,14 +20,7 @@ DEFAULT_SPINLOCK_RETRIES = 4096
 _TERMINATE = "Terminate"
 # By the manifest's names.
 _HYPERV_NAMES = {"synictimer": "stimer", "vendorid": "vendor_id"}
-# What one interface of Hyper-V needs, in an order in which nothing is needed by what comes later.
-_HYPERV_NEEDS = (
-    ("synictimer", "synic"),
-    ("synic", "vpindex"),
-    ("tlbflush", "vpindex"),
-    ("ipi", "vpindex"),
-    ("evmcs", "vapic"),
-)
+_HYPERV_TIMER = "hypervclock"
 _SYSTEM = ("manufacturer", "product", "version", "sku", "family")
 _CHASSIS = ("manufacturer", "version", "serial", "asset", "sku")
 _TABLE_TEXT_LIMIT = 256
@@ -52,8 +46,25 @@ def set_board(spec: domain_pb2.DomainSpec, vmi: v1.VirtualMachineInstance, pod: 
     spec.ends_on_reboot = domain.reboot_policy == _TERMINATE
     for feature in (domain.cpu.features if domain.cpu else None) or ():
         spec.cpu_features.add(name=feature.name, policy=feature.policy or "require")
+    if domain.features is not None and domain.features.hyperv is not None:
+        _complete_for_hyperv(spec, domain.features.hyperv)
     if domain.memory is not None and domain.memory.hugepages is not None:
         spec.hugepage_bytes = _page_bytes(domain.memory.hugepages)
+
+
+def _complete_for_hyperv(spec: domain_pb2.DomainSpec, hyperv: v1.FeatureHyperv) -> None:
+    """What the interfaces of Hyper-V need of clock and processors, where admission has not said it."""
+    has_timer = any(each.name == _HYPERV_TIMER for each in spec.clock.timers)
+    if _is_wanted(hyperv, NEEDS_TIMER) and not has_timer:
+        spec.clock.timers.add(name=_HYPERV_TIMER)
+    has_vmx = any(each.name == VMX for each in spec.cpu_features)
+    if _is_wanted(hyperv, NEEDS_VMX) and not has_vmx:
+        spec.cpu_features.add(name=VMX, policy="require")
+
+
+def _is_wanted(hyperv: v1.FeatureHyperv, name: str) -> bool:
+    state = getattr(hyperv, name)
+    return state is not None and _is_on(state)
 
 
 def _clock(clock: v1.Clock) -> domain_pb2.ClockSpec:
@@ -74,7 +85,7 @@ def _clock(clock: v1.Clock) -> domain_pb2.ClockSpec:
             tick_policy=rtc.tick_policy,
             track=rtc.track,
         )
-    for name, plain in (("kvmclock", timer.kvm), ("hypervclock", timer.hyperv)):
+    for name, plain in (("kvmclock", timer.kvm), (_HYPERV_TIMER, timer.hyperv)):
         if plain is not None:
             spec.timers.add(name=name, absent=plain.present is False)
     return spec
@@ -123,7 +134,7 @@ def _hyperv_features(hyperv: v1.FeatureHyperv) -> Iterator[domain_pb2.HypervFeat
         for field in msgspec.structs.fields(v1.FeatureHyperv)
         if (value := getattr(hyperv, field.name)) is not None
     }
-    for name, needed in _HYPERV_NEEDS:
+    for name, needed in HYPERV_NEEDS:
         if name in given and given[name].enabled is not False:
             given.setdefault(needed, v1.FeatureState())
     for name, value in given.items():

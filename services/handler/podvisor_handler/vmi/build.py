@@ -94,11 +94,12 @@ def digest_of(spec: domain_pb2.DomainSpec) -> str:
 def guest_memory_bytes(vmi: v1.VirtualMachineInstance) -> int:
     """What the guest sees, in bytes. Raises SpecRefused when nothing says it."""
     domain = vmi.spec.domain
-    resources = domain.resources or v1.ResourceRequirements()
+    memory, resources = domain.memory or v1.Memory(), domain.resources or v1.ResourceRequirements()
     candidates = (
-        domain.memory.guest if domain.memory else None,
+        memory.guest,
         (resources.requests or {}).get("memory"),
         (resources.limits or {}).get("memory"),
+        memory.hugepages.page_size if memory.hugepages is not None else None,
     )
     amount = next((quantity for quantity in candidates if quantity is not None), None)
     if amount is None:

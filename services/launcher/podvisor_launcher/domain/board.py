@@ -69,6 +69,10 @@ def check_board(spec: pb.DomainSpec) -> None:
             loader.efi.secure_boot and spec.features.smm != pb.SWITCH_ON,
             "secure boot needs system management mode",
         ),
+        (
+            loader.HasField("efi") and spec.features.without_acpi,
+            "UEFI needs ACPI",
+        ),
         (len(boot.kernel_args) > _MOST_ARGUMENTS, "the kernel's command line is too long"),
         (
             bool(boot.initrd_path or boot.kernel_args) and not boot.kernel_path,
