@@ -3,21 +3,26 @@
 Needs what test_launcher_container.py needs.
 """
 
+import asyncio
 import os
 import re
+import select
+import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 from podvisor.domain.v1 import domain_pb2 as domain
 from podvisor.launcher.v1 import launcher_pb2 as pb
 
-from tests.support.launcher_container import docker, running, spec
+from tests.support.launcher_container import assert_confined, running, spec
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="the container's sockets belong to user 107"),
     pytest.mark.timeout(120),
 ]
+_ENDS_WITHIN_S = 20
 _TOKYO_IS_AHEAD_S = 9 * 3600
 
 
@@ -43,11 +48,21 @@ async def test_a_guest_has_a_tpm_and_a_clock_in_its_zone(image: str, tmp_path: P
         found = re.search(r"\n(\d+)\r+\n2\r", said)
         assert found is not None
         assert abs(int(found[1]) - time.time() - _TOKYO_IS_AHEAD_S) < 60
-        listing = docker("top", it.name, "-eo", "uid,args")
-        [uid] = [
-            line.split()[0] for line in listing.splitlines() if "/usr/bin/swtpm socket" in line
-        ]
-        assert uid == "107"
+        processes = it.processes()
+        assert_confined(processes["swtpm"])
+        swtpm = os.pidfd_open(processes["swtpm"])
+        try:
+            # A launcher that stands still does not end the container, which would end all that is in it.
+            os.kill(processes["launcher"], signal.SIGSTOP)
+            os.kill(processes["qemu"], signal.SIGKILL)
+            wait = partial(select.select, [swtpm], [], [], _ENDS_WITHIN_S)
+            assert (await asyncio.to_thread(wait))[0] == [swtpm]
+            assert "supervisor" in it.processes()
+        finally:
+            os.close(swtpm)
+            os.kill(processes["launcher"], signal.SIGCONT)
+        ended = await it.until(domain.DOMAIN_STATE_ENDED)
+        assert ended.reason == domain.DOMAIN_REASON_CRASHED
 
 
 async def test_a_time_zone_that_there_is_not(image: str, tmp_path: Path) -> None:

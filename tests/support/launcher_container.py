@@ -81,6 +81,7 @@ class Container:
             "launcher": "podvisor_launcher",
             "qemu": "qemu-system",
             "virtiofsd": "/usr/libexec/virtiofsd",
+            "swtpm": "/usr/bin/swtpm socket",
         }
         listing = docker("top", self.name, "-eo", "pid,args").splitlines()
         return {

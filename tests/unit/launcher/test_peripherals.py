@@ -96,9 +96,18 @@ def test_devices_of_different_kinds_may_have_one_name() -> None:
             inputs=[pb.InputSpec(name="a", bus="usb", type="tablet")],
         )
     ).devices
-    named = (*devices.disks, *devices.watchdogs, *devices.sounds, *devices.inputs)
-    aliases = [each.alias.name for each in named if each.alias is not None]
-    assert aliases == ["ua-a", "ua-watchdog_a", "ua-sound_a", "ua-input_a"]
+    aliases = [
+        *(each.alias for each in devices.disks),
+        *(each.alias for each in devices.watchdogs),
+        *(each.alias for each in devices.sounds),
+        *(each.alias for each in devices.inputs),
+    ]
+    assert [each and each.name for each in aliases] == [
+        "ua-a",
+        "ua-watchdog_a",
+        "ua-sound_a",
+        "ua-input_a",
+    ]
 
 
 def test_every_device_has_a_place_of_its_own() -> None:
