@@ -1,6 +1,6 @@
 """Where things are in a launcher pod, as controller, handler and launcher agree on it.
 
-Invariant: names only. A launcher outlives releases, so a path may be added here and never changed.
+Invariant: names, and what a pod was given memory for. A launcher outlives releases, so a path may be added here and never changed.
 """
 
 import hashlib
@@ -10,6 +10,8 @@ RUN_DIRECTORY = "/run/podvisor"
 IMAGES_DIRECTORY = f"{RUN_DIRECTORY}/images"  # container images
 # Among the container images, the one with a kernel: no volume can be called that.
 KERNEL_IMAGE = "_kernel"
+# The largest kernel that is started from there: QEMU keeps all of it in memory, for which the pod is made.
+KERNEL_LIMIT_BYTES = 64 << 20
 SECRETS_DIRECTORY = f"{RUN_DIRECTORY}/secrets"  # data of cloud-init: `user-data` and `network-data`
 VOLUMES_DIRECTORY = (
     f"{RUN_DIRECTORY}/volumes"  # file systems of claims, and directories of the node

@@ -24,6 +24,7 @@ AFFINITY = {
         ]
     }
 }
+KERNEL = {"image": "demo/kernel:1", "kernelPath": "/boot/vmlinuz"}
 POOL = {"supplementalPoolThreadCount": 8}
 LARGE_PAGES = {"guest": "128Mi", "hugepages": {"pageSize": "2048Ki"}}
 SPREAD = [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}]
@@ -241,6 +242,9 @@ def test_the_kubelet_sets_what_passt_needs(interfaces: list[Json], sysctls: Json
         ("passt, all ports", domain(devices={"interfaces": [PASST]}), KVM, 431),
         ("passt, one port", domain(devices={"interfaces": [PASST | PORTS]}), KVM, 159),
         ("UEFI", domain(firmware={"bootloader": {"efi": {}}}), KVM, 137),
+        ("a kernel", domain(firmware={"kernelBoot": {"container": KERNEL}}), KVM, 191),
+        ("a card on virtio", domain(devices={"video": {"type": "virtio"}}), KVM, 175),
+        ("a card of another kind", domain(devices={"video": {"type": "bochs"}}), KVM, 127),
         ("a TPM", domain(devices={"tpm": {}}), KVM, 137),
         ("no TPM", domain(devices={"tpm": {"enabled": False}}), KVM, 127),
         ("disks share a thread", domain(ioThreadsPolicy="shared"), KVM, 128),

@@ -1,9 +1,11 @@
 """Hardware that not every machine has: what can never be built, and that none of it moves what is there already."""
 
+import os
 from pathlib import Path
 
 import pytest
 from podvisor.domain.v1 import domain_pb2 as pb
+from podvisor_common.launcher_pod import KERNEL_LIMIT_BYTES
 from podvisor_launcher.domain.build import (
     ConsolePaths,
     Image,
@@ -222,5 +224,14 @@ def test_a_kernel_is_a_plain_file_of_its_image(tmp_path: Path) -> None:
         boot.initrd_path = path
         with pytest.raises(InvalidDisk, match=words):
             check_kernel(boot)
+    boot.initrd_path = "/boot/initrd"
+    with (tmp_path / "boot/initrd").open("wb") as initrd:
+        initrd.truncate(KERNEL_LIMIT_BYTES + 1)  # a disk may be larger than a kernel
+    check_kernel(boot)
+    os.truncate(tmp_path / "boot/kernel", KERNEL_LIMIT_BYTES)
+    check_kernel(boot)
+    os.truncate(tmp_path / "boot/kernel", KERNEL_LIMIT_BYTES + 1)
+    with pytest.raises(InvalidDisk, match="kernel /boot/kernel has 67108865 bytes, at most"):
+        check_kernel(boot)
     with pytest.raises(InvalidDisk, match="not there yet"):
         check_kernel(pb.KernelBootSpec(image_root=str(tmp_path / "none"), kernel_path="/k"))

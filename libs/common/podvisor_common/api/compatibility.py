@@ -78,6 +78,8 @@ _DIFFERENCES = """## Differences that a client can see
 - A guest has a memory balloon only with `autoattachMemBalloon: true`, and the words of the emulator in its SMBIOS table where neither the settings
   nor the machine say other ones. Variables of a UEFI firmware and the state of a TPM live as long as the pod: `persistent` is refused. What KVM alone
   has (`pvspinlock`, `kvm.hidden`, `hyperv`, `apic.endOfInterrupt`, the timers `kvm` and `hyperv`) is left out where guests are emulated.
+- `features.apic.enabled: false` and `clock.timer.hpet.tickPolicy` are passed on to libvirt and change nothing for the guest: its board always has
+  an APIC, and QEMU's HPET has one way to tick.
 - `rebootPolicy`, `panicDevices` and `ioThreadsPolicy` need no feature gate. `kernelBoot` needs a `kernelPath`, `ioThreads` the policy
   `supplementalPool`, and a page of `hugepages` is of 2Mi or 1Gi.
 - User-data that stands in the manifest as clear text is admitted with a warning.

@@ -10,8 +10,10 @@ from typing import Any
 from podvisor_common.api import v1
 from podvisor_common.api.quantity import format_bytes, quantity_to_int
 from podvisor_common.api.v1 import names
+from podvisor_common.launcher_pod import KERNEL_LIMIT_BYTES
 
 from podvisor_controller.config import ClusterConfig
+from podvisor_controller.vmi.kernel import kernel_container
 from podvisor_controller.vmi.probes import agent_probes
 
 MIB = 1 << 20
@@ -35,6 +37,8 @@ PROBE_BYTES = 10 * MIB
 VCPU_BYTES = 4 * MIB
 # Frame buffer of the video card and what VNC keeps of it.
 VIDEO_BYTES = 16 * MIB
+# Of a card on bus virtio, whose guest has frame buffers made as it needs them: one of 3840 × 2160 points, and what VNC keeps of it.
+VIRTIO_VIDEO_BYTES = 64 * MIB
 # The firmware's image and variables, and what QEMU keeps of them.
 EFI_BYTES = 10 * MIB
 # The process that is the guest's TPM.
@@ -85,13 +89,21 @@ def _passt_bytes(vmi: v1.VirtualMachineInstance) -> int:
     return len(passt) * PASST_BYTES + len(all_ports) * PASST_ALL_PORTS_BYTES
 
 
+def _video_bytes(vmi: v1.VirtualMachineInstance) -> int:
+    if not has_graphics(vmi):
+        return 0
+    video = vmi.spec.domain.devices.video
+    return VIRTIO_VIDEO_BYTES if video is not None and video.type == "virtio" else VIDEO_BYTES
+
+
 def _board_bytes(vmi: v1.VirtualMachineInstance) -> int:
-    """What firmware, TPM and I/O threads take."""
+    """What firmware, a kernel that QEMU starts, TPM and I/O threads take."""
     domain = vmi.spec.domain
     bootloader = domain.firmware.bootloader if domain.firmware is not None else None
     tpm = domain.devices.tpm
     return (
         (EFI_BYTES if bootloader is not None and bootloader.efi is not None else 0)
+        + (KERNEL_LIMIT_BYTES if kernel_container(vmi) is not None else 0)
         + (TPM_BYTES if tpm is not None and tpm.enabled is not False else 0)
         + _io_threads(vmi) * IO_THREAD_BYTES
     )
@@ -132,7 +144,7 @@ def memory_overhead_bytes(vmi: v1.VirtualMachineInstance, config: ClusterConfig)
         + _board_bytes(vmi)
         + agent_probes(vmi) * PROBE_BYTES
         + vcpu_count(vmi) * VCPU_BYTES
-        + (VIDEO_BYTES if has_graphics(vmi) else 0)
+        + _video_bytes(vmi)
         + guest_memory_bytes(vmi) // GUEST_BYTES_PER_PAGE_TABLE_BYTE
         + (translation_cache_bytes(vmi) if config.use_emulation else 0)
     )
