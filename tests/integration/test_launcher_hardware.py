@@ -65,6 +65,26 @@ async def test_a_guest_has_a_tpm_and_a_clock_in_its_zone(image: str, tmp_path: P
         assert ended.reason == domain.DOMAIN_REASON_CRASHED
 
 
+async def test_a_watchdog_that_powers_off_is_no_shutdown(image: str, tmp_path: Path) -> None:
+    """QEMU ends as it does after a shutdown, and libvirt says that it crashed, as it does of a shutdown that it has missed."""
+    machine = spec()
+    machine.watchdog.name, machine.watchdog.action = "dog", "poweroff"
+    async with running(image, tmp_path) as it:
+        await it.launcher.ApplyDomain(
+            pb.ApplyDomainRequest(spec=machine), wait_for_ready=True, timeout=20
+        )
+        await it.console_shows("myvm login:")
+        await it.serial(("login:", "root\n"), ("Password:", "opensesame\n"), ("# ", ""))
+        # Its driver comes after the prompt. Who opens it and goes without a word has left it running: for half a minute.
+        wait = "until [ -c /dev/watchdog0 ]; do sleep 1; done"
+        await it.serial(
+            (r"# $|# \x1b", f"{wait}; echo 1 > /dev/watchdog0; echo bi''te\n"), ("bite", "")
+        )
+        ended = await it.until(domain.DOMAIN_STATE_ENDED, within_s=60)
+        assert ended.reason == domain.DOMAIN_REASON_CRASHED
+        assert "watchdog" in ended.message
+
+
 async def test_a_time_zone_that_there_is_not(image: str, tmp_path: Path) -> None:
     """The machine ends at once, and says why."""
     async with running(image, tmp_path) as it:

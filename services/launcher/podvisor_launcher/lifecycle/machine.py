@@ -369,12 +369,8 @@ class Machine:
         return self._record.start is not Start.NEVER
 
     def _stop(self, order: Stop) -> None:
-        known = self._record.stop
-        if known is not None:
-            order = Stop(
-                min(order.deadline_ms, known.deadline_ms), order.by_container or known.by_container
-            )
-        if order != known:
+        order = order.with_earlier(self._record.stop)
+        if order != self._record.stop:
             self._change(stop=order)
 
     def _step_done(self, name: str) -> None:

@@ -42,6 +42,13 @@ class Stop:
     deadline_ms: int
     by_container: bool  # the container was told to end, as opposed to a client's request
 
+    def with_earlier(self, known: "Stop | None") -> "Stop":
+        """This order given after another one: the deadline only comes nearer, and the container stays told."""
+        if known is None:
+            return self
+        deadline_ms = min(self.deadline_ms, known.deadline_ms)
+        return Stop(deadline_ms, self.by_container or known.by_container)
+
 
 @dataclass(frozen=True, slots=True)
 class End:
