@@ -26,9 +26,14 @@ _FILES_S = {
     "test_lifecycle_storm.py": 80,
     "test_cdroms.py": 80,
     "test_verbs.py": 70,
+    "test_launcher_guest_agent.py": 120,
+    "test_guest_agent.py": 80,
+    "test_launcher_hardware.py": 70,
+    "test_hardware.py": 65,
     "test_overlays.py": 65,
     "test_untouched_sources.py": 65,
     "test_restores.py": 65,
+    "test_virtctl.py": 45,
 }
 
 
