@@ -100,6 +100,7 @@ def _lit(png: bytes) -> float:
     return sum(value != 0 for value in pixels) / len(pixels)
 
 
+@pytest.mark.timeout(360)
 async def test_ports_carry_all_there_is_both_ways(cluster: Cluster) -> None:
     """100 MiB there and back, while a console idles for three minutes and lives."""
     networks: Json = {"default": {"pod": {}}}
