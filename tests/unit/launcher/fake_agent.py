@@ -33,13 +33,15 @@ FILESYSTEM = {
 USER = {"user": "root", "login-time": 1700000000.25}
 
 
-def error(code: int, words: str) -> libvirt.libvirtError:
+def error(code: int, words: str, domain: int = libvirt.VIR_FROM_QEMU) -> libvirt.libvirtError:
     """What libvirt raises."""
     it = libvirt.libvirtError(words)
-    it.err = (code, libvirt.VIR_FROM_QEMU, words)
+    it.err = (code, domain, words)
     return it
 
 
+# What is raised where the daemon is killed over a question.
+KILLED = error(libvirt.VIR_ERR_SYSTEM_ERROR, "End of file while reading data", libvirt.VIR_FROM_RPC)
 SILENCE = error(libvirt.VIR_ERR_AGENT_UNRESPONSIVE, "Guest agent is not responding")
 
 

@@ -1,6 +1,7 @@
 """File systems that stand still for a while, whatever becomes of the launcher."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from functools import partial
@@ -9,7 +10,7 @@ from pathlib import Path
 import libvirt
 import pytest
 from podvisor_launcher.lifecycle import freezing
-from podvisor_launcher.lifecycle.freezing import Freeze, Freezing, load_freeze
+from podvisor_launcher.lifecycle.freezing import Freeze, Freezing, load_freeze, pause_s
 from podvisor_launcher.lifecycle.guest_questions import GuestQuestions
 from podvisor_launcher.virt.connection import LibvirtConnection
 from podvisor_launcher.virt.errors import (
@@ -19,12 +20,13 @@ from podvisor_launcher.virt.errors import (
     AgentTimedOut,
 )
 
-from tests.unit.launcher.fake_agent import SILENCE, FakeAgent, KnownAgent, error, in_guest
+from tests.unit.launcher.fake_agent import KILLED, SILENCE, FakeAgent, KnownAgent, error, in_guest
 from tests.unit.launcher.test_guest_agent import guest_of
 
 __all__ = ["in_guest"]
 
 FREEZE, THAW = "guest-fsfreeze-freeze", "guest-fsfreeze-thaw"
+NO_TEXT = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
 REFUSED = error(libvirt.VIR_ERR_INTERNAL_ERROR, "failed to freeze /: Device or resource busy")
 
 
@@ -37,8 +39,7 @@ class Frozen:
         self.now_ms = 1_000_000
         self._changed = asyncio.Event()
         self.agent = KnownAgent(name, self._changed.set)
-        loop = asyncio.get_running_loop()
-        in_guest.when_asked = partial(loop.call_soon_threadsafe, self._changed.set)
+        self.looks_at(in_guest)
         self.path = path
         self._connection = connection
         self.restart()
@@ -52,6 +53,26 @@ class Frozen:
     def is_frozen(self) -> bool:
         """What is reported."""
         return self.agent.work.filesystems_frozen
+
+    async def is_asked_to_freeze(self, in_guest: FakeAgent) -> asyncio.Task[None]:
+        """Who waits for a freeze that the agent has been told, and will answer when its gate is opened."""
+        is_told = threading.Event()
+
+        def stops() -> None:
+            if FREEZE in in_guest.commands:
+                in_guest.gate.clear()
+                is_told.set()
+
+        in_guest.when_asked = stops
+        freezing_ = asyncio.create_task(self.freezing.freeze(300), name="freeze")
+        assert await asyncio.to_thread(is_told.wait, 10)
+        self.looks_at(in_guest)
+        return freezing_
+
+    def looks_at(self, in_guest: FakeAgent) -> None:
+        """From now on runs_until() looks after every question too."""
+        loop = asyncio.get_running_loop()
+        in_guest.when_asked = partial(loop.call_soon_threadsafe, self._changed.set)
 
     async def runs_until(self, holds: Callable[[], bool]) -> None:
         """Until then."""
@@ -105,13 +126,7 @@ async def test_it_thaws_when_the_launcher_was_killed(it: Frozen, in_guest: FakeA
 
 
 async def test_it_is_noted_before_it_is_done(it: Frozen, in_guest: FakeAgent) -> None:
-    in_guest.gate.clear()
-    freezing_ = asyncio.create_task(it.freezing.freeze(300), name="freeze")
-    while FREEZE not in in_guest.commands:
-        in_guest.is_waited_for.clear()
-        in_guest.gate.set()
-        await asyncio.to_thread(in_guest.is_waited_for.wait, 10)
-        in_guest.gate.clear()
+    freezing_ = await it.is_asked_to_freeze(in_guest)
     assert load_freeze(it.path) is not None
     in_guest.gate.set()
     await freezing_
@@ -138,12 +153,62 @@ async def test_a_guest_without_an_agent(it: Frozen) -> None:
     assert load_freeze(it.path) is None
 
 
-async def test_a_guest_that_may_have_frozen_is_thawed(it: Frozen, in_guest: FakeAgent) -> None:
-    """Its agent has not said so in time: whoever asked cannot know that it has to be thawed."""
-    in_guest.answers[FREEZE] = SILENCE
-    with pytest.raises(AgentTimedOut):
+@pytest.mark.parametrize("answer", [SILENCE, KILLED, NO_TEXT], ids=["silent", "killed", "no text"])
+async def test_a_guest_that_may_have_frozen_is_thawed(
+    it: Frozen, in_guest: FakeAgent, answer: Exception
+) -> None:
+    """Its agent has not said so: whoever asked cannot know that it has to be thawed."""
+    in_guest.answers[FREEZE] = answer
+    with pytest.raises((AgentTimedOut, AgentFailed)):
         await it.freezing.freeze(0)
+    assert it.is_frozen
     await it.runs_until(lambda: THAW in in_guest.commands)
+
+
+async def test_a_freeze_whose_end_cannot_be_noted_is_over(it: Frozen, in_guest: FakeAgent) -> None:
+    unwritable = it.path.with_name("freeze.json.new")
+    in_guest.when_asked = lambda: FREEZE in in_guest.commands and unwritable.mkdir(exist_ok=True)
+    with pytest.raises(OSError):
+        await it.freezing.freeze(0)
+    assert it.is_frozen
+    it.looks_at(in_guest)
+    await it.runs_until(lambda: not it.is_frozen)
+    assert in_guest.commands[-1] == THAW
+
+
+async def test_a_freeze_that_nobody_waits_for_any_more_is_over(
+    it: Frozen, in_guest: FakeAgent
+) -> None:
+    freezing_ = await it.is_asked_to_freeze(in_guest)
+    freezing_.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await freezing_
+    assert it.is_frozen
+    in_guest.gate.set()
+    await it.runs_until(lambda: not it.is_frozen)
+    assert in_guest.commands[-1] == THAW
+
+
+@pytest.mark.parametrize(
+    ("left_s", "retry_s", "expected"),
+    [
+        (None, None, None),
+        (30.0, None, 30.0),
+        (30.0, 90.0, 30.0),
+        (300.0, 2.0, 2.0),
+        (None, 2.0, 2.0),
+        (0.0, 2.0, 2.0),
+        (0.0, None, 0.0),
+    ],
+)
+def test_no_look_is_later_than_the_thaw(
+    left_s: float | None, retry_s: float | None, expected: float | None
+) -> None:
+    assert pause_s(left_s, retry_s) == expected
+
+
+def test_a_note_that_the_disk_does_not_give_back_is_a_freeze_that_is_over(tmp_path: Path) -> None:
+    assert load_freeze(tmp_path) == Freeze(0)
 
 
 async def test_a_launcher_that_is_killed_over_a_freeze_thaws(

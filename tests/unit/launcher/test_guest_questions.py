@@ -16,12 +16,13 @@ from podvisor_launcher.virt.errors import (
     AgentError,
     AgentFailed,
     AgentNotConnected,
+    AgentRefused,
     AgentTimedOut,
     DomainMissing,
     LibvirtUnreachable,
 )
 
-from tests.unit.launcher.fake_agent import SILENCE, FakeAgent, KnownAgent, error, in_guest
+from tests.unit.launcher.fake_agent import KILLED, SILENCE, FakeAgent, KnownAgent, error, in_guest
 from tests.unit.launcher.test_guest_agent import guest_of
 
 __all__ = ["in_guest"]
@@ -69,17 +70,20 @@ async def test_what_an_agent_cannot_tell_is_left_out(
         (error(libvirt.VIR_ERR_AGENT_UNSYNCED, "not in step"), AgentTimedOut),
         (error(libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED, "not configured"), AgentNotConnected),
         (error(libvirt.VIR_ERR_OPERATION_INVALID, "domain is not running"), DomainMissing),
-        (REFUSED, AgentFailed),
+        (REFUSED, AgentRefused),
+        (KILLED, AgentFailed),
+        (error(libvirt.VIR_ERR_INTERNAL_ERROR, "client socket is closed", libvirt.VIR_FROM_RPC), AgentFailed),
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), AgentFailed),
     ],
-    ids=["silent", "out of step", "no channel", "ended", "refused", "no text"],
-)
+    ids=["silent", "out of step", "no channel", "ended", "refused", "killed", "closed", "no text"],
+)  # fmt: skip
 async def test_no_answer(
     in_guest: FakeAgent, questions: GuestQuestions, answer: Exception, expected: type[Exception]
 ) -> None:
     in_guest.answers["guest-get-users"] = answer
     with pytest.raises(expected) as raised:
         await questions.users()
+    assert type(raised.value) is expected
     assert str(raised.value).isprintable()
 
 

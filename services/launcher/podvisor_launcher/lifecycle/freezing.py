@@ -6,6 +6,7 @@ whoever froze it; nothing here thaws before its time. A guest whose agent has no
 
 import asyncio
 import json
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -21,10 +22,11 @@ from podvisor_launcher.lifecycle.guest_agent import GuestAgent
 from podvisor_launcher.lifecycle.guest_questions import GuestQuestions
 from podvisor_launcher.storage.files import write_durably
 from podvisor_launcher.virt.errors import (
+    AgentBusy,
     AgentCommandUnsupported,
     AgentError,
-    AgentFailed,
     AgentNotConnected,
+    AgentRefused,
     DomainMissing,
     LibvirtFailed,
     LibvirtUnreachable,
@@ -33,8 +35,13 @@ from podvisor_launcher.virt.errors import (
 _log = structlog.stdlib.get_logger(__name__)
 
 _FIRST_RETRY_S = 2.0
+_LONGEST_RETRY_S = 60.0
+# Of a thaw that is due, before jitter: somebody waits for a guest that writes nothing.
+_LONGEST_DUE_RETRY_S = 10.0
 # Longer than a freeze takes that somebody hears of.
 _UNCERTAIN_MS = 120_000
+# The agent was not asked, or has said that it cannot. Of any other outcome it is not known whether it froze.
+_NOT_FROZEN = (AgentRefused, AgentCommandUnsupported, AgentNotConnected, AgentBusy)
 _Failures = (AgentError, DomainMissing, LibvirtFailed, LibvirtUnreachable)
 
 
@@ -72,26 +79,29 @@ class Freezing:
         async with self._turn:
             is_frozen = await self._questions.are_filesystems_frozen()
             thaw_at_ms = self._clock_ms() + thaw_after_s * 1000 if thaw_after_s else None
-            if not is_frozen:
-                await self._freeze()
-            await self._note(Freeze(thaw_at_ms))
-            self._wake.set()
+            try:
+                if is_frozen:
+                    await self._note(Freeze(thaw_at_ms))
+                else:
+                    await self._freeze(Freeze(thaw_at_ms))
+            finally:
+                self._tell()
             _log.info("the guest's file systems stand still", thaw_after_s=thaw_after_s)
-            self._agent.has_done(filesystems_frozen=True)
 
-    async def _freeze(self) -> None:
+    async def _freeze(self, wanted: Freeze) -> None:
         """Until the agent has said so, and somebody knows, it is one that thaws soon."""
         before = self._noted
         await self._note(Freeze(self._clock_ms() + _UNCERTAIN_MS))
+        self._tell()
         try:
             await self._questions.freeze()
-        except (AgentFailed, AgentCommandUnsupported, AgentNotConnected):
+            await self._note(wanted)
+        except _NOT_FROZEN:
             await self._note(before)  # as it was
             raise
         except BaseException:
             # It may stand still by now, for one who does not know.
             self._noted = Freeze(self._clock_ms())
-            self._wake.set()
             raise
 
     async def thaw(self) -> None:
@@ -101,24 +111,23 @@ class Freezing:
 
     async def run(self) -> None:
         """Thaw when it is time; until cancelled."""
-        backoff = Backoff(initial_s=_FIRST_RETRY_S, max_s=60.0)
+        backoff = Backoff(initial_s=_FIRST_RETRY_S, max_s=_LONGEST_RETRY_S)
         retry_s: float | None = None
         while True:
-            pause_s = self._left_s() if retry_s is None else retry_s
             with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
+                async with asyncio.timeout(pause_s(self._left_s(), retry_s)):
                     await self._wake.wait()
             self._wake.clear()
             retry_s = None
-            if self._noted is None:
-                backoff.reset()
-                continue
             try:
                 async with self._turn:
                     await self._look()
             except (*_Failures, OSError) as error:
                 _log.debug("the guest cannot be thawed now", error=str(error))
-                retry_s = backoff.next_s()
+                is_due = self._left_s() == 0
+                retry_s = backoff.next_s(at_most_s=_LONGEST_DUE_RETRY_S if is_due else math.inf)
+            else:
+                backoff.reset()
 
     async def _look(self) -> None:
         """A guest that was booted again, or thawed by itself, has nothing to be thawed."""
@@ -128,14 +137,19 @@ class Freezing:
             await self._thaw()
         elif not await self._questions.are_filesystems_frozen():
             await self._note(None)
-            self._agent.has_done(filesystems_frozen=False)
+            self._tell()
 
     async def _thaw(self) -> None:
         await self._questions.thaw()
         await self._note(None)
         if self._agent.work.filesystems_frozen:
             _log.info("the guest's file systems go on")
-        self._agent.has_done(filesystems_frozen=False)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Something else is noted now."""
+        self._agent.has_done(filesystems_frozen=self._noted is not None)
+        self._wake.set()
 
     async def _note(self, freeze: Freeze | None) -> None:
         await in_own_thread(partial(_save, self._path, freeze), name="freeze")
@@ -148,6 +162,13 @@ class Freezing:
         return max(0, self._noted.thaw_at_ms - self._clock_ms()) / 1000
 
 
+def pause_s(left_s: float | None, retry_s: float | None) -> float | None:
+    """From one look to the next, by the time that is left until the thaw and until what has failed is tried again. Pure."""
+    if left_s == 0 and retry_s is not None:
+        return retry_s
+    return min((each for each in (left_s, retry_s) if each is not None), default=None)
+
+
 def load_freeze(path: Path) -> Freeze | None:
     """What this launcher's predecessor has noted. What cannot be read is a freeze that is over."""
     try:
@@ -155,7 +176,7 @@ def load_freeze(path: Path) -> Freeze | None:
         return Freeze(None if thaw_at_ms is None else int(thaw_at_ms))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return Freeze(0)
 
 

@@ -27,6 +27,7 @@ from podvisor_launcher.virt.errors import (
     AgentError,
     AgentFailed,
     AgentNotConnected,
+    AgentRefused,
     AgentTimedOut,
     DomainMissing,
     LibvirtFailed,
@@ -51,6 +52,8 @@ _SILENT_CODES = {
     libvirt.VIR_ERR_AGENT_UNSYNCED,
     getattr(libvirt, "VIR_ERR_AGENT_COMMAND_TIMEOUT", libvirt.VIR_ERR_AGENT_UNRESPONSIVE),
 }
+# What libvirt says where an agent has answered that it cannot; a daemon that ended over a question has another domain.
+_REFUSAL = (libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_QEMU)
 # What libvirt calls a machine without the channel.
 _UNCONFIGURED_CODES = {libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED, libvirt.VIR_ERR_CONFIG_UNSUPPORTED}
 
@@ -208,6 +211,7 @@ def _parsed(text: str, command: Command) -> Answer:
 
 
 def _failure(error: libvirt.libvirtError, command: Command) -> AgentError | DomainMissing:
+    """Nothing but the agent's own refusal says that it has not done what it was asked."""
     code = error.get_error_code()
     if code in _SILENT_CODES:
         return AgentTimedOut(f"The agent of the guest does not answer to {command.execute}.")
@@ -216,6 +220,7 @@ def _failure(error: libvirt.libvirtError, command: Command) -> AgentError | Doma
     if code in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
         return DomainMissing("The guest does not run.")
     words = "" if command.is_confidential else told_text(error.get_error_message(), _WORDS_LIMIT)
-    return AgentFailed(
-        f"The agent of the guest has not done {command.execute}{': ' if words else '.'}{words}"
-    )
+    after = f": {words}" if words else "."
+    if (code, error.get_error_domain()) == _REFUSAL:
+        return AgentRefused(f"The agent of the guest has not done {command.execute}{after}")
+    return AgentFailed(f"No answer of the guest's agent to {command.execute} has come{after}")

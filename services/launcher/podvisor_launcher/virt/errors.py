@@ -58,9 +58,13 @@ class AgentCommandUnsupported(AgentError, Terminal):
 
 
 class AgentFailed(AgentError, Terminal):
-    """The agent has answered: that it cannot, or with what is no answer."""
+    """The agent has answered that it cannot, or with what is no answer; or what it answered has not come."""
 
     reason = "GuestAgentFailed"
+
+
+class AgentRefused(AgentFailed):
+    """The agent has answered that it cannot, and has not done it. Of another AgentFailed that is not known."""
 
 
 class AgentTimedOut(AgentError, Retryable):
