@@ -5,7 +5,8 @@
  *
  * The launcher does it, which is the only one to speak with libvirt: this program brings it the question, over a socket that keeps
  * messages apart, and prints what comes back. A question is the arguments, each ended by a zero byte; an answer is '0' for success
- * or '1', and words for a person.
+ * or '1', and words for a person. A launcher that is killed is back in a moment, which says nothing of the guest: it is asked again until
+ * the time is up. Nothing here waits longer, whatever is at the other end.
  *
  * Exit 0 for success, 1 when the guest fails or the launcher does not answer within TIMEOUT_S, 2 for wrong arguments.
  */
@@ -17,6 +18,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef PRIVATE_DIR
@@ -26,11 +28,7 @@
 #define QUESTION_LIMIT 65536
 #define ANSWER_LIMIT 2048
 #define TIMEOUT_MAX_S 86400
-
-static int fail(const char *what) {
-    printf("the launcher cannot be asked: %s: %s\n", what, strerror(errno));
-    return 1;
-}
+#define PAUSE_MS 50
 
 /* The length of the question; 0 when it is too long. */
 static size_t written(char *question, int count, char **arguments) {
@@ -45,8 +43,44 @@ static size_t written(char *question, int count, char **arguments) {
     return length;
 }
 
+static long long now_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+/* The length of the answer; 0 when whoever took the question has gone without one, -1 with errno for a failure. */
+static ssize_t asked(const char *question, size_t length, char *answer, long long until_ms) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = SOCKET};
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd == -1)
+        return -1;
+    ssize_t got = -1;
+    if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0 &&
+        send(fd, question, length, MSG_NOSIGNAL) != -1) {
+        struct pollfd readable = {.fd = fd, .events = POLLIN};
+        long long left_ms = until_ms - now_ms();
+        int ready = poll(&readable, 1, left_ms > 0 ? (int)left_ms : 0);
+        if (ready == 0)
+            errno = ETIMEDOUT;
+        else if (ready == 1)
+            got = recv(fd, answer, ANSWER_LIMIT, 0);
+    }
+    int error = errno;
+    close(fd);
+    errno = error;
+    return got;
+}
+
+/* The launcher is not there, or no longer, or has no time yet. */
+static int is_passing(int error) {
+    return error == ENOENT || error == ECONNREFUSED || error == EAGAIN || error == ECONNRESET ||
+           error == EPIPE;
+}
+
 int main(int argc, char **argv) {
     static char question[QUESTION_LIMIT];
+    long long begun_ms = now_ms();
     char *end = NULL;
     long timeout_s = argc > 2 ? strtol(argv[1], &end, 10) : 0;
     if (argc < 3 || *end != '\0' || timeout_s < 1 || timeout_s > TIMEOUT_MAX_S ||
@@ -59,25 +93,20 @@ int main(int argc, char **argv) {
         dprintf(STDERR_FILENO, "probe: the command has more than %d bytes\n", QUESTION_LIMIT);
         return 2;
     }
-    struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = SOCKET};
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    if (fd == -1 || connect(fd, (struct sockaddr *)&address, sizeof address) == -1)
-        return fail(SOCKET);
-    if (send(fd, question, length, MSG_NOSIGNAL) == -1)
-        return fail("send");
-    struct pollfd readable = {.fd = fd, .events = POLLIN};
-    int ready = poll(&readable, 1, (int)timeout_s * 1000);
-    if (ready == -1)
-        return fail("poll");
-    if (ready == 0) {
-        printf("no answer within %ld s\n", timeout_s);
-        return 1;
-    }
     char answer[ANSWER_LIMIT];
-    ssize_t got = recv(fd, answer, sizeof answer, 0);
-    if (got == -1)
-        return fail("recv");
-    if (got > 1)
+    long long until_ms = begun_ms + timeout_s * 1000;
+    ssize_t got = asked(question, length, answer, until_ms);
+    while ((got == 0 || (got == -1 && is_passing(errno))) && now_ms() + PAUSE_MS < until_ms) {
+        poll(NULL, 0, PAUSE_MS);
+        got = asked(question, length, answer, until_ms);
+    }
+    if (got == -1 && errno == ETIMEDOUT)
+        printf("no answer within %ld s\n", timeout_s);
+    else if (got == -1)
+        printf("the launcher cannot be asked: %s: %s\n", SOCKET, strerror(errno));
+    else if (got == 0)
+        printf("the launcher has gone without an answer\n");
+    else if (got > 1)
         printf("%.*s\n", (int)got - 1, answer + 1);
     return got > 0 && answer[0] == '0' ? 0 : 1;
 }

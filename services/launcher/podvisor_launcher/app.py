@@ -41,6 +41,7 @@ async def run(settings: Settings) -> int:
     machine = Machine(settings, reports, lambda spec: serve(spec))
     questions = GuestQuestions(machine.agent, machine.libvirt)
     freezing = Freezing(settings.freeze, machine.agent, questions)
+    probes = GuestProbes(machine.agent, questions, freezing, machine.power)
     credentials = Credentials(settings.guest_keys, machine.agent, questions)
 
     def serve(spec: domain_pb2.DomainSpec) -> None:
@@ -58,7 +59,7 @@ async def run(settings: Settings) -> int:
             spawn(group, credentials.run(), name="access credentials"),
             spawn(
                 group,
-                serve_probes(settings.probe_socket, GuestProbes(machine.agent, questions)),
+                serve_probes(settings.probe_socket, probes),
                 name="probes",
             ),
             spawn(group, responder.run(), name="dhcp"),

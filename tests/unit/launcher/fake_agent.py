@@ -134,6 +134,11 @@ class KnownAgent(GuestAgent):
     def __init__(self, name: str, on_change: Callable[[], None] = lambda: None) -> None:
         super().__init__(lambda: name, on_change)
         self.known = Agent(connected=True)
+        self.when_looked_for: Callable[[], None] = lambda: None
+
+    async def is_looked_for(self) -> None:
+        self.when_looked_for()
+        await super().is_looked_for()
 
     def comes(self, connected: bool = True) -> None:
         """It opens the channel, or closes it."""

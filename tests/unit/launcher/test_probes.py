@@ -3,24 +3,38 @@
 import asyncio
 import base64
 import socket
+import threading
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import libvirt
 import pytest
-from podvisor_launcher.lifecycle.guest_probes import GuestProbes, Verdict, verdict_of
+from podvisor_launcher.lifecycle.freezing import Freezing
+from podvisor_launcher.lifecycle.guest_probes import (
+    FROZEN,
+    PAUSED,
+    UNREACHABLE,
+    GuestProbes,
+    Verdict,
+    verdict_of,
+)
 from podvisor_launcher.lifecycle.guest_questions import GuestQuestions
+from podvisor_launcher.lifecycle.power import Power
 from podvisor_launcher.rpc.probes import NoQuestion, Question, parsed, serve_probes, written
+from podvisor_launcher.virt.connection import LibvirtConnection
+from podvisor_launcher.virt.errors import AgentRefused
 
+from tests.unit.launcher.conftest import TEST_DRIVER
 from tests.unit.launcher.fake_agent import SILENCE, FakeAgent, KnownAgent, error, in_guest
 from tests.unit.launcher.native import compiled
 from tests.unit.launcher.test_guest_agent import guest_of
 
 __all__ = ["in_guest"]
 
-EXEC, STATUS = "guest-exec", "guest-exec-status"
+EXEC, STATUS, FREEZE = "guest-exec", "guest-exec-status", "guest-fsfreeze-freeze"
+PROBES = (("5", "ping"), ("5", "exec", "true"))
 
 
 def encoded(text: str) -> str:
@@ -30,11 +44,20 @@ def encoded(text: str) -> str:
 class Probed:
     """The program in place of the kubelet, and the launcher's end of its socket."""
 
-    def __init__(self, program: Path, agent: KnownAgent, questions: GuestQuestions) -> None:
-        self.agent = agent
+    def __init__(
+        self, program: Path, directory: Path, name: str, connection: LibvirtConnection
+    ) -> None:
+        self.agent = KnownAgent(name)
         self.socket = program.with_name("probe.sock")
+        self.now_ms = 1_000_000
+        self.has_started = True
+        questions = GuestQuestions(self.agent, connection)
+        self.freezing = Freezing(
+            directory / "freeze.json", self.agent, questions, lambda: self.now_ms
+        )
+        self.power = Power(connection, lambda: name if self.has_started else None)
         self._program = program
-        self._probes = GuestProbes(agent, questions)
+        self._probes = GuestProbes(self.agent, questions, self.freezing, self.power)
         self._serving: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "Probed":
@@ -68,11 +91,14 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def it(name: str, program: Path, in_guest: FakeAgent) -> AsyncIterator[Probed]:
-    async with guest_of(name) as connection:
-        agent = KnownAgent(name)
-        async with Probed(program, agent, GuestQuestions(agent, connection)) as probed:
-            yield probed
+async def it(
+    name: str, program: Path, tmp_path: Path, in_guest: FakeAgent
+) -> AsyncIterator[Probed]:
+    async with (
+        guest_of(name) as connection,
+        Probed(program, tmp_path, name, connection) as probed,
+    ):
+        yield probed
 
 
 async def test_an_agent_that_answers(it: Probed, in_guest: FakeAgent) -> None:
@@ -139,14 +165,106 @@ async def test_a_command_that_never_began(it: Probed, in_guest: FakeAgent, answe
     assert (code, "does not say what it has begun" in output) == (1, True)
 
 
+async def test_a_command_that_prints_much(it: Probed, in_guest: FakeAgent) -> None:
+    in_guest.answers[EXEC] = {"pid": 42}
+    much = encoded("x" * 300_000)
+    in_guest.answers[STATUS] = {"exited": True, "exitcode": 0, "out-data": much, "err-data": much}
+    code, output = await it.run("5", "exec", "true")
+    assert (code, output[:1000]) == (0, "x" * 1000)
+
+
 async def test_while_file_systems_stand_still_nothing_fails(
     it: Probed, in_guest: FakeAgent
 ) -> None:
-    it.agent.has_done(filesystems_frozen=True)
-    for arguments in (("5", "ping"), ("5", "exec", "true")):
-        code, output = await it.run(*arguments)
-        assert (code, "stand still by request" in output) == (0, True)
+    await it.freezing.freeze(300)
+    in_guest.asked.clear()
+    for arguments in PROBES:
+        assert await it.run(*arguments) == (0, f"{FROZEN.message}\n")
     assert in_guest.commands == []
+
+
+async def test_a_guest_that_was_never_thawed_is_asked_again(
+    it: Probed, in_guest: FakeAgent
+) -> None:
+    """It may have died over its freeze."""
+    await it.freezing.freeze(300)
+    it.now_ms += 600_000
+    in_guest.answers["guest-ping"] = in_guest.answers[EXEC] = SILENCE
+    for arguments in PROBES:
+        assert (await it.run(*arguments))[0] == 1
+
+
+async def test_a_guest_that_stands_still_for_ever_is_asked_whether_it_is_there(
+    it: Probed, in_guest: FakeAgent
+) -> None:
+    await it.freezing.freeze(0)
+    assert await it.run("5", "ping") == (0, "")
+    in_guest.answers["guest-ping"] = SILENCE
+    assert (await it.run("5", "ping"))[0] == 1
+    assert await it.run("5", "exec", "true") == (0, f"{FROZEN.message}\n")
+
+
+async def test_a_guest_that_is_about_to_stand_still_is_not_asked(
+    it: Probed, in_guest: FakeAgent
+) -> None:
+    is_told = threading.Event()
+
+    def stops() -> None:
+        if FREEZE in in_guest.commands:
+            in_guest.gate.clear()
+            is_told.set()
+
+    in_guest.when_asked = stops
+    freezing = asyncio.create_task(it.freezing.freeze(300), name="freeze")
+    assert await asyncio.to_thread(is_told.wait, 10)
+    for arguments in PROBES:
+        assert await it.run(*arguments) == (0, f"{FROZEN.message}\n")
+    in_guest.answers[FREEZE] = error(libvirt.VIR_ERR_INTERNAL_ERROR, "busy")
+    in_guest.when_asked = lambda: None
+    in_guest.gate.set()
+    with pytest.raises(AgentRefused):
+        await freezing
+    assert await it.run("5", "ping") == (0, "")
+
+
+async def test_a_guest_that_is_paused_does_not_fail(it: Probed, in_guest: FakeAgent) -> None:
+    await it.power.pause()
+    in_guest.answers["guest-ping"] = in_guest.answers[EXEC] = SILENCE
+    for arguments in PROBES:
+        assert await it.run(*arguments) == (0, f"{PAUSED.message}\n")
+    assert in_guest.commands == []
+    await it.power.resume()
+    assert (await it.run("5", "ping"))[0] == 1
+
+
+async def test_a_guest_that_is_paused_over_a_probe_does_not_fail(
+    it: Probed, in_guest: FakeAgent, name: str
+) -> None:
+    in_guest.answers["guest-ping"] = SILENCE
+    in_guest.when_asked = libvirt.open(TEST_DRIVER).lookupByName(name).suspend
+    assert await it.run("5", "ping") == (0, f"{PAUSED.message}\n")
+    assert in_guest.commands == ["guest-ping"]
+
+
+async def test_a_libvirt_that_is_away_says_nothing_of_the_guest(
+    program: Path, tmp_path: Path, name: str
+) -> None:
+    alone = LibvirtConnection(TEST_DRIVER, lambda: None)
+    async with Probed(program, tmp_path, name, alone) as it:
+        assert await it.run("5", "ping") == (0, f"{UNREACHABLE.message}\n")
+        it.has_started = False
+        assert (await it.run("5", "ping"))[0] == 1
+
+
+async def test_an_agent_that_nobody_has_looked_for_yet_is_waited_for(it: Probed) -> None:
+    it.agent.known = None
+    is_waited_for = asyncio.Event()
+    it.agent.when_looked_for = is_waited_for.set
+    probe = asyncio.create_task(it.run("5", "ping"), name="probe")
+    async with asyncio.timeout(10):
+        await is_waited_for.wait()
+    it.agent.comes()
+    assert await probe == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -161,8 +279,33 @@ async def test_arguments_that_are_wrong(it: Probed, arguments: tuple[str, ...]) 
 
 async def test_a_launcher_that_is_not_there(it: Probed) -> None:
     it.socket.unlink()
-    code, output = await it.run("5", "ping")
+    code, output = await it.run("1", "ping")
     assert (code, "cannot be asked" in output) == (1, True)
+
+
+async def test_a_launcher_that_is_killed_over_a_probe_is_asked_again(it: Probed) -> None:
+    aside = it.socket.with_name("aside")
+    it.socket.rename(aside)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as killed:
+        killed.setblocking(False)
+        killed.bind(str(it.socket))
+        killed.listen()
+        probe = asyncio.create_task(it.run("5", "ping"), name="probe")
+        connection, _ = await asyncio.get_running_loop().sock_accept(killed)
+        connection.close()
+    aside.rename(it.socket)
+    assert await probe == (0, "")
+
+
+async def test_a_launcher_that_takes_nobody_in_is_not_waited_for_longer_than_that(
+    it: Probed,
+) -> None:
+    it.socket.unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as full:
+        full.bind(str(it.socket))
+        full.listen(0)
+        with closing(_connected(it.socket)):
+            assert (await it.run("1", "ping"))[0] == 1
 
 
 async def test_whoever_says_nothing_holds_up_no_probe(it: Probed) -> None:

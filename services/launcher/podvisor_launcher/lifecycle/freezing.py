@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from enum import Enum
 from functools import partial
 from pathlib import Path
 
@@ -40,6 +41,8 @@ _LONGEST_RETRY_S = 60.0
 _LONGEST_DUE_RETRY_S = 10.0
 # Longer than a freeze takes that somebody hears of.
 _UNCERTAIN_MS = 120_000
+# A thaw, and a second one where an agent is silent. A guest that has not been thawed by then has died, perhaps.
+_THAWED_WITHIN_MS = 180_000
 # The agent was not asked, or has said that it cannot. Of any other outcome it is not known whether it froze.
 _NOT_FROZEN = (AgentRefused, AgentCommandUnsupported, AgentNotConnected, AgentBusy)
 _Failures = (AgentError, DomainMissing, LibvirtFailed, LibvirtUnreachable)
@@ -50,6 +53,14 @@ class Freeze:
     """The guest was told to, or is about to be. Times are milliseconds of CLOCK_BOOTTIME, which no clock setting moves."""
 
     thaw_at_ms: int | None  # None for never
+
+
+class Stillness(Enum):
+    """Whether the guest's file systems stand still, or may."""
+
+    NONE = "none"  # or there was time enough to end it
+    PASSING = "passing"  # they are let go on in a while
+    ENDLESS = "endless"
 
 
 class Freezing:
@@ -67,11 +78,21 @@ class Freezing:
         self._agent = agent
         self._questions = questions
         self._clock_ms = clock_ms
-        self._noted = load_freeze(path)
+        self._noted = not_before(clock_ms(), load_freeze(path))
         self._turn = asyncio.Lock()  # of freezing and thawing
         self._wake = asyncio.Event()
         agent.has_done(filesystems_frozen=self._noted is not None)
         agent.subscribe(self._wake.set)
+
+    @property
+    def stillness(self) -> Stillness:
+        """By what is noted, from before the agent is told until after the guest was thawed; but no longer than a thaw takes."""
+        if self._noted is None:
+            return Stillness.NONE
+        if self._noted.thaw_at_ms is None:
+            return Stillness.ENDLESS
+        is_over = self._clock_ms() > self._noted.thaw_at_ms + _THAWED_WITHIN_MS
+        return Stillness.NONE if is_over else Stillness.PASSING
 
     async def freeze(self, thaw_after_s: int) -> None:
         """Have the file systems stand still until thaw() or so many seconds from now; 0 for no such end. Where they do already, that
@@ -167,6 +188,13 @@ def pause_s(left_s: float | None, retry_s: float | None) -> float | None:
     if left_s == 0 and retry_s is not None:
         return retry_s
     return min((each for each in (left_s, retry_s) if each is not None), default=None)
+
+
+def not_before(now_ms: int, freeze: Freeze | None) -> Freeze | None:
+    """The freeze, due now if it has been: somebody has the time for a thaw only from now on. Pure."""
+    if freeze is None or freeze.thaw_at_ms is None:
+        return freeze
+    return Freeze(max(now_ms, freeze.thaw_at_ms))
 
 
 def load_freeze(path: Path) -> Freeze | None:

@@ -73,6 +73,7 @@ class GuestAgent:
         self._domain = domain
         self._on_change = on_change
         self._is_due = asyncio.Event()
+        self._is_known = asyncio.Event()
         self._os_due_s = 0.0  # of the loop's clock
         self._listeners: list[Callable[[], None]] = []
 
@@ -85,6 +86,11 @@ class GuestAgent:
     def told(self) -> tuple[Agent | None, AgentWork]:
         """What is to be reported."""
         return self.known, self.work
+
+    async def is_looked_for(self) -> None:
+        """Waits until somebody has looked for an agent, which is as soon as libvirt answers."""
+        if self.known is None:
+            await self._is_known.wait()
 
     def subscribe(self, listener: Callable[[], None]) -> None:
         """`listener` is called whenever an agent has come or gone; it must only take note."""
@@ -168,6 +174,7 @@ class GuestAgent:
         has_turned = agent.connected != (self.known or NO_AGENT).connected
         if agent != self.known:
             self.known = agent
+            self._is_known.set()
             self._on_change()
         if has_turned:
             _log.info("the guest's agent has come or gone", connected=agent.connected)

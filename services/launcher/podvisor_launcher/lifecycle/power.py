@@ -44,6 +44,17 @@ class Power:
         self._running = running
         self._picture = asyncio.Lock()
 
+    @property
+    def is_to_run(self) -> bool:
+        """The guest was started, and is not told to end."""
+        return self._running() is not None
+
+    async def is_paused(self) -> bool:
+        """Whether the guest stands still, by request or for an error of a disk. Raises what LibvirtConnection.guest() does."""
+        name = self._running()
+        guest = await self._libvirt.guest(name) if name is not None else None
+        return isinstance(guest, Active) and guest.paused is not None
+
     async def pause(self) -> None:
         """Have the guest stand still. Raises NotRunning, AlreadyPaused, and what LibvirtConnection.guest() does."""
         await power.suspend(self._libvirt, await self._unpaused())
