@@ -253,6 +253,25 @@ def test_a_note_that_cannot_be_read_is_a_freeze_that_is_over(tmp_path: Path, con
     assert load_freeze(path) == Freeze(0)
 
 
+async def test_where_no_thread_is_to_be_had_thawing_is_tried_again(
+    it: Frozen, in_guest: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(freezing, "_FIRST_RETRY_S", 0.01)
+    await it.freezing.freeze(300)
+    it.now_ms += 300_000
+    start, failures = threading.Thread.start, [1, 2, 3]
+
+    def fails_at_first(thread: threading.Thread) -> None:
+        if thread.name == "freeze" and failures:
+            failures.pop()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fails_at_first)
+    await it.runs_until(lambda: not it.is_frozen)
+    assert (failures, load_freeze(it.path)) == ([], None)
+
+
 async def test_what_cannot_be_noted_is_not_done(it: Frozen, in_guest: FakeAgent) -> None:
     it.path.with_name("freeze.json.new").mkdir()
     with pytest.raises(OSError):

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 import libvirt
 import pytest
 from podvisor_launcher.lifecycle.guest_questions import GuestQuestions
-from podvisor_launcher.virt import agent as virt_agent
 from podvisor_launcher.virt.agent import Command
 from podvisor_launcher.virt.connection import LibvirtConnection
 from podvisor_launcher.virt.errors import (
@@ -19,6 +18,7 @@ from podvisor_launcher.virt.errors import (
     AgentRefused,
     AgentTimedOut,
     DomainMissing,
+    LibvirtFailed,
     LibvirtUnreachable,
 )
 
@@ -204,11 +204,11 @@ async def test_what_is_confidential_is_in_no_error(
 async def test_where_no_thread_is_to_be_had_the_next_question_may_have_one(
     in_guest: FakeAgent, questions: GuestQuestions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def none(*_: object, **__: object) -> None:
+    def none(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patched:
-        patched.setattr(virt_agent, "in_own_thread", none)
-        with pytest.raises(Exception, match="no thread"):
+        patched.setattr(threading.Thread, "start", none)
+        with pytest.raises(LibvirtFailed, match="no thread"):
             await questions.users()
     assert [each.name for each in await questions.users()] == ["root"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import errno
 import socket
 import threading
 from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ from podvisor_launcher.lifecycle.guest_probes import (
 )
 from podvisor_launcher.lifecycle.guest_questions import GuestQuestions
 from podvisor_launcher.lifecycle.power import Power
+from podvisor_launcher.rpc import probes as rpc_probes
 from podvisor_launcher.rpc.probes import NoQuestion, Question, parsed, serve_probes, written
 from podvisor_launcher.virt.connection import LibvirtConnection
 from podvisor_launcher.virt.errors import AgentRefused
@@ -295,6 +297,24 @@ async def test_a_launcher_that_is_killed_over_a_probe_is_asked_again(it: Probed)
         connection.close()
     aside.rename(it.socket)
     assert await probe == (0, "")
+
+
+async def test_a_launcher_without_a_descriptor_left_takes_the_next_probe(
+    it: Probed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc_probes, "_ACCEPT_PAUSE_S", 0.01)
+    loop, failures = asyncio.get_running_loop(), [OSError(errno.EMFILE, "Too many open files")]
+    accept = loop.sock_accept
+
+    async def sock_accept(listener: socket.socket) -> tuple[socket.socket, object]:
+        if failures:
+            raise failures.pop()
+        return await accept(listener)
+
+    monkeypatch.setattr(loop, "sock_accept", sock_accept)
+    for _ in range(2):
+        assert await it.run("5", "ping") == (0, "")
+    assert not failures
 
 
 async def test_a_launcher_that_takes_nobody_in_is_not_waited_for_longer_than_that(

@@ -24,6 +24,7 @@ _QUESTION_LIMIT_BYTES = 65_536
 _ANSWER_LIMIT_BYTES = 2048
 # Readiness and liveness, and one of each that was given up.
 _AT_ONCE = 4
+_ACCEPT_PAUSE_S = 1.0
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -42,7 +43,6 @@ class NoQuestion(Exception):
 async def serve_probes(path: Path, probes: GuestProbes) -> None:
     """Listen at `path` until cancelled. A socket that is there is a dead predecessor's."""
     unpublished = path.with_name(f".{path.name}")
-    loop = asyncio.get_running_loop()
     free = asyncio.Semaphore(_AT_ONCE)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as listener:
         unpublished.unlink(missing_ok=True)
@@ -52,8 +52,21 @@ async def serve_probes(path: Path, probes: GuestProbes) -> None:
         async with asyncio.TaskGroup() as group:
             while True:
                 await free.acquire()
-                connection, _ = await loop.sock_accept(listener)
+                connection = await _accepted(listener)
                 group.create_task(_meet(connection, probes, free), name="probe")
+
+
+async def _accepted(listener: socket.socket) -> socket.socket:
+    """The next that comes; where there is no descriptor for it, a little later."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            connection, _ = await loop.sock_accept(listener)
+        except OSError as error:
+            _log.warning("no probe can be taken now", error=str(error))
+            await asyncio.sleep(_ACCEPT_PAUSE_S)
+        else:
+            return connection
 
 
 async def _meet(connection: socket.socket, probes: GuestProbes, free: asyncio.Semaphore) -> None:

@@ -10,7 +10,6 @@ most of what a program has printed.
 import asyncio
 import json
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +19,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import libvirt
 import libvirt_qemu  # type: ignore[import-untyped]
-from podvisor_common.aio.threads import in_own_thread
+from podvisor_common.aio.threads import NoThread, in_own_thread
 from podvisor_common.guest_interfaces import GuestInterface, guest_interfaces
 from podvisor_common.told import told_text
 
@@ -48,7 +47,7 @@ _ANSWER_LIMIT_BYTES = 256 * 1024
 _WORDS_LIMIT = 256
 # Characters of what a program has printed, in base64: whole groups, a KiB and a little more.
 PRINTED_LIMIT = 1368
-_PRINTED = re.compile(r'("(?:out|err)-data":\s?"[A-Za-z0-9+/=]{%d})[A-Za-z0-9+/=]+' % PRINTED_LIMIT)
+_PRINTED = re.compile(rf'("(?:out|err)-data":\s?"[A-Za-z0-9+/=]{{{PRINTED_LIMIT}}})[A-Za-z0-9+/=]+')
 # Of those who wait for their turn.
 _WAITING_LIMIT = 16
 
@@ -123,10 +122,9 @@ class AgentQuestions:
 
     async def _in_turn(self, question: Callable[[libvirt.virConnect], _T], deadline_s: float) -> _T:
         """Raises TimeoutError and what the question does."""
-        loop, has_begun = asyncio.get_running_loop(), threading.Event()
+        loop = asyncio.get_running_loop()
 
         def work(connection: libvirt.virConnect) -> _T:
-            has_begun.set()
             try:
                 return question(connection)
             finally:
@@ -140,9 +138,7 @@ class AgentQuestions:
                 raise LibvirtUnreachable("there is no connection to libvirt")
             try:
                 return await in_own_thread(partial(work, connection), name="guest agent")
-            except RuntimeError as error:
-                if has_begun.is_set():
-                    raise
+            except NoThread as error:
                 self._turn.release()
                 raise LibvirtFailed("there is no thread to be had") from error
 
