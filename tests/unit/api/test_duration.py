@@ -20,7 +20,7 @@ from podvisor_common.api.duration import DurationError, parse_duration
         ("1500ms", 1.5),
         ("10us", 0.00001),
         ("10µs", 0.00001),
-        ("999ns", 0),
+        ("999ns", 0.000001),
     ],
 )
 def test_durations(text: str, seconds: float) -> None:

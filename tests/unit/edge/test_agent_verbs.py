@@ -96,6 +96,8 @@ async def test_there_is_no_agent(it: Guests, verb: str) -> None:
     [
         (None, "FreezeGuest 300"),
         ({"unfreezeTimeout": "0s"}, "FreezeGuest 0"),
+        ({"unfreezeTimeout": "500ms"}, "FreezeGuest 1"),
+        ({"unfreezeTimeout": "100ns"}, "FreezeGuest 1"),
         ({"unfreezeTimeout": "1m30s"}, "FreezeGuest 90"),
     ],
 )

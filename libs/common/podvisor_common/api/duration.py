@@ -1,5 +1,6 @@
 """Durations as Kubernetes writes them (metav1.Duration): numbers with units, `1h30m` or `2.5s`. Pure."""
 
+import math
 import re
 from datetime import timedelta
 from decimal import Decimal
@@ -25,7 +26,7 @@ class DurationError(ValueError):
 
 
 def parse_duration(text: str) -> timedelta:
-    """The duration that a text names, which is not negative; DurationError when it names none."""
+    """The duration that a text names, which is not negative, in whole microseconds and 0 for nothing but 0; DurationError when it names none."""
     if len(text) > MAX_LENGTH:
         raise DurationError(f"a duration has at most {MAX_LENGTH} characters")
     parts = _PART.findall(text)
@@ -36,4 +37,4 @@ def parse_duration(text: str) -> timedelta:
     total = sum((Decimal(number) * _MICROSECONDS[unit] for number, unit in parts), Decimal(0))
     if total > _LIMIT:
         raise DurationError("a duration is at most a hundred years")
-    return timedelta(microseconds=int(total))
+    return timedelta(microseconds=math.ceil(total))

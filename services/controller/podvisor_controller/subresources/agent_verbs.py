@@ -3,6 +3,7 @@
 What the agent says is a guest's own word; the handler has cut it to what is fit to be shown.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -136,7 +137,7 @@ def _thaw_after_s(options: Mapping[str, Any]) -> int:
         raise bad_request(f"unfreezeTimeout: {error}") from error
     if not 0 <= wanted_s <= MAX_THAW_S:
         raise bad_request(f"unfreezeTimeout has to be between 0s and {MAX_THAW_S}s")
-    return int(wanted_s)
+    return math.ceil(wanted_s)  # less than a second is not never
 
 
 def agent_info(told: guest_pb2.GuestInfo) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class GuestQuestions:
     async def info(self) -> pb.GuestInfo:
         """All that the agent tells, within 40 seconds. What it cannot tell is left empty."""
         commands = (_INFO, _OS, _HOST_NAME, _TIME_ZONE, _USERS, _FILESYSTEMS, _FREEZE_STATUS)
-        answers = await self._ask(commands, _INFO_DEADLINE_S)
+        answers = await self._ask(commands, _INFO_DEADLINE_S, by_people=True)
         about, os, host_name, zone, users, filesystems, freeze = (
             None if isinstance(each, AgentFailed) else each for each in answers
         )
@@ -67,11 +67,11 @@ class GuestQuestions:
 
     async def users(self) -> list[pb.GuestUser]:
         """Who is logged in, within 30 seconds."""
-        return facts.users_of(await self.do(_USERS))
+        return facts.users_of(await self.do(_USERS, by_people=True))
 
     async def filesystems(self) -> list[pb.GuestFilesystem]:
         """What is mounted, within 30 seconds."""
-        return facts.filesystems_of(await self.do(_FILESYSTEMS))
+        return facts.filesystems_of(await self.do(_FILESYSTEMS, by_people=True))
 
     async def are_filesystems_frozen(self) -> bool:
         """Whether they stand still, within 12 seconds."""
@@ -97,20 +97,22 @@ class GuestQuestions:
             raise answer
         return answer
 
-    async def do(self, command: Command, *, deadline_s: float = _DEADLINE_S) -> Answer:
-        """What the agent returns for the command, if it offers it."""
-        [answer] = await self.do_all([command], deadline_s=deadline_s)
+    async def do(
+        self, command: Command, *, deadline_s: float = _DEADLINE_S, by_people: bool = False
+    ) -> Answer:
+        """What the agent returns for the command, if it offers it; `by_people` as for AgentQuestions.ask()."""
+        [answer] = await self.do_all([command], deadline_s=deadline_s, by_people=by_people)
         if isinstance(answer, AgentFailed):
             raise answer
         return answer
 
     async def do_all(
-        self, commands: Sequence[Command], *, deadline_s: float
+        self, commands: Sequence[Command], *, deadline_s: float, by_people: bool = False
     ) -> list[Answer | AgentFailed]:
         """What the agent returns for each of the commands, if it offers all of them; else none is put to it."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + deadline_s
-        [about] = await self._ask([_INFO], deadline_s)
+        [about] = await self._ask([_INFO], deadline_s, by_people=by_people)
         if isinstance(about, AgentFailed):
             raise about
         _, known = facts.agent_of(about)
@@ -121,12 +123,14 @@ class GuestQuestions:
                     f"The agent of the guest does not offer {command.execute}."
                     " Update it, or allow the command in its configuration."
                 )
-        return await self._ask(commands, until_s - loop.time())
+        return await self._ask(commands, until_s - loop.time(), by_people=by_people)
 
     async def _ask(
-        self, commands: Sequence[Command], deadline_s: float
+        self, commands: Sequence[Command], deadline_s: float, *, by_people: bool = False
     ) -> list[Answer | AgentFailed]:
         domain, known = self._agent.domain, self._agent.known
         if domain is None or known is None or not known.connected:
             raise AgentNotConnected("The guest has no agent that is connected.")
-        return await self._libvirt.agent.ask(domain, commands, deadline_s=deadline_s)
+        return await self._libvirt.agent.ask(
+            domain, commands, deadline_s=deadline_s, by_people=by_people
+        )

@@ -34,6 +34,7 @@ from podvisor_launcher.virt.errors import (
     LibvirtFailed,
     LibvirtUnreachable,
 )
+from podvisor_launcher.virt.turns import Turns
 
 _T = TypeVar("_T")
 # What the agent has returned, as JSON has it; or that it has not, though it is there.
@@ -48,8 +49,10 @@ _WORDS_LIMIT = 256
 # Characters of what a program has printed, in base64: whole groups, a KiB and a little more.
 PRINTED_LIMIT = 1368
 _PRINTED = re.compile(rf'("(?:out|err)-data":\s?"[A-Za-z0-9+/=]{{{PRINTED_LIMIT}}})[A-Za-z0-9+/=]+')
-# Of those who wait for their turn.
+# Of those who wait for their turn, or have it.
 _WAITING_LIMIT = 16
+# One that is asked and two that wait: they shall keep no probe and no thaw out.
+_PEOPLE_WAITING_LIMIT = 3
 
 _SILENT_CODES = {
     libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
@@ -84,13 +87,13 @@ class AgentQuestions:
 
     def __init__(self, connection: Callable[[], libvirt.virConnect | None]) -> None:
         self._connection = connection
-        self._turn = asyncio.Semaphore(1)
-        self._waiting = 0
+        self._turns = Turns()
+        self._waiting = self._people_waiting = 0
 
     async def interfaces(self, name: str) -> tuple[GuestInterface, ...]:
         """The network devices that the agent in a running guest tells of, within 15 seconds. Waits for no other question. Raises
         LibvirtUnreachable, LibvirtFailed."""
-        if self._turn.locked():
+        if self._turns.is_taken:
             raise LibvirtFailed("libvirt is busy with an earlier question to the guest's agent")
         try:
             return await self._in_turn(partial(_interfaces, name), _DEADLINE_S)
@@ -100,27 +103,45 @@ class AgentQuestions:
             ) from error
 
     async def ask(
-        self, name: str, commands: Sequence[Command], *, deadline_s: float, waits: bool = True
+        self,
+        name: str,
+        commands: Sequence[Command],
+        *,
+        deadline_s: float,
+        waits: bool = True,
+        by_people: bool = False,
     ) -> list[Answer | AgentFailed]:
-        """The answers to all commands, within that time, in which it `waits` for earlier questions. Where the agent answers that it
-        cannot, that is the answer.
+        """The answers to all commands, within that time, in which it `waits` for earlier questions; one that somebody asks out of
+        curiosity, `by_people`, for later ones as well, and few of them wait. Where the agent answers that it cannot, that is the
+        answer.
 
         Raises AgentNotConnected, AgentTimedOut, AgentBusy, DomainMissing, LibvirtUnreachable, LibvirtFailed.
         """
-        if self._waiting >= _WAITING_LIMIT or (self._turn.locked() and not waits):
+        is_full = self._waiting >= _WAITING_LIMIT or (
+            by_people and self._people_waiting >= _PEOPLE_WAITING_LIMIT
+        )
+        if is_full or (self._turns.is_taken and not waits):
             raise AgentBusy("Too many questions wait for the agent of the guest.")
         self._waiting += 1
+        self._people_waiting += by_people
         try:
             question = partial(_answers, name, commands, time.monotonic() + deadline_s)
-            return await self._in_turn(question, deadline_s)
+            return await self._in_turn(question, deadline_s, goes_first=not by_people)
         except TimeoutError as error:
             raise AgentTimedOut(
                 f"The agent of the guest has not answered within {deadline_s:g} s."
             ) from error
         finally:
             self._waiting -= 1
+            self._people_waiting -= by_people
 
-    async def _in_turn(self, question: Callable[[libvirt.virConnect], _T], deadline_s: float) -> _T:
+    async def _in_turn(
+        self,
+        question: Callable[[libvirt.virConnect], _T],
+        deadline_s: float,
+        *,
+        goes_first: bool = False,
+    ) -> _T:
         """Raises TimeoutError and what the question does."""
         loop = asyncio.get_running_loop()
 
@@ -129,17 +150,17 @@ class AgentQuestions:
                 return question(connection)
             finally:
                 with suppress(RuntimeError):  # the loop is closed: this process is about to end
-                    loop.call_soon_threadsafe(self._turn.release)
+                    loop.call_soon_threadsafe(self._turns.give_back)
 
         async with asyncio.timeout(deadline_s):
-            await self._turn.acquire()
+            await self._turns.take(goes_first=goes_first)
             if (connection := self._connection()) is None:
-                self._turn.release()
+                self._turns.give_back()
                 raise LibvirtUnreachable("there is no connection to libvirt")
             try:
                 return await in_own_thread(partial(work, connection), name="guest agent")
             except NoThread as error:
-                self._turn.release()
+                self._turns.give_back()
                 raise LibvirtFailed("there is no thread to be had") from error
 
 
