@@ -4,7 +4,6 @@ Invariant: pure. Whatever is given, what comes out has the type that was asked f
 """
 
 _INT64_MAX = 2**63 - 1
-_UINT64_MAX = 2**64 - 1
 
 
 def told_text(said: object, limit: int) -> str:
@@ -14,8 +13,8 @@ def told_text(said: object, limit: int) -> str:
     return "".join(each for each in said[:limit] if each.isprintable()).strip()
 
 
-def told_number(said: object, limit: int = _UINT64_MAX) -> int:
-    """The number, if it is one of those from 0 to `limit`; else 0."""
+def told_number(said: object, limit: int = _INT64_MAX) -> int:
+    """The number, if it is one of those from 0 to `limit`, which clients hold in 64 bits with a sign; else 0."""
     if isinstance(said, bool) or not isinstance(said, int) or not 0 <= said <= limit:
         return 0
     return said

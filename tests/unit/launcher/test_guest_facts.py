@@ -87,5 +87,6 @@ def test_a_text_can_be_printed(said: object, expected: str) -> None:
 
 
 def test_numbers() -> None:
-    assert [told_number(each) for each in (1, True, -1, 2**64, "1", None)] == [1, 0, 0, 0, 0, 0]
+    assert [told_number(each) for each in (1, True, -1, 2**63, "1", None)] == [1, 0, 0, 0, 0, 0]
+    assert told_number(2**63 - 1) == 2**63 - 1
     assert [told_seconds(each) for each in (1.5, True, -1, float("nan"))] == [1.5, 0, 0, 0]
