@@ -85,6 +85,34 @@ def test_a_machine_that_boots_is_heard_at_once() -> None:
     assert [at_s for at_s, _ in it.heard] == [1, 2, 11, 41]
 
 
+def test_how_often_it_takes_its_credentials_or_not_is_heard_ever_more_seldom() -> None:
+    now_s = 0.0
+    news, said, heard_at_s = AgentNews(lambda: now_s), domain_pb2.DomainReport(), list[float]()
+    said.guest_agent.connected = True
+    was_synchronized = None
+    for second in range(HOUR_S):
+        now_s = float(second)
+        said.access_credentials.synchronized = second % 2 == 0
+        news.listen(said)
+        heard = news.heard(said)
+        assert heard is not None
+        assert heard.guest_agent == said.guest_agent
+        if heard.access_credentials.synchronized != was_synchronized:
+            was_synchronized = heard.access_credentials.synchronized
+            heard_at_s.append(now_s)
+    assert heard_at_s[:3] == [0, 1, 4]
+    assert len(heard_at_s) < 50
+
+
+def test_a_launcher_that_has_not_tried_yet_says_nothing_of_credentials() -> None:
+    news, said = AgentNews(lambda: 0.0), domain_pb2.DomainReport()
+    said.access_credentials.synchronized = True
+    news.listen(said)
+    news.listen(NOT_LOOKED)
+    assert news.heard(NOT_LOOKED) == NOT_LOOKED
+    assert news.next_look_s is None
+
+
 def test_the_more_often_it_changes_the_later_it_is_heard() -> None:
     it = Listened()
     words = changes()

@@ -4,7 +4,6 @@ import pytest
 from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_launcher.lifecycle.credential_plan import (
     Content,
-    CredentialsUnusable,
     GivenKeys,
     complaint_of,
     steps_of,
@@ -76,8 +75,52 @@ def test_passwords_are_confidential() -> None:
 )  # fmt: skip
 def test_what_cannot_be_given(kind: int, content: Content, message: str) -> None:
     spec = Spec(secret_dir="/c/k", kind=kind, users=["root"])  # type: ignore[arg-type]
-    with pytest.raises(CredentialsUnusable, match=message):
-        wanted_of([spec], {"/c/k": content})
+    [complaint] = wanted_of([spec], {"/c/k": content}).complaints
+    assert message in complaint
+
+
+@pytest.mark.parametrize(
+    ("content", "gone"),
+    [({}, ["ssh-rsa OLD"]), (None, None), ({"a": b""}, None)],
+    ids=["empty", "not to be read", "no key"],
+)
+def test_keys_are_taken_back_where_it_is_known_that_they_have_left(
+    content: Content | None, gone: list[str] | None
+) -> None:
+    spec = Spec(secret_dir="/c/k", kind=KEYS, users=["root"])
+    given = {"root": ("ssh-rsa OLD",)}
+    wanted = wanted_of([spec], {"/c/k": content})
+    commands = [step.command for step in steps_of(wanted, given)]
+    assert commands == ([Command(REMOVE, {"username": "root", "keys": gone})] if gone else [])
+    assert wanted.given_keys(given) == ({} if gone else given)
+    assert len(wanted.complaints) == 1
+
+
+def test_a_bad_secret_is_of_no_matter_to_others() -> None:
+    specs = [
+        Spec(secret_dir="/c/bad", kind=KEYS, users=["root"]),
+        Spec(secret_dir="/c/k", kind=KEYS, users=["root", "me"]),
+        Spec(secret_dir="/c/p", kind=PASSWORDS),
+        Spec(secret_dir="/c/none", kind=PASSWORDS),
+    ]
+    contents = {
+        "/c/bad": {"a": b"\xff"},
+        "/c/k": {"a": b"ssh-rsa AAA"},
+        "/c/p": {"root": b"hunter2"},
+    }
+    wanted = wanted_of(specs, contents)
+    given = {"root": ("ssh-rsa OLD",), "me": ("ssh-rsa OLD",)}
+    steps = steps_of(wanted, given)
+    assert [(each.command.execute, each.command.arguments["username"]) for each in steps] == [
+        (ADD, "root"), (ADD, "me"), (REMOVE, "me"), ("guest-set-user-password", "root"),
+    ]  # fmt: skip
+    assert wanted.given_keys(given) == {
+        "root": ("ssh-rsa OLD", "ssh-rsa AAA"),
+        "me": ("ssh-rsa AAA",),
+    }
+    assert [each.partition('"')[2].partition('"')[0] for each in wanted.complaints] == [
+        "bad", "none",
+    ]  # fmt: skip
 
 
 def test_what_an_agent_has_not_taken_is_named_by_its_secret() -> None:

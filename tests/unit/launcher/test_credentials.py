@@ -112,6 +112,16 @@ async def test_keys_follow_their_secret(it: World, in_guest: FakeAgent) -> None:
     assert in_guest.asked[-1] == (REMOVE, {"username": "root", "keys": ["ssh-rsa AAA"]})
 
 
+async def test_the_last_key_leaves_with_its_secrets_content(it: World, in_guest: FakeAgent) -> None:
+    it.secret.write(a="ssh-rsa AAA")
+    it.start(pb.ACCESS_CREDENTIAL_KIND_SSH_PUBLIC_KEYS, "root")
+    await it.until(lambda: it.said == (True, ""))
+    it.secret.write()
+    await it.until(lambda: it.said is not None and not it.said[0])
+    assert in_guest.asked[-1] == (REMOVE, {"username": "root", "keys": ["ssh-rsa AAA"]})
+    assert json.loads(it.given.read_text()) == {}
+
+
 async def test_a_key_that_left_while_the_launcher_was_killed(
     it: World, in_guest: FakeAgent
 ) -> None:
@@ -191,6 +201,20 @@ async def test_an_agent_that_cannot(it: World, in_guest: FakeAgent) -> None:
     assert it.said is not None
     assert f"does not offer {ADD}" in it.said[1]
     assert in_guest.commands == []
+
+
+async def test_a_guest_that_stands_still_is_given_them_when_it_goes_on(
+    it: World, in_guest: FakeAgent
+) -> None:
+    it.secret.write(a="ssh-rsa AAA")
+    it.agent.has_done(filesystems_frozen=True)
+    it.start(pb.ACCESS_CREDENTIAL_KIND_SSH_PUBLIC_KEYS, "root")
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await it.until(lambda: bool(in_guest.commands))
+    assert (it.said, in_guest.commands) == (None, [])
+    it.agent.has_done(filesystems_frozen=False)
+    await it.until(lambda: it.said == (True, ""))
 
 
 async def test_a_machine_without_any_needs_nothing(it: World, in_guest: FakeAgent) -> None:

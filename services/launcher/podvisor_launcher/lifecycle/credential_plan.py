@@ -21,7 +21,7 @@ _KEY_LIMIT = 16 * 1024  # of characters; a key of RSA has 700
 
 
 class CredentialsUnusable(Exception):
-    """A Secret is missing or does not hold what it should. The text, a sentence, names it and says what to do."""
+    """A Secret does not hold what it should. The text, a sentence, names it and says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,15 @@ class Wanted:
 
     keys: dict[str, dict[str, str]] = field(default_factory=dict)  # Secret by account and key
     passwords: dict[str, tuple[bytes, str]] = field(default_factory=dict, repr=False)  # by account
+    # Accounts of which is not known which keys they shall have, so that none is taken from them.
+    uncertain: set[str] = field(default_factory=set)
+    complaints: list[str] = field(default_factory=list)  # of Secrets that are not usable
 
-    @property
-    def given_keys(self) -> GivenKeys:
-        """The keys alone."""
-        return {user: tuple(keys) for user, keys in self.keys.items()}
+    def given_keys(self, given: GivenKeys) -> GivenKeys:
+        """The keys alone that the guest has in the end, where it had the `given` ones."""
+        known = {user: tuple(keys) for user, keys in self.keys.items() if keys}
+        kept = {user: keys for user, keys in given.items() if user in self.uncertain}
+        return all_keys(kept, known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,29 +49,49 @@ class Step:
     complaint: str
 
 
-def wanted_of(specs: Sequence[pb.AccessCredentialSpec], contents: Mapping[str, Content]) -> Wanted:
-    """By the specification and what is in its Secrets' directories. Of two passwords of an account, the later counts. Raises
-    CredentialsUnusable."""
+def all_keys(one: GivenKeys, other: GivenKeys) -> GivenKeys:
+    """The keys of both, each once."""
+    users = dict.fromkeys((*one, *other))
+    return {
+        user: tuple(dict.fromkeys((*one.get(user, ()), *other.get(user, ())))) for user in users
+    }
+
+
+def wanted_of(
+    specs: Sequence[pb.AccessCredentialSpec], contents: Mapping[str, Content | None]
+) -> Wanted:
+    """By the specification and what is in its Secrets' directories; None for one that cannot be read. Of two passwords of an
+    account, the later counts. What is wrong with one Secret is said, and of no matter to the others."""
     wanted = Wanted()
     for spec in specs:
-        secret = spec.secret_dir.rpartition("/")[2]
         content = contents.get(spec.secret_dir)
-        if not content:
-            raise CredentialsUnusable(
-                f'accessCredentials: the Secret "{secret}" does not exist or is empty. It is applied when it is there.'
-            )
-        if spec.kind == pb.ACCESS_CREDENTIAL_KIND_SSH_PUBLIC_KEYS:
-            for user in spec.users:
-                known = wanted.keys.setdefault(user, {})
-                known.update(dict.fromkeys(_keys_of(content, secret), secret))
-        elif spec.kind == pb.ACCESS_CREDENTIAL_KIND_PASSWORDS:
-            for user, password in content.items():
-                wanted.passwords[user] = (_password_of(password, secret), secret)
-        else:
-            raise CredentialsUnusable(
-                "accessCredentials: this launcher does not know that kind. A machine that is started again has one that does."
-            )
+        try:
+            _add(spec, content, wanted)
+        except CredentialsUnusable as error:
+            wanted.complaints.append(str(error))
+            # Of a Secret that is there and holds nothing, every key has left.
+            if content is None or content:
+                wanted.uncertain.update(spec.users)
     return wanted
+
+
+def _add(spec: pb.AccessCredentialSpec, content: Content | None, wanted: Wanted) -> None:
+    secret = spec.secret_dir.rpartition("/")[2]
+    if not content:
+        raise CredentialsUnusable(
+            f'accessCredentials: the Secret "{secret}" does not exist or is empty. It is applied when it is there.'
+        )
+    if spec.kind == pb.ACCESS_CREDENTIAL_KIND_SSH_PUBLIC_KEYS:
+        keys = dict.fromkeys(_keys_of(content, secret), secret)
+        for user in spec.users:
+            wanted.keys.setdefault(user, {}).update(keys)
+    elif spec.kind == pb.ACCESS_CREDENTIAL_KIND_PASSWORDS:
+        passwords = {user: _password_of(value, secret) for user, value in content.items()}
+        wanted.passwords.update({user: (each, secret) for user, each in passwords.items()})
+    else:
+        raise CredentialsUnusable(
+            "accessCredentials: this launcher does not know that kind. A machine that is started again has one that does."
+        )
 
 
 def steps_of(wanted: Wanted, given: GivenKeys) -> list[Step]:
@@ -77,6 +101,8 @@ def steps_of(wanted: Wanted, given: GivenKeys) -> list[Step]:
         command = Command("guest-ssh-add-authorized-keys", {"username": user, "keys": list(keys)})
         steps.append(Step(command, _complaint("public keys", *dict.fromkeys(keys.values()))))
     for user, known in given.items():
+        if user in wanted.uncertain:
+            continue
         if gone := [key for key in known if key not in wanted.keys.get(user, {})]:
             command = Command("guest-ssh-remove-authorized-keys", {"username": user, "keys": gone})
             steps.append(Step(command, "accessCredentials: keys that are gone from their Secret"))

@@ -20,8 +20,8 @@ from podvisor_common.aio.threads import in_own_thread
 
 from podvisor_launcher.lifecycle.credential_plan import (
     Content,
-    CredentialsUnusable,
     GivenKeys,
+    all_keys,
     complaint_of,
     steps_of,
     wanted_of,
@@ -101,43 +101,43 @@ class Credentials:
         """Whether there is nothing more to be done until something happens."""
         if self._agent.known is None or not self._agent.known.connected:
             return True
+        if self._agent.work.filesystems_frozen:
+            return True  # it can write nothing; its going on is told
         try:
-            complaint = await self._give_all()
-        except CredentialsUnusable as error:
-            self._agent.has_done(credentials=(False, str(error)))
-            return True
+            unusable, complaint = await self._give_all()
         except (AgentNotConnected, DomainMissing):
             return True  # its coming is told
         except AgentCommandUnsupported as error:
-            complaint = f"accessCredentials: {error}"
+            unusable, complaint = "", f"accessCredentials: {error}"
         except (AgentError, LibvirtUnreachable, LibvirtFailed, OSError) as error:
             _log.debug("the guest is not given its access credentials", error=type(error).__name__)
+            unusable = ""
             complaint = (
                 "accessCredentials: the agent of the guest does not answer. It is tried again."
             )
         if complaint:
             _log.info("the guest has not taken its access credentials")
-        self._agent.has_done(credentials=(not complaint, complaint))
+        words = " ".join(filter(None, (unusable, complaint)))
+        self._agent.has_done(credentials=(not words, words))
         return not complaint
 
-    async def _give_all(self) -> str:
+    async def _give_all(self) -> tuple[str, str]:
+        """Why the guest has not all of it: what is wrong with Secrets, until they are others, and what is tried again."""
         directories = list(dict.fromkeys(each.secret_dir for each in self._specs))
         contents = await in_own_thread(partial(_read_all, directories), name="secrets")
         given = await in_own_thread(partial(_load, self._given), name="given keys")
         wanted = wanted_of(self._specs, contents)
         steps = steps_of(wanted, given)
         # What may be in the guest from now on is noted first; what is gone from it, only then.
-        both = {
-            user: tuple(dict.fromkeys((*given.get(user, ()), *wanted.given_keys.get(user, ()))))
-            for user in (*given, *wanted.given_keys)
-        }
+        then = wanted.given_keys(given)
+        both = all_keys(given, then)
         await self._note(both, given)
         commands = [step.command for step in steps]
         answers = await self._questions.do_all(commands, deadline_s=_DEADLINE_S) if steps else []
         complaint = complaint_of(steps, answers)
         if not complaint:
-            await self._note(wanted.given_keys, both)
-        return complaint
+            await self._note(then, both)
+        return " ".join(dict.fromkeys(wanted.complaints)), complaint
 
     async def _note(self, keys: GivenKeys, known: GivenKeys) -> None:
         if keys != known:
@@ -165,20 +165,24 @@ class _Watched:
                 self._known.add(directory)
 
 
-def _read_all(directories: Sequence[str]) -> dict[str, Content]:
+def _read_all(directories: Sequence[str]) -> dict[str, Content | None]:
     return {directory: _read(Path(directory)) for directory in directories}
 
 
-def _read(directory: Path) -> Content:
-    """The files of a mounted Secret; what cannot be read is not there."""
+def _read(directory: Path) -> Content | None:
+    """The files of a mounted Secret, all of one version of it; None where there is none to be read."""
     content: dict[str, bytes] = {}
-    with suppress(OSError):
-        names = sorted(each for each in os.listdir(directory) if not each.startswith(".."))
-        for name in names[:_FILES_LIMIT]:
-            path = directory / name
+    try:
+        # The kubelet takes an old version away as soon as this link is to a new one.
+        version = directory.joinpath("..data").resolve(strict=True)
+        for name in sorted(os.listdir(version))[:_FILES_LIMIT]:
+            path = version / name
             if path.is_file():
                 with path.open("rb") as file:
                     content[name] = file.read(_FILE_LIMIT_BYTES)
+        version.stat()  # what was missing had gone with it
+    except OSError:
+        return None
     return content
 
 

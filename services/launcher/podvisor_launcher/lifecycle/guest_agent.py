@@ -93,15 +93,19 @@ class GuestAgent:
             await self._is_known.wait()
 
     def subscribe(self, listener: Callable[[], None]) -> None:
-        """`listener` is called whenever an agent has come or gone; it must only take note."""
+        """`listener` is called whenever an agent has come or gone, or has let the file systems go on; it must only take note."""
         self._listeners.append(listener)
 
     def has_done(self, **fields: object) -> None:
         """Something of `work` is different now."""
         work = replace(self.work, **fields)  # type: ignore[arg-type]
-        if work != self.work:
-            self.work = work
-            self._on_change()
+        if work == self.work:
+            return
+        has_thawed = self.work.filesystems_frozen and not work.filesystems_frozen
+        self.work = work
+        self._on_change()
+        if has_thawed:
+            self._tell_listeners()
 
     def is_due_again(self) -> None:
         """The agent has come or gone, or the guest's devices have: there may be news, now or in a moment."""
@@ -179,5 +183,8 @@ class GuestAgent:
         if has_turned:
             _log.info("the guest's agent has come or gone", connected=agent.connected)
             self._os_due_s = 0.0
-            for listener in self._listeners:
-                listener()
+            self._tell_listeners()
+
+    def _tell_listeners(self) -> None:
+        for listener in self._listeners:
+            listener()
