@@ -141,3 +141,9 @@ async def test_a_guest_that_cannot_be_asked_to_reboot(it: Guests) -> None:
     code, status = await it.put("softreboot")
     assert (code, it.handler.asked) == (409, [])
     assert "nor the ACPI feature enabled" in (status or {})["message"]
+    body["status"]["conditions"] = [{"type": "AgentConnected", "status": "True"}]
+    it.server.put(VIRTUAL_MACHINE_INSTANCES, body)
+    assert await it.put("softreboot") == (202, None)
+    it.handler.refusal = FailedPrecondition("no", reason="GuestAgentNotConnected")
+    code, status = await it.put("softreboot")
+    assert (code, "nor the ACPI" in (status or {})["message"]) == (409, True)

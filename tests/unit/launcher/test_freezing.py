@@ -167,7 +167,12 @@ async def test_a_guest_that_may_have_frozen_is_thawed(
 
 async def test_a_freeze_whose_end_cannot_be_noted_is_over(it: Frozen, in_guest: FakeAgent) -> None:
     unwritable = it.path.with_name("freeze.json.new")
-    in_guest.when_asked = lambda: FREEZE in in_guest.commands and unwritable.mkdir(exist_ok=True)
+
+    def fills_the_disk() -> None:
+        if FREEZE in in_guest.commands:
+            unwritable.mkdir(exist_ok=True)
+
+    in_guest.when_asked = fills_the_disk
     with pytest.raises(OSError):
         await it.freezing.freeze(0)
     assert it.is_frozen

@@ -270,9 +270,15 @@ class FakeQuestions(AgentQuestions):
         self.asked_s: list[float] = []
 
     async def ask(
-        self, name: str, commands: Sequence[Command], *, deadline_s: float, waits: bool = True
+        self,
+        name: str,
+        commands: Sequence[Command],
+        *,
+        deadline_s: float,
+        waits: bool = True,
+        by_people: bool = False,
     ) -> list[Answer | AgentFailed]:
-        assert not waits
+        assert (waits, by_people) == (False, False)
         self.asked_s.append(asyncio.get_running_loop().time() - 1000)
         return [{"version": "7.2"}, AgentFailed("not today")]
 

@@ -3,13 +3,17 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import libvirt
 import pytest
 from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_common.errors import Terminal
+from podvisor_launcher.lifecycle.guest_agent import Agent
 from podvisor_launcher.lifecycle.power import AlreadyPaused, NotPaused, NotRunning, Power
 from podvisor_launcher.settings import Settings
+from podvisor_launcher.virt.errors import AgentTimedOut
 from podvisor_launcher.virt.guest import Active, Paused
 
+from tests.unit.launcher.fake_agent import SILENCE
 from tests.unit.launcher.launched import Launcher, launcher, outside
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -67,6 +71,62 @@ async def test_a_picture(settings: Settings, machine_spec: pb.DomainSpec) -> Non
         async for _ in power.screenshot():
             break  # one that nobody wants to the end
         await power.pause()
+
+
+BY_AGENT, BY_BUTTON = libvirt.VIR_DOMAIN_REBOOT_GUEST_AGENT, libvirt.VIR_DOMAIN_REBOOT_DEFAULT
+
+
+@pytest.mark.parametrize(
+    ("without_acpi", "connected", "failure", "expected"),
+    [
+        (False, False, None, [BY_BUTTON]),
+        (False, True, None, [BY_AGENT]),
+        (False, True, SILENCE, [BY_AGENT, BY_BUTTON]),
+        (True, True, None, [BY_AGENT]),
+        (True, False, None, [BY_AGENT]),
+    ],
+)
+async def test_by_whom_a_guest_is_asked_to_reboot(
+    settings: Settings,
+    machine_spec: pb.DomainSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    without_acpi: bool,
+    connected: bool,
+    failure: Exception | None,
+    expected: list[int],
+) -> None:
+    asked = _reboots(monkeypatch, failure)
+    machine_spec.features.without_acpi = without_acpi
+    async with launcher(settings) as it:
+        power = await _running(it, machine_spec)
+        it.machine.agent.known = Agent(connected=connected)
+        await power.reboot()
+        assert asked == expected
+
+
+async def test_a_guest_without_acpi_whose_agent_does_not_answer(
+    settings: Settings, machine_spec: pb.DomainSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = _reboots(monkeypatch, SILENCE)
+    machine_spec.features.without_acpi = True
+    async with launcher(settings) as it:
+        power = await _running(it, machine_spec)
+        with pytest.raises(AgentTimedOut):
+            await power.reboot()
+        assert asked == [BY_AGENT]
+
+
+def _reboots(monkeypatch: pytest.MonkeyPatch, failure: Exception | None) -> list[int]:
+    """How guests are asked from now on; the agents fail in that way."""
+    asked: list[int] = []
+
+    def reboot(_domain: libvirt.virDomain, flags: int) -> None:
+        asked.append(flags)
+        if flags == BY_AGENT and failure is not None:
+            raise failure
+
+    monkeypatch.setattr(libvirt.virDomain, "reboot", reboot)
+    return asked
 
 
 @pytest.mark.parametrize("verb", [Power.pause, Power.resume, Power.reset, Power.reboot])

@@ -12,6 +12,8 @@ from typing import Any
 
 import libvirt
 import pytest
+from podvisor.domain.v1 import domain_pb2 as pb
+from podvisor_launcher.domain.build import domain_name
 from podvisor_launcher.lifecycle.freezing import Freezing
 from podvisor_launcher.lifecycle.guest_probes import (
     FROZEN,
@@ -47,8 +49,9 @@ class Probed:
     """The program in place of the kubelet, and the launcher's end of its socket."""
 
     def __init__(
-        self, program: Path, directory: Path, name: str, connection: LibvirtConnection
+        self, program: Path, directory: Path, spec: pb.DomainSpec, connection: LibvirtConnection
     ) -> None:
+        name = domain_name(spec)
         self.agent = KnownAgent(name)
         self.socket = program.with_name("probe.sock")
         self.now_ms = 1_000_000
@@ -57,7 +60,7 @@ class Probed:
         self.freezing = Freezing(
             directory / "freeze.json", self.agent, questions, lambda: self.now_ms
         )
-        self.power = Power(connection, lambda: name if self.has_started else None)
+        self.power = Power(connection, self.agent, lambda: spec if self.has_started else None)
         self._program = program
         self._probes = GuestProbes(self.agent, questions, self.freezing, self.power)
         self._serving: asyncio.Task[None] | None = None
@@ -94,11 +97,11 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def it(
-    name: str, program: Path, tmp_path: Path, in_guest: FakeAgent
+    machine_spec: pb.DomainSpec, program: Path, tmp_path: Path, in_guest: FakeAgent
 ) -> AsyncIterator[Probed]:
     async with (
-        guest_of(name) as connection,
-        Probed(program, tmp_path, name, connection) as probed,
+        guest_of(domain_name(machine_spec)) as connection,
+        Probed(program, tmp_path, machine_spec, connection) as probed,
     ):
         yield probed
 
@@ -240,19 +243,20 @@ async def test_a_guest_that_is_paused_does_not_fail(it: Probed, in_guest: FakeAg
 
 
 async def test_a_guest_that_is_paused_over_a_probe_does_not_fail(
-    it: Probed, in_guest: FakeAgent, name: str
+    it: Probed, in_guest: FakeAgent, machine_spec: pb.DomainSpec
 ) -> None:
     in_guest.answers["guest-ping"] = SILENCE
-    in_guest.when_asked = libvirt.open(TEST_DRIVER).lookupByName(name).suspend
+    domain = libvirt.open(TEST_DRIVER).lookupByName(domain_name(machine_spec))
+    in_guest.when_asked = domain.suspend
     assert await it.run("5", "ping") == (0, f"{PAUSED.message}\n")
     assert in_guest.commands == ["guest-ping"]
 
 
 async def test_a_libvirt_that_is_away_says_nothing_of_the_guest(
-    program: Path, tmp_path: Path, name: str
+    program: Path, tmp_path: Path, machine_spec: pb.DomainSpec
 ) -> None:
     alone = LibvirtConnection(TEST_DRIVER, lambda: None)
-    async with Probed(program, tmp_path, name, alone) as it:
+    async with Probed(program, tmp_path, machine_spec, alone) as it:
         assert await it.run("5", "ping") == (0, f"{UNREACHABLE.message}\n")
         it.has_started = False
         assert (await it.run("5", "ping"))[0] == 1

@@ -188,7 +188,8 @@ class LauncherServiceServicer(object):
 
     def RebootDomain(self, request, context):
         """RebootDomain asks the guest to reboot, by its agent or else by its power button; it returns when the guest was asked.
-        FAILED_PRECONDITION with the reason NotRunning or AlreadyPaused.
+        FAILED_PRECONDITION with the reason NotRunning or AlreadyPaused; of a guest without a power button, that is without ACPI, also with
+        GuestAgentNotConnected or GuestAgentFailed, and UNAVAILABLE with GuestAgentTimedOut.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -61,7 +61,8 @@ class LauncherServiceStub:
     """ResetDomain begins the guest anew as its reset button would, without asking it. FAILED_PRECONDITION with the reason NotRunning."""
     RebootDomain: _grpc.UnaryUnaryMultiCallable[_launcher_pb2.RebootDomainRequest, _launcher_pb2.RebootDomainResponse]
     """RebootDomain asks the guest to reboot, by its agent or else by its power button; it returns when the guest was asked.
-    FAILED_PRECONDITION with the reason NotRunning or AlreadyPaused.
+    FAILED_PRECONDITION with the reason NotRunning or AlreadyPaused; of a guest without a power button, that is without ACPI, also with
+    GuestAgentNotConnected or GuestAgentFailed, and UNAVAILABLE with GuestAgentTimedOut.
     """
     TakeScreenshot: _grpc.UnaryStreamMultiCallable[_launcher_pb2.TakeScreenshotRequest, _launcher_pb2.TakeScreenshotResponse]
     """TakeScreenshot sends a picture of the guest's screen in pieces. FAILED_PRECONDITION with the reason NotRunning."""
@@ -119,7 +120,8 @@ class LauncherServiceAsyncStub(LauncherServiceStub):
     """ResetDomain begins the guest anew as its reset button would, without asking it. FAILED_PRECONDITION with the reason NotRunning."""
     RebootDomain: _aio.UnaryUnaryMultiCallable[_launcher_pb2.RebootDomainRequest, _launcher_pb2.RebootDomainResponse]  # type: ignore[assignment]
     """RebootDomain asks the guest to reboot, by its agent or else by its power button; it returns when the guest was asked.
-    FAILED_PRECONDITION with the reason NotRunning or AlreadyPaused.
+    FAILED_PRECONDITION with the reason NotRunning or AlreadyPaused; of a guest without a power button, that is without ACPI, also with
+    GuestAgentNotConnected or GuestAgentFailed, and UNAVAILABLE with GuestAgentTimedOut.
     """
     TakeScreenshot: _aio.UnaryStreamMultiCallable[_launcher_pb2.TakeScreenshotRequest, _launcher_pb2.TakeScreenshotResponse]  # type: ignore[assignment]
     """TakeScreenshot sends a picture of the guest's screen in pieces. FAILED_PRECONDITION with the reason NotRunning."""
@@ -228,7 +230,8 @@ class LauncherServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_launcher_pb2.RebootDomainResponse, _abc.Awaitable[_launcher_pb2.RebootDomainResponse]]:
         """RebootDomain asks the guest to reboot, by its agent or else by its power button; it returns when the guest was asked.
-        FAILED_PRECONDITION with the reason NotRunning or AlreadyPaused.
+        FAILED_PRECONDITION with the reason NotRunning or AlreadyPaused; of a guest without a power button, that is without ACPI, also with
+        GuestAgentNotConnected or GuestAgentFailed, and UNAVAILABLE with GuestAgentTimedOut.
         """
 
     @_abc_1.abstractmethod

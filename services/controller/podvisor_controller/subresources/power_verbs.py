@@ -8,7 +8,8 @@ import msgspec
 from aiohttp import web
 from podvisor.domain.v1 import domain_pb2
 from podvisor.handler.v1 import handler_pb2, handler_pb2_grpc
-from podvisor_common.api import v1
+from podvisor_common.api import meta, v1
+from podvisor_common.api.v1.names import ConditionType
 from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.errors import ApiNotFound
 from podvisor_common.kube.resources import (
@@ -53,6 +54,8 @@ def _refusal(words: str) -> Refusal:
     return lambda name, _: conflict(VIRTUAL_MACHINE_INSTANCES, name, words)
 
 
+# Of a guest that cannot be asked to reboot.
+_NO_WAY = "VMI neither have the agent connected nor the ACPI feature enabled"
 _PAUSE = _Power(
     lambda handler, reference: call(
         handler.PauseDomain,
@@ -83,7 +86,13 @@ _SOFT_REBOOT = _Power(
         handler_pb2.RebootDomainRequest(reference=reference),
         timeout_s=ANSWER_WITHIN_S,
     ),
-    {"NotRunning": "VM is not running", "AlreadyPaused": "VMI is paused"},
+    {
+        "NotRunning": "VM is not running",
+        "AlreadyPaused": "VMI is paused",
+        "GuestAgentNotConnected": _NO_WAY,
+        "GuestAgentFailed": "the guest agent has not rebooted the guest, which has no ACPI feature enabled",
+        "GuestAgentTimedOut": "the guest agent does not answer, and the guest has no ACPI feature enabled",
+    },
 )
 
 
@@ -127,10 +136,14 @@ class _PowerVerbs:
 
     async def soft_reboot(self, call_: Call) -> web.StreamResponse:
         """Ask it to reboot, if there is a way to ask."""
-        features = (await self._instances.get(call_.key)).spec.domain.features
-        if features is not None and features.acpi is not None and features.acpi.enabled is False:
-            words = "VMI neither have the agent connected nor the ACPI feature enabled"
-            raise conflict(VIRTUAL_MACHINE_INSTANCES, call_.key.name, words)
+        vmi = await self._instances.get(call_.key)
+        features, agent = vmi.spec.domain.features, ConditionType.AGENT_CONNECTED
+        without_acpi = (
+            features is not None and features.acpi is not None and features.acpi.enabled is False
+        )
+        known = meta.find_condition(vmi.status.conditions, agent)
+        if without_acpi and (known is None or known.status != "True"):
+            raise conflict(VIRTUAL_MACHINE_INSTANCES, call_.key.name, _NO_WAY)
         return await self._carry_out(call_, _SOFT_REBOOT)
 
     async def _carry_out(

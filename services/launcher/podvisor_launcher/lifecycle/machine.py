@@ -91,7 +91,9 @@ class Machine:
         self._trouble: DiskTrouble | None = None
         self._growth = Growth(self.libvirt, bulkheads, self._wake.set)
         self._devices = DeviceChanges(self.libvirt, self._wake.set)
-        self.power = Power(self.libvirt, lambda: self._name if self._record.is_to_run else None)
+        self.power = Power(
+            self.libvirt, self.agent, lambda: self._spec if self._record.is_to_run else None
+        )
 
     # Requests: take note, make it durable where there is room, wake the loop. Whoever asked asks a restarted launcher again.
 

@@ -9,10 +9,14 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 import structlog
+from podvisor.domain.v1 import domain_pb2 as pb
 from podvisor_common.errors import Terminal
 
+from podvisor_launcher.domain.build import domain_name
+from podvisor_launcher.lifecycle.guest_agent import GuestAgent
 from podvisor_launcher.virt import power
 from podvisor_launcher.virt.connection import LibvirtConnection
+from podvisor_launcher.virt.errors import AgentError
 from podvisor_launcher.virt.guest import Active, Paused
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -37,10 +41,16 @@ class NotPaused(Terminal):
 
 
 class Power:
-    """`running` gives the domain's name of a guest that was started and is not told to end, else None."""
+    """`running` gives the specification of a guest that was started and is not told to end, else None."""
 
-    def __init__(self, libvirt: LibvirtConnection, running: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        libvirt: LibvirtConnection,
+        agent: GuestAgent,
+        running: Callable[[], pb.DomainSpec | None],
+    ) -> None:
         self._libvirt = libvirt
+        self._agent = agent
         self._running = running
         self._picture = asyncio.Lock()
 
@@ -51,8 +61,8 @@ class Power:
 
     async def is_paused(self) -> bool:
         """Whether the guest stands still, by request or for an error of a disk. Raises what LibvirtConnection.guest() does."""
-        name = self._running()
-        guest = await self._libvirt.guest(name) if name is not None else None
+        spec = self._running()
+        guest = await self._libvirt.guest(domain_name(spec)) if spec is not None else None
         return isinstance(guest, Active) and guest.paused is not None
 
     async def pause(self) -> None:
@@ -75,9 +85,23 @@ class Power:
         _log.info("the guest was reset")
 
     async def reboot(self) -> None:
-        """Ask the guest to reboot. Raises NotRunning, AlreadyPaused, and what LibvirtConnection.guest() does."""
-        await power.reboot(self._libvirt, await self._unpaused())
-        _log.info("the guest was asked to reboot")
+        """Ask the guest to reboot, its agent if it has one, else by its power button, which is of no use to one without ACPI.
+        Raises NotRunning, AlreadyPaused, AgentError for one without ACPI, and what LibvirtConnection.guest() does."""
+        name, spec = await self._unpaused(), self._running()
+        has_button = spec is not None and not spec.features.without_acpi
+        known = self._agent.known
+        by_agent = not has_button or (known is not None and known.connected)
+        if by_agent:
+            try:
+                await self._libvirt.agent.reboot(name)
+            except AgentError as error:
+                if not has_button:
+                    raise
+                _log.info("the guest's agent does not reboot it", error=str(error))
+                by_agent = False
+        if not by_agent:
+            await power.reboot_by_button(self._libvirt, name)
+        _log.info("the guest was asked to reboot", by_agent=by_agent)
 
     async def screenshot(self) -> AsyncGenerator[bytes, None]:
         """A picture of the guest's screen as PNG, in pieces. Raises NotRunning, and what LibvirtConnection.guest() does."""
@@ -95,10 +119,10 @@ class Power:
         return name
 
     async def _active(self) -> tuple[str, Paused | None]:
-        name = self._running()
-        guest = await self._libvirt.guest(name) if name is not None else None
-        if name is None or not isinstance(guest, Active):
+        spec = self._running()
+        guest = await self._libvirt.guest(domain_name(spec)) if spec is not None else None
+        if spec is None or not isinstance(guest, Active):
             raise NotRunning("The guest does not run.")
         if guest.paused in (Paused.STARTING, Paused.ENDING):
             raise NotRunning("The guest is about to start or to end.")
-        return name, guest.paused
+        return domain_name(spec), guest.paused

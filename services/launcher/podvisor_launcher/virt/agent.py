@@ -44,6 +44,8 @@ Answer: TypeAlias = object
 _ANSWER_TIMEOUT_S = 5
 # Of a libvirt that is well, which waits for both in turn.
 _DEADLINE_S = 15.0
+# An agent that is there does not answer to this, but ends; one that is not is noticed in five seconds.
+_REBOOT_DEADLINE_S = 6.0
 _ANSWER_LIMIT_BYTES = 256 * 1024
 _WORDS_LIMIT = 256
 # Characters of what a program has printed, in base64: whole groups, a KiB and a little more.
@@ -117,6 +119,21 @@ class AgentQuestions:
 
         Raises AgentNotConnected, AgentTimedOut, AgentBusy, DomainMissing, LibvirtUnreachable, LibvirtFailed.
         """
+        question = partial(_answers, name, commands, time.monotonic() + deadline_s)
+        return await self._when_due(question, deadline_s, waits=waits, by_people=by_people)
+
+    async def reboot(self, name: str) -> None:
+        """Have the agent reboot its guest; returns when it is about to, within 6 seconds. Raises what ask() does, and AgentFailed."""
+        await self._when_due(partial(_reboot, name), _REBOOT_DEADLINE_S)
+
+    async def _when_due(
+        self,
+        question: Callable[[libvirt.virConnect], _T],
+        deadline_s: float,
+        *,
+        waits: bool = True,
+        by_people: bool = False,
+    ) -> _T:
         is_full = self._waiting >= _WAITING_LIMIT or (
             by_people and self._people_waiting >= _PEOPLE_WAITING_LIMIT
         )
@@ -125,7 +142,6 @@ class AgentQuestions:
         self._waiting += 1
         self._people_waiting += by_people
         try:
-            question = partial(_answers, name, commands, time.monotonic() + deadline_s)
             return await self._in_turn(question, deadline_s, goes_first=not by_people)
         except TimeoutError as error:
             raise AgentTimedOut(
@@ -186,12 +202,7 @@ def _answers(
     name: str, commands: Sequence[Command], until_s: float, connection: libvirt.virConnect
 ) -> list[Answer | AgentFailed]:
     """An agent that is silent once is asked nothing more, and so is any when the time is up."""
-    try:
-        domain = connection.lookupByName(name)
-    except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-            raise DomainMissing("The guest does not run.") from error
-        raise LibvirtUnreachable(error.get_error_message() or "no answer from libvirt") from error
+    domain = _domain(name, connection)
     answers: list[Answer | AgentFailed] = []
     for command in commands:
         if time.monotonic() > until_s:
@@ -201,6 +212,24 @@ def _answers(
         except AgentFailed as error:
             answers.append(error)
     return answers
+
+
+def _reboot(name: str, connection: libvirt.virConnect) -> None:
+    domain = _domain(name, connection)
+    try:
+        domain.reboot(libvirt.VIR_DOMAIN_REBOOT_GUEST_AGENT)
+    except libvirt.libvirtError as error:
+        raise _failure(error, Command("guest-shutdown")) from error
+
+
+def _domain(name: str, connection: libvirt.virConnect) -> libvirt.virDomain:
+    """Raises DomainMissing and LibvirtUnreachable."""
+    try:
+        return connection.lookupByName(name)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            raise DomainMissing("The guest does not run.") from error
+        raise LibvirtUnreachable(error.get_error_message() or "no answer from libvirt") from error
 
 
 def _answer(domain: libvirt.virDomain, command: Command) -> Answer:

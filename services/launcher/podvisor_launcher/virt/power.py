@@ -30,7 +30,7 @@ async def reset(connection: LibvirtConnection, name: str) -> None:
     await connection.on_domain(name, lambda domain: domain.reset())
 
 
-async def reboot(connection: LibvirtConnection, name: str) -> None:
+async def reboot_by_button(connection: LibvirtConnection, name: str) -> None:
     """Press the power button, and have the guest begin anew once it has shut down for that."""
     flags = libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN
     if connection.is_test_driver:
