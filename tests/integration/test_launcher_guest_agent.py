@@ -149,6 +149,28 @@ async def test_the_kubelets_probes(image: str, tmp_path: Path) -> None:
 
         assert await probe("10", "ping") == ""
         assert await probe("10", "exec", "/bin/check") == "no\n"
+        await ask(it.launcher.PauseDomain, pb.PauseDomainRequest())
+        assert await probe("2", "ping") == "not asked: the guest is paused\n"
+        await ask(it.launcher.ResumeDomain, pb.ResumeDomainRequest())
+        assert await probe("10", "ping") == ""
+        os.kill(it.processes()["launcher"], signal.SIGKILL)
+        assert await probe("10", "ping") in (
+            "",
+            "not asked: libvirt does not answer, which says nothing of the guest\n",
+        )
+
+
+async def test_a_guest_that_says_that_it_does_not_freeze(image: str, tmp_path: Path) -> None:
+    async with running(image, tmp_path) as it:
+        busy = json.dumps({"error": {"class": "GenericError", "desc": "busy"}})
+        await start(it, agent(guest_fsfreeze_freeze=f"printf '%s\\n' '{busy}' >&3"))
+        await until(it, lambda report: report.guest_agent.connected)
+        with pytest.raises(RpcError) as refused:
+            await ask(it.launcher.FreezeGuest, pb.FreezeGuestRequest(thaw_after_s=300))
+        assert refused.value.reason == "GuestAgentFailed"
+        assert "has not done guest-fsfreeze-freeze" in refused.value.message
+        report = await until(it, lambda _: True)
+        assert not report.filesystems_frozen
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from podvisor_launcher.virt.connection import LibvirtConnection
 from podvisor_launcher.virt.errors import AgentRefused
 
 from tests.unit.launcher.conftest import TEST_DRIVER
-from tests.unit.launcher.fake_agent import SILENCE, FakeAgent, KnownAgent, error, in_guest
+from tests.unit.launcher.fake_agent import KILLED, SILENCE, FakeAgent, KnownAgent, error, in_guest
 from tests.unit.launcher.native import compiled
 from tests.unit.launcher.test_guest_agent import guest_of
 
@@ -250,6 +250,29 @@ async def test_a_guest_that_is_paused_over_a_probe_does_not_fail(
     in_guest.when_asked = domain.suspend
     assert await it.run("5", "ping") == (0, f"{PAUSED.message}\n")
     assert in_guest.commands == ["guest-ping"]
+
+
+@pytest.mark.parametrize(
+    "reason", [libvirt.VIR_DOMAIN_PAUSED_IOERROR, libvirt.VIR_DOMAIN_PAUSED_WATCHDOG]
+)
+async def test_a_guest_that_libvirt_has_paused_does_not_fail(
+    it: Probed, in_guest: FakeAgent, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    paused = [libvirt.VIR_DOMAIN_PAUSED, reason]
+    monkeypatch.setattr(libvirt.virDomain, "state", lambda _: paused)
+    assert await it.run("5", "ping") == (0, f"{PAUSED.message}\n")
+    assert in_guest.commands == []
+
+
+async def test_a_libvirt_that_is_killed_over_a_probe_says_nothing_of_the_guest(
+    it: Probed, in_guest: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def has_gone(_: libvirt.virDomain) -> None:
+        raise KILLED
+
+    in_guest.answers["guest-ping"] = KILLED
+    in_guest.when_asked = lambda: monkeypatch.setattr(libvirt.virDomain, "state", has_gone)
+    assert await it.run("5", "ping") == (0, f"{UNREACHABLE.message}\n")
 
 
 async def test_a_libvirt_that_is_away_says_nothing_of_the_guest(
