@@ -244,7 +244,9 @@ class Machine:
             if isinstance(self._guest, Active):
                 self._last_active = self._guest
                 await self._inspection.look(name)
-                await self._look_for_trouble(name, self._guest)
+                self._trouble, seen = None, self._inspection.hardware
+                if self._guest.paused is Paused.IO_ERROR:
+                    self._trouble = await look_for_trouble(self.libvirt, self._disk, name, seen)
         except (LibvirtUnreachable, LibvirtFailed, DomainMissing) as error:
             self._guest = None
             if self._unreachable_since_ms is None:
@@ -252,13 +254,6 @@ class Machine:
                 _log.info("libvirt does not say how the guest is", error=str(error))
             return
         self._unreachable_since_ms = None
-
-    async def _look_for_trouble(self, name: str, guest: Active) -> None:
-        self._trouble = None
-        if guest.paused is Paused.IO_ERROR:
-            self._trouble = await look_for_trouble(
-                self.libvirt, self._disk, name, self._inspection.hardware
-            )
 
     async def _carry_out(self, action: planning.Action) -> None:
         match action:
