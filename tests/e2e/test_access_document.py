@@ -44,7 +44,7 @@ class Person:
         self.addresses = re.findall(r"ws://\S+", text)
         # What it says of a browser's address is the same path.
         self.addresses += [
-            f"ws://127.0.0.1:8001/{path}" for path in re.findall(r"path=(\S+)", text)
+            f"ws://127.0.0.1:8001/{path}" for path in re.findall(r"&path=(\S+)", text)
         ]
         self._shell = ("env", f"KUBECONFIG={kubeconfig}", f"PATH={_path()}", "bash", "-euc")
 

@@ -71,11 +71,13 @@ async def test_what_an_agent_cannot_tell_is_left_out(
         (error(libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED, "not configured"), AgentNotConnected),
         (error(libvirt.VIR_ERR_OPERATION_INVALID, "domain is not running"), DomainMissing),
         (REFUSED, AgentRefused),
+        (error(113, "guest agent command failed: busy"), AgentRefused),
+        (error(112, "guest agent command timed out"), AgentTimedOut),
         (KILLED, AgentFailed),
         (error(libvirt.VIR_ERR_INTERNAL_ERROR, "client socket is closed", libvirt.VIR_FROM_RPC), AgentFailed),
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), AgentFailed),
     ],
-    ids=["silent", "out of step", "no channel", "ended", "refused", "killed", "closed", "no text"],
+    ids=["silent", "out of step", "no channel", "ended", "refused", "refused by code", "too late", "killed", "closed", "no text"],
 )  # fmt: skip
 async def test_no_answer(
     in_guest: FakeAgent, questions: GuestQuestions, answer: Exception, expected: type[Exception]

@@ -56,13 +56,15 @@ _WAITING_LIMIT = 16
 # One that is asked and two that wait: they shall keep no probe and no thaw out.
 _PEOPLE_WAITING_LIMIT = 3
 
+# libvirt's own codes for an agent's answers since 11.2, which the module of an older one cannot name.
+_COMMAND_TIMED_OUT, _COMMAND_FAILED = 112, 113
 _SILENT_CODES = {
     libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
     libvirt.VIR_ERR_AGENT_UNSYNCED,
-    getattr(libvirt, "VIR_ERR_AGENT_COMMAND_TIMEOUT", libvirt.VIR_ERR_AGENT_UNRESPONSIVE),
+    _COMMAND_TIMED_OUT,
 }
 # What libvirt says where an agent has answered that it cannot; a daemon that ended over a question has another domain.
-_REFUSAL = (libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_QEMU)
+_REFUSALS = {libvirt.VIR_ERR_INTERNAL_ERROR, _COMMAND_FAILED}
 # What libvirt calls a machine without the channel.
 _UNCONFIGURED_CODES = {libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED, libvirt.VIR_ERR_CONFIG_UNSUPPORTED}
 
@@ -277,6 +279,6 @@ def _failure(error: libvirt.libvirtError, command: Command) -> AgentError | Doma
         return DomainMissing("The guest does not run.")
     words = "" if command.is_confidential else told_text(error.get_error_message(), _WORDS_LIMIT)
     after = f": {words}" if words else "."
-    if (code, error.get_error_domain()) == _REFUSAL:
+    if code in _REFUSALS and error.get_error_domain() == libvirt.VIR_FROM_QEMU:
         return AgentRefused(f"The agent of the guest has not done {command.execute}{after}")
     return AgentFailed(f"No answer of the guest's agent to {command.execute} has come{after}")
