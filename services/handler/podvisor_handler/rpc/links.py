@@ -16,7 +16,7 @@ from podvisor_handler.launchers.state import LauncherPod
 
 _NAME_LIMIT = 250
 _RETRY_S = 5.0
-_AT_ONCE = 100
+_AT_ONCE = 25
 NODE_PODS_DIRECTORY = "/var/lib/kubelet/pods"
 
 _log = structlog.get_logger(__name__)
