@@ -68,6 +68,7 @@ class FakeLauncher(OlderLauncher):
         self.applied: list[domain_pb2.DomainSpec] = []
         self.shutdowns: list[int] = []
         self.picture: Iterable[bytes] = (b"picture",)
+        self.pause_refusal: Exception | None = None
         self.features: list[str] = []
         self.agent = guest_pb2.GuestInfo()
         self.agent_failure: Exception | None = None
@@ -143,6 +144,8 @@ class FakeLauncher(OlderLauncher):
         request: launcher_pb2.PauseDomainRequest,
         context: grpc.aio.ServicerContext[object, object],
     ) -> launcher_pb2.PauseDomainResponse:
+        if self.pause_refusal is not None:
+            raise self.pause_refusal
         if self.current.state == domain_pb2.DOMAIN_STATE_PAUSED:
             raise FailedPrecondition("The guest is paused.", reason="AlreadyPaused")
         await self.report(state=domain_pb2.DOMAIN_STATE_PAUSED)

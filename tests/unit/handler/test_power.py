@@ -66,6 +66,17 @@ async def test_the_launcher_is_asked_and_answers(world: World) -> None:
         assert launcher.current.state == domain_pb2.DOMAIN_STATE_RUNNING
 
 
+async def test_what_a_launcher_says_is_cut_and_printable(world: World) -> None:
+    """Nobody vouches for it."""
+    launcher = FakeLauncher()
+    launcher.pause_refusal = FailedPrecondition("\x1b[2J" + "x" * 5000, reason="no reason; really")
+    async with _running(world, launcher) as stub:
+        with pytest.raises(FailedPrecondition) as caught:
+            await _pause(stub)
+    assert (caught.value.reason, "\x1b" in caught.value.message) == ("FailedPrecondition", False)
+    assert len(caught.value.message) <= 1024
+
+
 async def test_an_older_launcher_does_not_know_the_question(world: World) -> None:
     async with _running(world, FakeLauncher()) as stub:
         with pytest.raises(FailedPrecondition, match="restart the machine") as caught:

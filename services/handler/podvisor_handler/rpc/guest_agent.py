@@ -4,77 +4,72 @@ Invariant: nobody vouches for what launchers answer: it is bounded and made prin
 is asked of a launcher whose release cannot answer.
 """
 
-import re
 from typing import TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from podvisor.handler.v1 import handler_pb2
+from podvisor.handler.v1 import handler_pb2, handler_pb2_grpc
 from podvisor.launcher.v1 import launcher_pb2, launcher_pb2_grpc
 from podvisor_common.rpc.client import call
-from podvisor_common.rpc.errors import RpcError, Unimplemented
+from podvisor_common.rpc.errors import Unimplemented
 from podvisor_common.told import told_text
 
 from podvisor_handler.launchers.state import GUEST_AGENT_FEATURE
-from podvisor_handler.rpc.machines import Machines
+from podvisor_handler.rpc.machines import TEXT_LIMIT, Machines, passed_on
 
 # Longer than a launcher takes by its contract, whose own words for it tell more.
 _QUESTION_TIMEOUT_S = 45.0
 _FREEZE_TIMEOUT_S = 80.0
-_TEXT_LIMIT = 1024
 _LIST_LIMIT = 256
-_REASON = re.compile(r"[A-Za-z]{1,64}")
 
 _Request = TypeVar("_Request", bound=Message)
 _Reply = TypeVar("_Reply", bound=Message)
+_Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
 _Stub: TypeAlias = "launcher_pb2_grpc.LauncherServiceAsyncStub"
 
 
-class GuestAgentCalls:
-    """The methods are documented in handler.proto. All raise NotFound, LauncherUnreachable and RpcError."""
+class GuestAgentServicer(handler_pb2_grpc.HandlerServiceServicer):
+    """The methods are documented in handler.proto."""
 
     def __init__(self, machines: Machines) -> None:
         self._machines = machines
 
-    async def info(
-        self, request: handler_pb2.GetGuestInfoRequest
+    async def GetGuestInfo(
+        self, request: handler_pb2.GetGuestInfoRequest, context: _Context
     ) -> handler_pb2.GetGuestInfoResponse:
-        """GetGuestInfo."""
         stub = self._stub(request.reference)
         asked = launcher_pb2.GetGuestInfoRequest()
         told = await _told(stub.GetGuestInfo, asked, _QUESTION_TIMEOUT_S)
         return handler_pb2.GetGuestInfoResponse(info=told.info)
 
-    async def users(
-        self, request: handler_pb2.ListGuestUsersRequest
+    async def ListGuestUsers(
+        self, request: handler_pb2.ListGuestUsersRequest, context: _Context
     ) -> handler_pb2.ListGuestUsersResponse:
-        """ListGuestUsers."""
         stub = self._stub(request.reference)
         asked = launcher_pb2.ListGuestUsersRequest()
         told = await _told(stub.ListGuestUsers, asked, _QUESTION_TIMEOUT_S)
         return handler_pb2.ListGuestUsersResponse(users=told.users)
 
-    async def filesystems(
-        self, request: handler_pb2.ListGuestFilesystemsRequest
+    async def ListGuestFilesystems(
+        self, request: handler_pb2.ListGuestFilesystemsRequest, context: _Context
     ) -> handler_pb2.ListGuestFilesystemsResponse:
-        """ListGuestFilesystems."""
         stub = self._stub(request.reference)
         asked = launcher_pb2.ListGuestFilesystemsRequest()
         told = await _told(stub.ListGuestFilesystems, asked, _QUESTION_TIMEOUT_S)
         return handler_pb2.ListGuestFilesystemsResponse(filesystems=told.filesystems)
 
-    async def freeze(
-        self, request: handler_pb2.FreezeGuestRequest
+    async def FreezeGuest(
+        self, request: handler_pb2.FreezeGuestRequest, context: _Context
     ) -> handler_pb2.FreezeGuestResponse:
-        """FreezeGuest."""
         stub = self._stub(request.reference)
         asked = launcher_pb2.FreezeGuestRequest(thaw_after_s=request.thaw_after_s)
         await _told(stub.FreezeGuest, asked, _FREEZE_TIMEOUT_S)
         return handler_pb2.FreezeGuestResponse()
 
-    async def thaw(self, request: handler_pb2.ThawGuestRequest) -> handler_pb2.ThawGuestResponse:
-        """ThawGuest."""
+    async def ThawGuest(
+        self, request: handler_pb2.ThawGuestRequest, context: _Context
+    ) -> handler_pb2.ThawGuestResponse:
         stub = self._stub(request.reference)
         await _told(stub.ThawGuest, launcher_pb2.ThawGuestRequest(), _FREEZE_TIMEOUT_S)
         return handler_pb2.ThawGuestResponse()
@@ -98,11 +93,8 @@ async def _told(
     timeout_s: float,
 ) -> _Reply:
     """The answer of a launcher, fit to be passed on. Raises RpcError."""
-    try:
+    with passed_on():
         reply = await call(method, request, timeout_s=timeout_s)
-    except RpcError as error:
-        reason = error.reason if _REASON.fullmatch(error.reason) else type(error).reason
-        raise type(error)(told_text(error.message, _TEXT_LIMIT), reason=reason) from error
     bound(reply)
     return reply
 
@@ -116,4 +108,4 @@ def bound(message: Message) -> None:
             for each in value if field.is_repeated else (value,):
                 bound(each)
         elif field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated:
-            setattr(message, field.name, told_text(value, _TEXT_LIMIT))
+            setattr(message, field.name, told_text(value, TEXT_LIMIT))

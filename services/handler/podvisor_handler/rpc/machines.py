@@ -4,19 +4,30 @@ Invariant: a machine is one whose launcher's pod is on this node; nothing a call
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from podvisor.domain.v1 import domain_pb2
 from podvisor.handler.v1 import handler_pb2
 from podvisor.launcher.v1 import launcher_pb2_grpc
-from podvisor_common.rpc.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from podvisor_common.rpc.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    RpcError,
+    Unimplemented,
+)
+from podvisor_common.told import told_text
 
 from podvisor_handler.launchers.connection import LauncherConnection
 from podvisor_handler.launchers.registry import LauncherRegistry
 
 _T = TypeVar("_T")
 _REPORTED_WITHIN_S = 2.0
+TEXT_LIMIT = 1024
+_REASON = re.compile(r"[A-Za-z]{1,64}")
 
 
 class Machines:
@@ -56,7 +67,8 @@ class Machines:
         """What the machine's launcher answers. Raises what find() and LauncherConnection.ask() do, and FailedPrecondition where the
         launcher is of a release that does not know the question."""
         try:
-            return await self.find(reference).ask(question)
+            with passed_on():
+                return await self.find(reference).ask(question)
         except Unimplemented as error:
             raise too_old() from error
 
@@ -75,6 +87,16 @@ class Machines:
             return
         finally:
             unsubscribe()
+
+
+@contextmanager
+def passed_on() -> Iterator[None]:
+    """Makes of a launcher's error, whose words nobody vouches for, one that is fit to be passed on: cut, and printable."""
+    try:
+        yield
+    except RpcError as error:
+        reason = error.reason if _REASON.fullmatch(error.reason) else type(error).reason
+        raise type(error)(told_text(error.message, TEXT_LIMIT), reason=reason) from error
 
 
 def too_old() -> FailedPrecondition:

@@ -13,7 +13,7 @@ from podvisor_common.rpc.client import call, stream
 from podvisor_common.rpc.errors import ResourceExhausted, Unimplemented
 
 from podvisor_handler.launchers.connection import CALL_TIMEOUT_S
-from podvisor_handler.rpc.machines import Machines, too_old
+from podvisor_handler.rpc.machines import Machines, passed_on, too_old
 
 # Of a screen as large as a card with 16 MiB can show, that no compression makes smaller.
 _PICTURE_LIMIT_BYTES = 32 * 1024 * 1024
@@ -83,11 +83,12 @@ class PowerServicer(handler_pb2_grpc.HandlerServiceServicer):
         )
         size_bytes = 0
         try:
-            async with aclosing(pieces):
-                async for piece in pieces:
-                    size_bytes += len(piece.png)
-                    if size_bytes > _PICTURE_LIMIT_BYTES:
-                        raise ResourceExhausted("the picture is too large")
-                    yield pb.TakeScreenshotResponse(png=piece.png)
+            with passed_on():
+                async with aclosing(pieces):
+                    async for piece in pieces:
+                        size_bytes += len(piece.png)
+                        if size_bytes > _PICTURE_LIMIT_BYTES:
+                            raise ResourceExhausted("the picture is too large")
+                        yield pb.TakeScreenshotResponse(png=piece.png)
         except Unimplemented as error:
             raise too_old() from error

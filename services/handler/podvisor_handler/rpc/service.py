@@ -15,7 +15,7 @@ from podvisor_handler import __version__
 from podvisor_handler.launchers.connection import LauncherConnection
 from podvisor_handler.launchers.registry import LauncherRegistry
 from podvisor_handler.launchers.state import Connection
-from podvisor_handler.rpc.guest_agent import GuestAgentCalls
+from podvisor_handler.rpc.guest_agent import GuestAgentServicer
 from podvisor_handler.rpc.machines import Machines
 from podvisor_handler.rpc.power import PowerServicer
 from podvisor_handler.rpc.streams import StreamServicer
@@ -38,14 +38,13 @@ class NodeInfo:
     kvm_message: str
 
 
-class HandlerServicer(PowerServicer, StreamServicer):
+class HandlerServicer(PowerServicer, StreamServicer, GuestAgentServicer):
     """Serves HandlerService. `client` asks the API server for addresses of pods."""
 
     def __init__(self, node: NodeInfo, registry: LauncherRegistry, client: KubeClient) -> None:
         StreamServicer.__init__(self, Machines(node.name, registry), client)
         self._node = node
         self._registry = registry
-        self._guest_agent = GuestAgentCalls(self._machines)
 
     async def GetNodeInfo(
         self,
@@ -114,56 +113,6 @@ class HandlerServicer(PowerServicer, StreamServicer):
                 await changed.wait()
         finally:
             unsubscribe()
-
-    async def GetGuestInfo(
-        self,
-        request: handler_pb2.GetGuestInfoRequest,
-        context: grpc.aio.ServicerContext[
-            handler_pb2.GetGuestInfoRequest, handler_pb2.GetGuestInfoResponse
-        ],
-    ) -> handler_pb2.GetGuestInfoResponse:
-        """All that the agent of one guest tells; asks its launcher."""
-        return await self._guest_agent.info(request)
-
-    async def ListGuestUsers(
-        self,
-        request: handler_pb2.ListGuestUsersRequest,
-        context: grpc.aio.ServicerContext[
-            handler_pb2.ListGuestUsersRequest, handler_pb2.ListGuestUsersResponse
-        ],
-    ) -> handler_pb2.ListGuestUsersResponse:
-        """Who is logged in to one guest; asks its launcher."""
-        return await self._guest_agent.users(request)
-
-    async def ListGuestFilesystems(
-        self,
-        request: handler_pb2.ListGuestFilesystemsRequest,
-        context: grpc.aio.ServicerContext[
-            handler_pb2.ListGuestFilesystemsRequest, handler_pb2.ListGuestFilesystemsResponse
-        ],
-    ) -> handler_pb2.ListGuestFilesystemsResponse:
-        """What one guest has mounted; asks its launcher."""
-        return await self._guest_agent.filesystems(request)
-
-    async def FreezeGuest(
-        self,
-        request: handler_pb2.FreezeGuestRequest,
-        context: grpc.aio.ServicerContext[
-            handler_pb2.FreezeGuestRequest, handler_pb2.FreezeGuestResponse
-        ],
-    ) -> handler_pb2.FreezeGuestResponse:
-        """Has one guest's file systems stand still, by its launcher."""
-        return await self._guest_agent.freeze(request)
-
-    async def ThawGuest(
-        self,
-        request: handler_pb2.ThawGuestRequest,
-        context: grpc.aio.ServicerContext[
-            handler_pb2.ThawGuestRequest, handler_pb2.ThawGuestResponse
-        ],
-    ) -> handler_pb2.ThawGuestResponse:
-        """Lets one guest's file systems go on, by its launcher."""
-        return await self._guest_agent.thaw(request)
 
     def _ordered(self) -> list[LauncherConnection]:
         return sorted(
