@@ -16,9 +16,9 @@ from podvisor_common.kube.client import KubeClient
 from podvisor_common.kube.resources import VIRTUAL_MACHINE_INSTANCES
 from podvisor_common.rpc.client import call
 
-from podvisor_controller.subresources.instances import Handlers, Instances, Refusal, Refusals
-from podvisor_controller.subresources.options import check_fields, converted, read_options
-from podvisor_controller.subresources.statuses import StatusError, bad_request, conflict, internal
+from podvisor_controller.subresources.instances import Handlers, Instances, Refusals, conflicting
+from podvisor_controller.subresources.options import read_checked
+from podvisor_controller.subresources.statuses import StatusError, bad_request, internal
 from podvisor_controller.subresources.verbs import GROUP, Call, Verb
 
 # An agent may take long; longer than a handler waits for its launcher.
@@ -45,10 +45,6 @@ def verbs(client: KubeClient, handlers: Handlers) -> list[Verb]:
     ]
 
 
-def _conflict(words: str) -> Refusal:
-    return lambda name, _: conflict(VIRTUAL_MACHINE_INSTANCES, name, words)
-
-
 def _failed(command: str) -> Refusals:
     """The words by which backup programs know why a guest does not stand still."""
 
@@ -59,7 +55,7 @@ def _failed(command: str) -> Refusals:
         return internal(f"command {command} failed: QEMU guest agent is not connected")
 
     return {
-        "NotRunning": _conflict("VM is not running"),
+        "NotRunning": conflicting("VM is not running"),
         "GuestAgentNotConnected": not_connected,
         "GuestAgentCommandUnsupported": said,
         "GuestAgentFailed": said,
@@ -67,9 +63,9 @@ def _failed(command: str) -> Refusals:
     }
 
 
-_NO_AGENT = _conflict("VMI does not have guest agent connected")
+_NO_AGENT = conflicting("VMI does not have guest agent connected")
 _QUESTION_REFUSALS: Refusals = {
-    "NotRunning": _conflict("VM is not running"),
+    "NotRunning": conflicting("VM is not running"),
     "GuestAgentNotConnected": _NO_AGENT,
     "GuestAgentCommandUnsupported": lambda _, message: internal(message),
     "GuestAgentFailed": lambda _, message: internal(message),
@@ -109,7 +105,8 @@ class _AgentVerbs:
 
     async def freeze(self, asked: Call) -> web.StreamResponse:
         """Have the guest's file systems stand still, for five minutes unless the caller says for how long."""
-        thaw_after_s = _thaw_after_s(await read_options(asked.request))
+        options, _ = await read_checked(asked.request, v1.FreezeUnfreezeTimeout)
+        thaw_after_s = _thaw_after_s(options)
         vmi = await self._instances.get(asked.key)
         async with self._instances.guest(vmi, _FREEZE_REFUSALS) as (handler, reference):
             request = pb.FreezeGuestRequest(reference=reference, thaw_after_s=thaw_after_s)
@@ -125,10 +122,9 @@ class _AgentVerbs:
         return web.Response(status=202)
 
 
-def _thaw_after_s(options: Mapping[str, Any]) -> int:
+def _thaw_after_s(options: v1.FreezeUnfreezeTimeout) -> int:
     """What a FreezeUnfreezeTimeout says. Raises StatusError (400)."""
-    check_fields(options, v1.FreezeUnfreezeTimeout)
-    text = converted(options, v1.FreezeUnfreezeTimeout).unfreeze_timeout
+    text = options.unfreeze_timeout
     if text is None:
         return DEFAULT_THAW_S
     try:

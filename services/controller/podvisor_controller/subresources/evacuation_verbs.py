@@ -9,12 +9,7 @@ from podvisor_common.kube.resources import VIRTUAL_MACHINE_INSTANCES, VIRTUAL_MA
 
 from podvisor_controller.preconditions import as_it_was_seen
 from podvisor_controller.subresources.attempts import until_written
-from podvisor_controller.subresources.options import (
-    check_fields,
-    converted,
-    is_dry_run,
-    read_options,
-)
+from podvisor_controller.subresources.options import read_checked
 from podvisor_controller.subresources.statuses import not_found
 from podvisor_controller.subresources.verbs import Call, Verb
 
@@ -25,10 +20,7 @@ def verbs(client: KubeClient) -> list[Verb]:
     """It, of both."""
 
     async def cancel(call: Call) -> web.StreamResponse:
-        sent = await read_options(call.request)
-        check_fields(sent, v1.EvacuateCancelOptions)
-        options = converted(sent, v1.EvacuateCancelOptions)
-        dry_run = is_dry_run(sent, call.request.query.getall("dryRun", []))
+        options, dry_run = await read_checked(call.request, v1.EvacuateCancelOptions)
         if call.resource is VIRTUAL_MACHINES:
             try:
                 await client.get(VIRTUAL_MACHINES, call.key)

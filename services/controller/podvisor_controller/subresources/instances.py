@@ -44,6 +44,12 @@ Refusal = Callable[[str, str], StatusError]
 Refusals = Mapping[str, Refusal]
 """The refusal of each reason that a handler gives."""
 
+
+def conflicting(words: str) -> Refusal:
+    """A refusal of the state that the instance is in (409)."""
+    return lambda name, _: conflict(VIRTUAL_MACHINE_INSTANCES, name, words)
+
+
 _NOWHERE = "The guest does not run."
 
 

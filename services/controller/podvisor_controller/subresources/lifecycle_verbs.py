@@ -21,12 +21,7 @@ from podvisor_controller.preconditions import as_it_was_seen
 from podvisor_controller.subresources import lifecycle
 from podvisor_controller.subresources.attempts import until_written
 from podvisor_controller.subresources.lifecycle import Writing
-from podvisor_controller.subresources.options import (
-    check_fields,
-    converted,
-    is_dry_run,
-    read_options,
-)
+from podvisor_controller.subresources.options import read_checked
 from podvisor_controller.subresources.verbs import Call, Verb
 from podvisor_controller.vm.observed import owns
 
@@ -53,10 +48,8 @@ def _verb(
     decide: Callable[[v1.VirtualMachine, v1.VirtualMachineInstance | None, _Options], Writing],
 ) -> Verb:
     async def handle(call: Call) -> web.StreamResponse:
-        sent = await read_options(call.request)
-        check_fields(sent, type_)
-        dry_run = is_dry_run(sent, call.request.query.getall("dryRun", []))
-        options, writer = converted(sent, type_), _Writer(client, call.key, dry_run)
+        options, dry_run = await read_checked(call.request, type_)
+        writer = _Writer(client, call.key, dry_run)
         vmi, writing = await until_written(
             VIRTUAL_MACHINES,
             call.key.name,

@@ -59,5 +59,13 @@ def is_dry_run(options: Mapping[str, Any], query: Sequence[str] = ()) -> bool:
     return any(asked)
 
 
+async def read_checked(request: web.Request, type_: type[Options]) -> tuple[Options, bool]:
+    """The options in the body, and whether nothing is to be written. Raises StatusError (400)."""
+    sent = await read_options(request)
+    check_fields(sent, type_)
+    dry_run = is_dry_run(sent, request.query.getall("dryRun", []))
+    return converted(sent, type_), dry_run
+
+
 def _malformed(error: Exception) -> StatusError:
     return bad_request(f"Can not unmarshal Request body to struct, error: {error}")

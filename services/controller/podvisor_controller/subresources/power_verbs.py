@@ -20,13 +20,8 @@ from podvisor_common.kube.resources import (
 from podvisor_common.rpc.client import call
 from podvisor_common.rpc.errors import FailedPrecondition
 
-from podvisor_controller.subresources.instances import Handlers, Instances, Refusal, Refusals
-from podvisor_controller.subresources.options import (
-    check_fields,
-    converted,
-    is_dry_run,
-    read_options,
-)
+from podvisor_controller.subresources.instances import Handlers, Instances, Refusals, conflicting
+from podvisor_controller.subresources.options import read_checked
 from podvisor_controller.subresources.statuses import conflict, forbidden
 from podvisor_controller.subresources.verbs import Call, Verb
 
@@ -47,11 +42,7 @@ class _Power:
     @property
     def refusals(self) -> Refusals:
         """The answers."""
-        return {reason: _refusal(words) for reason, words in self.words.items()}
-
-
-def _refusal(words: str) -> Refusal:
-    return lambda name, _: conflict(VIRTUAL_MACHINE_INSTANCES, name, words)
+        return {reason: conflicting(words) for reason, words in self.words.items()}
 
 
 # Of a guest that cannot be asked to reboot.
@@ -114,25 +105,26 @@ class _PowerVerbs:
 
     async def pause(self, call_: Call) -> web.StreamResponse:
         """Have the guest stand still, unless something would take that for its death."""
-        dry_run = await _dry_run(call_, v1.PauseOptions)
-        probe = (await self._instances.get(call_.key)).spec.liveness_probe
+        _, dry_run = await read_checked(call_.request, v1.PauseOptions)
+        vmi = await self._instances.get(call_.key)
+        probe = vmi.spec.liveness_probe
         if probe is not None and probe.guest_agent_ping is None:
             raise forbidden(
                 VIRTUAL_MACHINE_INSTANCES,
                 call_.key.name,
                 "Pausing VMIs with LivenessProbe is currently not supported",
             )
-        return await self._carry_out(call_, _PAUSE, dry_run)
+        return await self._carry_out(vmi, _PAUSE, dry_run)
 
     async def unpause(self, call_: Call) -> web.StreamResponse:
         """Have it go on, unless a snapshot of its machine is being taken."""
-        dry_run = await _dry_run(call_, v1.UnpauseOptions)
+        _, dry_run = await read_checked(call_.request, v1.UnpauseOptions)
         await self._check_no_snapshot(call_.key)
-        return await self._carry_out(call_, _UNPAUSE, dry_run)
+        return await self._carry_out(await self._instances.get(call_.key), _UNPAUSE, dry_run)
 
     async def reset(self, call_: Call) -> web.StreamResponse:
         """Press its reset button."""
-        return await self._carry_out(call_, _RESET)
+        return await self._carry_out(await self._instances.get(call_.key), _RESET)
 
     async def soft_reboot(self, call_: Call) -> web.StreamResponse:
         """Ask it to reboot, if there is a way to ask."""
@@ -144,12 +136,11 @@ class _PowerVerbs:
         known = meta.find_condition(vmi.status.conditions, agent)
         if without_acpi and (known is None or known.status != "True"):
             raise conflict(VIRTUAL_MACHINE_INSTANCES, call_.key.name, _NO_WAY)
-        return await self._carry_out(call_, _SOFT_REBOOT)
+        return await self._carry_out(vmi, _SOFT_REBOOT)
 
     async def _carry_out(
-        self, call_: Call, power: _Power, dry_run: bool = False
+        self, vmi: v1.VirtualMachineInstance, power: _Power, dry_run: bool = False
     ) -> web.StreamResponse:
-        vmi = await self._instances.get(call_.key)
         async with self._instances.guest(vmi, power.refusals) as (handler, reference):
             if dry_run:
                 await _check(handler, reference, power)
@@ -164,13 +155,6 @@ class _PowerVerbs:
             return
         if vm.status.snapshot_in_progress:
             raise conflict(VIRTUAL_MACHINE_INSTANCES, key.name, "VM snapshot is in progress")
-
-
-async def _dry_run(call_: Call, type_: type[v1.PauseOptions] | type[v1.UnpauseOptions]) -> bool:
-    sent = await read_options(call_.request)
-    check_fields(sent, type_)
-    converted(sent, type_)
-    return is_dry_run(sent, call_.request.query.getall("dryRun", []))
 
 
 async def _check(handler: _Stub, reference: handler_pb2.MachineReference, power: _Power) -> None:

@@ -20,7 +20,7 @@ from podvisor_common.rpc.client import stream
 from podvisor_common.rpc.duplex import Duplex, duplex
 from podvisor_common.rpc.errors import RpcError
 
-from podvisor_controller.subresources.instances import Handlers, Instances, Refusal, Refusals
+from podvisor_controller.subresources.instances import Handlers, Instances, Refusals, conflicting
 from podvisor_controller.subresources.statuses import (
     bad_request,
     conflict,
@@ -57,10 +57,6 @@ def verbs(client: KubeClient, handlers: Handlers) -> list[Verb]:
     ]
 
 
-def _conflict(words: str) -> Refusal:
-    return lambda name, _: conflict(VIRTUAL_MACHINE_INSTANCES, name, words)
-
-
 _DEVICE_REFUSALS: Refusals = {
     # virtctl tries a console again for as long as it is answered by 400.
     "NotRunning": lambda _, message: bad_request(f"VMI is not running: {message}"),
@@ -68,8 +64,8 @@ _DEVICE_REFUSALS: Refusals = {
     "SessionInUse": lambda _, message: unavailable(message),
 }
 _PORT_REFUSALS: Refusals = {
-    "NotRunning": _conflict("VM is not running"),
-    "AlreadyPaused": _conflict("VMI is paused"),
+    "NotRunning": conflicting("VM is not running"),
+    "AlreadyPaused": conflicting("VMI is paused"),
     "NoAddress": lambda _, message: internal(f"dialing VM: {message}"),
     "PortUnreachable": lambda _, message: internal(f"dialing VM: {message}"),
 }
