@@ -118,7 +118,9 @@ async def test_a_tree_that_is_lost_does_not_take_the_guest_with_it(
         os.kill(it.processes()["virtiofsd"], signal.SIGKILL)
         assert await it.uptime_s() > 0
         said = "virtiofsd died; the guest has lost a file system until its next start"
-        assert said in docker("logs", it.name)
+        async with asyncio.timeout(10):
+            while said not in docker("logs", it.name):
+                await asyncio.sleep(0.1)  # the launcher notices, and then says it
 
 
 @pytest.mark.parametrize("read_only", [False, True])

@@ -226,11 +226,16 @@ class Machine:
 
     async def _ssh(self, command: str) -> list[str]:
         service = await self.cluster.get("service", f"{self.name}-ssh")
-        port = service["spec"]["ports"][0]["nodePort"] if service else await self.expose_ssh()
+        if service is not None:
+            port = service["spec"]["ports"][0]["nodePort"]
+        else:
+            port = await self.expose_ssh()
+            # A Service leads to it only then, and each node learns of that a moment later: hence the attempts.
+            await self.pod_says("Ready", "True", within_s=30)
         key = private_key()
         return [
             "ssh", "-i", key, "-p", str(port), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-            "-o", "LogLevel=ERROR", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ConnectionAttempts=3",
+            "-o", "LogLevel=ERROR", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ConnectionAttempts=10",
             f"root@{await node_address()}", command,
         ]  # fmt: skip
 
