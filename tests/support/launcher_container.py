@@ -45,6 +45,28 @@ def docker(*arguments: str, check: bool = True, timeout_s: float = 60) -> str:
     return done.stdout + done.stderr
 
 
+async def _logged(container: str, pattern: str, within_s: float) -> str:
+    """What a container has printed, once `pattern` is in it."""
+    text = ""
+    process = await asyncio.create_subprocess_exec(
+        *docker_command("logs", "--follow", container),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(within_s):
+            while not re.search(pattern, text):
+                more = await process.stdout.read(1 << 16)
+                assert more, f"{container} ended and never said {pattern!r}:\n{text}"
+                text += more.decode(errors="replace")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+    return text
+
+
 @dataclass
 class Container:
     """A running launcher."""
@@ -93,19 +115,11 @@ class Container:
 
     async def console_shows(self, pattern: str, within_s: float = 60) -> str:
         """The output of console-log once `pattern` has appeared in it."""
-        text = ""
-        process = await asyncio.create_subprocess_exec(
-            *docker_command("logs", "--follow", self.console), stdout=asyncio.subprocess.PIPE
-        )
-        assert process.stdout is not None
-        try:
-            async with asyncio.timeout(within_s):
-                while not re.search(pattern, text):
-                    text += (await process.stdout.read(1 << 16)).decode(errors="replace")
-        finally:
-            process.kill()
-            await process.wait()
-        return text
+        return await _logged(self.console, pattern, within_s)
+
+    async def log_shows(self, pattern: str, within_s: float = 10) -> str:
+        """The launcher's log once `pattern` has appeared in it."""
+        return await _logged(self.name, pattern, within_s)
 
     async def serial(self, *exchange: tuple[str, str]) -> str:
         """Talk to the guest's serial console: (what to wait for, what to say). Returns all it said."""
